@@ -1,0 +1,54 @@
+# Everything bootstraps itself from Python 3.11, make and git.
+#   make demo            the main job on the emulator, with a real Airflow and a real Ray   (KEEP=1 leaves it up)
+#   make test            the tests; AIRFLOW=2.11 for the other Airflow line                 (PYTEST_ARGS=… for some of them)
+#   make install         .venv, with everything for development
+#   make lint            ruff and mypy
+#   make bench           the benchmarks
+#   make constraints     resolve the tested sets anew
+
+AIRFLOW ?= 3.3.2
+PYTHON ?= python3.11
+PYTEST_ARGS ?=
+KEEP ?=
+
+ifeq ($(AIRFLOW),3.3.2)
+VENV := .venv
+else
+VENV := .venv-$(AIRFLOW)
+endif
+BIN := $(VENV)/bin
+CONSTRAINTS := constraints/airflow-$(AIRFLOW).txt
+READY := $(VENV)/.ready-$(shell cat pyproject.toml $(CONSTRAINTS) 2>/dev/null | cksum | cut -d' ' -f1)
+
+.PHONY: install demo test lint bench constraints clean
+
+install: $(READY)
+
+# uv resolves and installs the 280 packages in seconds where pip takes minutes.
+$(READY):
+	@test -f $(CONSTRAINTS) || { echo "AIRFLOW=$(AIRFLOW): the tested sets are $$(ls constraints)"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "PYTHON=$(PYTHON): Python 3.11 is needed, as on the clusters"; exit 2; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c $(CONSTRAINTS) -e '.[dev]'
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/python -m devtools.demo $(if $(KEEP),--keep)
+
+test: $(READY)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
+constraints: $(READY)
+	$(BIN)/python -m devtools.constraints
+
+clean:
+	rm -rf .venv .venv-* .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -1,0 +1,59 @@
+"""Apache Airflow provider for Ray on Vertex AI."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["__version__", "get_provider_info"]
+
+__version__ = "0.1.0"
+
+_PACKAGE = "airflow_provider_vertex_ray"
+
+
+def get_provider_info() -> dict[str, Any]:
+    """What Airflow shows of this provider, and where it finds its parts (entry point ``apache_airflow_provider``)."""
+    service = "Ray on Vertex AI"
+    return {
+        "package-name": "airflow-provider-vertex-ray",
+        "name": service,
+        "description": "Long-lived Ray clusters on Vertex AI that many tasks share, and jobs on them.",
+        "versions": [__version__],
+        "integrations": [
+            {
+                "integration-name": service,
+                "external-doc-url": "https://cloud.google.com/vertex-ai/docs/open-source/ray-on-vertex-ai/overview",
+                "tags": ["gcp"],
+            }
+        ],
+        "operators": [
+            {
+                "integration-name": service,
+                "python-modules": [f"{_PACKAGE}.operators.cluster", f"{_PACKAGE}.operators.job"],
+            }
+        ],
+        "sensors": [
+            {
+                "integration-name": service,
+                "python-modules": [f"{_PACKAGE}.sensors.cluster", f"{_PACKAGE}.sensors.job"],
+            }
+        ],
+        "hooks": [
+            {
+                "integration-name": service,
+                "python-modules": [f"{_PACKAGE}.hooks.cluster", f"{_PACKAGE}.hooks.job"],
+            }
+        ],
+        "triggers": [
+            {
+                "integration-name": service,
+                "python-modules": [f"{_PACKAGE}.triggers.cluster", f"{_PACKAGE}.triggers.job"],
+            }
+        ],
+        "extra-links": [
+            f"{_PACKAGE}.links.cluster.VertexRayClusterLink",
+            f"{_PACKAGE}.links.cluster.VertexRayClusterListLink",
+            f"{_PACKAGE}.links.cluster.VertexRayDashboardLink",
+            f"{_PACKAGE}.links.cluster.VertexRayLogsLink",
+        ],
+    }

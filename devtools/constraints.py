@@ -1,0 +1,33 @@
+"""Resolves the tested sets in ``constraints/`` anew: one for each Airflow line, on Python 3.11 with the service's Ray."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+RAY = "2.47.1"
+LINES = {"3.3.2": "3.3.2", "2.11": "2.11.2"}
+
+
+def main() -> int:
+    """Write each file; the packages' newest versions that go together."""
+    uv = Path(sys.executable).with_name("uv")
+    for line, version in LINES.items():
+        with tempfile.NamedTemporaryFile("w", suffix=".txt") as bounds:
+            # The newest Google provider: left to itself, the resolver gives up its version first.
+            bounds.write(f"apache-airflow=={version}\nray=={RAY}\napache-airflow-providers-google>=22.8\n")
+            bounds.flush()
+            command = [str(uv), "pip", "compile", "pyproject.toml", "--extra", "dev", "--python-version", "3.11"]
+            command += ["--constraints", bounds.name, "--quiet", "--no-annotate", "--no-header"]
+            command += ["--no-emit-package", "airflow-provider-vertex-ray"]
+            found = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        head = f"# The set that the tests run with: Airflow {version}, Python 3.11, Ray {RAY}. Made by 'make constraints'.\n"
+        (ROOT / "constraints" / f"airflow-{line}.txt").write_text(head + found)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
