@@ -1,4 +1,4 @@
-"""Resolves the tested sets in ``constraints/`` anew: one for each Airflow line, on Python 3.11 with the service's Ray."""
+"""Resolves the tested sets in ``constraints/`` anew, for each Airflow line, on Python 3.11 with the service's Ray."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def main() -> int:
             command += ["--constraints", bounds.name, "--quiet", "--no-annotate", "--no-header"]
             command += ["--no-emit-package", "airflow-provider-vertex-ray"]
             found = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-        head = f"# The set that the tests run with: Airflow {version}, Python 3.11, Ray {RAY}. Made by 'make constraints'.\n"
+        head = f"# The tested set: Airflow {version}, Python 3.11, Ray {RAY}. Made by 'make constraints'.\n"
         (ROOT / "constraints" / f"airflow-{line}.txt").write_text(head + found)
     return 0
 

@@ -1,0 +1,1 @@
+"""Async clients of the services' REST APIs; no Airflow import, no ray import."""

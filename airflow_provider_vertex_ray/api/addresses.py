@@ -1,0 +1,49 @@
+"""Where the service's parts are, and which of them may see a token."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+EMULATOR_VARIABLE = "VERTEX_RAY_EMULATOR_HOST"
+DASHBOARD_SUFFIX = ".aiplatform-training.googleusercontent.com"
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """The service's addresses: Google's, or those of a local emulator.
+
+    :param emulator_host: ``host:port`` of the emulator, or None for the real service.
+    :param universe: Google's API domain (``GOOGLE_CLOUD_UNIVERSE_DOMAIN``).
+    """
+
+    emulator_host: str | None = None
+    universe: str = "googleapis.com"
+
+    @classmethod
+    def from_environment(cls) -> Addresses:
+        """As ``VERTEX_RAY_EMULATOR_HOST`` and ``GOOGLE_CLOUD_UNIVERSE_DOMAIN`` say."""
+        host = os.environ.get(EMULATOR_VARIABLE, "").strip().removeprefix("http://").rstrip("/")
+        return cls(host or None, os.environ.get("GOOGLE_CLOUD_UNIVERSE_DOMAIN") or "googleapis.com")
+
+    def control_plane(self, location: str) -> str:
+        """The Vertex AI API of a region, with its version: the SDK's own, v1beta1."""
+        if self.emulator_host:
+            return f"http://{self.emulator_host}/v1beta1"
+        return f"https://{location}-aiplatform.{self.universe}/v1beta1"
+
+    def dashboard(self, uri: str) -> str:
+        """The base URL of a dashboard from a cluster's ``RAY_DASHBOARD_URI``, which has no scheme."""
+        if self.emulator_host:
+            return f"http://{self.emulator_host}/{uri.rstrip('/').rsplit('/', 1)[-1]}"
+        return f"https://{uri.rstrip('/')}"
+
+    def token_may_go_to(self, url: str) -> bool:
+        """Whether a request to this URL may carry the access token (design rule 5)."""
+        parts = urlsplit(url)
+        if self.emulator_host:
+            return parts.scheme in ("http", "ws") and parts.netloc == self.emulator_host
+        host = parts.hostname or ""
+        google = host.endswith("." + self.universe) or host.endswith(DASHBOARD_SUFFIX)
+        return parts.scheme in ("https", "wss") and google

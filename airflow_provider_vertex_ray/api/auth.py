@@ -1,0 +1,105 @@
+"""Access tokens: fetched when first needed, refreshed before they expire or when they were refused."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from airflow_provider_vertex_ray.errors import NotAuthorisedError
+
+if TYPE_CHECKING:
+    from google.auth.credentials import Credentials
+
+REFRESH_MARGIN = 225.0
+"""Seconds before expiry at which a token is renewed: google-auth's own threshold, so that it agrees to refresh."""
+
+
+class TokenSource(Protocol):
+    """Gives access tokens to a transport."""
+
+    async def get(self) -> str:
+        """A token that is valid as far as is known."""
+        ...
+
+    def refused(self, token: str) -> None:
+        """Note that the service answered 401 to this token, so that ``get`` fetches another one."""
+        ...
+
+
+class _RefreshingSource:
+    """One refresh at a time, however many tasks ask."""
+
+    def __init__(self) -> None:
+        self._token: str | None = None
+        self._renew_at = 0.0
+        self._lock = asyncio.Lock()
+
+    async def get(self) -> str:
+        if self._token is not None and time.time() < self._renew_at:
+            return self._token
+        async with self._lock:
+            if self._token is None or time.time() >= self._renew_at:
+                self._token, lifetime = await self._fetch()
+                # A token shorter than the margin would otherwise be fetched for every call.
+                self._renew_at = time.time() + max(lifetime - REFRESH_MARGIN, lifetime / 2)
+            return self._token
+
+    def refused(self, token: str) -> None:
+        if token == self._token:
+            self._token = None
+
+    async def _fetch(self) -> tuple[str, float]:
+        raise NotImplementedError
+
+
+class CredentialsTokenSource(_RefreshingSource):
+    """Tokens of Google credentials (service account, impersonation, workload identity, …).
+
+    google-auth refreshes with blocking I/O, so that runs in a thread: the triggerer's event loop stays free.
+    """
+
+    def __init__(self, credentials: Credentials) -> None:
+        super().__init__()
+        self._credentials = credentials
+
+    async def _fetch(self) -> tuple[str, float]:
+        from google.auth.exceptions import GoogleAuthError
+        from google.auth.transport.requests import Request
+
+        try:
+            await asyncio.to_thread(self._credentials.refresh, Request())
+        except GoogleAuthError as error:
+            raise NotAuthorisedError(f"The credentials could not be refreshed: {error}") from error
+        expiry: datetime.datetime | None = self._credentials.expiry
+        if expiry is None:
+            return self._credentials.token, 3600.0
+        # google-auth's expiry is naive, in UTC.
+        return self._credentials.token, expiry.replace(tzinfo=datetime.timezone.utc).timestamp() - time.time()
+
+
+class EmulatorTokenSource(_RefreshingSource):
+    """Tokens of the local emulator's metadata server; no Google credentials are needed."""
+
+    def __init__(self, emulator_host: str) -> None:
+        super().__init__()
+        self._url = f"http://{emulator_host}/computeMetadata/v1/instance/service-accounts/default/token"
+
+    async def _fetch(self) -> tuple[str, float]:
+        import aiohttp
+
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session,
+                session.get(self._url, headers={"Metadata-Flavor": "Google"}) as answer,
+            ):
+                if answer.status != 200:
+                    raise NotAuthorisedError(f"The emulator's token server answered {answer.status} at {self._url}.")
+                body = await answer.json()
+        except (aiohttp.ClientError, asyncio.TimeoutError) as error:
+            raise NotAuthorisedError(
+                f"No emulator answers at {self._url} ({error!r}). Start it with 'vertex-ray-emulator start', "
+                "or unset VERTEX_RAY_EMULATOR_HOST."
+            ) from error
+        return str(body["access_token"]), float(body["expires_in"])

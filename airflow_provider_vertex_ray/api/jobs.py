@@ -1,0 +1,252 @@
+"""Ray's Jobs API on a cluster's dashboard: submit, upload, get, list, stop, delete, tail.
+
+Source: Ray 2.47.1, python/ray/dashboard/modules/job, and what was tried against it (docs/service-facts.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+from airflow_provider_vertex_ray.api.packages import Package
+from airflow_provider_vertex_ray.api.transport import Transport
+from airflow_provider_vertex_ray.errors import (
+    InvalidRequestError,
+    JobNotFoundError,
+    NotAuthorisedError,
+    ServiceUnavailableError,
+    SubmissionIdTakenError,
+    VertexRayError,
+)
+from airflow_provider_vertex_ray.job_state import Job
+
+SUBMIT_ATTEMPTS = 6
+UPLOAD_TIMEOUT = 1800.0
+
+DUPLICATE = re.compile(r"submission_id \S+ already exists")
+"""Ray answers 500 to a submission id that is in use; only the traceback's text tells it from a failure."""
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """What is submitted.
+
+    :param entrypoint: The shell command.
+    :param submission_id: The id, chosen by us so that a repeat finds the first one.
+    :param runtime_env: Ray's runtime environment, JSON-able.
+    :param metadata: Strings kept with the job.
+    :param num_cpus: CPUs reserved for the driver; None runs it on the head.
+    :param num_gpus: GPUs reserved for the driver.
+    :param memory: Bytes reserved for the driver.
+    :param resources: Other resources reserved for the driver.
+    """
+
+    entrypoint: str
+    submission_id: str
+    runtime_env: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
+    num_cpus: float | None = None
+    num_gpus: float | None = None
+    memory: int | None = None
+    resources: dict[str, float] | None = None
+
+    def body(self) -> dict[str, Any]:
+        """The request's JSON; what is None stays out, because the server refuses some nulls."""
+        optional = {
+            "entrypoint_num_cpus": self.num_cpus,
+            "entrypoint_num_gpus": self.num_gpus,
+            "entrypoint_memory": self.memory,
+            "entrypoint_resources": self.resources,
+        }
+        return {
+            "entrypoint": self.entrypoint,
+            "submission_id": self.submission_id,
+            "runtime_env": self.runtime_env,
+            "metadata": self.metadata,
+            **{key: value for key, value in optional.items() if value is not None},
+        }
+
+
+def dashboard_error(status: int, text: str) -> VertexRayError:
+    """The typed error for an answer of a dashboard (or of the proxy before it)."""
+    said = _last_line(text)
+    details = {"http_status": status}
+    if status in (401, 403):
+        return NotAuthorisedError(f"The cluster's dashboard answered {status}: {said}", details)
+    if status == 404:
+        return JobNotFoundError(f"The cluster's dashboard answered 404: {said}", details)
+    if status in (400, 405, 413, 422):
+        return InvalidRequestError(f"The cluster's dashboard refused the request ({status}): {said}", details)
+    if DUPLICATE.search(text):
+        return SubmissionIdTakenError(f"The cluster's dashboard answered {status}: {said}", details)
+    return ServiceUnavailableError(f"The cluster's dashboard answered {status}: {said}", details)
+
+
+def _log_text(answer: str) -> str:
+    """The value of ``{"logs": "…"}``, also of an answer that was cut within it."""
+    try:
+        return str(json.loads(answer).get("logs") or "")
+    except ValueError:
+        start = re.match(r'\s*\{\s*"logs"\s*:\s*"', answer)
+    if start is None:
+        return answer
+    # A cut may have split the last escape; the longest one, of a character outside the BMP, has twelve characters.
+    for missing in range(12):
+        with contextlib.suppress(ValueError):
+            return str(json.loads(f'"{answer[start.end() : len(answer) - missing]}"'))
+    return answer
+
+
+def _last_line(text: str) -> str:
+    """Ray puts a whole traceback into the body: its last line is the reason."""
+    lines = [line.strip() for line in text.replace("\\n", "\n").splitlines() if line.strip()]
+    return lines[-1][:500] if lines else "(empty answer)"
+
+
+class JobsApi:
+    """The Jobs API of one cluster.
+
+    :param dashboard: Its base URL, from ``Addresses.dashboard``.
+    """
+
+    def __init__(self, transport: Transport, dashboard: str) -> None:
+        self._transport = transport
+        self._base = dashboard
+
+    async def submit(self, request: JobRequest) -> bool:
+        """Submit a job; when it returns, the cluster has exactly one job of that id.
+
+        A try whose answer was lost is followed by a look, not by another submit.
+
+        :return: False when the job of that id may be another call's: a look at its metadata tells whose it is.
+        :raises InvalidRequestError: The cluster refuses the request.
+        """
+        failures = 0
+        while True:
+            try:
+                await self._transport.request(
+                    "POST",
+                    f"{self._base}/api/jobs/",
+                    body=request.body(),
+                    error_from=dashboard_error,
+                    repeatable=False,
+                    # The first submit after a cluster's start waits for the head's agent.
+                    timeout=120,
+                )
+                return True
+            except SubmissionIdTakenError:
+                return False
+            except ServiceUnavailableError:
+                failures += 1
+                if await self._knows(request.submission_id):
+                    return False
+                if failures >= SUBMIT_ATTEMPTS:
+                    raise
+                await self._transport.back_off(failures)
+
+    async def _knows(self, submission_id: str) -> bool:
+        try:
+            await self.get(submission_id)
+        except (JobNotFoundError, ServiceUnavailableError):
+            return False
+        return True
+
+    async def get(self, submission_id: str, *, attempts: int | None = None) -> Job:
+        """Read one job.
+
+        :raises JobNotFoundError: The cluster knows none of that id.
+        """
+        answer = await self._transport.request(
+            "GET", self._url(submission_id), error_from=dashboard_error, attempts=attempts, timeout=90
+        )
+        return Job.from_api(answer.json())
+
+    async def find(self, submission_id: str) -> Job | None:
+        """Read one job; None when the cluster knows none of that id."""
+        try:
+            return await self.get(submission_id)
+        except JobNotFoundError:
+            return None
+
+    async def list_all(self) -> list[Job]:
+        """All jobs of the cluster. The answer is not paged and slow with thousands of jobs: never poll it."""
+        answer = await self._transport.request("GET", f"{self._base}/api/jobs/", error_from=dashboard_error)
+        return [Job.from_api(item) for item in answer.json() if item.get("type") != "DRIVER"]
+
+    async def stop(self, submission_id: str) -> bool:
+        """Ask a job to stop (SIGTERM, later SIGKILL, to its driver).
+
+        :return: False when it had ended before.
+        """
+        answer = await self._transport.request("POST", f"{self._url(submission_id)}/stop", error_from=dashboard_error)
+        return bool(answer.json().get("stopped"))
+
+    async def delete(self, submission_id: str) -> None:
+        """Forget an ended job and its id; Ray refuses while it is not terminal."""
+        await self._transport.request("DELETE", self._url(submission_id), error_from=dashboard_error, repeatable=False)
+
+    async def logs(self, submission_id: str, *, max_bytes: int = 8 << 20) -> str:
+        """A job's output so far, cut after ``max_bytes``."""
+        answer = await self._transport.request(
+            "GET", f"{self._url(submission_id)}/logs", error_from=dashboard_error, max_bytes=max_bytes * 2
+        )
+        return _log_text(answer.text)[:max_bytes]
+
+    async def tail(self, submission_id: str) -> AsyncIterator[str]:
+        """A job's output from its beginning, as it comes, until this one connection ends.
+
+        The end of it says nothing about the job, whatever the close code: ask ``get``.
+        """
+        import aiohttp
+
+        url = "ws" + self._url(submission_id).removeprefix("http") + "/logs/tail"
+        async with self._transport.websocket(url, error_from=dashboard_error) as connection:
+            async for frame in connection:
+                if frame.type is aiohttp.WSMsgType.TEXT:
+                    yield frame.data
+
+    async def upload(self, package: Package) -> bool:
+        """Send a package unless the cluster has it.
+
+        :return: Whether it was sent.
+        """
+        url = f"{self._base}/api/packages/gcs/{quote(package.name)}"
+        try:
+            await self._transport.request("GET", url, error_from=dashboard_error)
+            return False
+        except JobNotFoundError:
+            pass
+        await self._transport.request(
+            "PUT",
+            url,
+            data=lambda: package.path.open("rb"),
+            error_from=dashboard_error,
+            timeout=UPLOAD_TIMEOUT,
+        )
+        return True
+
+    async def is_ready(self) -> bool:
+        """Whether the dashboard serves the Jobs API; one cheap try.
+
+        :raises NotAuthorisedError: It answers, but not to these credentials.
+        """
+        try:
+            await self._transport.request(
+                "GET", f"{self._base}/api/version", error_from=dashboard_error, attempts=1, timeout=15
+            )
+        except (ServiceUnavailableError, JobNotFoundError, InvalidRequestError):
+            return False
+        return True
+
+    async def nodes(self) -> list[dict[str, Any]]:
+        """Ray's own list of nodes (``raylet.state`` is ALIVE or DEAD)."""
+        answer = await self._transport.request("GET", f"{self._base}/nodes?view=summary", error_from=dashboard_error)
+        return list((answer.json().get("data") or {}).get("summary") or [])
+
+    def _url(self, submission_id: str) -> str:
+        return f"{self._base}/api/jobs/{quote(submission_id, safe='')}"

@@ -1,0 +1,286 @@
+"""What can go wrong, as types. Each says what happened and what to do about it.
+
+The errors travel: a trigger finds one in the triggerer, the worker raises it. ``to_dict`` and ``error_from_dict`` carry
+type, message and details over that border as JSON.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class VertexRayError(Exception):
+    """Base of this package's errors.
+
+    :param message: What happened, in one sentence.
+    :param details: JSON-able facts for programs, such as ``{"exit_code": 3}``.
+    """
+
+    remedy: ClassVar[str] = ""
+
+    def __init__(self, message: str, details: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details: dict[str, Any] = details or {}
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.remedy}".strip()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.message, self.details)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The error as JSON, for a trigger's event."""
+        return {"type": type(self).__name__, "message": self.message, "details": self.details}
+
+
+# --- what the Vertex AI API answers ---------------------------------------------------------------------------------
+
+
+class ServiceError(VertexRayError):
+    """The service answered with an error that has no closer type here."""
+
+
+class InvalidRequestError(ServiceError):
+    """The service refused the request's content (INVALID_ARGUMENT)."""
+
+    remedy = "Correct the field that the service names; the request was not carried out."
+
+
+class NotAuthorisedError(ServiceError):
+    """The credentials are not accepted (401) or lack a permission (403)."""
+
+    remedy = (
+        "Check the Airflow connection's credentials and impersonation chain, and that their account has "
+        "roles/aiplatform.user (jobs) or roles/aiplatform.admin (create, resize and delete clusters)."
+    )
+
+
+class ClusterNotFoundError(ServiceError):
+    """There is no such cluster."""
+
+    remedy = "Check cluster_id, project_id and location; a deleted cluster is gone for good."
+
+
+class ClusterExistsError(ServiceError):
+    """A cluster with this id exists already and was not created by this task."""
+
+    remedy = "Choose another cluster_id, or attach to the existing cluster with VertexRayGetClusterOperator."
+
+
+class NameNotReusableError(ServiceError):
+    """The id belonged to a cluster that was deleted a short time ago."""
+
+    remedy = (
+        "Vertex AI blocks a deleted cluster's id for up to 2 hours: use an id that changes with the run, "
+        "such as etl-{{ ts_nodash | lower }}."
+    )
+
+
+class PreconditionError(ServiceError):
+    """The resource's state does not allow the call (FAILED_PRECONDITION)."""
+
+
+class QuotaExceededError(ServiceError):
+    """The project's training quota in the region does not cover the cluster."""
+
+    remedy = (
+        "Ask for more of the quota metric that is named (IAM & Admin > Quotas, service aiplatform.googleapis.com), "
+        "use fewer or smaller nodes, or another region."
+    )
+
+
+class StockoutError(ServiceError):
+    """The region has no machines of the kind asked for at the moment."""
+
+    remedy = "Try again later, or use another machine type, accelerator or region."
+
+
+class NetworkExhaustedError(ServiceError):
+    """The peered network's reserved IP ranges have no free block left."""
+
+    remedy = "Allocate a larger range for private services access, or name another one in reserved_ip_ranges."
+
+
+class RateLimitedError(ServiceError):
+    """The service asked for fewer requests (429), also after retries."""
+
+    remedy = "Raise poll_interval, or run fewer tasks at a time."
+
+
+class ServiceUnavailableError(ServiceError):
+    """The service could not be reached or answered 5xx, also after retries."""
+
+    remedy = "This is usually short; the task can be retried."
+
+
+# --- clusters -------------------------------------------------------------------------------------------------------
+
+
+class ClusterFailedError(VertexRayError):
+    """The cluster is in state ERROR."""
+
+    remedy = "Delete it and create another one; a failed cluster does not recover."
+
+
+class ProvisioningTimeoutError(VertexRayError):
+    """The cluster did not become RUNNING in time."""
+
+    remedy = "Creation takes 10 to 20 minutes, at times longer: raise provision_timeout, or look at the console."
+
+
+class DashboardNotReadyError(VertexRayError):
+    """The cluster runs, but its dashboard (and so its Jobs API) did not answer in time."""
+
+    remedy = (
+        "After RUNNING the dashboard may need five minutes. If it stays silent the head node is probably too small: "
+        "n1-standard-16 is advised."
+    )
+
+
+class NotARayClusterError(VertexRayError):
+    """The persistent resource has no Ray on it."""
+
+    remedy = "Name a persistent resource that was created as a Ray cluster."
+
+
+class ResizeFailedError(VertexRayError):
+    """After a resize the cluster does not have the nodes that were asked for."""
+
+
+class OperationTimeoutError(VertexRayError):
+    """A resize or a delete did not end in time. It goes on at the service."""
+
+
+# --- jobs -----------------------------------------------------------------------------------------------------------
+
+
+class JobNotFoundError(VertexRayError):
+    """The cluster does not know the job."""
+
+
+class SubmissionIdTakenError(VertexRayError):
+    """The submission id is in use by a job that this task did not submit."""
+
+    remedy = "Leave submission_id unset for an id of the task's own, or choose one that nobody else uses."
+
+
+class JobFailedError(VertexRayError):
+    """The Ray job ended in FAILED."""
+
+
+class JobStoppedError(VertexRayError):
+    """The Ray job was stopped before it ended."""
+
+
+class JobLostError(VertexRayError):
+    """The job can not be found or reached any more: its cluster or head node is gone."""
+
+    remedy = "The job's outcome is unknown. Check what it may have written before running it again."
+
+
+class JobPendingTimeoutError(VertexRayError):
+    """The job's driver was not started in time."""
+
+    remedy = (
+        "The head node of a Vertex AI Ray cluster has 0 logical CPUs, so a driver that asks for "
+        "entrypoint_num_cpus, entrypoint_num_gpus or entrypoint_resources needs a worker node with that much free."
+    )
+
+
+class JobTimeoutError(VertexRayError):
+    """The job ran longer than job_timeout and was stopped."""
+
+
+class PackageTooLargeError(VertexRayError):
+    """A local working_dir is larger than Ray's upload limit."""
+
+    remedy = "Name what the job does not need in runtime_env's excludes, or put it into Cloud Storage."
+
+
+def _registry(base: type[VertexRayError]) -> dict[str, type[VertexRayError]]:
+    found = {base.__name__: base}
+    for sub in base.__subclasses__():
+        found.update(_registry(sub))
+    return found
+
+
+def error_from_dict(data: dict[str, Any]) -> VertexRayError:
+    """Read back what ``to_dict`` wrote; an unknown type (an older worker) becomes the base class."""
+    kind = _registry(VertexRayError).get(str(data.get("type")), VertexRayError)
+    return kind(str(data.get("message", "unknown error")), dict(data.get("details") or {}))
+
+
+# Texts of the service, as found in documentation and in reports of live runs (docs/service-facts.md); what is matched
+# is their constant part, in lower case.
+_TEXTS: tuple[tuple[str, type[ServiceError]], ...] = (
+    ("quota metrics exceed quota limits", QuotaExceededError),
+    ("quota exceeded", QuotaExceededError),
+    ("resources are insufficient in region", StockoutError),
+    ("couldn't find free blocks in allocated ip ranges", NetworkExhaustedError),
+    ("recently deleted", NameNotReusableError),
+    ("was deleted", NameNotReusableError),
+)
+_STATUS: dict[str, type[ServiceError]] = {
+    "INVALID_ARGUMENT": InvalidRequestError,
+    "UNAUTHENTICATED": NotAuthorisedError,
+    "PERMISSION_DENIED": NotAuthorisedError,
+    "NOT_FOUND": ClusterNotFoundError,
+    "ALREADY_EXISTS": ClusterExistsError,
+    "FAILED_PRECONDITION": PreconditionError,
+    "RESOURCE_EXHAUSTED": RateLimitedError,
+    "UNAVAILABLE": ServiceUnavailableError,
+    "DEADLINE_EXCEEDED": ServiceUnavailableError,
+    "INTERNAL": ServiceError,
+}
+_RPC_NAMES = {
+    3: "INVALID_ARGUMENT",
+    4: "DEADLINE_EXCEEDED",
+    5: "NOT_FOUND",
+    6: "ALREADY_EXISTS",
+    7: "PERMISSION_DENIED",
+    8: "RESOURCE_EXHAUSTED",
+    9: "FAILED_PRECONDITION",
+    13: "INTERNAL",
+    14: "UNAVAILABLE",
+    16: "UNAUTHENTICATED",
+}
+_HTTP_NAMES = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    409: "ALREADY_EXISTS",
+    429: "RESOURCE_EXHAUSTED",
+}
+
+
+def service_error(
+    message: str,
+    *,
+    status: str | None = None,
+    http_status: int | None = None,
+    rpc_code: int | None = None,
+    default: type[ServiceError] = ServiceError,
+) -> ServiceError:
+    """The typed error for what the control plane said.
+
+    :param message: The service's text.
+    :param status: The canonical name, such as ``NOT_FOUND``, where the answer had one.
+    :param http_status: The HTTP status; 5xx is unavailability unless ``status`` says otherwise.
+    :param rpc_code: The number in an operation's or a resource's ``error.code``.
+    :param default: The type when neither the text nor a code tells more.
+    """
+    details = {
+        key: value
+        for key, value in (("status", status), ("http_status", http_status), ("rpc_code", rpc_code))
+        if value is not None
+    }
+    lowered = message.lower()
+    for text, kind in _TEXTS:
+        if text in lowered:
+            return kind(message, details)
+    name = status or _RPC_NAMES.get(rpc_code or 0) or _HTTP_NAMES.get(http_status or 0)
+    if name is None and http_status is not None and http_status >= 500:
+        return ServiceUnavailableError(message, details)
+    return _STATUS.get(name or "", default)(message, details)

@@ -1,0 +1,159 @@
+"""A job's life, as pure logic: its states, its submission id, and what a task does about a job that exists already."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from airflow_provider_vertex_ray.errors import (
+    JobFailedError,
+    JobStoppedError,
+    SubmissionIdTakenError,
+    VertexRayError,
+)
+
+OWNER_KEY = "airflow_owner"
+"""Key in a job's metadata that holds ``owner_key(...)``: it tells our jobs from everybody else's."""
+
+RESULT_MARKER = "VERTEX_RAY_RESULT "
+"""A line of a job's output that starts so carries the job's result, as JSON, to the task's XCom."""
+
+
+class JobStatus(str, Enum):
+    """Ray's job states (https://docs.ray.io/en/releases-2.47.1/cluster/running-applications/job-submission/)."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    STOPPED = "STOPPED"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    UNKNOWN = "UNKNOWN"
+
+    @classmethod
+    def of(cls, value: Any) -> JobStatus:
+        """The status of that name; UNKNOWN, which counts as active, for a name that this package does not know."""
+        try:
+            return cls(value)
+        except ValueError:
+            return cls.UNKNOWN
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the job has ended."""
+        return self in (JobStatus.STOPPED, JobStatus.SUCCEEDED, JobStatus.FAILED)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job as the cluster's Jobs API reports it. Times are milliseconds since 1970, or None."""
+
+    submission_id: str
+    status: JobStatus
+    message: str = ""
+    error_type: str | None = None
+    entrypoint: str = ""
+    exit_code: int | None = None
+    start_time: int | None = None
+    end_time: int | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_api(cls, data: dict[str, Any]) -> Job:
+        """Read the API's JSON."""
+        return cls(
+            submission_id=str(data.get("submission_id") or data.get("job_id") or ""),
+            status=JobStatus.of(data.get("status")),
+            message=str(data.get("message") or ""),
+            error_type=data.get("error_type"),
+            entrypoint=str(data.get("entrypoint") or ""),
+            exit_code=data.get("driver_exit_code"),
+            start_time=data.get("start_time") or None,
+            end_time=data.get("end_time") or None,
+            metadata={str(k): str(v) for k, v in (data.get("metadata") or {}).items()},
+        )
+
+    @property
+    def duration_seconds(self) -> float | None:
+        """Seconds from the driver's start to its end; None while either is unknown."""
+        if self.start_time is None or self.end_time is None:
+            return None
+        return round((self.end_time - self.start_time) / 1000, 3)
+
+    def summary(self) -> dict[str, Any]:
+        """What a task returns of a job: JSON, without the runtime environment and its variables."""
+        return {
+            "submission_id": self.submission_id,
+            "status": self.status.value,
+            "message": self.message,
+            "error_type": self.error_type,
+            "exit_code": self.exit_code,
+            "start_time": self.start_time,
+            "end_time": self.end_time,
+            "duration_seconds": self.duration_seconds,
+            "metadata": self.metadata,
+        }
+
+    def failure(self, last_lines: Iterable[str] = ()) -> VertexRayError:
+        """The error for a job that ended in FAILED or STOPPED, with its reason and its last lines of output."""
+        lines = list(last_lines)
+        details = {
+            "submission_id": self.submission_id,
+            "status": self.status.value,
+            "exit_code": self.exit_code,
+            "error_type": self.error_type,
+            "logs_tail": lines,
+        }
+        if self.status is JobStatus.STOPPED:
+            return JobStoppedError(f"Ray job {self.submission_id} was stopped. {self.message}".strip(), details)
+        # Ray appends its own cut of the output to the message; ours follows.
+        reason = self.message.split(", last available logs")[0] if lines else self.message
+        code = "" if self.exit_code is None else f" with exit code {self.exit_code}"
+        tail = "\nLast lines of its output:\n" + "\n".join(f"    {line}" for line in lines) if lines else ""
+        return JobFailedError(f"Ray job {self.submission_id} failed{code}: {reason}{tail}", details)
+
+
+def owner_key(dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
+    """The identity of a task instance over all its tries, as a short hash that fits ids, labels and metadata."""
+    text = "\x00".join((dag_id, run_id, task_id, str(map_index)))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def submission_prefix(dag_id: str, task_id: str, map_index: int, owner: str) -> str:
+    """A submission id without its attempt: readable, then the owner's hash. At most 80 characters of ``[a-z0-9-]``."""
+    readable = re.sub(r"[^a-z0-9]+", "-", f"{dag_id}-{task_id}".lower()).strip("-")[:50].strip("-") or "task"
+    mapped = f"-{map_index}" if map_index >= 0 else ""
+    return f"af-{readable}{mapped}-{owner}"
+
+
+def attempt_id(prefix: str, attempt: int) -> str:
+    """The submission id of the ``attempt``-th job (from 1) of a task instance."""
+    return prefix if attempt == 1 else f"{prefix}-a{attempt}"
+
+
+class Action(Enum):
+    """What to do about the job of one attempt."""
+
+    SUBMIT = "submit"
+    ADOPT = "adopt"
+    NEXT = "next"
+
+
+def decide(job: Job | None, owner: str) -> Action:
+    """What a task instance does about what the cluster says of one of its attempts.
+
+    :param job: The job under the attempt's id; None when the cluster knows none.
+    :param owner: ``owner_key`` of this task instance.
+    :raises SubmissionIdTakenError: The job was submitted by somebody else.
+    """
+    if job is None:
+        return Action.SUBMIT
+    if job.metadata.get(OWNER_KEY) != owner:
+        raise SubmissionIdTakenError(
+            f"submission_id={job.submission_id!r} is in use by a job ({job.status.value}) that is not this task's.",
+            {"submission_id": job.submission_id, "status": job.status.value},
+        )
+    return Action.NEXT if job.status.is_terminal else Action.ADOPT
