@@ -1,0 +1,1 @@
+"""The Airflow connection, put to use: credentials, project and location for the clients in ``api``."""

@@ -1,0 +1,172 @@
+"""Clusters, through an Airflow connection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_provider_vertex_ray.api.clusters import ClustersApi
+from airflow_provider_vertex_ray.api.jobs import JobsApi
+from airflow_provider_vertex_ray.cluster_name import validate_location, validate_project
+from airflow_provider_vertex_ray.cluster_spec import ClusterSpec
+from airflow_provider_vertex_ray.cluster_state import Cluster
+from airflow_provider_vertex_ray.hooks.base import VertexRayBaseAsyncHook, VertexRayBaseHook, run_sync
+from airflow_provider_vertex_ray.spec_error import SpecError
+
+
+class VertexRayClusterAsyncHook(VertexRayBaseAsyncHook):
+    """Clusters, for an event loop. ``cluster_id`` is an id or a full ``projects/…/persistentResources/…`` name."""
+
+    async def create_cluster(
+        self, cluster_id: str, spec: ClusterSpec | dict[str, Any], labels: dict[str, str] | None = None
+    ) -> str | None:
+        """Start the creation of a cluster; it bills from RUNNING on, until it is deleted.
+
+        :param spec: What it should look like.
+        :param labels: Labels besides the spec's own.
+        :return: The operation's name; None when the answer was lost but the cluster is there.
+        :raises SpecError: The spec or the id is wrong; nothing was started.
+        :raises ClusterExistsError: The id is in use.
+        :raises NameNotReusableError: The id was deleted a short time ago.
+        """
+        spec = ClusterSpec.from_value(spec)
+        spec.validate()
+        async with self.session() as (transport, project):
+            name = self.cluster_name(cluster_id, project)
+            body = spec.with_labels(labels or {}).to_persistent_resource(name.location)
+            return await ClustersApi(transport).create(name, body)
+
+    async def get_cluster(self, cluster_id: str) -> Cluster:
+        """Read one cluster.
+
+        :raises ClusterNotFoundError: There is none of that name.
+        """
+        async with self.session() as (transport, project):
+            return await ClustersApi(transport).get(self.cluster_name(cluster_id, project))
+
+    async def list_clusters(self, labels: dict[str, str] | None = None) -> list[Cluster]:
+        """The Ray clusters of the hook's project and location.
+
+        :param labels: Only clusters that carry all of these.
+        """
+        async with self.session() as (transport, project):
+            project = validate_project(project)
+            location = validate_location(self._location)
+            found = await ClustersApi(transport).list_all(project, location)
+        wanted = (labels or {}).items()
+        return [cluster for cluster in found if cluster.is_ray and wanted <= cluster.labels.items()]
+
+    async def resize_cluster(self, cluster_id: str, replicas: dict[str, int]) -> str | None:
+        """Start a change of the numbers of nodes.
+
+        :param replicas: New replica count by pool id. The head's pool counts its head.
+        :return: The operation's name; None when the cluster has these counts already.
+        :raises SpecError: An unknown pool, an autoscaling pool, or a count that the service can not do.
+        """
+        async with self.session() as (transport, project):
+            name = self.cluster_name(cluster_id, project)
+            api = ClustersApi(transport)
+            cluster = (await api.get(name)).require_ray()
+            check_replicas(cluster, replicas)
+            if all(pool.replicas == replicas.get(pool.pool_id, pool.replicas) for pool in cluster.pools):
+                return None
+            pools = [
+                {**pool, "replicaCount": str(replicas.get(str(pool.get("id")), pool.get("replicaCount")))}
+                if "replicaCount" in pool
+                else pool
+                for pool in cluster.resource.get("resourcePools") or []
+            ]
+            return await api.resize(name, pools)
+
+    async def delete_cluster(self, cluster_id: str) -> str | None:
+        """Start the deletion of a cluster.
+
+        :return: The operation's name; None when there is no such cluster.
+        :raises PreconditionError: It is PROVISIONING: the service refuses.
+        """
+        async with self.session() as (transport, project):
+            return await ClustersApi(transport).delete(self.cluster_name(cluster_id, project))
+
+    async def get_operation(self, operation: str) -> dict[str, Any]:
+        """Read a long-running operation by its full name."""
+        location = operation.split("/locations/", 1)[1].split("/", 1)[0]
+        async with self.session() as (transport, _):
+            return await ClustersApi(transport).operation(location, operation)
+
+    async def dashboard_answers(self, cluster: Cluster) -> bool:
+        """Whether the cluster's Jobs API answers.
+
+        :raises NotAuthorisedError: It answers, but not to these credentials.
+        """
+        if not cluster.dashboard_uri:
+            return False
+        async with self.session() as (transport, _):
+            return await JobsApi(transport, transport.addresses.dashboard(cluster.dashboard_uri)).is_ready()
+
+    async def live_nodes(self, cluster: Cluster) -> int:
+        """How many nodes Ray itself counts as alive, the head included."""
+        async with self.session() as (transport, _):
+            uri = cluster.require_ray().dashboard_uri or ""
+            nodes = await JobsApi(transport, transport.addresses.dashboard(uri)).nodes()
+        return sum(1 for node in nodes if (node.get("raylet") or {}).get("state") == "ALIVE")
+
+
+def check_replicas(cluster: Cluster, replicas: dict[str, int]) -> None:
+    """Refuse a resize that the service would refuse, or that leaves a cluster on which jobs hang.
+
+    :raises SpecError: Names the pool, the count and the rule.
+    """
+    pools = {pool.pool_id: pool for pool in cluster.pools}
+    for pool_id, count in replicas.items():
+        field = f"replicas[{pool_id!r}]"
+        if pool_id not in pools:
+            raise SpecError(field, count, f"cluster {cluster.cluster_id} has the pools {', '.join(pools)}")
+        if pools[pool_id].autoscaling:
+            raise SpecError(field, count, "the pool autoscales; the service changes its size itself")
+        if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= 1000:
+            raise SpecError(field, count, "a pool has 1 to 1000 nodes")
+    total = sum(replicas.get(pool.pool_id, pool.replicas) for pool in cluster.pools)
+    if total < 2:
+        raise SpecError("replicas", replicas, "the head alone would be left; it has 0 logical CPUs, so jobs would hang")
+
+
+class VertexRayClusterHook(VertexRayBaseHook):
+    """Clusters, from synchronous code: the calls of ``VertexRayClusterAsyncHook``, each waited for."""
+
+    def _async(self) -> VertexRayClusterAsyncHook:
+        return VertexRayClusterAsyncHook(
+            self.gcp_conn_id, self.impersonation_chain, self.default_project_id, self.default_location
+        )
+
+    def create_cluster(
+        self, cluster_id: str, spec: ClusterSpec | dict[str, Any], labels: dict[str, str] | None = None
+    ) -> str | None:
+        """Start the creation of a cluster; see ``VertexRayClusterAsyncHook.create_cluster``."""
+        return run_sync(lambda: self._async().create_cluster(cluster_id, spec, labels))
+
+    def get_cluster(self, cluster_id: str) -> Cluster:
+        """Read one cluster; see ``VertexRayClusterAsyncHook.get_cluster``."""
+        return run_sync(lambda: self._async().get_cluster(cluster_id))
+
+    def list_clusters(self, labels: dict[str, str] | None = None) -> list[Cluster]:
+        """The Ray clusters; see ``VertexRayClusterAsyncHook.list_clusters``."""
+        return run_sync(lambda: self._async().list_clusters(labels))
+
+    def resize_cluster(self, cluster_id: str, replicas: dict[str, int]) -> str | None:
+        """Start a resize; see ``VertexRayClusterAsyncHook.resize_cluster``."""
+        return run_sync(lambda: self._async().resize_cluster(cluster_id, replicas))
+
+    def delete_cluster(self, cluster_id: str) -> str | None:
+        """Start the deletion; see ``VertexRayClusterAsyncHook.delete_cluster``."""
+        return run_sync(lambda: self._async().delete_cluster(cluster_id))
+
+    def get_operation(self, operation: str) -> dict[str, Any]:
+        """Read a long-running operation; see ``VertexRayClusterAsyncHook.get_operation``."""
+        return run_sync(lambda: self._async().get_operation(operation))
+
+    def dashboard_answers(self, cluster: Cluster) -> bool:
+        """Whether the Jobs API answers; see ``VertexRayClusterAsyncHook.dashboard_answers``."""
+        return run_sync(lambda: self._async().dashboard_answers(cluster))
+
+    def live_nodes(self, cluster: Cluster) -> int:
+        """Nodes that Ray counts as alive; see ``VertexRayClusterAsyncHook.live_nodes``."""
+        return run_sync(lambda: self._async().live_nodes(cluster))

@@ -1,0 +1,1 @@
+"""Links beside a task in the Airflow UI."""

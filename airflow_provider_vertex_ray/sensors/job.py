@@ -1,0 +1,66 @@
+"""Waiting for a job that somebody else submitted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import PokeReturnValue
+
+from airflow_provider_vertex_ray.errors import OperationTimeoutError
+from airflow_provider_vertex_ray.job_input import check_submission_id
+from airflow_provider_vertex_ray.job_state import JobStatus
+from airflow_provider_vertex_ray.sensors.base import VertexRayBaseSensor
+from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_vertex_ray.triggers.base import WaitTrigger
+
+
+class VertexRayJobSensor(VertexRayBaseSensor):
+    """Waits for the end of a job that somebody else submitted; it never stops that job. Returns ``Job.summary()``.
+
+    :param cluster_id: Id or full resource name. (templated)
+    :param submission_id: The job. (templated)
+    :param stream_logs: Whether the job's output goes to this task's log, when deferrable.
+
+    Raises JobFailedError, JobStoppedError, JobNotFoundError (also while poking), JobLostError, AirflowSensorTimeout.
+    """
+
+    template_fields: Sequence[str] = ("cluster_id", "submission_id", *VertexRayBaseSensor.connection_fields)
+    timeout_errors = (OperationTimeoutError,)
+
+    def __init__(self, *, cluster_id: str, submission_id: str, stream_logs: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._check_cluster_id(cluster_id)
+        check_submission_id(submission_id)
+        self.cluster_id = cluster_id
+        self.submission_id = submission_id
+        self.stream_logs = stream_logs
+
+    def poke(self, context: Context) -> PokeReturnValue:
+        """One look."""
+        from airflow_provider_vertex_ray.hooks.base import run_sync
+
+        name = self._name(self.cluster_id)
+        job = run_sync(lambda: self.job_hook.get_job(name.full, self.submission_id))
+        self.log.info("Ray job %s is %s", self.submission_id, job.status.value)
+        if not job.status.is_terminal:
+            return PokeReturnValue(False)
+        if job.status is not JobStatus.SUCCEEDED:
+            raise job.failure()
+        return PokeReturnValue(True, job.summary())
+
+    def trigger(self, deadline: float | None) -> WaitTrigger:
+        """The same, from the triggerer."""
+        return VertexRayJobTrigger(
+            cluster_name=self._name(self.cluster_id).full,
+            submission_id=self.submission_id,
+            poll_interval=self.poke_interval,
+            deadline=deadline,
+            stop_at_deadline=False,
+            stream_logs=self.stream_logs,
+            **self._connection_arguments(),
+        )
