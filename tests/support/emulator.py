@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlencode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -180,7 +181,7 @@ class EmulatorProcess:
 
     def calls(self, method: str = "*", since: float = 0.0) -> list[dict[str, Any]]:
         """The call log."""
-        return list(self.admin("GET", f"calls?method={method}&since={since}")["calls"])
+        return list(self.admin("GET", f"calls?{urlencode({'method': method, 'since': since})}")["calls"])
 
     @contextmanager
     def fault(self, **fault: Any) -> Iterator[None]:

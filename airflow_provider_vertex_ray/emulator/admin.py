@@ -1,0 +1,203 @@
+"""What tests and tools ask of the emulator itself, below ``/emulator/``: clusters, calls, faults, tokens."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from .errors import CODES, ApiError, invalid
+from .faults import Fault, Faults
+from .settings import LOOPBACK
+
+if TYPE_CHECKING:
+    from .backend import ClusterBackend
+    from .calls import CallLog
+    from .control_plane import ControlPlane
+    from .lifecycle import Cluster
+    from .tokens import Tokens
+
+PARTS = ("head", "gcs", "dashboard", "agent", "raylet", "driver")
+SIGNALS = ("KILL", "STOP", "CONT", "TERM")
+
+_Handler = Callable[[web.Request, re.Match[str]], Awaitable[dict[str, Any]]]
+
+
+class Admin:
+    """Serves ``/emulator/…``; there is no token to it, because nothing but this machine reaches it.
+
+    :param control_plane: The clusters.
+    :param backend: Their nodes.
+    """
+
+    def __init__(
+        self,
+        control_plane: ControlPlane,
+        backend: ClusterBackend,
+        faults: Faults,
+        calls: CallLog,
+        tokens: Tokens,
+    ) -> None:
+        self._plane = control_plane
+        self._backend = backend
+        self._faults = faults
+        self._calls = calls
+        self._tokens = tokens
+        table: tuple[tuple[str, str, _Handler], ...] = (
+            ("GET", r"health", self._health),
+            ("GET", r"clusters", self._clusters),
+            ("DELETE", r"clusters", self._purge),
+            ("DELETE", r"clusters/([^/]+)", self._purge_one),
+            ("POST", r"clusters/([^/]+)/state", self._state),
+            ("POST", r"clusters/([^/]+)/kill", self._kill),
+            ("GET", r"calls", self._read_calls),
+            ("DELETE", r"calls", self._clear_calls),
+            ("POST", r"faults", self._add_faults),
+            ("GET", r"faults", self._read_faults),
+            ("DELETE", r"faults", self._clear_faults),
+            ("DELETE", r"faults/([^/]+)", self._remove_fault),
+            ("POST", r"tokens/revoke", self._revoke),
+            ("POST", r"tokens/settings", self._token_settings),
+        )
+        self._routes = [(verb, re.compile(path), handler) for verb, path, handler in table]
+
+    async def handle(self, request: web.Request) -> web.Response:
+        """Answer one request (an aiohttp handler)."""
+        # A page in a browser of this machine could otherwise send here what it likes, by DNS rebinding too.
+        if request.host.rsplit(":", 1)[0] not in (LOOPBACK, "localhost") or "Origin" in request.headers:
+            return web.json_response(ApiError("PERMISSION_DENIED", "Only for this machine.").body(), status=403)
+        path = request.path.removeprefix("/emulator/").rstrip("/")
+        try:
+            for verb, pattern, handler in self._routes:
+                match = pattern.fullmatch(path)
+                if match and verb == request.method:
+                    return web.json_response(await handler(request, match))
+            raise ApiError("NOT_FOUND", f"There is no {request.method} {request.path}.")
+        except ApiError as error:
+            return web.json_response(error.body(), status=error.http_status)
+
+    async def _health(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
+        return {"status": "ok"}
+
+    async def _clusters(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
+        return {"clusters": [await self._describe(cluster) for cluster in self._plane.clusters()]}
+
+    async def _describe(self, cluster: Cluster) -> dict[str, Any]:
+        started = cluster.addresses
+        return {
+            "name": cluster.name,
+            "id": cluster.id,
+            "key": cluster.key,
+            "state": cluster.state,
+            "createTime": cluster.resource.create_time.ToJsonString(),
+            "nodes": await self._backend.nodes(cluster.key) if started else [],
+            "dashboard_url": f"http://{LOOPBACK}:{started.dashboard_port}" if started else None,
+            "accessUris": dict(cluster.resource.resource_runtime.access_uris),
+        }
+
+    def _cluster(self, match: re.Match[str]) -> Cluster:
+        cluster = self._plane.by_id(match.group(1))
+        if cluster is None:
+            raise ApiError("NOT_FOUND", f"There is no cluster {match.group(1)!r}.")
+        return cluster
+
+    async def _purge(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
+        await self._plane.purge(self._plane.clusters())
+        self._plane.forget_names()
+        return {}
+
+    async def _purge_one(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
+        await self._plane.purge([self._cluster(match)])
+        return {}
+
+    async def _state(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
+        cluster, body = self._cluster(match), await _object(request)
+        error = None
+        if given := body.get("error"):
+            names = {number: name for name, (number, _) in CODES.items()}
+            code = names.get(given.get("code", 13)) if isinstance(given, dict) else None
+            if code is None:
+                raise invalid('error must be like {"code": 13, "message": "…"}')
+            error = ApiError(code, str(given.get("message", "")))
+        await self._plane.force_state(cluster, str(body.get("state", "")), error)
+        return {"name": cluster.name, "state": cluster.state}
+
+    async def _kill(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
+        cluster, body = self._cluster(match), await _object(request)
+        part, signal_name = body.get("part"), body.get("signal", "KILL")
+        if part not in PARTS or signal_name not in SIGNALS:
+            raise invalid(f"part must be one of {list(PARTS)}, signal one of {list(SIGNALS)}")
+        try:
+            pids = await self._backend.kill(
+                cluster.key, part, signal_name, node=body.get("node"), submission_id=body.get("submission_id")
+            )
+        except (LookupError, ValueError) as error:
+            raise invalid(str(error)) from error
+        return {"pids": pids}
+
+    async def _read_calls(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
+        query = request.query
+        try:
+            since = float(query.get("since", "0"))
+        except ValueError as error:
+            raise invalid("since must be a unix time in seconds") from error
+        return {
+            "calls": self._calls.listing(
+                method=query.get("method", "*"),
+                since=since,
+                surface=query.get("surface", "*"),
+                resource=query.get("resource", "*"),
+            )
+        }
+
+    async def _clear_calls(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
+        self._calls.clear()
+        return {}
+
+    async def _add_faults(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
+        body = await _json(request)
+        try:
+            faults = [Fault.from_json(each) for each in (body if isinstance(body, list) else [body])]
+        except (ValueError, TypeError) as error:
+            raise invalid(str(error)) from error
+        return {"ids": [self._faults.add(fault) for fault in faults]}
+
+    async def _read_faults(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
+        return {"faults": self._faults.listing()}
+
+    async def _clear_faults(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
+        self._faults.clear()
+        return {}
+
+    async def _remove_fault(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
+        if not self._faults.remove(match.group(1)):
+            raise ApiError("NOT_FOUND", f"There is no fault {match.group(1)!r}; it may have been used up.")
+        return {}
+
+    async def _revoke(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
+        self._tokens.revoke_all()
+        return {}
+
+    async def _token_settings(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
+        seconds = (await _object(request)).get("seconds")
+        if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or seconds <= 0:
+            raise invalid("seconds must be a positive number: the life of the tokens minted from now on")
+        self._tokens.seconds = float(seconds)
+        return {"seconds": self._tokens.seconds}
+
+
+async def _json(request: web.Request) -> Any:
+    try:
+        return json.loads(await request.read() or b"{}")
+    except ValueError as error:
+        raise invalid(f"the body is no JSON: {error}") from error
+
+
+async def _object(request: web.Request) -> dict[str, Any]:
+    body = await _json(request)
+    if not isinstance(body, dict):
+        raise invalid("the body must be a JSON object")
+    return body

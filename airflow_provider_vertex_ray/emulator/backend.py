@@ -1,0 +1,78 @@
+"""What stands behind an emulated cluster: real Ray nodes, or a stand-in that answers at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class NodePlan:
+    """One node that a cluster should have.
+
+    :param node_id: ``head``, or ``<pool id>-<k>``; stable over resizes.
+    :param pool_id: The resource pool that the node belongs to.
+    :param is_head: Whether this is the head; the service gives it no logical CPUs.
+    :param machine_type: The Compute Engine machine type, such as ``n1-standard-16``.
+    :param cpus: The machine type's vCPUs.
+    :param gpus: Accelerators on the node.
+    :param accelerator: Ray's name for the accelerator, such as ``T4``; None without one.
+    :param memory_bytes: The logical memory, in bytes.
+    """
+
+    node_id: str
+    pool_id: str
+    is_head: bool
+    machine_type: str
+    cpus: int
+    gpus: int
+    accelerator: str | None
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class ClusterAddresses:
+    """Ports on 127.0.0.1 of a started cluster: plain HTTP dashboard, plain Ray Client."""
+
+    dashboard_port: int
+    client_port: int
+
+
+class ClusterBackend(Protocol):
+    """Starts, resizes and stops the nodes of emulated clusters.
+
+    ``key`` names one created cluster; it is never used again for another one.
+    """
+
+    async def start(self, key: str, nodes: Sequence[NodePlan]) -> ClusterAddresses:
+        """Start a cluster; return when its Jobs API accepts jobs and every node is alive."""
+        ...
+
+    async def resize(self, key: str, nodes: Sequence[NodePlan]) -> None:
+        """Add and remove nodes; return when the cluster's own node list agrees."""
+        ...
+
+    async def stop(self, key: str) -> None:
+        """Stop a cluster; when it returns, no process of it is left. Does nothing for an unknown key."""
+        ...
+
+    async def nodes(self, key: str) -> list[dict[str, Any]]:
+        """The nodes as they are now: ``node_id``, ``pool_id``, ``alive`` and, of real ones, ``pid``."""
+        ...
+
+    async def kill(
+        self,
+        key: str,
+        part: str,
+        signal_name: str,
+        *,
+        node: str | None = None,
+        submission_id: str | None = None,
+    ) -> list[int]:
+        """Send a signal to a part of a cluster (a fault on demand); return the pids that got it."""
+        ...
+
+    async def close(self) -> None:
+        """Stop every cluster."""
+        ...

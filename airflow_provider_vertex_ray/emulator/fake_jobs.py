@@ -1,0 +1,365 @@
+"""Jobs that run nothing: a store and a runner that keep to the behaviour of Ray 2.47.1's job manager.
+
+No HTTP here; ``fake_dashboard`` serves it. An entrypoint is a little script of its own: ``sleep N``, ``echo
+TEXT``, ``exit N`` and ``fail``, joined with ``&&``. Any other command succeeds at once. So thousands of jobs
+cost next to nothing, and a job can still take time, write to its log and fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import time
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+
+TERMINAL = frozenset({"STOPPED", "SUCCEEDED", "FAILED"})
+LINES_PER_FRAME = 10
+LOG_LINES_IN_MESSAGE = 10
+START_TIMEOUT = 900.0  # Ray's RAY_JOB_START_TIMEOUT_SECONDS
+RUNTIME_ENV_LINE = "INFO job_manager.py:531 -- Runtime env is setting up."
+
+
+class DuplicateJobError(ValueError):
+    """A job with this submission id exists already."""
+
+
+class JobNotTerminalError(RuntimeError):
+    """Only a job that has ended can be deleted."""
+
+
+def _numbers(value: Any) -> bool:
+    return isinstance(value, (int, float))
+
+
+def _strings(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(item, str) for pair in value.items() for item in pair)
+
+
+@dataclass
+class JobRequest:
+    """The body of ``POST /api/jobs/`` (``JobSubmitRequest`` of Ray 2.47.1).
+
+    :raises TypeError: An argument is unknown, missing or of the wrong type, with Ray's text.
+    """
+
+    entrypoint: str
+    submission_id: str | None = None
+    job_id: str | None = None
+    runtime_env: dict[str, Any] | None = None
+    metadata: dict[str, str] | None = None
+    entrypoint_num_cpus: float | None = None
+    entrypoint_num_gpus: float | None = None
+    entrypoint_memory: int | None = None
+    entrypoint_resources: dict[str, float] | None = None
+
+    @classmethod
+    def parse(cls, body: Mapping[str, Any]) -> JobRequest:
+        """Check a decoded body; keys whose value is null count as absent, as Ray has it."""
+        known = {each.name for each in fields(cls)}
+        given = {key: value for key, value in body.items() if value is not None}
+        for key in given:
+            if key not in known:
+                raise TypeError(f"JobSubmitRequest.__init__() got an unexpected keyword argument '{key}'")
+        if "entrypoint" not in given:
+            raise TypeError("JobSubmitRequest.__init__() missing 1 required positional argument: 'entrypoint'")
+        return cls(**given)
+
+    def __post_init__(self) -> None:
+        self._expect("entrypoint", "a string", isinstance(self.entrypoint, str))
+        for name in ("submission_id", "job_id"):
+            value = getattr(self, name)
+            self._expect(name, "a string if provided", value is None or isinstance(value, str))
+        self._expect("runtime_env", "a dict", self.runtime_env is None or isinstance(self.runtime_env, dict))
+        self._expect("metadata", "a dict", self.metadata is None or isinstance(self.metadata, dict))
+        if self.metadata is not None and not _strings(self.metadata):
+            wrong = next(v for v in self.metadata.values() if not isinstance(v, str))
+            raise TypeError(f"metadata values must be strings, got {type(wrong)}")
+        for name in ("entrypoint_num_cpus", "entrypoint_num_gpus"):
+            value = getattr(self, name)
+            self._expect(name, "a number", value is None or _numbers(value))
+        memory = self.entrypoint_memory
+        self._expect("entrypoint_memory", "an integer", memory is None or isinstance(memory, int))
+        resources = self.entrypoint_resources
+        self._expect("entrypoint_resources", "a dict", resources is None or isinstance(resources, dict))
+        for value in (resources or {}).values():
+            if not _numbers(value):
+                raise TypeError(f"entrypoint_resources values must be numbers, got {type(value)}")
+
+    def _expect(self, name: str, kind: str, holds: bool) -> None:
+        if not holds:
+            raise TypeError(f"{name} must be {kind}, got {type(getattr(self, name))}")
+
+    def demands(self) -> dict[str, float]:
+        """The logical resources that the entrypoint itself asks for, by Ray's names."""
+        wanted = {
+            "CPU": self.entrypoint_num_cpus or 0,
+            "GPU": self.entrypoint_num_gpus or 0,
+            "memory": self.entrypoint_memory or 0,
+            **(self.entrypoint_resources or {}),
+        }
+        return {name: float(amount) for name, amount in wanted.items() if amount > 0}
+
+
+@dataclass
+class FakeJob:
+    """One submitted job and its log."""
+
+    submission_id: str
+    request: JobRequest
+    status: str = "PENDING"
+    message: str = ""
+    start_time: int = field(default_factory=lambda: int(time.time() * 1000))
+    end_time: int | None = None
+    agent_address: str | None = None
+    node_id: str | None = None
+    exit_code: int | None = None
+    log: list[str] = field(default_factory=list)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the status can not change any more."""
+        return self.status in TERMINAL
+
+    def notify(self) -> None:
+        """Wake everybody who waits for a new line or state."""
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    def details(self) -> dict[str, Any]:
+        """The body of ``GET /api/jobs/{id}``, keys in Ray's order."""
+        return {
+            "type": "SUBMISSION",
+            "job_id": None,
+            "submission_id": self.submission_id,
+            "driver_info": None,
+            "status": self.status,
+            "entrypoint": self.request.entrypoint,
+            "message": self.message,
+            "error_type": None,
+            "start_time": self.start_time,
+            "end_time": self.end_time,
+            "metadata": self.request.metadata,
+            "runtime_env": self.request.runtime_env,
+            "driver_agent_http_address": self.agent_address,
+            "driver_node_id": self.node_id,
+            "driver_exit_code": self.exit_code,
+        }
+
+
+def steps(entrypoint: str) -> Iterator[list[str]]:
+    """Split an entrypoint at ``&&`` into commands; what is no valid shell word list gives nothing."""
+    words = shlex.shlex(entrypoint, posix=True, punctuation_chars="&")
+    words.commenters = ""
+    words.whitespace_split = True
+    command: list[str] = []
+    try:
+        for word in words:
+            if word == "&&":
+                yield command
+                command = []
+            else:
+                command.append(word)
+    except ValueError:
+        return
+    yield command
+
+
+class FakeJobs:
+    """The jobs of one cluster.
+
+    :param agent_address: What a job reports as its node's agent, ``http://host:port``.
+    :param placement: Given the entrypoint's demands, the id of a node where they fit, or None: then the job
+        stays PENDING.
+    """
+
+    def __init__(self, agent_address: str, placement: Callable[[Mapping[str, float]], str | None]) -> None:
+        self._agent_address = agent_address
+        self._placement = placement
+        self._jobs: dict[str, FakeJob] = {}
+        self._sequence = 0
+        self.packages: set[str] = set()
+
+    def get(self, submission_id: str) -> FakeJob | None:
+        """The job of this id, if there is one."""
+        return self._jobs.get(submission_id)
+
+    def listing(self) -> list[dict[str, Any]]:
+        """Every job, as ``GET /api/jobs/`` has it."""
+        return [job.details() for job in self._jobs.values()]
+
+    def submit(self, request: JobRequest) -> str:
+        """Accept a job and start it.
+
+        :raises DuplicateJobError: The submission id is taken.
+        """
+        self._sequence += 1
+        submission_id = request.submission_id or request.job_id or f"raysubmit_fake{self._sequence:010d}"
+        if submission_id in self._jobs:
+            raise DuplicateJobError(
+                f"Job with submission_id {submission_id} already exists. Please use a different submission_id."
+            )
+        job = FakeJob(submission_id, request, message=_pending_message(request))
+        self._jobs[submission_id] = job
+        job.task = asyncio.create_task(self._run(job))
+        return submission_id
+
+    def stop(self, job: FakeJob) -> bool:
+        """Stop a job; whether there was something to stop.
+
+        As with Ray, a job that waits for resources says True and goes on waiting.
+        """
+        if job.terminal:
+            return False
+        if job.status == "RUNNING":
+            self._end(job, "STOPPED", "Job was intentionally stopped.")
+        return True
+
+    def delete(self, job: FakeJob) -> None:
+        """Forget a job that has ended.
+
+        :raises JobNotTerminalError: It has not ended.
+        """
+        if not job.terminal:
+            raise JobNotTerminalError(
+                f"Attempted to delete job '{job.submission_id}', but it is in a non-terminal state {job.status}."
+            )
+        del self._jobs[job.submission_id]
+
+    def kill_driver(self, submission_id: str, number: signal.Signals) -> bool:
+        """End a running job as a signal to its driver would; whether it was running."""
+        job = self._jobs.get(submission_id)
+        if job is None or job.status != "RUNNING":
+            return False
+        self._fail(job, -int(number))
+        return True
+
+    def fail_jobs_on(self, node_id: str) -> None:
+        """Fail what runs on a node that died."""
+        for job in self._jobs.values():
+            if job.node_id == node_id and not job.terminal:
+                self._end(job, "FAILED", "Unexpected error occurred: The actor died because its node has died.")
+
+    def reconsider(self) -> None:
+        """Look again for places for the jobs that wait (after nodes were added)."""
+        for job in self._jobs.values():
+            if job.status == "PENDING":
+                job.notify()
+
+    async def tail(self, job: FakeJob) -> AsyncIterator[str]:
+        """The log from its beginning, in frames of up to ten lines, until the job has ended."""
+        said = 0
+        while True:
+            changed = job.changed
+            if said < len(job.log):
+                lines = job.log[said : said + LINES_PER_FRAME]
+                said += len(lines)
+                yield "".join(lines)
+            elif job.terminal:
+                return
+            else:
+                await changed.wait()
+
+    async def close(self) -> None:
+        """End every job's task."""
+        tasks = [job.task for job in self._jobs.values() if job.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self, job: FakeJob) -> None:
+        package = (job.request.runtime_env or {}).get("working_dir", "")
+        if package.startswith("gcs://") and package not in self.packages:
+            self._end(job, "FAILED", _missing_package_message(package))
+            return
+        try:
+            job.node_id = await asyncio.wait_for(self._place(job), START_TIMEOUT)
+        except asyncio.TimeoutError:
+            self._end(job, "FAILED", _not_placed_message(job.request))
+            return
+        job.agent_address = self._agent_address
+        job.status, job.message = "RUNNING", "Job is currently running."
+        self._write(job, f"{time.strftime('%Y-%m-%d %H:%M:%S')},000\t{RUNTIME_ENV_LINE}")
+        try:
+            code = await self._execute(job)
+        except ValueError as error:  # a number that is none, such as "sleep soon"
+            self._write(job, str(error))
+            code = 2
+        if code:
+            self._fail(job, code)
+        else:
+            job.exit_code = 0
+            self._end(job, "SUCCEEDED", "Job finished successfully.")
+
+    async def _place(self, job: FakeJob) -> str:
+        while (node := self._placement(job.request.demands())) is None:
+            await job.changed.wait()
+        return node
+
+    async def _execute(self, job: FakeJob) -> int:
+        for command in steps(job.request.entrypoint):
+            name, *arguments = command or [""]
+            if name == "sleep":
+                await asyncio.sleep(float(arguments[0] if arguments else ""))
+            elif name == "echo":
+                self._write(job, " ".join(arguments))
+            elif name == "fail":
+                return 1
+            elif name == "exit":
+                return int(arguments[0] if arguments else 0)
+        return 0
+
+    def _write(self, job: FakeJob, line: str) -> None:
+        job.log.append(line + "\n")
+        job.notify()
+
+    def _fail(self, job: FakeJob, code: int) -> None:
+        job.exit_code = code
+        self._end(
+            job,
+            "FAILED",
+            f"Job entrypoint command failed with exit code {code}, "
+            "last available logs (truncated to 20,000 chars):\n" + "".join(job.log[-LOG_LINES_IN_MESSAGE:]),
+        )
+
+    def _end(self, job: FakeJob, status: str, message: str) -> None:
+        job.status, job.message, job.end_time = status, message, int(time.time() * 1000)
+        job.notify()
+        if job.task is not None and job.task is not asyncio.current_task():
+            job.task.cancel()
+
+
+def _pending_message(request: JobRequest) -> str:
+    message = "Job has not started yet."
+    if request.demands():
+        message += " It may be waiting for resources (CPUs, GPUs, memory, custom resources) to become available."
+    if request.runtime_env:
+        message += " It may be waiting for the runtime environment to be set up."
+    return message
+
+
+def _not_placed_message(request: JobRequest) -> str:
+    message = (
+        f"Job supervisor actor failed to start within {START_TIMEOUT} seconds. This timeout can be configured "
+        "by setting the environment variable RAY_JOB_START_TIMEOUT_SECONDS."
+    )
+    if request.demands():
+        message += (
+            " This may be because the job entrypoint's specified resources (entrypoint_num_cpus, "
+            "entrypoint_num_gpus, entrypoint_resources, entrypoint_memory) aren't available on the cluster."
+        )
+    return message
+
+
+def _missing_package_message(package: str) -> str:
+    return (
+        "runtime_env setup failed: Failed to set up runtime environment.\n"
+        "Could not create the actor because its associated runtime env failed to be created.\n"
+        f"OSError: Failed to download runtime_env file package {package} from the GCS to the Ray worker node."
+    )

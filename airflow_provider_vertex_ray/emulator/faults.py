@@ -1,0 +1,152 @@
+"""Faults on demand: what goes wrong next, with which request, and how often."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import asdict, dataclass, field, fields
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Scope = Literal["control_plane", "auth", "dashboard", "provisioning"]
+Action = Literal["status", "reset", "hang", "drop_response", "truncate", "ws_abort", "ws_close", "slow", "outcome"]
+ProvisioningOutcome = Literal["quota", "stockout", "internal", "ip_ranges", "stuck", "partial"]
+
+DEFAULT_MESSAGE = "injected"
+_ON_REQUESTS = {"status", "reset", "hang", "drop_response", "truncate", "slow"}
+_ACTIONS_OF: dict[str, set[str]] = {
+    "control_plane": _ON_REQUESTS,
+    "dashboard": _ON_REQUESTS | {"ws_abort", "ws_close"},
+    "auth": {"status", "slow"},
+    "provisioning": {"outcome"},
+}
+
+
+@dataclass
+class Fault:
+    """One fault.
+
+    :param scope: ``control_plane`` (a request to the API), ``auth`` (a check of a token; 401 or 403, or with
+        ``method="GetToken"`` the metadata server), ``dashboard`` (a request to a cluster), ``provisioning``
+        (what a create, resize or delete comes to).
+    :param method: An fnmatch pattern over :attr:`Call.method <.calls.Call.method>`.
+    :param resource: An fnmatch pattern over the resource's full name, or over its last part (the cluster id).
+    :param times: How often it happens; None until it is removed.
+    :param action: ``status`` answers with an error, ``reset`` cuts the connection before the request is
+        carried out, ``drop_response`` after it, ``hang`` never answers (``delay`` > 0: cuts after so long),
+        ``slow`` only waits, ``truncate`` cuts within the body, ``ws_abort`` and ``ws_close`` end a websocket
+        (cut, or closed with 1000), ``outcome`` goes with ``scope="provisioning"``.
+    :param status: The HTTP status of ``status``.
+    :param code: The gRPC code's name; by default the one that fits ``status``.
+    :param message: The error's text; a provisioning outcome has the service's own text unless it is given.
+    :param delay: Seconds before the effect. With the outcome ``stuck``: seconds until the stuck resource
+        turns to ERROR; 0 never.
+    :param after: Websocket frames (``ws_abort``, ``ws_close``) or bytes (``truncate``) that pass first.
+    :param outcome: What a create, a resize or a delete (only ``stuck``) comes to.
+    :param id: Names the fault for its removal; given by :meth:`Faults.add` when empty.
+    """
+
+    scope: Scope
+    method: str = "*"
+    resource: str = "*"
+    times: int | None = 1
+    action: Action = "status"
+    status: int = 503
+    code: str | None = None
+    message: str = DEFAULT_MESSAGE
+    delay: float = 0.0
+    after: int = 0
+    outcome: ProvisioningOutcome | None = None
+    id: str = field(default="")
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Fault:
+        """A fault from its JSON object.
+
+        :raises ValueError: for an unknown field or value, naming it and what is allowed.
+        """
+        allowed = {f.name for f in fields(cls)}
+        if unknown := sorted(set(data) - allowed):
+            raise ValueError(f"unknown field(s) {unknown}; a fault has {sorted(allowed)}")
+        if "scope" not in data:
+            raise ValueError(f"scope is required: one of {list(get_args(Scope))}")
+        values = dict(data)
+        if values["scope"] == "provisioning":
+            values.setdefault("action", "outcome")
+        choices = {"scope": Scope, "action": Action, "outcome": ProvisioningOutcome}
+        for name, kind in choices.items():
+            value = values.get(name)
+            if value is not None and value not in get_args(kind):
+                raise ValueError(f"{name} must be one of {list(get_args(kind))}, not {value!r}")
+        kinds: dict[str, type | tuple[type, ...]] = {
+            "method": str, "resource": str, "message": str, "id": str, "status": int,
+            "after": int, "delay": (int, float), "times": (int, type(None)), "code": (str, type(None)),
+        }  # fmt: skip
+        for name, expected in kinds.items():
+            if name in values and (not isinstance(values[name], expected) or isinstance(values[name], bool)):
+                raise ValueError(f"{name} has a value of the wrong type: {values[name]!r}")
+        fault = cls(**values)
+        if (fault.scope == "provisioning") != (fault.outcome is not None):
+            raise ValueError('outcome goes with scope "provisioning", and only with it')
+        if fault.action not in _ACTIONS_OF[fault.scope]:
+            raise ValueError(
+                f"scope {fault.scope!r} has the actions {sorted(_ACTIONS_OF[fault.scope])}, not {fault.action!r}"
+            )
+        if fault.times is not None and fault.times < 1:
+            raise ValueError("times must be at least 1, or null for a fault that stays until it is removed")
+        if fault.delay < 0 or fault.after < 0:
+            raise ValueError("delay and after must not be negative")
+        if not 100 <= fault.status <= 599:
+            raise ValueError(f"status must be an HTTP status, not {fault.status}")
+        return fault
+
+    def matches(self, scope: str, method: str, resource: str) -> bool:
+        """Whether it concerns a request."""
+        return (
+            self.scope == scope
+            and fnmatchcase(method, self.method)
+            and (fnmatchcase(resource, self.resource) or fnmatchcase(resource.rsplit("/", 1)[-1], self.resource))
+        )
+
+
+class Faults:
+    """The faults that are armed, in the order of their arming; the first that matches is taken."""
+
+    def __init__(self) -> None:
+        self._faults: dict[str, Fault] = {}
+
+    def add(self, fault: Fault) -> str:
+        """Arm a fault; gives its id."""
+        if not fault.id:
+            fault.id = secrets.token_hex(6)
+        self._faults[fault.id] = fault
+        return fault.id
+
+    def remove(self, fault_id: str) -> bool:
+        """Disarm a fault; False when there is none of this id (it may have been used up)."""
+        return self._faults.pop(fault_id, None) is not None
+
+    def clear(self) -> None:
+        """Disarm all."""
+        self._faults.clear()
+
+    def listing(self) -> list[dict[str, Any]]:
+        """The armed faults as JSON objects; ``times`` is what is left."""
+        return [asdict(fault) for fault in self._faults.values()]
+
+    def take(self, scope: str, method: str, resource: str, *, explicit: bool = False) -> Fault | None:
+        """The fault for a request, counted down; None when it is to go well.
+
+        :param explicit: Pass over faults for every method (``*``): only one that names this method counts.
+        """
+        for fault in list(self._faults.values()):
+            if (explicit and fault.method == "*") or not fault.matches(scope, method, resource):
+                continue
+            if fault.times is not None:
+                fault.times -= 1
+                if fault.times <= 0:
+                    self._faults.pop(fault.id, None)
+            return fault
+        return None

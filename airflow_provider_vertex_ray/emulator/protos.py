@@ -1,0 +1,141 @@
+"""Google's message classes, without the seconds that their packages' clients take to import.
+
+``import google.cloud.aiplatform_v1beta1`` builds every client and every message of Vertex AI: 6 s and
+hundreds of megabytes, of which the emulator needs two modules. The packages' own ``__init__`` therefore runs
+only when somebody asks for a name that is not loaded yet, and then fills the very same module object.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+
+
+class _LazyPackage(ModuleType):
+    """A package whose ``__init__`` runs when a name is asked for that it does not have yet."""
+
+    def __getattr__(self, name: str) -> Any:
+        spec: ModuleSpec | None = self.__dict__.get("__spec__")
+        # The import system itself probes dunders; these must not load everything.
+        if (name.startswith("__") and name != "__all__") or spec is None or spec.loader is None:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        if any((Path(base) / f"{name}{end}").exists() for base in self.__path__ for end in (".py", "/__init__.py")):
+            return importlib.import_module(f"{self.__name__}.{name}")
+        self.__class__ = ModuleType  # type: ignore[assignment]  # from here on it is an ordinary package
+        spec.loader.exec_module(self)
+        return getattr(self, name)
+
+
+def _declare(name: str, folder: Path) -> None:
+    if name in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(
+        name, folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    if spec is None:
+        return
+    module = _LazyPackage(name)
+    module.__spec__ = spec
+    module.__path__ = [str(folder)]
+    module.__package__ = name
+    module.__file__ = str(folder / "__init__.py")
+    sys.modules[name] = module
+    parent, _, child = name.rpartition(".")
+    setattr(sys.modules[parent], child, module)
+
+
+def _types(package: str, module: str) -> Any:
+    """A module of ``google.cloud.<package>.types``, with no other module of the package loaded."""
+    import google.cloud  # type: ignore[import-untyped]  # a namespace package, of many distributions
+
+    for base in google.cloud.__path__:
+        folder = Path(base) / package
+        if (folder / "types" / "__init__.py").is_file():
+            _declare(f"google.cloud.{package}", folder)
+            _declare(f"google.cloud.{package}.types", folder / "types")
+            break
+    return importlib.import_module(f"google.cloud.{package}.types.{module}")
+
+
+@dataclass(frozen=True)
+class Api:
+    """The raw protobuf classes of one version of the API."""
+
+    version: str
+    PersistentResource: Any
+    CreateRequest: Any
+    GetRequest: Any
+    ListRequest: Any
+    ListResponse: Any
+    UpdateRequest: Any
+    DeleteRequest: Any
+    RebootRequest: Any
+    CreateMetadata: Any
+    UpdateMetadata: Any
+    RebootMetadata: Any
+    DeleteMetadata: Any
+
+
+def _api(version: str) -> Api:
+    package = f"aiplatform_{version}"
+    resource = _types(package, "persistent_resource")
+    service = _types(package, "persistent_resource_service")
+    operation = _types(package, "operation")
+    return Api(
+        version=version,
+        PersistentResource=resource.PersistentResource.pb(),
+        CreateRequest=service.CreatePersistentResourceRequest.pb(),
+        GetRequest=service.GetPersistentResourceRequest.pb(),
+        ListRequest=service.ListPersistentResourcesRequest.pb(),
+        ListResponse=service.ListPersistentResourcesResponse.pb(),
+        UpdateRequest=service.UpdatePersistentResourceRequest.pb(),
+        DeleteRequest=service.DeletePersistentResourceRequest.pb(),
+        RebootRequest=service.RebootPersistentResourceRequest.pb(),
+        CreateMetadata=service.CreatePersistentResourceOperationMetadata.pb(),
+        UpdateMetadata=service.UpdatePersistentResourceOperationMetadata.pb(),
+        RebootMetadata=service.RebootPersistentResourceOperationMetadata.pb(),
+        DeleteMetadata=operation.DeleteOperationMetadata.pb(),
+    )
+
+
+V1 = _api("v1")
+V1BETA1 = _api("v1beta1")
+APIS = {api.version: api for api in (V1, V1BETA1)}
+
+_projects = _types("resourcemanager_v3", "projects")
+GetProjectRequest: Any = _projects.GetProjectRequest.pb()
+Project: Any = _projects.Project.pb()
+
+PersistentResource: Any = V1BETA1.PersistentResource
+State: Any = PersistentResource.State
+_pool_fields = PersistentResource.DESCRIPTOR.fields_by_name["resource_pools"].message_type.fields_by_name
+_accelerators = _pool_fields["machine_spec"].message_type.fields_by_name["accelerator_type"].enum_type
+
+
+def state_name(resource: Any) -> str:
+    """A persistent resource's state by name, such as ``RUNNING``."""
+    return str(State.Name(resource.state))
+
+
+def accelerator_name(machine_spec: Any) -> str | None:
+    """The name of a machine spec's accelerator type; None for no accelerator, a number for an unknown one."""
+    number = machine_spec.accelerator_type
+    if number == 0:
+        return None
+    value = _accelerators.values_by_number.get(number)
+    return str(value.name) if value else str(number)
+
+
+def convert(resource: Any, api: Api) -> Any:
+    """A persistent resource in another version of the API; fields that it does not have are left out."""
+    message = api.PersistentResource.FromString(resource.SerializeToString())
+    message.DiscardUnknownFields()
+    return message

@@ -1,0 +1,157 @@
+"""The authenticated way to a cluster's Ray Client server: gRPC over TLS in front of a plain one.
+
+On the service a public cluster's ``RAY_CLIENT_ENDPOINT`` is TLS and wants a bearer token. Here each cluster
+gets a port of its own, so a call needs nothing in it to find its way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from airflow_provider_vertex_ray.emulator.errors import CODES, UNAUTHENTICATED_MESSAGE
+from airflow_provider_vertex_ray.emulator.outcomes import as_error
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from airflow_provider_vertex_ray.emulator.calls import CallLog
+    from airflow_provider_vertex_ray.emulator.faults import Faults
+    from airflow_provider_vertex_ray.emulator.tokens import Tokens
+
+LOOPBACK = "127.0.0.1"
+SERVICE_PREFIX = "/ray.rpc."
+# The Ray Client sends arrays in single messages and pings often; a proxy must allow what Ray's own server
+# allows.
+CHANNEL_OPTIONS = [
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.enable_http_proxy", 0),
+]
+SERVER_OPTIONS = [
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
+    ("grpc.so_reuseport", 0),
+]
+_NOT_FOR_RAY = frozenset({"authorization", "user-agent"})
+
+
+@dataclass
+class _Route:
+    """One cluster's TLS server and its channel to Ray."""
+
+    server: Any
+    channel: Any
+
+    async def close(self) -> None:
+        await self.server.stop(0)
+        await self.channel.close()
+
+
+class RayClientProxy:
+    """One TLS port for each cluster, all on 127.0.0.1.
+
+    :param tokens: Who may pass; the bearer token is in the call's ``authorization`` metadata.
+    :param calls: Gets an entry for each call when it ends: surface ``ray_client``, method such as
+        ``RayletDriver/Init``.
+    :param faults: Scope ``auth``: a call waits, or is refused with the fault's code.
+    :param private_key: The server's key, PEM.
+    :param certificate: The server's certificate chain, PEM; it must be good for ``localhost``.
+    """
+
+    def __init__(self, tokens: Tokens, calls: CallLog, faults: Faults, private_key: bytes, certificate: bytes) -> None:
+        self._tokens = tokens
+        self._calls = calls
+        self._faults = faults
+        self._credentials = grpc.ssl_server_credentials([(private_key, certificate)])
+        self._routes: dict[str, _Route] = {}
+
+    async def add(self, key: str, client_port: int, *, resource: str | None = None) -> int:
+        """Open a TLS port for a cluster.
+
+        :param key: Names the cluster until :meth:`remove`.
+        :param client_port: Where its plain Ray Client server listens on 127.0.0.1.
+        :param resource: The cluster's name in the call log and for faults (default: ``key``).
+        :return: The TLS port.
+        """
+        await self.remove(key)
+        server = grpc.aio.server(options=SERVER_OPTIONS)
+        channel = grpc.aio.insecure_channel(f"{LOOPBACK}:{client_port}", options=CHANNEL_OPTIONS)
+        server.add_generic_rpc_handlers([_Passage(channel, self._gate, resource or key)])
+        port: int = server.add_secure_port(f"{LOOPBACK}:0", self._credentials)
+        await server.start()
+        self._routes[key] = _Route(server, channel)
+        return port
+
+    async def remove(self, key: str) -> None:
+        """Close a cluster's port and cut its calls. Does nothing for an unknown key."""
+        route = self._routes.pop(key, None)
+        if route is not None:
+            await route.close()
+
+    async def close(self) -> None:
+        """Close every port."""
+        for key in list(self._routes):
+            await self.remove(key)
+
+    @contextlib.asynccontextmanager
+    async def _gate(self, method: str, resource: str, context: Any) -> AsyncIterator[None]:
+        """Check the token, let the call go on, and log how it ended."""
+        authorization = dict(context.invocation_metadata()).get("authorization")
+        authorised = self._tokens.accepts(authorization)
+        code = "OK"
+        try:
+            if not authorised:
+                code = "UNAUTHENTICATED"
+                await context.abort(grpc.StatusCode.UNAUTHENTICATED, UNAUTHENTICATED_MESSAGE)
+            fault = self._faults.take("auth", method, resource)
+            if fault is not None:
+                await asyncio.sleep(fault.delay)
+                if fault.action == "status":
+                    refused = as_error(fault)
+                    authorised, code = False, refused.code
+                    await context.abort(grpc.StatusCode[code], refused.message)
+            yield
+        except grpc.aio.AioRpcError as error:
+            code = error.code().name
+            context.set_trailing_metadata(tuple(error.trailing_metadata() or ()))
+            await context.abort(error.code(), error.details() or "")
+        finally:
+            _, status = CODES[code]
+            self._calls.record("ray_client", method, resource, authorised=authorised, status=status)
+
+
+class _Passage(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Handles every method of Ray's services; on the wire a unary call is a stream of one message."""
+
+    def __init__(self, channel: Any, gate: Callable[[str, str, Any], Any], resource: str) -> None:
+        self._channel = channel
+        self._gate = gate
+        self._resource = resource
+
+    def service(self, details: Any) -> Any:
+        """The handler for one call; None (UNIMPLEMENTED) outside Ray's services."""
+        path: str = details.method
+        if not path.startswith(SERVICE_PREFIX):
+            return None
+
+        async def run(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+            async with self._gate(path.removeprefix(SERVICE_PREFIX), self._resource, context):
+                metadata = [(k, v) for k, v in context.invocation_metadata() if k not in _NOT_FOR_RAY]
+                call = self._channel.stream_stream(path)(requests, metadata=metadata)
+                try:
+                    await context.send_initial_metadata(tuple(await call.initial_metadata()))
+                    async for message in call:
+                        yield message
+                    context.set_trailing_metadata(tuple(await call.trailing_metadata()))
+                finally:
+                    call.cancel()
+
+        return grpc.stream_stream_rpc_method_handler(run)

@@ -1,0 +1,42 @@
+"""How a client that runs in a process of its own tells what it saw: one JSON object for each stage."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+CLIENTS = Path(__file__).parent
+_started = time.monotonic()
+
+
+def tell(stage: str, **seen: Any) -> None:
+    """Note what a stage saw (in the client)."""
+    seen["seconds"] = round(time.monotonic() - _started, 1)
+    with Path(sys.argv[1]).open("a") as file:
+        file.write(json.dumps({"stage": stage, **seen}) + "\n")
+
+
+def run_client(name: str, env: dict[str, str], folder: Path, seconds: float = 240.0) -> dict[str, dict[str, Any]]:
+    """Run a client to its end; gives what each of its stages saw (in the test)."""
+    told = folder / "stages.jsonl"
+    # The client stands alone: nothing of this repository is on its path but the file itself.
+    env = {key: value for key, value in env.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, str(CLIENTS / name), str(told)],
+        env=env,
+        cwd=folder,
+        timeout=seconds,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    stages = [json.loads(line) for line in told.read_text().splitlines()] if told.exists() else []
+    if done.returncode:
+        seen = "\n".join(map(str, stages))
+        raise AssertionError(f"{name} ended with {done.returncode}:\n{done.stdout[-6000:]}\nstages:\n{seen}")
+    return {stage.pop("stage"): stage for stage in stages}
