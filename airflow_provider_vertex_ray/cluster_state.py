@@ -12,7 +12,7 @@ from airflow_provider_vertex_ray.errors import (
     NotARayClusterError,
     ServiceError,
     VertexRayError,
-    service_error,
+    outcome_error,
 )
 
 
@@ -130,7 +130,7 @@ class Cluster:
     def failure(self) -> ServiceError | ClusterFailedError:
         """Why the cluster is in ERROR: quota, stockout, … by the service's text, else ClusterFailedError."""
         text = self.error_message or "The service gives no reason."
-        found = service_error(text, rpc_code=self.error_code)
+        found = outcome_error(text, self.error_code)
         details = {"cluster": self.name, "state": self.state.value, **found.details}
         message = f"Cluster {self.cluster_id} is in state {self.state.value}: {text}"
         if type(found) is ServiceError:

@@ -284,3 +284,19 @@ def service_error(
     if name is None and http_status is not None and http_status >= 500:
         return ServiceUnavailableError(message, details)
     return _STATUS.get(name or "", default)(message, details)
+
+
+def outcome_error(message: str, rpc_code: int | None) -> ServiceError:
+    """The typed error for what an operation or a cluster came to: ``error`` of the resource, not of an answer.
+
+    Here a code such as RESOURCE_EXHAUSTED or UNAVAILABLE is final. The types that mean "ask again" would mislead.
+
+    :param message: The service's text.
+    :param rpc_code: The number in ``error.code``.
+    """
+    found = service_error(message, rpc_code=rpc_code)
+    if isinstance(found, (QuotaExceededError, StockoutError, NetworkExhaustedError, InvalidRequestError)):
+        return found
+    if isinstance(found, NotAuthorisedError):
+        return found
+    return ServiceError(found.message, found.details)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 EMULATOR_VARIABLE = "VERTEX_RAY_EMULATOR_HOST"
 DASHBOARD_SUFFIX = ".aiplatform-training.googleusercontent.com"
+_HOST = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+")
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,13 @@ class Addresses:
 
     def token_may_go_to(self, url: str) -> bool:
         """Whether a request to this URL may carry the access token (design rule 5)."""
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            return False
         if self.emulator_host:
             return parts.scheme in ("http", "ws") and parts.netloc == self.emulator_host
-        host = parts.hostname or ""
-        google = host.endswith("." + self.universe) or host.endswith(DASHBOARD_SUFFIX)
-        return parts.scheme in ("https", "wss") and google
+        # The whole authority is matched, not only its end: another parser might read a strange one differently.
+        if parts.scheme not in ("https", "wss") or not _HOST.fullmatch(parts.netloc):
+            return False
+        return parts.netloc.endswith(("." + self.universe, DASHBOARD_SUFFIX))

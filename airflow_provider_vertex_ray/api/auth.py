@@ -17,7 +17,12 @@ REFRESH_MARGIN = 225.0
 
 
 class TokenSource(Protocol):
-    """Gives access tokens to a transport."""
+    """Gives access tokens to a transport.
+
+    ``quota_project`` is the project that calls are counted against, if it is not the resource's own.
+    """
+
+    quota_project: str | None
 
     async def get(self) -> str:
         """A token that is valid as far as is known."""
@@ -30,6 +35,8 @@ class TokenSource(Protocol):
 
 class _RefreshingSource:
     """One refresh at a time, however many tasks ask."""
+
+    quota_project: str | None = None
 
     def __init__(self) -> None:
         self._token: str | None = None
@@ -63,6 +70,7 @@ class CredentialsTokenSource(_RefreshingSource):
     def __init__(self, credentials: Credentials) -> None:
         super().__init__()
         self._credentials = credentials
+        self.quota_project = getattr(credentials, "quota_project_id", None)
 
     async def _fetch(self) -> tuple[str, float]:
         from google.auth.exceptions import GoogleAuthError

@@ -17,6 +17,7 @@ from airflow_provider_vertex_ray.cluster_state import Cluster, ClusterState
 from airflow_provider_vertex_ray.errors import (
     ClusterExistsError,
     ClusterNotFoundError,
+    NameNotReusableError,
     PreconditionError,
     RateLimitedError,
     ServiceUnavailableError,
@@ -69,8 +70,12 @@ class ClustersApi:
                     "POST", url, body=body, error_from=control_plane_error, repeatable=False
                 )
                 return str(answer.json().get("name"))
-            except ClusterExistsError:
-                if failures and await self._made_by(name, request_id):
+            except ClusterExistsError as error:
+                found = await self._find(name)
+                if found is None:
+                    # How the service words the block of a deleted name is not known; this is what it would come to.
+                    raise NameNotReusableError(error.message, error.details) from error
+                if failures and found.labels.get(REQUEST_LABEL) == request_id:
                     return None
                 raise
             except (ServiceUnavailableError, RateLimitedError):
@@ -83,11 +88,14 @@ class ClustersApi:
 
     async def _made_by(self, name: ClusterName, request_id: str) -> bool:
         """Whether the cluster is there and comes from this very request."""
+        found = await self._find(name)
+        return found is not None and found.labels.get(REQUEST_LABEL) == request_id
+
+    async def _find(self, name: ClusterName) -> Cluster | None:
         try:
-            cluster = await self.get(name)
+            return await self.get(name)
         except ClusterNotFoundError:
-            return False
-        return cluster.labels.get(REQUEST_LABEL) == request_id
+            return None
 
     async def get(self, name: ClusterName) -> Cluster:
         """Read one cluster.

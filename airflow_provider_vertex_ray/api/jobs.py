@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,9 @@ from airflow_provider_vertex_ray.job_state import Job
 
 SUBMIT_ATTEMPTS = 6
 UPLOAD_TIMEOUT = 1800.0
+
+REQUEST_KEY = "vertex_ray_request"
+"""Key in a job's metadata with an id of the submit, by which a submit whose answer was lost knows its job."""
 
 DUPLICATE = re.compile(r"submission_id \S+ already exists")
 """Ray answers 500 to a submission id that is in use; only the traceback's text tells it from a failure."""
@@ -98,13 +102,15 @@ def _log_text(answer: str) -> str:
     # A cut may have split the last escape; the longest one, of a character outside the BMP, has twelve characters.
     for missing in range(12):
         with contextlib.suppress(ValueError):
-            return str(json.loads(f'"{answer[start.end() : len(answer) - missing]}"'))
+            text = str(json.loads(f'"{answer[start.end() : len(answer) - missing]}"'))
+            # Half of a character outside the BMP is none.
+            return text[:-1] if "\ud800" <= text[-1:] <= "\udbff" else text
     return answer
 
 
 def _last_line(text: str) -> str:
-    """Ray puts a whole traceback into the body: its last line is the reason."""
-    lines = [line.strip() for line in text.replace("\\n", "\n").splitlines() if line.strip()]
+    """Ray puts a whole traceback into the body, or one within another: its last line with words is the reason."""
+    lines = [line.strip() for line in text.replace("\\n", "\n").splitlines() if re.search(r"\w", line)]
     return lines[-1][:500] if lines else "(empty answer)"
 
 
@@ -121,18 +127,22 @@ class JobsApi:
     async def submit(self, request: JobRequest) -> bool:
         """Submit a job; when it returns, the cluster has exactly one job of that id.
 
-        A try whose answer was lost is followed by a look, not by another submit.
+        A try whose answer was lost is followed by a look, not by another submit. A word in the metadata that is new
+        with each call tells whether the job that is found is this call's.
 
-        :return: False when the job of that id may be another call's: a look at its metadata tells whose it is.
+        :return: False when a job of that id was there before this call.
         :raises InvalidRequestError: The cluster refuses the request.
         """
         failures = 0
+        request_id = secrets.token_hex(8)
+        body = request.body()
+        body["metadata"] = {**request.metadata, REQUEST_KEY: request_id}
         while True:
             try:
                 await self._transport.request(
                     "POST",
                     f"{self._base}/api/jobs/",
-                    body=request.body(),
+                    body=body,
                     error_from=dashboard_error,
                     repeatable=False,
                     # The first submit after a cluster's start waits for the head's agent.
@@ -140,21 +150,23 @@ class JobsApi:
                 )
                 return True
             except SubmissionIdTakenError:
-                return False
+                # After a lost answer it may well be the job that this very call submitted.
+                return failures > 0 and (await self.get(request.submission_id)).metadata.get(REQUEST_KEY) == request_id
             except ServiceUnavailableError:
                 failures += 1
-                if await self._knows(request.submission_id):
-                    return False
+                found = await self._find_now(request.submission_id)
+                if found is not None:
+                    return found.metadata.get(REQUEST_KEY) == request_id
                 if failures >= SUBMIT_ATTEMPTS:
                     raise
                 await self._transport.back_off(failures)
 
-    async def _knows(self, submission_id: str) -> bool:
+    async def _find_now(self, submission_id: str) -> Job | None:
+        """As ``find``; None also while the cluster can not be asked."""
         try:
-            await self.get(submission_id)
-        except (JobNotFoundError, ServiceUnavailableError):
-            return False
-        return True
+            return await self.find(submission_id)
+        except ServiceUnavailableError:
+            return None
 
     async def get(self, submission_id: str, *, attempts: int | None = None) -> Job:
         """Read one job.
@@ -197,18 +209,34 @@ class JobsApi:
         )
         return _log_text(answer.text)[:max_bytes]
 
-    async def tail(self, submission_id: str) -> AsyncIterator[str]:
+    async def whole_log(self, submission_id: str, *, longest: int) -> str | None:
+        """A job's output so far; None when it has more than ``longest`` characters."""
+        answer = await self._transport.request(
+            "GET",
+            f"{self._url(submission_id)}/logs",
+            error_from=dashboard_error,
+            # In JSON a character outside the BMP takes twelve bytes.
+            max_bytes=longest * 12 + 1000,
+        )
+        try:
+            text = str(json.loads(answer.text).get("logs") or "")
+        except ValueError:
+            return None
+        return text if len(text) <= longest else None
+
+    @contextlib.asynccontextmanager
+    async def tail(self, submission_id: str) -> AsyncIterator[AsyncIterator[str]]:
         """A job's output from its beginning, as it comes, until this one connection ends.
 
         The end of it says nothing about the job, whatever the close code: ask ``get``.
+
+        :raises ServiceUnavailableError: No connection.
         """
         import aiohttp
 
         url = "ws" + self._url(submission_id).removeprefix("http") + "/logs/tail"
         async with self._transport.websocket(url, error_from=dashboard_error) as connection:
-            async for frame in connection:
-                if frame.type is aiohttp.WSMsgType.TEXT:
-                    yield frame.data
+            yield (frame.data async for frame in connection if frame.type is aiohttp.WSMsgType.TEXT)
 
     async def upload(self, package: Package) -> bool:
         """Send a package unless the cluster has it.

@@ -179,7 +179,7 @@ class Transport:
                 connection = await self._session(0).ws_connect(
                     url,
                     proxy=self._proxy_of(url),
-                    headers={"Authorization": f"Bearer {token}"},
+                    headers=self._headers(token),
                     heartbeat=30.0,
                     max_msg_size=16 << 20,
                     timeout=aiohttp.ClientWSTimeout(ws_close=5.0),
@@ -197,6 +197,13 @@ class Transport:
             yield connection
         finally:
             await connection.close()
+
+    def _headers(self, token: str) -> dict[str, str]:
+        quota_project = self._tokens.quota_project
+        return {
+            "Authorization": f"Bearer {token}",
+            **({"X-Goog-User-Project": quota_project} if quota_project else {}),
+        }
 
     async def _token_for(self, url: str) -> str:
         if not self.addresses.token_may_go_to(url):
@@ -227,7 +234,7 @@ class Transport:
             params=params,
             json=body,
             data=data() if data else None,
-            headers={"Authorization": f"Bearer {token}"},
+            headers=self._headers(token),
             # A redirect could carry the token to another host.
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=timeout or self._timeout),

@@ -97,8 +97,8 @@ class VertexRayJobAsyncHook(VertexRayBaseAsyncHook):
 
     async def tail_job_logs(self, cluster_id: str, submission_id: str) -> AsyncIterator[str]:
         """A job's output from its beginning, as it comes, until this one connection ends."""
-        async with self.jobs(cluster_id) as api:
-            async for text in api.tail(submission_id):
+        async with self.jobs(cluster_id) as api, api.tail(submission_id) as frames:
+            async for text in frames:
                 yield text
 
 

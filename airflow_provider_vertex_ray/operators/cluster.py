@@ -191,10 +191,15 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
         """The task is killed while it waits in the worker: nobody would use the cluster that it started."""
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
-        if self._started is not None and self.delete_on_failure:
-            name = self._started.full
-            self.log.info("The task was killed; deleting cluster %s", name)
+        if self._started is None or not self.delete_on_failure:
+            return
+        name = self._started.full
+        self.log.info("The task was killed; deleting cluster %s", name)
+        try:
             run_sync(lambda: self.cluster_hook.delete_cluster(name))
+        except VertexRayError as error:
+            # A cluster that is PROVISIONING can not be deleted, and there is no time to wait for that here.
+            self.log.error("Cluster %s could not be deleted, so it will cost money: %s", name, error)
 
 
 class VertexRayGetClusterOperator(VertexRayBaseOperator):

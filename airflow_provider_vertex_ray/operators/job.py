@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from airflow_provider_vertex_ray.deadlines import deadline_after
 from airflow_provider_vertex_ray.job_input import check_submission_id, command_line, runtime_environment
-from airflow_provider_vertex_ray.job_state import (
-    OWNER_KEY,
-    Action,
-    attempt_id,
-    decide,
-    submission_prefix,
-)
+from airflow_provider_vertex_ray.job_state import OWNER_KEY, Action, attempt_id, decide, submission_prefix
 from airflow_provider_vertex_ray.links.base import persist_link_facts
-from airflow_provider_vertex_ray.links.cluster import (
-    VertexRayClusterLink,
-    VertexRayDashboardLink,
-    VertexRayLogsLink,
-)
+from airflow_provider_vertex_ray.links.cluster import VertexRayClusterLink, VertexRayDashboardLink, VertexRayLogsLink
 from airflow_provider_vertex_ray.operators.base import (
     VertexRayBaseOperator,
     deferrable_by_default,
@@ -35,6 +25,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_vertex_ray.api.jobs import JobRequest, JobsApi
     from airflow_provider_vertex_ray.cluster_name import ClusterName
+
+T = TypeVar("T")
 
 MAX_ATTEMPTS = 1000
 """Jobs of one task instance on one cluster; a bound for the search, far above what retries and clears come to."""
@@ -71,7 +63,8 @@ class VertexRaySubmitJobOperator(VertexRayBaseOperator):
     :param entrypoint_resources: Other resources reserved for the driver.
     :param wait_for_completion: Whether to wait; otherwise the task succeeds once the cluster has the job.
     :param stream_logs: Whether the job's output appears in the task's log while it runs.
-    :param stop_on_kill: Whether killing the task stops its job.
+    :param stop_on_kill: Whether killing the task while it waits in a worker stops its job. The job of a deferred task
+        goes on; the task's next try finds it.
     :param pending_timeout: Seconds until the driver must have started; then the job is stopped. None: no limit.
     :param job_timeout: Seconds until the job must have ended; then it is stopped. None: no limit.
     :param poll_interval: Seconds between two status requests at most.
@@ -155,7 +148,7 @@ class VertexRaySubmitJobOperator(VertexRayBaseOperator):
 
         entrypoint = command_line(self.entrypoint)
         environment = runtime_environment(self.runtime_env, self.working_dir, self.env_vars)
-        mask(environment.get("env_vars") or {})
+        mask(environment.get("env_vars"))
         name = self._name(self.cluster_id)
         started = run_sync(lambda: self._start(name, entrypoint, environment, context))
         self._waiting_for = (name.full, started.submission_id)
@@ -182,9 +175,18 @@ class VertexRaySubmitJobOperator(VertexRayBaseOperator):
             pending_deadline=deadline_after(self.pending_timeout),
             deadline=deadline_after(self.job_timeout),
             stream_logs=self.stream_logs,
+            carry={"cluster_id": name.cluster_id, "dashboard_url": f"https://{started.dashboard_uri}"},
             **self._connection_arguments(),
         )
         return self._wait(context, trigger, self.deferrable)
+
+    def _do_render_template_fields(self, parent: Any, *arguments: Any, **more: Any) -> None:
+        """Mask the values at once: right after the rendering, Airflow stores the rendered fields for its UI."""
+        super()._do_render_template_fields(parent, *arguments, **more)
+        if parent is self:
+            inner = (self.runtime_env or {}).get("env_vars") if isinstance(self.runtime_env, dict) else None
+            for variables in (inner, self.env_vars):
+                mask(variables)
 
     async def _start(
         self, name: ClusterName, entrypoint: str, environment: dict[str, Any], context: Context
@@ -243,8 +245,7 @@ class VertexRaySubmitJobOperator(VertexRayBaseOperator):
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the job, or raise why it did not succeed."""
         result = result_of(event)
-        name = self._name(self.cluster_id)
-        return {**result, "cluster_id": name.cluster_id}
+        return {**result, **((event or {}).get("carry") or {})}
 
     def on_kill(self) -> None:
         """The task is killed while it waits in the worker: stop its job, and only that."""
@@ -256,26 +257,63 @@ class VertexRaySubmitJobOperator(VertexRayBaseOperator):
             run_sync(lambda: self.job_hook.stop_job(cluster, job))
 
 
-def mask(variables: dict[str, str]) -> None:
+def mask(variables: Any) -> None:
     """Hide the values of a job's environment variables in Airflow's logs; short ones would blank out common words."""
     from airflow.providers.common.compat.sdk import mask_secret
 
-    for value in variables.values():
-        if len(value) >= 5:
+    for value in variables.values() if isinstance(variables, dict) else ():
+        if isinstance(value, str) and len(value) >= 5:
             mask_secret(value)
 
 
-class _JobOperator(VertexRayBaseOperator):
+class _JobsOperator(VertexRayBaseOperator):
+    """Base of the operators that ask a cluster about its jobs."""
+
+    template_fields: Sequence[str] = ("cluster_id", *VertexRayBaseOperator.connection_fields)
+    operator_extra_links = (VertexRayDashboardLink(), VertexRayLogsLink(), VertexRayClusterLink())
+
+    def __init__(self, *, cluster_id: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._check_cluster_id(cluster_id)
+        self.cluster_id = cluster_id
+
+    def _ask(
+        self,
+        context: Context,
+        name: ClusterName,
+        call: Callable[[JobsApi], Coroutine[Any, Any, T]],
+        submission_id: str | None = None,
+    ) -> T:
+        """Make a call on the cluster's Jobs API, and keep the facts for the links."""
+        from airflow_provider_vertex_ray.hooks.base import run_sync
+        from airflow_provider_vertex_ray.hooks.job import usable_dashboard
+
+        async def ask() -> T:
+            hook = self.job_hook
+            async with hook.session():
+                dashboard = usable_dashboard(await self.cluster_hook.get_cluster(name.full))
+                persist_link_facts(
+                    context,
+                    project_id=name.project,
+                    location=name.location,
+                    cluster_id=name.cluster_id,
+                    dashboard_uri=dashboard,
+                    submission_id=submission_id,
+                )
+                async with hook.jobs(name.full, dashboard) as api:
+                    return await call(api)
+
+        return run_sync(ask)
+
+
+class _JobOperator(_JobsOperator):
     """Base of the operators on one job of a cluster."""
 
     template_fields: Sequence[str] = ("cluster_id", "submission_id", *VertexRayBaseOperator.connection_fields)
-    operator_extra_links = (VertexRayDashboardLink(), VertexRayLogsLink(), VertexRayClusterLink())
 
-    def __init__(self, *, cluster_id: str, submission_id: str, **kwargs: Any) -> None:
+    def __init__(self, *, submission_id: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._check_cluster_id(cluster_id)
         check_submission_id(submission_id)
-        self.cluster_id = cluster_id
         self.submission_id = submission_id
 
 
@@ -290,11 +328,9 @@ class VertexRayGetJobOperator(_JobOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Ask the cluster."""
-        from airflow_provider_vertex_ray.hooks.base import run_sync
-
         check_submission_id(self.submission_id)
         name = self._name(self.cluster_id)
-        job = run_sync(lambda: self.job_hook.get_job(name.full, self.submission_id))
+        job = self._ask(context, name, lambda api: api.get(self.submission_id), self.submission_id)
         return {**job.summary(), "cluster_id": name.cluster_id}
 
 
@@ -319,11 +355,9 @@ class VertexRayStopJobOperator(_JobOperator):
 
     def execute(self, context: Context) -> Any:
         """Ask for the stop, then wait."""
-        from airflow_provider_vertex_ray.hooks.base import run_sync
-
         check_submission_id(self.submission_id)
         name = self._name(self.cluster_id)
-        was_running = run_sync(lambda: self.job_hook.stop_job(name.full, self.submission_id))
+        was_running = self._ask(context, name, lambda api: api.stop(self.submission_id), self.submission_id)
         self.log.info("Ray job %s %s", self.submission_id, "is being stopped" if was_running else "had ended before")
         trigger = VertexRayJobTrigger(
             cluster_name=name.full,
@@ -342,7 +376,7 @@ class VertexRayStopJobOperator(_JobOperator):
         return {**result, **((event or {}).get("carry") or {})}
 
 
-class VertexRayListJobsOperator(VertexRayBaseOperator):
+class VertexRayListJobsOperator(_JobsOperator):
     """Lists the jobs of a cluster; returns a list of ``Job.summary()``.
 
     :param cluster_id: Id or full resource name. (templated)
@@ -350,19 +384,14 @@ class VertexRayListJobsOperator(VertexRayBaseOperator):
     """
 
     template_fields: Sequence[str] = ("cluster_id", "statuses", *VertexRayBaseOperator.connection_fields)
-    operator_extra_links = (VertexRayDashboardLink(), VertexRayLogsLink(), VertexRayClusterLink())
 
-    def __init__(self, *, cluster_id: str, statuses: Sequence[str] | None = None, **kwargs: Any) -> None:
+    def __init__(self, *, statuses: Sequence[str] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._check_cluster_id(cluster_id)
-        self.cluster_id = cluster_id
         self.statuses = statuses
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Ask the cluster, once."""
-        from airflow_provider_vertex_ray.hooks.base import run_sync
-
         name = self._name(self.cluster_id)
-        jobs = run_sync(lambda: self.job_hook.list_jobs(name.full))
+        jobs = self._ask(context, name, lambda api: api.list_all())
         wanted = set(self.statuses) if self.statuses else None
         return [job.summary() for job in jobs if wanted is None or job.status.value in wanted]

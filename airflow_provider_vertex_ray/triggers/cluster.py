@@ -19,7 +19,7 @@ from airflow_provider_vertex_ray.errors import (
     ResizeFailedError,
     ServiceUnavailableError,
     VertexRayError,
-    service_error,
+    outcome_error,
 )
 from airflow_provider_vertex_ray.triggers.base import WaitTrigger, pause
 
@@ -109,7 +109,7 @@ class ClusterTrigger(WaitTrigger):
         error = found.get("error")
         if not found.get("done") or not error:
             return None
-        return service_error(str(error.get("message", "")), rpc_code=error.get("code"))
+        return outcome_error(str(error.get("message", "")), error.get("code"))
 
 
 class VertexRayClusterReadyTrigger(ClusterTrigger):

@@ -128,6 +128,7 @@ class VertexRayJobTrigger(WaitTrigger):
             except (ServiceUnavailableError, RateLimitedError, JobNotFoundError) as error:
                 unread_since = unread_since or time.time()
                 await self._check_lost(unread_since, error)
+                await self._check_deadlines(api, None)
             log.closed.clear()
             left = min(seconds_left(self._deadline), seconds_left(self._pending_deadline_of(self._status)))
             with contextlib.suppress(asyncio.TimeoutError):
@@ -142,31 +143,36 @@ class VertexRayJobTrigger(WaitTrigger):
     def _pending_deadline_of(self, status: JobStatus | None) -> float | None:
         return self._pending_deadline if status in (None, JobStatus.PENDING) else None
 
-    async def _check_deadlines(self, api: JobsApi, job: Job) -> None:
+    async def _check_deadlines(self, api: JobsApi, job: Job | None) -> None:
+        """Raise when one has passed.
+
+        :param job: The job as it is; None while it can not be read.
+        """
+        status = job.status if job else self._status
+        details = {"submission_id": self.submission_id}
         if seconds_left(self._deadline) <= 0:
+            state = status.value if status else "not known"
             if not self.arguments["stop_at_deadline"]:
                 raise OperationTimeoutError(
-                    f"Ray job {self.submission_id} did not end in time; it is {job.status.value} and goes on.",
-                    {"submission_id": self.submission_id},
+                    f"Ray job {self.submission_id} did not end in time; its status is {state}, and it goes on.", details
                 )
-            await self._stop(api)
-            raise JobTimeoutError(
-                f"Ray job {self.submission_id} was stopped: it ran longer than job_timeout allows.",
-                {"submission_id": self.submission_id},
-            )
-        if seconds_left(self._pending_deadline_of(job.status)) <= 0:
-            await self._stop(api)
+            stopped = await self._stop(api)
+            raise JobTimeoutError(f"Ray job {self.submission_id} did not end in time; {stopped}.", details)
+        if seconds_left(self._pending_deadline_of(status)) <= 0:
+            stopped = await self._stop(api)
             raise JobPendingTimeoutError(
-                f"Ray job {self.submission_id} was stopped: its driver was not started within pending_timeout. "
-                f"Ray says: {job.message}",
-                {"submission_id": self.submission_id},
+                f"The driver of Ray job {self.submission_id} was not started within pending_timeout; {stopped}. "
+                f"Ray says: {job.message if job else 'nothing'}",
+                details,
             )
 
-    async def _stop(self, api: JobsApi) -> None:
+    async def _stop(self, api: JobsApi) -> str:
+        """Ask the job to stop; says what came of it."""
         try:
             await api.stop(self.submission_id)
         except VertexRayError as error:
-            self.log.warning("Ray job %s could not be stopped: %s", self.submission_id, error)
+            return f"it could not be stopped: {error.message}"
+        return "it was told to stop"
 
     async def _check_lost(self, since: float, error: VertexRayError) -> None:
         """Decide whether a job that can not be read is lost: at once when its cluster is, else after a time."""

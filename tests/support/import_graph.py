@@ -73,9 +73,10 @@ def _targets(node: ast.AST, home: tuple[str, ...]) -> Iterator[str]:
         start = ".".join(home[: len(home) - node.level + 1]) if node.level else ""
         module = ".".join(filter(None, [start, node.module or ""]))
         yield from (f"{module}.{alias.name}" for alias in node.names)
-    elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module") and node.args:
-        if isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str):
-            yield node.args[0].value
+    elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+        first = node.args[0] if node.args else None
+        if isinstance(first, ast.Constant) and isinstance(first.value, str):
+            yield first.value
 
 
 def violations(root: Path) -> list[str]:

@@ -1,0 +1,80 @@
+"""Airflow in a folder of its own, and emulators that the tests share."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.emulator import EmulatorProcess
+
+# Before anything imports Airflow: it reads its settings then.
+_AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="vray-airflow-"))
+os.environ["AIRFLOW_HOME"] = str(_AIRFLOW_HOME)
+os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(_AIRFLOW_HOME / "dags")
+os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "False"
+os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{_AIRFLOW_HOME}/airflow.db"
+(_AIRFLOW_HOME / "dags").mkdir()
+for name in ("VERTEX_RAY_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_UNIVERSE_DOMAIN"):
+    os.environ.pop(name, None)
+
+FAKE = ["--backend", "fake", "--provisioning-seconds", "0.1", "--name-reuse-seconds", "30"]
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(_AIRFLOW_HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def fake_process() -> Iterator[EmulatorProcess]:
+    """One emulator without Ray for the whole run."""
+    # Short: sockets live below it.
+    with tempfile.TemporaryDirectory(prefix="vre-") as folder, EmulatorProcess(Path(folder), FAKE) as process:
+        yield process
+
+
+@pytest.fixture
+def fake_emulator(fake_process: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> Iterator[EmulatorProcess]:
+    """The emulator without Ray, empty at the start of each test, and what the hooks find by themselves."""
+    use(fake_process, monkeypatch)
+    yield fake_process
+    fake_process.reset()
+    fake_process.admin("POST", "tokens/settings", {"seconds": 3600})
+
+
+@pytest.fixture(scope="module")
+def ray_process() -> Iterator[EmulatorProcess]:
+    """One emulator with a real Ray for the tests of a module."""
+    with tempfile.TemporaryDirectory(prefix="vre-") as folder, EmulatorProcess(Path(folder)) as process:
+        yield process
+
+
+@pytest.fixture
+def ray_emulator(ray_process: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> EmulatorProcess:
+    """The emulator with a real Ray; its clusters live as long as the module's tests."""
+    use(ray_process, monkeypatch)
+    return ray_process
+
+
+def use(emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make this process's hooks talk to an emulator."""
+    monkeypatch.setenv("VERTEX_RAY_EMULATOR_HOST", emulator.host)
+    monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", f"google-cloud-platform://?project={emulator.project}")
+
+
+@pytest.fixture(scope="session")
+def airflow_db() -> None:
+    """Airflow's own database, for what needs one (a DAG run)."""
+    import contextlib
+    import io
+
+    from airflow.utils import db
+
+    # It prints each migration.
+    with contextlib.redirect_stdout(io.StringIO()):
+        db.initdb()

@@ -1,0 +1,163 @@
+"""The cluster hook, from synchronous and asynchronous code."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from airflow_provider_vertex_ray.cluster_spec import ClusterSpec, Resources
+from airflow_provider_vertex_ray.cluster_state import Cluster, ClusterState
+from airflow_provider_vertex_ray.errors import (
+    ClusterNotFoundError,
+    NotARayClusterError,
+    NotAuthorisedError,
+    PreconditionError,
+)
+from airflow_provider_vertex_ray.hooks.base import VertexRayBaseAsyncHook
+from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook, VertexRayClusterHook, check_replicas
+from airflow_provider_vertex_ray.hooks.job import VertexRayJobAsyncHook, VertexRayJobHook
+from airflow_provider_vertex_ray.spec_error import SpecError
+from tests.support.clusters import BODY, LOCATION, SPEC, start
+from tests.support.emulator import EmulatorProcess, until
+
+
+@pytest.fixture
+def hook(fake_emulator: EmulatorProcess) -> VertexRayClusterHook:
+    return VertexRayClusterHook(location=LOCATION)
+
+
+def running(hook: VertexRayClusterHook, cluster_id: str) -> Cluster:
+    def look() -> Cluster | None:
+        cluster = hook.get_cluster(cluster_id)
+        return cluster if cluster.state is ClusterState.RUNNING else None
+
+    found = until(look)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("sync", "asynchronous"),
+    [(VertexRayClusterHook, VertexRayClusterAsyncHook), (VertexRayJobHook, VertexRayJobAsyncHook)],
+)
+def test_both_forms_have_the_same_calls(sync: type, asynchronous: type[VertexRayBaseAsyncHook]) -> None:
+    for name, call in vars(asynchronous).items():
+        # A tail and an opened API live in an event loop only.
+        if inspect.iscoroutinefunction(call):
+            theirs = inspect.signature(call)
+            ours = inspect.signature(getattr(sync, name))
+            assert (ours.parameters, ours.return_annotation) == (theirs.parameters, theirs.return_annotation), name
+
+
+def test_a_cluster_from_create_to_delete(hook: VertexRayClusterHook) -> None:
+    operation = hook.create_cluster("fresh", SPEC, {"team": "a"})
+    assert operation is not None
+    cluster = running(hook, "fresh")
+    assert cluster.labels["team"] == "a"
+    assert hook.get_operation(operation)["done"] is True
+    assert hook.dashboard_answers(cluster) is True
+    assert hook.live_nodes(cluster) == 3
+    (worker,) = [pool.pool_id for pool in cluster.pools if pool.pool_id != cluster.head_pool_id]
+    assert hook.resize_cluster("fresh", {worker: 4}) is not None
+    assert running(hook, "fresh").node_count == 5
+    assert hook.resize_cluster("fresh", {worker: 4}) is None
+    assert hook.delete_cluster("fresh") is not None
+    until(lambda: hook.list_clusters() == [])
+    assert hook.delete_cluster("fresh") is None
+    with pytest.raises(ClusterNotFoundError):
+        hook.get_cluster("fresh")
+
+
+async def test_the_same_from_an_event_loop(fake_emulator: EmulatorProcess) -> None:
+    start(fake_emulator)
+    hook = VertexRayClusterAsyncHook(location=LOCATION)
+    cluster = await hook.get_cluster("shared")
+    assert await hook.dashboard_answers(cluster) is True
+    assert await hook.live_nodes(cluster) == 3
+    assert [each.cluster_id for each in await hook.list_clusters()] == ["shared"]
+
+
+def test_a_spec_as_a_dict_with_labels_of_its_own(hook: VertexRayClusterHook) -> None:
+    spec = {"worker_node_types": [{"machine_type": "n1-standard-8", "node_count": 1}], "labels": {"team": "b"}}
+    hook.create_cluster("fresh", spec, {"run": "1"})
+    assert {"team": "b", "run": "1"}.items() <= hook.get_cluster("fresh").labels.items()
+
+
+def test_a_bad_spec_makes_no_call(hook: VertexRayClusterHook, fake_emulator: EmulatorProcess) -> None:
+    with pytest.raises(SpecError, match="worker_node_types"):
+        hook.create_cluster("fresh", {"worker_node_types": []})
+    assert fake_emulator.calls() == []
+
+
+def test_lists_by_label_and_without_what_is_no_ray(hook: VertexRayClusterHook, fake_emulator: EmulatorProcess) -> None:
+    start(fake_emulator, "one", labels={"team": "a", "env": "x"})
+    start(fake_emulator, "two", labels={"team": "b", "env": "x"})
+    fake_emulator.create("plain", {"resourcePools": BODY["resourcePools"]})
+    assert [cluster.cluster_id for cluster in hook.list_clusters()] == ["one", "two"]
+    assert [cluster.cluster_id for cluster in hook.list_clusters({"env": "x", "team": "b"})] == ["two"]
+    assert hook.list_clusters({"team": "c"}) == []
+
+
+def test_a_dashboard_that_does_not_answer_yet(hook: VertexRayClusterHook, fake_emulator: EmulatorProcess) -> None:
+    start(fake_emulator)
+    cluster = hook.get_cluster("shared")
+    with fake_emulator.fault(scope="dashboard", status=524, times=1):
+        assert hook.dashboard_answers(cluster) is False
+    assert hook.dashboard_answers(cluster) is True
+    fault = fake_emulator.fault(scope="auth", method="GET /api/version", times=None, status=403)
+    with fault, pytest.raises(NotAuthorisedError):
+        hook.dashboard_answers(cluster)
+
+
+def test_a_cluster_that_has_no_dashboard_yet(hook: VertexRayClusterHook, fake_emulator: EmulatorProcess) -> None:
+    with fake_emulator.fault(scope="provisioning", outcome="stuck", delay=60):
+        hook.create_cluster("slow", SPEC)
+        assert hook.dashboard_answers(hook.get_cluster("slow")) is False
+        with pytest.raises(PreconditionError):
+            hook.delete_cluster("slow")
+
+
+@pytest.mark.parametrize(
+    ("replicas", "text"),
+    [
+        ({"nowhere": 2}, r"replicas\['nowhere'\]: 2 is refused: cluster .* has the pools head-node, worker-pool1"),
+        ({"worker-pool1": 0}, r"replicas\['worker-pool1'\]: 0 is refused: a pool has 1 to 1000 nodes"),
+        ({"worker-pool1": 1001}, r"1 to 1000"),
+        ({"worker-pool1": True}, r"1 to 1000"),
+        ({"worker-pool1": "3"}, r"1 to 1000"),
+        ({"head-node": 0}, r"1 to 1000"),
+    ],
+)
+def test_counts_that_can_not_be(
+    hook: VertexRayClusterHook, fake_emulator: EmulatorProcess, replicas: dict[str, int], text: str
+) -> None:
+    start(fake_emulator)
+    with pytest.raises(SpecError, match=text):
+        hook.resize_cluster("shared", replicas)
+    assert fake_emulator.calls("UpdatePersistentResource") == []
+
+
+def test_an_autoscaling_pool_is_not_resized(hook: VertexRayClusterHook, fake_emulator: EmulatorProcess) -> None:
+    workers = Resources(machine_type="n1-standard-8", autoscaling_spec={"min_replica_count": 1, "max_replica_count": 4})
+    start(fake_emulator, **ClusterSpec(worker_node_types=[workers]).to_persistent_resource(LOCATION))
+    with pytest.raises(SpecError, match="the pool autoscales"):
+        hook.resize_cluster("shared", {"worker-pool1": 3})
+
+
+def test_a_head_must_not_be_left_alone() -> None:
+    resource = {
+        "name": f"projects/p/locations/{LOCATION}/persistentResources/x",
+        "resourcePools": [{"id": "head-node", "replicaCount": "3", "machineSpec": {"machineType": "m"}}],
+        "resourceRuntimeSpec": {"raySpec": {}},
+    }
+    cluster = Cluster.from_resource(resource)
+    check_replicas(cluster, {"head-node": 2})
+    with pytest.raises(SpecError, match="the head alone would be left"):
+        check_replicas(cluster, {"head-node": 1})
+
+
+def test_what_is_no_ray_cluster_is_not_resized(hook: VertexRayClusterHook, fake_emulator: EmulatorProcess) -> None:
+    fake_emulator.create("plain", {"resourcePools": BODY["resourcePools"]})
+    with pytest.raises(NotARayClusterError):
+        hook.resize_cluster("plain", {"worker-pool1": 3})

@@ -1,0 +1,337 @@
+"""What hooks share, and where their project, location and credentials come from."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from airflow_provider_vertex_ray.api import auth
+from airflow_provider_vertex_ray.api.auth import CredentialsTokenSource, EmulatorTokenSource
+from airflow_provider_vertex_ray.api.transport import Transport
+from airflow_provider_vertex_ray.errors import NotAuthorisedError
+from airflow_provider_vertex_ray.hooks import base
+from airflow_provider_vertex_ray.hooks.base import run_sync
+from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook, VertexRayClusterHook
+from airflow_provider_vertex_ray.hooks.job import VertexRayJobAsyncHook, VertexRayJobHook
+from airflow_provider_vertex_ray.spec_error import SpecError
+from tests.support.clusters import LOCATION, full_name, start
+from tests.support.emulator import EmulatorProcess
+
+
+@pytest.fixture
+def keyfile() -> dict[str, str]:
+    """A service account's key, made here; it opens nothing."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return {
+        "type": "service_account",
+        "project_id": "key-project",
+        "private_key_id": "1",
+        "private_key": pem.decode(),
+        "client_email": "runner@key-project.iam.gserviceaccount.com",
+        "token_uri": "https://oauth2.googleapis.com/token",
+    }
+
+
+def connect(monkeypatch: pytest.MonkeyPatch, name: str = "google_cloud_default", **extra: Any) -> None:
+    connection = {"conn_type": "google_cloud_platform", "extra": extra}
+    monkeypatch.setenv(f"AIRFLOW_CONN_{name.upper()}", json.dumps(connection))
+
+
+async def test_many_users_share_one_session_and_one_token(fake_emulator: EmulatorProcess) -> None:
+    start(fake_emulator)
+    fake_emulator.admin("DELETE", "calls")
+    clusters = [VertexRayClusterAsyncHook(location=LOCATION) for _ in range(20)]
+    jobs = [VertexRayJobAsyncHook(location=LOCATION) for _ in range(20)]
+    async with clusters[0].session() as (transport, _):
+        found = await asyncio.gather(
+            *(hook.get_cluster("shared") for hook in clusters), *(hook.list_jobs("shared") for hook in jobs)
+        )
+        async with jobs[0].session() as (other, _):
+            assert other is transport
+    assert len(found) == 40
+    assert len(fake_emulator.calls("GetToken")) == 1, fake_emulator.calls()
+
+
+async def test_the_session_closes_with_its_last_user(
+    fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[Transport] = []
+    real = Transport.close
+
+    async def close(self: Transport) -> None:
+        closed.append(self)
+        await real(self)
+
+    monkeypatch.setattr(Transport, "close", close)
+    hook = VertexRayClusterAsyncHook(location=LOCATION)
+    async with hook.session() as (first, _):
+        async with VertexRayJobAsyncHook().session() as (second, _):
+            pass
+        assert (first is second, closed) == (True, [])
+        await hook.list_clusters()
+    assert closed == [first]
+    async with hook.session() as (third, _):
+        assert third is not first
+    assert not base._shared[asyncio.get_running_loop()]
+
+
+async def test_a_user_that_is_cancelled_leaves_the_session_to_the_others(fake_emulator: EmulatorProcess) -> None:
+    hook = VertexRayClusterAsyncHook(location=LOCATION)
+    entered = asyncio.Event()
+
+    async def use_for_ever() -> None:
+        async with hook.session():
+            entered.set()
+            await asyncio.Event().wait()
+
+    async with hook.session():
+        user = asyncio.create_task(use_for_ever())
+        await entered.wait()
+        user.cancel()
+        await asyncio.gather(user, return_exceptions=True)
+        assert await hook.list_clusters() == []
+    assert not base._shared[asyncio.get_running_loop()]
+
+
+async def test_other_connections_have_other_sessions(
+    fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect(monkeypatch, "another", project="another-project")
+    async with (
+        VertexRayClusterAsyncHook().session() as (first, project),
+        VertexRayClusterAsyncHook("another").session() as (second, other_project),
+        VertexRayClusterAsyncHook(impersonation_chain=["a@b", "c@d"]).session() as (third, _),
+        VertexRayClusterAsyncHook(impersonation_chain=("a@b", "c@d")).session() as (fourth, _),
+    ):
+        assert len({id(each) for each in (first, second, third)}) == 3
+        assert third is fourth
+        assert (project, other_project) == ("demo-project", "another-project")
+
+
+async def test_one_hooks_project_is_not_anothers(fake_emulator: EmulatorProcess) -> None:
+    # Both use one shared session, and the first one opens it.
+    async with (
+        VertexRayClusterAsyncHook(project_id="my-own").session() as (first, mine),
+        VertexRayClusterAsyncHook().session() as (second, default),
+    ):
+        assert first is second
+        assert (mine, default) == ("my-own", "demo-project")
+
+
+async def test_a_hook_that_can_not_open_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VERTEX_RAY_EMULATOR_HOST", "127.0.0.1:1")
+    for _ in range(2):
+        with pytest.raises(Exception, match="nowhere"):
+            await VertexRayClusterAsyncHook("nowhere").get_cluster(full_name("x"))
+        assert not base._shared[asyncio.get_running_loop()]
+
+
+# --- project and location ---------------------------------------------------------------------------------------------
+
+
+def test_a_full_name_needs_nothing_else(fake_emulator: EmulatorProcess) -> None:
+    start(fake_emulator)
+    assert VertexRayClusterHook().get_cluster(full_name("shared")).cluster_id == "shared"
+
+
+def test_the_connections_project_completes_an_id(fake_emulator: EmulatorProcess) -> None:
+    start(fake_emulator)
+    assert VertexRayClusterHook(location=LOCATION).get_cluster("shared").cluster_id == "shared"
+
+
+def test_the_hooks_project_wins_over_the_connections(fake_emulator: EmulatorProcess) -> None:
+    with pytest.raises(NotAuthorisedError, match=r"//aiplatform.googleapis.com/projects/somebody-elses/"):
+        VertexRayClusterHook(location=LOCATION, project_id="somebody-elses").get_cluster("shared")
+
+
+def test_a_missing_location_is_named_before_any_call(fake_emulator: EmulatorProcess) -> None:
+    for call in (
+        lambda: VertexRayClusterHook().get_cluster("shared"),
+        lambda: VertexRayClusterHook().list_clusters(),
+        lambda: VertexRayJobHook().list_jobs("shared"),
+    ):
+        with pytest.raises(SpecError, match=r"location: None is refused: no location is known"):
+            call()
+    assert fake_emulator.calls() == []
+
+
+def test_a_missing_project_is_named_before_any_call(
+    fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect(monkeypatch)
+    for call in (
+        lambda: VertexRayClusterHook(location=LOCATION).get_cluster("shared"),
+        lambda: VertexRayClusterHook(location=LOCATION).list_clusters(),
+    ):
+        with pytest.raises(SpecError, match=r"project_id: None is refused: no project is known"):
+            call()
+    assert fake_emulator.calls() == []
+
+
+def test_a_malformed_id_is_named_before_any_call(fake_emulator: EmulatorProcess) -> None:
+    with pytest.raises(SpecError, match=r"cluster_id: 'Not_An_Id' is refused"):
+        VertexRayClusterHook(location=LOCATION).get_cluster("Not_An_Id")
+    assert fake_emulator.calls() == []
+
+
+def test_the_project_of_the_credentials_is_the_last_resort(
+    monkeypatch: pytest.MonkeyPatch, keyfile: dict[str, str]
+) -> None:
+    connect(monkeypatch, keyfile_dict=json.dumps(keyfile))
+    assert VertexRayClusterHook().known_project() == "key-project"
+    connect(monkeypatch, keyfile_dict=json.dumps(keyfile), project="named")
+    assert VertexRayClusterHook().known_project() == "named"
+    assert VertexRayClusterHook(project_id="own").known_project() == "own"
+
+
+# --- credentials ------------------------------------------------------------------------------------------------------
+
+
+def credentials_of(hook: VertexRayClusterHook) -> Any:
+    source = hook.token_source()
+    assert isinstance(source, CredentialsTokenSource)
+    return source._credentials
+
+
+def test_the_connections_key_is_used(monkeypatch: pytest.MonkeyPatch, keyfile: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "key.json").write_text(json.dumps(keyfile))
+    for extra in ({"key_path": str(tmp_path / "key.json")}, {"keyfile_dict": json.dumps(keyfile)}):
+        connect(monkeypatch, **extra)
+        credentials = credentials_of(VertexRayClusterHook())
+        assert credentials.service_account_email == keyfile["client_email"]
+        assert credentials.scopes == ("https://www.googleapis.com/auth/cloud-platform",)
+
+
+def test_the_impersonation_chain_is_passed_on(monkeypatch: pytest.MonkeyPatch, keyfile: dict[str, str]) -> None:
+    connect(monkeypatch, keyfile_dict=json.dumps(keyfile))
+    chain = ["first@p.iam.gserviceaccount.com", "last@p.iam.gserviceaccount.com"]
+    credentials = credentials_of(VertexRayClusterHook(impersonation_chain=chain))
+    assert (credentials._target_principal, credentials._delegates) == (chain[1], chain[:1])
+    assert credentials._source_credentials.service_account_email == keyfile["client_email"]
+    # And from the hooks that others are made of.
+    sync_hook = asyncio.run(VertexRayJobAsyncHook(impersonation_chain=chain).get_sync_hook())
+    assert credentials_of(sync_hook)._target_principal == chain[1]
+    assert VertexRayJobHook(impersonation_chain=chain)._async()._key[1] == tuple(chain)
+
+
+def test_the_connections_own_impersonation_is_the_default(
+    monkeypatch: pytest.MonkeyPatch, keyfile: dict[str, str]
+) -> None:
+    connect(monkeypatch, keyfile_dict=json.dumps(keyfile), impersonation_chain="runner@p.iam.gserviceaccount.com")
+    assert credentials_of(VertexRayClusterHook())._target_principal == "runner@p.iam.gserviceaccount.com"
+
+
+def test_the_connections_quota_project(monkeypatch: pytest.MonkeyPatch, keyfile: dict[str, str]) -> None:
+    connect(monkeypatch, keyfile_dict=json.dumps(keyfile), quota_project_id="billing-project")
+    assert VertexRayClusterHook().token_source().quota_project == "billing-project"
+
+
+def test_an_emulator_needs_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    connect(monkeypatch, key_path="/nowhere/key.json")
+    monkeypatch.setenv("VERTEX_RAY_EMULATOR_HOST", "127.0.0.1:8787")
+    assert isinstance(VertexRayClusterHook().token_source(), EmulatorTokenSource)
+
+
+async def test_credentials_are_loaded_off_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch, keyfile: dict[str, str]
+) -> None:
+    connect(monkeypatch, keyfile_dict=json.dumps(keyfile))
+    threads: list[int] = []
+    real = VertexRayClusterHook.get_credentials_and_project_id
+
+    def remember(self: VertexRayClusterHook) -> Any:
+        threads.append(threading.get_ident())
+        return real(self)
+
+    monkeypatch.setattr(VertexRayClusterHook, "get_credentials_and_project_id", remember)
+    monkeypatch.setattr(VertexRayClusterAsyncHook, "sync_hook_class", VertexRayClusterHook)
+    async with VertexRayClusterAsyncHook().session() as (_, project):
+        assert project == "key-project"
+    assert threads
+    assert threading.get_ident() not in threads
+
+
+# --- tokens that do not last ------------------------------------------------------------------------------------------
+
+
+async def test_tokens_that_expire_are_renewed_in_time(fake_emulator: EmulatorProcess) -> None:
+    start(fake_emulator)
+    fake_emulator.admin("POST", "tokens/settings", {"seconds": 1.0})
+    fake_emulator.admin("DELETE", "calls")
+    hook = VertexRayClusterAsyncHook(location=LOCATION)
+    begin = time.monotonic()
+    async with hook.session():
+        while time.monotonic() - begin < 2.5:
+            await hook.get_cluster("shared")
+            await asyncio.sleep(0.05)
+    calls = fake_emulator.calls("GetPersistentResource")
+    assert len(calls) > 10
+    # Renewed at half of its life: no call ever went out with an expired one.
+    assert {call["status"] for call in calls} == {200}
+    assert 3 <= len(fake_emulator.calls("GetToken")) <= 10
+
+
+@pytest.mark.parametrize("call", ["control_plane", "dashboard"])
+async def test_a_token_that_was_revoked_is_replaced_once(fake_emulator: EmulatorProcess, call: str) -> None:
+    start(fake_emulator)
+    clusters, jobs = VertexRayClusterAsyncHook(location=LOCATION), VertexRayJobAsyncHook(location=LOCATION)
+    async with clusters.session():
+        cluster = await clusters.get_cluster("shared")
+        await jobs.list_jobs("shared")
+        fake_emulator.admin("DELETE", "calls")
+        fake_emulator.admin("POST", "tokens/revoke")
+        if call == "control_plane":
+            await asyncio.gather(*(clusters.get_cluster("shared") for _ in range(5)))
+        else:
+            await asyncio.gather(*(clusters.live_nodes(cluster) for _ in range(5)))
+    assert len(fake_emulator.calls("GetToken")) == 1
+    statuses = [each["status"] for each in fake_emulator.calls() if each["method"] != "GetToken"]
+    assert sorted(statuses) == [200] * 5 + [401] * 5
+
+
+async def test_credentials_that_are_never_accepted(fake_emulator: EmulatorProcess) -> None:
+    with (
+        fake_emulator.fault(scope="auth", times=None, status=401),
+        pytest.raises(NotAuthorisedError, match="invalid authentication credentials"),
+    ):
+        await VertexRayClusterAsyncHook(location=LOCATION).get_cluster("shared")
+    assert len(fake_emulator.calls("GetPersistentResource")) == 2
+
+
+async def test_the_margin_is_google_auths_own() -> None:
+    from google.auth import _helpers
+
+    # With a smaller one, google-auth would hand out the old token again; with a larger one, refresh in vain.
+    assert _helpers.REFRESH_THRESHOLD.total_seconds() == auth.REFRESH_MARGIN
+
+
+# --- synchronous code -------------------------------------------------------------------------------------------------
+
+
+async def answer() -> int:
+    return 42
+
+
+async def fail() -> int:
+    raise NotAuthorisedError("no")
+
+
+def test_a_coroutine_from_synchronous_code() -> None:
+    assert run_sync(answer) == 42
+    with pytest.raises(NotAuthorisedError):
+        run_sync(fail)
+
+
+async def test_a_coroutine_from_code_within_a_running_loop() -> None:
+    assert run_sync(answer) == 42
+    with pytest.raises(NotAuthorisedError):
+        run_sync(fail)

@@ -1,0 +1,192 @@
+"""What all triggers have: JSON-able arguments without a secret, one event, and a free event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import time
+from typing import Any
+
+import pytest
+
+from airflow_provider_vertex_ray.errors import QuotaExceededError, VertexRayError
+from airflow_provider_vertex_ray.triggers import cluster, job
+from airflow_provider_vertex_ray.triggers.base import WaitTrigger, result_of
+from airflow_provider_vertex_ray.triggers.cluster import (
+    ClusterTrigger,
+    VertexRayClusterDeleteTrigger,
+    VertexRayClusterReadyTrigger,
+    VertexRayClusterResizeTrigger,
+    VertexRayClusterStateTrigger,
+)
+from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
+from tests.support.clusters import full_name, start, submit
+from tests.support.emulator import EmulatorProcess
+from tests.support.tasks import first_event, round_trip
+
+COMMON: dict[str, Any] = {
+    "cluster_name": full_name("shared"),
+    "gcp_conn_id": "another",
+    "impersonation_chain": ["a@b", "c@d"],
+    "poll_interval": 7.5,
+    "deadline": 1_800_000_000.5,
+    "carry": {"a": [1, None, "ä"]},
+}
+OF_CLUSTERS = {**COMMON, "operation": "projects/p/locations/l/operations/1"}
+ALL: list[WaitTrigger] = [
+    VertexRayClusterReadyTrigger(**OF_CLUSTERS, dashboard_timeout=11.0, created_at=1.5),
+    VertexRayClusterDeleteTrigger(**OF_CLUSTERS),
+    VertexRayClusterResizeTrigger(**OF_CLUSTERS, replicas={"worker-pool1": 4}),
+    VertexRayClusterStateTrigger(**OF_CLUSTERS, states=("RUNNING", "ERROR")),
+    VertexRayJobTrigger(
+        **COMMON,
+        submission_id="one",
+        dashboard_uri="x.aiplatform-training.googleusercontent.com",
+        pending_deadline=1.0,
+        lost_timeout=2.0,
+        stream_logs=False,
+        raise_on_failure=False,
+        stop_at_deadline=False,
+    ),
+]
+
+
+def parameters_of(kind: type) -> dict[str, inspect.Parameter]:
+    """What a trigger takes, those that it passes on to its base included."""
+    found = {
+        name: parameter
+        for name, parameter in inspect.signature(kind).parameters.items()
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    }
+    return found if kind in (ClusterTrigger, VertexRayJobTrigger) else {**parameters_of(kind.__mro__[1]), **found}
+
+
+def test_all_triggers_are_looked_at() -> None:
+    kinds = {
+        kind
+        for module in (cluster, job)
+        for kind in vars(module).values()
+        if isinstance(kind, type) and issubclass(kind, WaitTrigger) and kind not in (WaitTrigger, ClusterTrigger)
+    }
+    assert {type(trigger) for trigger in ALL} == kinds
+
+
+@pytest.mark.parametrize("trigger", ALL, ids=lambda trigger: type(trigger).__name__)
+def test_a_trigger_is_the_same_after_its_way_through_the_database(trigger: WaitTrigger) -> None:
+    path, arguments = trigger.serialize()
+    assert path == f"{type(trigger).__module__}.{type(trigger).__name__}"
+    again = round_trip(trigger)
+    assert type(again) is type(trigger)
+    assert again.serialize() == (path, json.loads(json.dumps(arguments)))
+    # Each parameter is in it, and none with its default: so nothing can get lost unseen.
+    parameters = parameters_of(type(trigger))
+    assert set(arguments) == set(parameters)
+    assert [name for name, parameter in parameters.items() if arguments[name] == parameter.default] == []
+
+
+@pytest.mark.parametrize("trigger", ALL, ids=lambda trigger: type(trigger).__name__)
+def test_what_is_stored_holds_no_secret(trigger: WaitTrigger) -> None:
+    assert not [name for name in trigger.serialize()[1] if "token" in name or "key" in name or "env" in name]
+
+
+async def test_a_trigger_that_has_waited_holds_no_token(fake_emulator: EmulatorProcess) -> None:
+    start(fake_emulator)
+    trigger = VertexRayClusterReadyTrigger(cluster_name=full_name("shared"), poll_interval=0.1)
+    event = await first_event(trigger)
+    assert event["status"] == "success"
+    assert "ya29" not in json.dumps([trigger.serialize(), event])
+    assert "ya29" not in repr(vars(trigger))
+
+
+# --- one event --------------------------------------------------------------------------------------------------------
+
+
+class Ends(WaitTrigger):
+    """Ends as a test says."""
+
+    end: Any = None
+
+    async def wait(self) -> dict[str, Any]:
+        if isinstance(self.end, BaseException):
+            raise self.end
+        return {"end": self.end}
+
+
+def ends(end: Any, **arguments: Any) -> Ends:
+    trigger = Ends(**arguments)
+    trigger.end = end
+    return trigger
+
+
+async def test_success() -> None:
+    event = await first_event(ends(1, carry={"a": 1}))
+    assert event == {"status": "success", "result": {"end": 1}, "carry": {"a": 1}}
+    assert result_of(event) == {"end": 1}
+
+
+async def test_an_error_comes_back_with_its_type() -> None:
+    event = await first_event(ends(QuotaExceededError("no more", {"metric": "cpus"}), carry={"a": 1}))
+    assert event["carry"] == {"a": 1}
+    with pytest.raises(QuotaExceededError) as caught:
+        result_of(event)
+    assert (caught.value.message, caught.value.details) == ("no more", {"metric": "cpus"})
+
+
+async def test_an_error_that_nobody_thought_of_is_an_event_too() -> None:
+    # Otherwise the task would fail in the triggerer, and nothing would clean up behind it.
+    with pytest.raises(VertexRayError, match=r"Unexpected error: ZeroDivisionError\('by zero'\)"):
+        result_of(await first_event(ends(ZeroDivisionError("by zero"))))
+
+
+async def test_a_cancelled_trigger_says_nothing() -> None:
+    with pytest.raises(asyncio.CancelledError):
+        await first_event(ends(asyncio.CancelledError()))
+
+
+def test_no_event_at_all() -> None:
+    with pytest.raises(VertexRayError, match="without an event"):
+        result_of(None)
+
+
+# --- the event loop stays free ----------------------------------------------------------------------------------------
+
+
+async def longest_block(work: asyncio.Task[Any]) -> float:
+    """The longest time in seconds for which the event loop did nothing else, as the triggerer's watchdog sees it."""
+    longest = 0.0
+    while not work.done():
+        before = time.perf_counter()
+        await asyncio.sleep(0.01)
+        longest = max(longest, time.perf_counter() - before - 0.01)
+    work.result()
+    return longest
+
+
+async def test_triggers_do_not_block_the_event_loop(fake_emulator: EmulatorProcess) -> None:
+    start(fake_emulator)
+    script = " && ".join(f"echo {n} && sleep 0.02" for n in range(60))
+    for number in range(20):
+        submit(fake_emulator, "shared", f"job-{number}", script)
+    name = full_name("shared")
+    # The first use imports what the others have then.
+    await first_event(VertexRayJobTrigger(cluster_name=name, submission_id="job-0", stream_logs=False))
+    for number in range(20, 40):
+        submit(fake_emulator, "shared", f"job-{number}", script)
+
+    async def many() -> list[dict[str, Any]]:
+        jobs = [VertexRayJobTrigger(cluster_name=name, submission_id=f"job-{number}") for number in range(40)]
+        states = [
+            VertexRayClusterReadyTrigger(cluster_name=name),
+            VertexRayClusterStateTrigger(cluster_name=name, states=["RUNNING"]),
+            VertexRayClusterResizeTrigger(cluster_name=name, replicas={"worker-pool1": 2}),
+        ]
+        return await asyncio.gather(*(first_event(round_trip(trigger)) for trigger in [*jobs, *states]))
+
+    found: list[list[dict[str, Any]]] = []
+
+    async def work() -> None:
+        found.append(await many())
+
+    assert await longest_block(asyncio.create_task(work())) < 0.2
+    assert [event["status"] for event in found[0]] == ["success"] * 43

@@ -1,0 +1,299 @@
+"""Waiting for clusters, and how the waits end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from airflow_provider_vertex_ray.errors import (
+    ClusterFailedError,
+    ClusterNotFoundError,
+    DashboardNotReadyError,
+    NotARayClusterError,
+    NotAuthorisedError,
+    OperationTimeoutError,
+    ProvisioningTimeoutError,
+    QuotaExceededError,
+    ResizeFailedError,
+    StockoutError,
+    VertexRayError,
+)
+from airflow_provider_vertex_ray.triggers import cluster as module
+from airflow_provider_vertex_ray.triggers.base import result_of
+from airflow_provider_vertex_ray.triggers.cluster import (
+    ClusterTrigger,
+    VertexRayClusterDeleteTrigger,
+    VertexRayClusterReadyTrigger,
+    VertexRayClusterResizeTrigger,
+    VertexRayClusterStateTrigger,
+)
+from tests.support.clusters import BODY, cluster_ids, full_name, start
+from tests.support.emulator import EmulatorProcess
+from tests.support.tasks import first_event
+
+READY, DELETE, RESIZE, STATE = (
+    VertexRayClusterReadyTrigger,
+    VertexRayClusterDeleteTrigger,
+    VertexRayClusterResizeTrigger,
+    VertexRayClusterStateTrigger,
+)
+
+
+def begin(emulator: EmulatorProcess, cluster_id: str = "shared") -> str:
+    """Start a create and do not wait; gives the operation's name."""
+    status, operation = emulator.api("POST", f"persistentResources?persistentResourceId={cluster_id}", BODY)
+    assert status == 200, operation
+    return str(operation["name"])
+
+
+def trigger(kind: type[ClusterTrigger], *, seconds: float | None = 20, **arguments: Any) -> ClusterTrigger:
+    deadline = None if seconds is None else time.time() + seconds
+    return kind(**{"cluster_name": full_name("shared"), "poll_interval": 0.1, "deadline": deadline, **arguments})
+
+
+async def outcome(kind: type[ClusterTrigger], **arguments: Any) -> dict[str, Any]:
+    return result_of(await asyncio.wait_for(first_event(trigger(kind, **arguments)), 30))
+
+
+# --- ready ------------------------------------------------------------------------------------------------------------
+
+
+async def test_ready_means_that_the_dashboard_answers(fake_emulator: EmulatorProcess) -> None:
+    operation = begin(fake_emulator)
+    with fake_emulator.fault(scope="dashboard", method="GET /api/version", status=524, times=3):
+        result = await outcome(READY, operation=operation)
+    assert (result["state"], result["node_count"]) == ("RUNNING", 3)
+    assert len(fake_emulator.calls("GET /api/version")) == 4
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "text"),
+    [
+        ({"outcome": "quota"}, QuotaExceededError, "custom_model_training_cpus"),
+        ({"outcome": "stockout"}, StockoutError, "insufficient"),
+        ({"outcome": "internal"}, ClusterFailedError, "internal error"),
+        # Codes that in an answer would mean "try again" are final here.
+        ({"outcome": "quota", "message": "all out"}, ClusterFailedError, "all out"),
+        ({"outcome": "internal", "code": "UNAVAILABLE", "message": "gone"}, ClusterFailedError, "gone"),
+    ],
+)
+async def test_a_cluster_that_fails(
+    fake_emulator: EmulatorProcess, fault: dict[str, Any], kind: type[VertexRayError], text: str
+) -> None:
+    with fake_emulator.fault(scope="provisioning", **fault):
+        operation = begin(fake_emulator)
+        with pytest.raises(kind, match=text) as caught:
+            await outcome(READY, operation=operation)
+    assert type(caught.value) is kind
+
+
+async def test_a_cluster_that_stays_where_it_is(fake_emulator: EmulatorProcess) -> None:
+    with fake_emulator.fault(scope="provisioning", outcome="stuck", delay=60):
+        operation = begin(fake_emulator)
+        with pytest.raises(ProvisioningTimeoutError, match=r"its state is PROVISIONING.*raise provision_timeout"):
+            await outcome(READY, operation=operation, seconds=0.5)
+
+
+async def test_a_dashboard_that_stays_silent(fake_emulator: EmulatorProcess) -> None:
+    start(fake_emulator)
+    with fake_emulator.fault(scope="dashboard", status=503, times=None):
+        with pytest.raises(DashboardNotReadyError, match=r"did not answer for 0 s|n1-standard-16"):
+            await outcome(READY, dashboard_timeout=0.3)
+        # The whole wait's deadline ends it as well, and says what was missing.
+        with pytest.raises(DashboardNotReadyError, match=r"its state is RUNNING"):
+            await outcome(READY, seconds=0.3)
+
+
+async def test_a_cluster_that_can_not_be_seen_yet(
+    fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(fake_emulator)
+    fault = {"scope": "control_plane", "method": "GetPersistentResource", "code": "NOT_FOUND"}
+    with fake_emulator.fault(**fault, times=3):
+        assert (await outcome(READY, created_at=time.time()))["state"] == "RUNNING"
+    monkeypatch.setattr(module, "NOT_FOUND_GRACE", 0.3)
+    with fake_emulator.fault(**fault, times=None), pytest.raises(ClusterNotFoundError):
+        await outcome(READY, created_at=time.time())
+    with fake_emulator.fault(**fault, times=1), pytest.raises(ClusterNotFoundError):
+        await outcome(READY)
+
+
+async def test_a_cluster_that_somebody_deletes(fake_emulator: EmulatorProcess) -> None:
+    start(fake_emulator)
+    fake_emulator.admin("POST", "clusters/shared/state", {"state": "STOPPING"})
+    with pytest.raises(ClusterFailedError, match="is being deleted"):
+        await outcome(READY)
+
+
+async def test_a_resource_without_ray_does_not_become_ready(fake_emulator: EmulatorProcess) -> None:
+    fake_emulator.create("shared", {"resourcePools": BODY["resourcePools"]})
+    with pytest.raises(NotARayClusterError):
+        await outcome(READY)
+
+
+@pytest.mark.parametrize("fault", [{"status": 503}, {"status": 429}, {"action": "reset"}])
+async def test_troubles_on_the_way_do_not_end_a_wait(
+    fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any]
+) -> None:
+    # More of them in a row than one call takes.
+    monkeypatch.setattr("airflow_provider_vertex_ray.api.transport.RetryPolicy.delay", lambda *_: 0.01)
+    start(fake_emulator)
+    with fake_emulator.fault(scope="control_plane", method="GetPersistentResource", times=15, **fault):
+        assert (await outcome(READY))["state"] == "RUNNING"
+
+
+async def test_a_lost_permission_ends_a_wait(fake_emulator: EmulatorProcess) -> None:
+    start(fake_emulator)
+    with fake_emulator.fault(scope="auth", times=None, status=403), pytest.raises(NotAuthorisedError):
+        await outcome(READY)
+
+
+# --- delete -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_delete(fake_emulator: EmulatorProcess) -> None:
+    start(fake_emulator)
+    expected = {"cluster_id": "shared", "name": full_name("shared")}
+    assert await outcome(DELETE) == {**expected, "existed": True}
+    assert cluster_ids(fake_emulator) == []
+    assert await outcome(DELETE) == {**expected, "existed": False}
+
+
+async def test_a_delete_waits_until_provisioning_is_over(fake_emulator: EmulatorProcess) -> None:
+    with fake_emulator.fault(scope="provisioning", outcome="stuck", delay=60):
+        begin(fake_emulator)
+        work = asyncio.create_task(outcome(DELETE, seconds=60))
+        while len(fake_emulator.calls("DeletePersistentResource")) < 2:
+            assert not work.done(), work.result()
+            await asyncio.sleep(0.02)
+        await asyncio.to_thread(fake_emulator.admin, "POST", "clusters/shared/state", {"state": "RUNNING"})
+        assert (await work)["existed"] is True
+    statuses = [call["status"] for call in fake_emulator.calls("DeletePersistentResource")]
+    assert statuses == [400] * (len(statuses) - 1) + [200]
+
+
+async def test_a_delete_that_is_under_way_is_joined(fake_emulator: EmulatorProcess) -> None:
+    start(fake_emulator)
+    results = await asyncio.gather(*(outcome(DELETE) for _ in range(3)))
+    assert [result["cluster_id"] for result in results] == ["shared"] * 3
+    statuses = [call["status"] for call in fake_emulator.calls("DeletePersistentResource")]
+    assert statuses.count(200) == 1
+
+
+@pytest.mark.parametrize("action", ["drop_response", "reset"])
+async def test_a_delete_whose_answer_is_lost(fake_emulator: EmulatorProcess, action: str) -> None:
+    start(fake_emulator)
+    with fake_emulator.fault(scope="control_plane", method="DeletePersistentResource", action=action):
+        assert (await outcome(DELETE))["existed"] is True
+
+
+async def test_a_failed_cluster_is_deleted(fake_emulator: EmulatorProcess) -> None:
+    with fake_emulator.fault(scope="provisioning", outcome="stockout"):
+        fake_emulator.create("shared", BODY)
+    assert (await outcome(DELETE))["existed"] is True
+    assert cluster_ids(fake_emulator) == []
+
+
+async def test_a_delete_that_takes_too_long(fake_emulator: EmulatorProcess) -> None:
+    start(fake_emulator)
+    with fake_emulator.fault(scope="provisioning", method="DeletePersistentResource", outcome="stuck", delay=60):
+        with pytest.raises(OperationTimeoutError, match=r"its deletion goes on.*may still cost money"):
+            await outcome(DELETE, seconds=0.5)
+    fake_emulator.reset()
+    with fake_emulator.fault(scope="provisioning", outcome="stuck", delay=60):
+        begin(fake_emulator)
+        with pytest.raises(OperationTimeoutError, match=r"refused to delete it: .*PROVISIONING"):
+            await outcome(DELETE, seconds=0.5)
+
+
+# --- resize -----------------------------------------------------------------------------------------------------------
+
+
+def patch(emulator: EmulatorProcess, workers: int) -> str:
+    pools = emulator.api("GET", "persistentResources/shared")[1]["resourcePools"]
+    body = {"resourcePools": [pools[0], {**pools[1], "replicaCount": str(workers)}]}
+    status, operation = emulator.api(
+        "PATCH", "persistentResources/shared?updateMask=resource_pools.replica_count", body
+    )
+    assert status == 200, operation
+    return str(operation["name"])
+
+
+async def test_a_resize_is_over_when_ray_has_the_nodes(fake_emulator: EmulatorProcess) -> None:
+    start(fake_emulator)
+    result = await outcome(RESIZE, replicas={"worker-pool1": 4}, operation=patch(fake_emulator, 4))
+    assert (result["node_count"], result["live_nodes"]) == (5, 5)
+    assert result["pools"]["worker-pool1"]["replicas"] == 4
+
+
+async def test_a_resize_that_leaves_a_node_out(fake_emulator: EmulatorProcess) -> None:
+    start(fake_emulator)
+    with fake_emulator.fault(scope="provisioning", method="UpdatePersistentResource", outcome="partial"):
+        operation = patch(fake_emulator, 4)
+        with pytest.raises(ResizeFailedError, match="Ray sees 4 nodes alive, 5 are asked for") as caught:
+            await outcome(RESIZE, replicas={"worker-pool1": 4}, operation=operation, seconds=0.6)
+    assert caught.value.details["wanted"] == {"worker-pool1": 4}
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        ({"outcome": "quota"}, QuotaExceededError),
+        ({"outcome": "stockout"}, StockoutError),
+        ({"outcome": "quota", "message": "all out"}, VertexRayError),
+    ],
+)
+async def test_a_resize_that_fails(
+    fake_emulator: EmulatorProcess, fault: dict[str, Any], kind: type[VertexRayError]
+) -> None:
+    start(fake_emulator)
+    with fake_emulator.fault(scope="provisioning", method="UpdatePersistentResource", **fault):
+        operation = patch(fake_emulator, 4)
+        with pytest.raises(kind) as caught:
+            await outcome(RESIZE, replicas={"worker-pool1": 4}, operation=operation)
+    # At once, by the operation's error, not by the deadline.
+    assert not isinstance(caught.value, ResizeFailedError)
+
+
+async def test_a_resize_of_a_cluster_that_breaks(fake_emulator: EmulatorProcess) -> None:
+    start(fake_emulator)
+    fake_emulator.admin("POST", "clusters/shared/state", {"state": "ERROR"})
+    with pytest.raises(ClusterFailedError):
+        await outcome(RESIZE, replicas={"worker-pool1": 4})
+
+
+async def test_a_resize_that_somebody_undoes(fake_emulator: EmulatorProcess) -> None:
+    start(fake_emulator)
+    with pytest.raises(ResizeFailedError, match=r"the service reports .*'worker-pool1': 2"):
+        await outcome(RESIZE, replicas={"worker-pool1": 4}, seconds=0.4)
+
+
+# --- a state ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_state(fake_emulator: EmulatorProcess) -> None:
+    begin(fake_emulator)
+    assert (await outcome(STATE, states=["RUNNING"]))["state"] == "RUNNING"
+    fake_emulator.admin("POST", "clusters/shared/state", {"state": "ERROR"})
+    assert (await outcome(STATE, states=["RUNNING", "ERROR"]))["state"] == "ERROR"
+    with pytest.raises(ClusterFailedError):
+        await outcome(STATE, states=["RUNNING"])
+
+
+async def test_a_state_that_does_not_come(fake_emulator: EmulatorProcess) -> None:
+    start(fake_emulator)
+    with pytest.raises(OperationTimeoutError, match="ended at its deadline"):
+        await outcome(STATE, states=["STOPPING"], seconds=0.3)
+
+
+async def test_the_looks_come_at_the_interval_at_most(fake_emulator: EmulatorProcess) -> None:
+    start(fake_emulator)
+    fake_emulator.admin("DELETE", "calls")
+    begun = time.monotonic()
+    with pytest.raises(OperationTimeoutError):
+        await outcome(STATE, states=["STOPPING"], seconds=2.0, poll_interval=0.5)
+    assert 2.0 <= time.monotonic() - begun < 4
+    assert 4 <= len(fake_emulator.calls("GetPersistentResource")) <= 6

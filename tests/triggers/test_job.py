@@ -1,0 +1,262 @@
+"""Waiting for jobs, and how the waits end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from airflow_provider_vertex_ray.errors import (
+    JobFailedError,
+    JobLostError,
+    JobPendingTimeoutError,
+    JobStoppedError,
+    JobTimeoutError,
+    NotAuthorisedError,
+    OperationTimeoutError,
+)
+from airflow_provider_vertex_ray.triggers.base import result_of
+from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
+from tests.support.clusters import dashboard_of, full_name, jobs_of, start, submit
+from tests.support.emulator import EmulatorProcess
+from tests.support.tasks import first_event
+
+GET = "GET /api/jobs/one"
+# What no node has: the driver waits for ever.
+NOWHERE = {"entrypoint_num_cpus": 999}
+
+
+@pytest.fixture
+def emulator(fake_emulator: EmulatorProcess) -> EmulatorProcess:
+    start(fake_emulator)
+    return fake_emulator
+
+
+def trigger(**arguments: Any) -> VertexRayJobTrigger:
+    known = {"cluster_name": full_name("shared"), "submission_id": "one", "poll_interval": 0.1}
+    return VertexRayJobTrigger(**{**known, **arguments})
+
+
+async def outcome(*, seconds: float = 30, **arguments: Any) -> dict[str, Any]:
+    return result_of(await asyncio.wait_for(first_event(trigger(**arguments)), seconds))
+
+
+async def test_a_job_that_succeeds(emulator: EmulatorProcess, caplog: pytest.LogCaptureFixture) -> None:
+    submit(emulator, "shared", "one", "echo hello && sleep 0.5 && echo 'VERTEX_RAY_RESULT [1, 2]'")
+    result = await outcome()
+    assert (result["status"], result["exit_code"], result["result"]) == ("SUCCEEDED", 0, [1, 2])
+    assert result["logs_tail"][1:] == ["hello", "VERTEX_RAY_RESULT [1, 2]"]
+
+
+async def test_the_jobs_lines_are_logged_once_or_not_at_all(
+    emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(VertexRayJobTrigger, "_say", lambda self, line: said.append(line))
+    submit(emulator, "shared", "one", "echo hello && echo again")
+    await outcome()
+    assert said[1:] == ["hello", "again"]
+    said.clear()
+    result = await outcome(stream_logs=False)
+    assert said == []
+    assert result["logs_tail"][1:] == ["hello", "again"]
+
+
+async def test_a_job_that_fails(emulator: EmulatorProcess) -> None:
+    submit(emulator, "shared", "one", "echo before && exit 3")
+    with pytest.raises(JobFailedError, match=r"failed with exit code 3: (?s:.*)    before") as caught:
+        await outcome()
+    assert caught.value.details["exit_code"] == 3
+    assert caught.value.details["logs_tail"][1:] == ["before"]
+    assert (await outcome(raise_on_failure=False))["status"] == "FAILED"
+
+
+async def test_a_job_that_is_stopped(emulator: EmulatorProcess) -> None:
+    submit(emulator, "shared", "one", "sleep 60")
+    work = asyncio.create_task(outcome())
+    await reached(emulator, "RUNNING")
+    stop(emulator)
+    with pytest.raises(JobStoppedError, match="intentionally stopped"):
+        await work
+
+
+def stop(emulator: EmulatorProcess) -> None:
+    emulator.request("POST", f"{dashboard_of(emulator, 'shared')}/api/jobs/one/stop", token=emulator.token())
+
+
+async def reached(emulator: EmulatorProcess, status: str) -> None:
+    end = time.monotonic() + 20
+    while (await asyncio.to_thread(jobs_of, emulator, "shared"))["one"]["status"] != status:
+        assert time.monotonic() < end
+        await asyncio.sleep(0.02)
+
+
+async def test_a_wait_costs_one_connection_and_a_slow_poll(emulator: EmulatorProcess) -> None:
+    submit(emulator, "shared", "one", "sleep 3")
+    emulator.admin("DELETE", "calls")
+    await outcome(poll_interval=15, dashboard_uri=None)
+    assert len(emulator.calls("GetPersistentResource")) == 1
+    assert len(emulator.calls("GET /api/jobs/one/logs/tail")) == 1
+    # At 0, 1 and 2.5 seconds, and when the tail ended; never the list.
+    assert 3 <= len(emulator.calls(GET)) <= 5
+    assert emulator.calls("GET /api/jobs/") == []
+
+
+@pytest.mark.parametrize("fault", [{"status": 503}, {"status": 429}, {"status": 404}, {"action": "reset"}])
+async def test_troubles_on_the_way_do_not_end_a_wait(emulator: EmulatorProcess, fault: dict[str, Any]) -> None:
+    submit(emulator, "shared", "one", "sleep 0.5 && echo done")
+    with emulator.fault(scope="dashboard", method=GET, times=4, **fault):
+        assert (await outcome())["logs_tail"][1:] == ["done"]
+
+
+async def test_a_dashboard_that_hangs_for_a_while(emulator: EmulatorProcess) -> None:
+    submit(emulator, "shared", "one", "echo done")
+    with emulator.fault(scope="dashboard", method=GET, action="hang", delay=1.0):
+        assert (await outcome())["status"] == "SUCCEEDED"
+
+
+# --- deadlines --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_job_that_runs_too_long_is_stopped(emulator: EmulatorProcess) -> None:
+    submit(emulator, "shared", "one", "sleep 60")
+    begin = time.monotonic()
+    with pytest.raises(JobTimeoutError, match="did not end in time; it was told to stop"):
+        await outcome(deadline=time.time() + 0.7, poll_interval=30)
+    # By the deadline, not by the poll.
+    assert time.monotonic() - begin < 5
+    assert jobs_of(emulator, "shared")["one"]["status"] == "STOPPED"
+
+
+async def test_a_job_of_somebody_else_is_only_not_waited_for(emulator: EmulatorProcess) -> None:
+    submit(emulator, "shared", "one", "sleep 60")
+    with pytest.raises(OperationTimeoutError, match="its status is RUNNING, and it goes on"):
+        await outcome(deadline=time.time() + 0.5, stop_at_deadline=False)
+    assert jobs_of(emulator, "shared")["one"]["status"] == "RUNNING"
+
+
+async def test_a_driver_that_finds_no_place(emulator: EmulatorProcess) -> None:
+    submit(emulator, "shared", "one", "echo", **NOWHERE)
+    with pytest.raises(JobPendingTimeoutError, match=r"told to stop.*waiting for resources.*0 logical CPUs"):
+        await outcome(pending_deadline=time.time() + 0.5, poll_interval=30)
+    assert len(emulator.calls("POST /api/jobs/one/stop")) == 1
+
+
+async def test_the_pending_deadline_is_over_once_the_driver_runs(emulator: EmulatorProcess) -> None:
+    submit(emulator, "shared", "one", "sleep 1.5")
+    assert (await outcome(pending_deadline=time.time() + 0.7))["status"] == "SUCCEEDED"
+
+
+async def test_a_deadline_holds_while_the_cluster_does_not_answer(emulator: EmulatorProcess) -> None:
+    submit(emulator, "shared", "one", "sleep 60")
+    emulator.admin("DELETE", "calls")
+    with (
+        emulator.fault(scope="dashboard", method=GET, times=None, status=503),
+        pytest.raises(JobTimeoutError, match="told to stop"),
+    ):
+        await outcome(deadline=time.time() + 1.0)
+    assert len(emulator.calls(GET)) < 30
+    assert jobs_of(emulator, "shared")["one"]["status"] == "STOPPED"
+
+
+async def test_a_job_that_can_not_be_stopped_at_its_deadline(emulator: EmulatorProcess) -> None:
+    submit(emulator, "shared", "one", "sleep 60")
+    with (
+        emulator.fault(scope="dashboard", method="POST */stop", times=None, status=404),
+        pytest.raises(JobTimeoutError, match="it could not be stopped: "),
+    ):
+        await outcome(deadline=time.time() + 0.3)
+
+
+async def test_a_job_that_ended_before_its_deadline_was_looked_at(emulator: EmulatorProcess) -> None:
+    # The triggerer was down when both passed: the job's end counts.
+    submit(emulator, "shared", "one", "echo done")
+    await reached(emulator, "SUCCEEDED")
+    assert (await outcome(deadline=time.time() - 100, pending_deadline=time.time() - 200))["status"] == "SUCCEEDED"
+
+
+# --- lost -------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_job_whose_cluster_is_deleted(emulator: EmulatorProcess) -> None:
+    submit(emulator, "shared", "one", "sleep 60")
+    work = asyncio.create_task(outcome())
+    await reached(emulator, "RUNNING")
+    emulator.admin("DELETE", "clusters/shared")
+    with pytest.raises(JobLostError, match=r"its cluster .* was deleted.*outcome is unknown"):
+        await work
+
+
+@pytest.mark.parametrize("state", ["ERROR", "STOPPING"])
+async def test_a_job_whose_cluster_breaks(emulator: EmulatorProcess, state: str) -> None:
+    submit(emulator, "shared", "one", "sleep 60")
+    work = asyncio.create_task(outcome())
+    await reached(emulator, "RUNNING")
+    emulator.admin("POST", "clusters/shared/state", {"state": state})
+    with (
+        emulator.fault(scope="dashboard", times=None, status=502),
+        pytest.raises(JobLostError, match=f"its cluster is {state}"),
+    ):
+        await work
+
+
+async def test_a_job_that_the_cluster_does_not_know(emulator: EmulatorProcess) -> None:
+    with pytest.raises(JobLostError, match=r"could not be read. Last: .*Job one does not exist"):
+        await outcome(lost_timeout=0.5)
+
+
+async def test_a_head_that_is_gone(emulator: EmulatorProcess) -> None:
+    submit(emulator, "shared", "one", "sleep 60")
+    work = asyncio.create_task(outcome(lost_timeout=1.0))
+    await reached(emulator, "RUNNING")
+    await asyncio.to_thread(emulator.admin, "POST", "clusters/shared/kill", {"part": "head"})
+    with pytest.raises(JobLostError, match="could not be read"):
+        await work
+
+
+async def test_a_driver_that_is_killed(emulator: EmulatorProcess) -> None:
+    submit(emulator, "shared", "one", "sleep 60")
+    await reached(emulator, "RUNNING")
+    emulator.admin("POST", "clusters/shared/kill", {"part": "driver", "submission_id": "one"})
+    with pytest.raises(JobFailedError, match="exit code -9"):
+        await outcome()
+
+
+async def test_a_lost_permission_ends_a_wait(emulator: EmulatorProcess) -> None:
+    submit(emulator, "shared", "one", "sleep 60")
+    with emulator.fault(scope="auth", method=GET, times=None, status=403), pytest.raises(NotAuthorisedError):
+        await outcome()
+
+
+async def test_tokens_that_expire_while_a_job_runs(emulator: EmulatorProcess) -> None:
+    emulator.admin("POST", "tokens/settings", {"seconds": 0.8})
+    submit(emulator, "shared", "one", " && ".join(f"echo {n} && sleep 0.2" for n in range(10)))
+    emulator.admin("POST", "tokens/revoke")
+    result = await outcome(poll_interval=0.2)
+    assert result["logs_tail"][1:] == [str(n) for n in range(10)]
+
+
+async def test_a_restart_of_the_triggerer_leaves_the_job_alone(emulator: EmulatorProcess) -> None:
+    submit(emulator, "shared", "one", "sleep 1.5 && echo done")
+    first = asyncio.create_task(outcome())
+    await reached(emulator, "RUNNING")
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    assert emulator.calls("POST */stop") == []
+    assert (await outcome())["logs_tail"][1:] == ["done"]
+
+
+async def test_hundreds_of_waits_share_what_they_can(emulator: EmulatorProcess) -> None:
+    # More jobs than the session has connections for requests: each has a tail, and none may starve.
+    count = 150
+    for number in range(count):
+        submit(emulator, "shared", f"job-{number}", "sleep 4 && echo done")
+    emulator.admin("DELETE", "calls")
+    waits = [trigger(submission_id=f"job-{number}", poll_interval=1.0) for number in range(count)]
+    events = await asyncio.wait_for(asyncio.gather(*(first_event(wait) for wait in waits)), 60)
+    assert {event["result"]["status"] for event in events} == {"SUCCEEDED"}
+    assert {tuple(event["result"]["logs_tail"][1:]) for event in events} == {("done",)}
+    assert len(emulator.calls("GetToken")) == 1
