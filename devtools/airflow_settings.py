@@ -1,0 +1,199 @@
+"""The configuration of a small, quick, private Airflow: all of it as environment variables.
+
+Airflow 3 and 2.11 name some of the same things differently; this is the only place that knows.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+# The web server of 2.11 has no "everybody is admin" switch as Airflow 3's simple auth manager has; its
+# anonymous role is the same thing. It listens on 127.0.0.1 only.
+_FAB_CONFIG = """\
+AUTH_ROLE_PUBLIC = "Admin"
+WTF_CSRF_ENABLED = False
+"""
+
+
+_SIMPLE_AUTH_MANAGER = "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager"
+
+
+@dataclass(frozen=True)
+class Component:
+    """One long-running process of Airflow.
+
+    :param name: its name, also of its log file.
+    :param arguments: the arguments of the ``airflow`` command.
+    :param job_type: the type of its row in the ``job`` table, whose heartbeat says that it works; None if it
+        has none.
+    :param grace: seconds that it may take to stop.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    job_type: str | None
+    grace: float
+
+
+@dataclass(frozen=True)
+class AirflowSettings:
+    """Where one private Airflow lives and how it is run.
+
+    :param home: its folder: AIRFLOW_HOME, database, logs.
+    :param slots: how many tasks run at once (``[core] parallelism``).
+    :param port: the port of the API server (web server on 2.11) on 127.0.0.1.
+    """
+
+    home: Path
+    slots: int
+    port: int
+
+    @property
+    def major(self) -> int:
+        """Major version of the Airflow that is installed beside this interpreter."""
+        return int(version("apache-airflow").split(".")[0])
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file."""
+        return self.home / "airflow.db"
+
+    @property
+    def logs(self) -> Path:
+        """Root of the task logs."""
+        return self.home / "logs"
+
+    @property
+    def dags(self) -> Path:
+        """The folder that Airflow looks for DAGs in."""
+        return self.home / "dags"
+
+    @property
+    def web_url(self) -> str:
+        """Address of the user interface; no login is asked for."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def health_url(self) -> str:
+        """Answers 200 as soon as the API server serves."""
+        return self.web_url + ("/api/v2/monitor/health" if self.major >= 3 else "/health")
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """What has to run. The log servers, which would bind every interface, are left out.
+
+        The logs are read from the same disk, so nobody needs those servers.
+        """
+        server = ("--port", str(self.port), "--workers", "1")
+        scheduler = Component("scheduler", ("scheduler", "--skip-serve-logs"), "SchedulerJob", 10)
+        triggerer = Component("triggerer", ("triggerer", "--skip-serve-logs"), "TriggererJob", 10)
+        if self.major >= 3:
+            api = ("api-server", "--host", "127.0.0.1", *server)
+            return (
+                Component("api-server", api, None, 10),
+                Component("dag-processor", ("dag-processor",), "DagProcessorJob", 5),
+                scheduler,
+                triggerer,
+            )
+        web = ("webserver", "--hostname", "127.0.0.1", *server)
+        return (Component("webserver", web, None, 5), scheduler, triggerer)
+
+    def write_files(self, dag_folders: Sequence[Path]) -> None:
+        """Create the folders, and links to the folders of DAGs."""
+        self.logs.mkdir(parents=True)
+        self.dags.mkdir()
+        for folder in dag_folders:
+            (self.dags / folder.name).symlink_to(folder.resolve(), target_is_directory=True)
+        (self.home / "webserver_config.py").write_text(_FAB_CONFIG)
+
+    def environment(self, extra: Mapping[str, str], python_path: Sequence[Path]) -> dict[str, str]:
+        """The whole environment of Airflow's processes.
+
+        Of the caller's environment all that configures an Airflow is dropped, so that nobody's own
+        settings get in.
+        """
+        inherited = {k: v for k, v in os.environ.items() if "AIRFLOW" not in k}
+        paths = [*map(str, python_path), *filter(None, [inherited.get("PYTHONPATH")])]
+        inherited["PYTHONPATH"] = os.pathsep.join(paths)
+        # Task processes look up commands here, as in an activated environment.
+        inherited["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        inherited["no_proxy"] = inherited["NO_PROXY"] = "127.0.0.1,localhost"
+        own = {f"AIRFLOW__{k.replace('.', '__').upper()}": v for k, v in self._options().items()}
+        own["AIRFLOW_HOME"] = str(self.home)
+        # 2.11 refuses SQLite with any parallel executor unless told so; in write-ahead mode and with a long
+        # lock timeout (both set below) it serves a handful of processes well.
+        own["_AIRFLOW__SKIP_DATABASE_EXECUTOR_COMPATIBILITY_CHECK"] = "1"
+        own["PYTHONUNBUFFERED"] = "1"
+        return {**inherited, **own, **extra}
+
+    def _options(self) -> dict[str, str]:
+        options = {
+            "core.executor": "LocalExecutor",
+            "core.parallelism": str(self.slots),
+            # The slots alone shall limit what runs at once.
+            "core.max_active_tasks_per_dag": "1000",
+            "core.dags_folder": str(self.dags),
+            "core.load_examples": "False",
+            "core.dags_are_paused_at_creation": "False",
+            "core.fernet_key": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+            # The default asks the name service, which may be slow or absent.
+            "core.hostname_callable": "socket.gethostname",
+            "database.sql_alchemy_conn": f"sqlite:///{self.database}?timeout=60",
+            "database.load_default_connections": "False",
+            "logging.base_log_folder": str(self.logs),
+            "scheduler.scheduler_idle_sleep_time": "0.25",
+            "scheduler.job_heartbeat_sec": "2",
+            "triggerer.job_heartbeat_sec": "2",
+            "scheduler.enable_health_check": "False",
+            "usage_data_collection.enabled": "False",
+        }
+        return {**options, **(self._options_3() if self.major >= 3 else self._options_2())}
+
+    def _options_3(self) -> dict[str, str]:
+        bundle = {
+            "name": "dags-folder",
+            "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
+            "kwargs": {"path": str(self.dags)},
+        }
+        return {
+            "core.auth_manager": _SIMPLE_AUTH_MANAGER,
+            "core.simple_auth_manager_all_admins": "True",
+            "core.execution_api_server_url": f"{self.web_url}/execution/",
+            "api.host": "127.0.0.1",
+            "api.port": str(self.port),
+            "api.base_url": self.web_url,
+            "api.workers": "1",
+            "api.secret_key": secrets.token_hex(32),
+            "api_auth.jwt_secret": secrets.token_hex(32),
+            # With two tasks starting at a time on a small machine an answer may well take over 5 s.
+            "workers.execution_api_timeout": "30",
+            # A task's supervisor that just misses the exit of its task sleeps this long (default 5 s). Its slot
+            # is taken meanwhile, and a deferred task that is resumed by then is failed by the scheduler
+            # ("executor reported that the task instance finished with state success, but ... is queued").
+            "workers.min_heartbeat_interval": "1",
+            "dag_processor.dag_bundle_config_list": json.dumps([bundle]),
+            # New files are looked for often; parsing the same ones again would only cost time.
+            "dag_processor.refresh_interval": "5",
+            "dag_processor.min_file_process_interval": "3600",
+        }
+
+    def _options_2(self) -> dict[str, str]:
+        return {
+            "webserver.web_server_host": "127.0.0.1",
+            "webserver.web_server_port": str(self.port),
+            "webserver.base_url": self.web_url,
+            "webserver.workers": "1",
+            "webserver.secret_key": secrets.token_hex(32),
+            "webserver.config_file": str(self.home / "webserver_config.py"),
+            "api.auth_backends": "airflow.api.auth.backend.default",
+            "scheduler.dag_dir_list_interval": "5",
+            "scheduler.min_file_process_interval": "3600",
+        }

@@ -1,0 +1,268 @@
+"""A real Airflow for the demo and the system tests: scheduler, triggerer, DAG processor and API server.
+
+It is the Airflow that is installed beside the interpreter (3.x or 2.11), with SQLite and the LocalExecutor, in
+a folder of its own, on 127.0.0.1 only, and it can not outlive this process.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import sqlite3
+import sys
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from devtools.airflow_settings import AirflowSettings
+from devtools.dag_run_report import DagRunReport, MetadataReader, count_states
+from devtools.process_keeper import ProcessKeeper
+
+ProgressCallback = Callable[[DagRunReport], None]
+
+_POLL_SECONDS = 0.25
+
+
+class AirflowStackError(RuntimeError):
+    """Airflow did not do what was asked; the message holds the end of the log that tells why."""
+
+
+class AirflowStack:
+    """Starts an Airflow, runs DAGs in it, and ends all of its processes.
+
+    :param home: folder for everything it writes; whatever is in it is removed at the start.
+    :param dag_folders: folders of DAG files.
+    :param slots: how many tasks may run at once; deferred ones do not count.
+    :param environment: variables for Airflow's processes on top of this process's own, such as
+        ``AIRFLOW_CONN_…``.
+    :param python_path: folders to import from in Airflow's processes.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        dag_folders: Sequence[Path],
+        slots: int = 4,
+        environment: Mapping[str, str] | None = None,
+        python_path: Sequence[Path] = (),
+    ) -> None:
+        self.settings = AirflowSettings(home.resolve(), slots, _free_port())
+        self._dag_folders = list(dag_folders)
+        self._environment = self.settings.environment(environment or {}, python_path)
+        self._keeper: ProcessKeeper | None = None
+        self._reader: MetadataReader | None = None
+
+    @property
+    def web_url(self) -> str:
+        """Address of the user interface; everybody on this machine is admin there."""
+        return self.settings.web_url
+
+    def start(self, timeout: float = 120.0) -> float:
+        """Start everything and wait until all of it works; return the seconds that it took.
+
+        :raises AirflowStackError: when a component ends, or does not work within ``timeout`` seconds.
+        """
+        begun, since = time.monotonic(), datetime.now(timezone.utc)
+        shutil.rmtree(self.settings.home, ignore_errors=True)
+        self.settings.write_files(self._dag_folders)
+        self._keeper = ProcessKeeper()
+        try:
+            self._create_database(timeout)
+            self._reader = MetadataReader(self.settings.database)
+            for component in self.settings.components:
+                self._launch(component.name, component.arguments, component.grace)
+            self._wait_until_healthy(since, begun + timeout)
+        except BaseException:
+            self.stop()
+            raise
+        return time.monotonic() - begun
+
+    def stop(self) -> None:
+        """End every process. May be called again.
+
+        :raises LeftoverProcessesError: when one survived.
+        """
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        if self._keeper is not None:
+            keeper, self._keeper = self._keeper, None
+            keeper.close()
+
+    def __enter__(self) -> AirflowStack:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def run_dag(
+        self,
+        dag_id: str,
+        *,
+        conf: Mapping[str, Any] | None = None,
+        timeout: float,
+        on_progress: ProgressCallback | None = None,
+    ) -> DagRunReport:
+        """Trigger a DAG and follow it to its end.
+
+        :param conf: the run's parameters.
+        :param timeout: seconds for all of it, the wait for the DAG to be parsed included.
+        :param on_progress: called with the report so far, several times a second.
+        :return: the report, whether the run succeeded or failed.
+        :raises AirflowStackError: when the DAG does not appear or can not be loaded, when the run has not
+            ended in time, or when a component of Airflow ends.
+        """
+        deadline = time.monotonic() + timeout
+        self._wait_for_dag(dag_id, deadline)
+        run_id = f"run-{uuid.uuid4().hex[:8]}"
+        report = DagRunReport(dag_id, run_id, self.settings.logs)
+        begun = time.monotonic()
+        self._trigger(dag_id, run_id, dict(conf or {}))
+        while True:
+            self._update(report, time.monotonic() - begun)
+            if on_progress is not None:
+                on_progress(report)
+            if report.finished:
+                return report
+            if time.monotonic() > deadline:
+                states = {task.name: task.state for task in report.tasks}
+                raise AirflowStackError(f"{dag_id} has not ended within {timeout:.0f} s: {states}\n{self._log_tails()}")
+            self._check_components()
+            time.sleep(_POLL_SECONDS)
+
+    def log_file(self, component: str) -> Path:
+        """Where a component writes its own log."""
+        return self.settings.home / f"{component}.log"
+
+    def _create_database(self, timeout: float) -> None:
+        # The mode is a property of the file, and only Airflow 3 sets it by itself.
+        connection = sqlite3.connect(self.settings.database)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.close()
+        self._launch("db-migrate", ("db", "migrate"), 5)
+        deadline = time.monotonic() + timeout
+        while (code := self._kept().exit_codes()["db-migrate"]) is None:
+            if time.monotonic() > deadline:
+                raise AirflowStackError(f"no database after {timeout:.0f} s\n{self._tail('db-migrate')}")
+            time.sleep(0.1)
+        if code != 0:
+            raise AirflowStackError(f"airflow db migrate ended with {code}\n{self._tail('db-migrate')}")
+
+    def _launch(self, name: str, arguments: Sequence[str], grace: float) -> None:
+        self._kept().start(
+            name,
+            [sys.executable, "-m", "airflow", *arguments],
+            env=self._environment,
+            log=self.log_file(name),
+            cwd=self.settings.home,
+            grace=grace,
+        )
+
+    def _wait_until_healthy(self, since: datetime, deadline: float) -> None:
+        wanted = {c.job_type for c in self.settings.components if c.job_type is not None}
+        while True:
+            self._check_components()
+            missing = wanted - self._read().working_jobs(since)
+            if not missing and self._answers():
+                return
+            if time.monotonic() > deadline:
+                what = sorted(missing) or self.settings.health_url
+                raise AirflowStackError(f"Airflow is not healthy in time: {what}\n{self._log_tails()}")
+            time.sleep(_POLL_SECONDS)
+
+    def _answers(self) -> bool:
+        try:
+            with _OPENER.open(self.settings.health_url, timeout=10) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    def _wait_for_dag(self, dag_id: str, deadline: float) -> None:
+        while dag_id not in self._read().dag_ids():
+            self._check_components()
+            errors = "\n".join(self._read().import_errors())
+            if errors:
+                raise AirflowStackError(f"DAG files can not be loaded:\n{errors}")
+            if time.monotonic() > deadline:
+                raise AirflowStackError(f"no DAG {dag_id} was found\n{self._log_tails()}")
+            time.sleep(_POLL_SECONDS)
+
+    def _trigger(self, dag_id: str, run_id: str, conf: dict[str, Any]) -> None:
+        body: dict[str, Any] = {"dag_run_id": run_id, "conf": conf}
+        if self.settings.major >= 3:
+            token = self._call("GET", "/auth/token", None, None)["access_token"]
+            self._call("POST", f"/api/v2/dags/{dag_id}/dagRuns", {**body, "logical_date": None}, token)
+        else:
+            self._call("POST", f"/api/v1/dags/{dag_id}/dagRuns", body, None)
+
+    def _call(self, method: str, path: str, body: dict[str, Any] | None, token: str | None) -> dict[str, Any]:
+        request = urllib.request.Request(self.web_url + path, method=method)
+        request.add_header("Accept", "application/json")
+        if body is not None:
+            request.add_header("Content-Type", "application/json")
+            request.data = json.dumps(body).encode()
+        if token is not None:
+            request.add_header("Authorization", f"Bearer {token}")
+        try:
+            with _OPENER.open(request, timeout=60) as answer:
+                result: dict[str, Any] = json.load(answer)
+                return result
+        except urllib.error.HTTPError as error:
+            text = error.read().decode(errors="replace")
+            raise AirflowStackError(f"{method} {path}: {error.code} {text}\n{self._log_tails()}") from error
+
+    def _update(self, report: DagRunReport, seconds: float) -> None:
+        # In this order: once the run is over, the states of its tasks are final.
+        state = self._read().run_state(report.dag_id, report.run_id)
+        report.tasks = self._read().tasks(report.dag_id, report.run_id)
+        report.samples.append(count_states(seconds, report.tasks))
+        report.seconds = seconds
+        if state in ("success", "failed"):
+            report.xcoms = self._read().xcoms(report.dag_id, report.run_id)
+        report.state = state or report.state
+
+    def _check_components(self) -> None:
+        for name, code in self._kept().exit_codes().items():
+            if code is not None and name != "db-migrate":
+                raise AirflowStackError(f"Airflow's {name} ended with code {code}\n{self._tail(name)}")
+
+    def _log_tails(self) -> str:
+        return "\n".join(self._tail(component.name) for component in self.settings.components)
+
+    def _tail(self, name: str, lines: int = 30) -> str:
+        file = self.log_file(name)
+        text = file.read_text(errors="replace") if file.exists() else ""
+        return f"--- end of {file}\n" + "\n".join(text.splitlines()[-lines:])
+
+    def _kept(self) -> ProcessKeeper:
+        if self._keeper is None:
+            raise AirflowStackError("this Airflow is not running")
+        return self._keeper
+
+    def _read(self) -> MetadataReader:
+        if self._reader is None:
+            raise AirflowStackError("this Airflow is not running")
+        return self._reader
+
+
+# A proxy from the environment must never be asked for an address of this machine.
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def _free_port() -> int:
+    """A port that was free a moment ago; Airflow can not be told to choose one itself."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

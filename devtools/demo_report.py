@@ -1,0 +1,142 @@
+"""What the demo says: plain lines while the DAG runs, a summary and a verdict at the end."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from devtools.dag_run_report import DEFERRED, RUNNING, DagRunReport, seconds_by_state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+# The tasks of the example DAG whose instances wait for Ray jobs.
+JOB_TASKS = ("count_primes", "pair_primes")
+_LINE_EVERY_SECONDS = 5.0
+
+
+def say(text: str = "") -> None:
+    """Print a line at once, also into a pipe."""
+    print(text, flush=True)
+
+
+class Progress:
+    """Prints a line whenever a task has come to something new, and how things stand now and then."""
+
+    def __init__(self, print_line: Callable[[str], None] = say) -> None:
+        self._print = print_line
+        self._states: dict[str, Counter[str]] = {}
+        self._last_line = 0.0
+
+    def __call__(self, report: DagRunReport) -> None:
+        """Look at the report; called several times a second."""
+        by_task: dict[str, Counter[str]] = defaultdict(Counter)
+        for task in report.tasks:
+            by_task[task.task_id][task.state or "waiting"] += 1
+        for task_id, states in by_task.items():
+            before = self._states.get(task_id)
+            if before == states or self._is_dull(states):
+                continue
+            # Of many mapped instances each step would be a line: those are told at the regular times.
+            is_over = set(states) <= {"success", "failed", "skipped", "upstream_failed", "removed"}
+            if sum(states.values()) == 1 or is_over or before is None:
+                self._line(report, task_id, states)
+        if report.seconds - self._last_line >= _LINE_EVERY_SECONDS:
+            for task_id, states in by_task.items():
+                if sum(states.values()) > 1 and states != self._states.get(task_id):
+                    self._line(report, task_id, states)
+
+    def _line(self, report: DagRunReport, task_id: str, states: Counter[str]) -> None:
+        self._states[task_id] = states
+        self._last_line = report.seconds
+        total = sum(states.values())
+        text = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+        slots = report.samples[-1].count(RUNNING)
+        waiting = report.samples[-1].count(DEFERRED)
+        self._print(
+            f"{report.seconds:6.1f} s  {task_id:<16} {text if total > 1 else next(iter(states)):<44}"
+            f" [slots in use: {slots}, deferred: {waiting}]"
+        )
+
+    @staticmethod
+    def _is_dull(states: Counter[str]) -> bool:
+        return set(states) <= {"waiting", "scheduled", "queued"}
+
+
+@dataclass(frozen=True)
+class ClusterLife:
+    """A cluster as it is paid for: from RUNNING to the call that deleted it.
+
+    :param nodes: its number of nodes, the head's included.
+    :param seconds: from ``startTime`` to the delete; None while it was not deleted or never ran.
+    """
+
+    cluster_id: str
+    nodes: int
+    seconds: float | None
+
+    @property
+    def node_hours(self) -> float | None:
+        """Nodes times hours."""
+        return None if self.seconds is None else self.nodes * self.seconds / 3600
+
+
+def cluster_life(created: dict[str, Any], delete_calls: Iterable[dict[str, Any]]) -> ClusterLife:
+    """The life of a cluster from what its creation returned and the emulator's log of delete calls."""
+    start = created.get("start_time")
+    deleted = [
+        call["time"]
+        for call in delete_calls
+        if call["status"] == 200 and call["resource"].endswith("/" + created["cluster_id"])
+    ]
+    seconds = None
+    if start is not None and deleted:
+        seconds = max(deleted) - datetime.fromisoformat(start.replace("Z", "+00:00")).timestamp()
+    return ClusterLife(created["cluster_id"], created["node_count"], seconds)
+
+
+def task_table(report: DagRunReport) -> list[str]:
+    """Each task instance with its state, its times and its tries, and per task where the time went."""
+    lines = [f"{'task':<18} {'state':<16} {'tries':>5} {'seconds':>8}   job seconds"]
+    for task in report.tasks:
+        seconds = "-" if task.duration is None else f"{task.duration:.1f}"
+        result = report.xcoms.get((task.task_id, task.map_index))
+        job = result.get("duration_seconds") if isinstance(result, dict) else None
+        lines.append(
+            f"{task.name:<18} {task.state or 'none':<16} {task.try_number:>5} {seconds:>8}"
+            f"   {'' if job is None else f'{job:.1f}'}".rstrip()
+        )
+    return lines
+
+
+def slot_lines(report: DagRunReport, slots: int) -> list[str]:
+    """Worker slots used against the time that was waited without one."""
+    spent = seconds_by_state(report)
+    running = sum(spent.get(task, {}).get(RUNNING, 0.0) for task in JOB_TASKS)
+    deferred = sum(spent.get(task, {}).get(DEFERRED, 0.0) for task in JOB_TASKS)
+    jobs = sum(
+        report.xcoms[task.task_id, task.map_index]["duration_seconds"] or 0.0
+        for task in report.tasks
+        if task.task_id in JOB_TASKS and (task.task_id, task.map_index) in report.xcoms
+    )
+    return [
+        f"Ray jobs ran for {jobs:.0f} job seconds. Their tasks waited {deferred:.0f} s without a worker slot and",
+        f"  held one for {running:.0f} s, to submit and to collect. A task that waits in its slot would have",
+        f"  held one for {running + deferred:.0f} s.",
+        f"At the peak {report.peak(DEFERRED, JOB_TASKS)} jobs were waited for at once, with {slots} worker slots.",
+    ]
+
+
+def answer_lines(answer: dict[str, Any]) -> list[str]:
+    """The computation's answer, its check, and what the warm cache was good for."""
+    primes, twins = answer["published"]
+    first, second = answer["seconds_first_round"], answer["seconds_second_round"]
+    return [
+        f"Below {answer['limit']:,} there are {answer['primes']:,} primes (published: {primes:,}) and"
+        f" {answer['twin_pairs']:,} twin pairs (published: {twins:,}).",
+        f"Round 2 found {answer['pieces_from_cache']} of {answer['pieces']} pieces in the actors that round 1 left on"
+        f" the cluster:",
+        f"  {first:.2f} s in Ray for round 1, {second:.2f} s for round 2.",
+    ]
