@@ -1,0 +1,145 @@
+"""What an import costs: measured in a fresh interpreter, over a floor that is imported first in the same one.
+
+Floor and addition come from the same process, so a slow or busy machine slows both, and their ratio stays.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PACKAGE = "airflow_provider_vertex_ray"
+REPOSITORY = Path(__file__).resolve().parent.parent
+DAG_FOLDERS = ("operators", "sensors", "triggers", "links", "decorators")
+"""Folders of the package that a DAG file imports from; one that does not exist yet is passed over."""
+
+_MARK = "--- the floor ends here ---"
+_CHILD = """
+import importlib, json, sys, time
+floor, added = json.loads(sys.argv[1])
+def load(names):
+    wall, cpu = time.perf_counter(), time.process_time()
+    for name in names:
+        importlib.import_module(name)
+    return time.perf_counter() - wall, time.process_time() - cpu
+first = load(floor)
+before = set(sys.modules)
+print(sys.argv[2], file=sys.stderr, flush=True)
+second = load(added)
+print(json.dumps({"floor": first, "added": second, "before": sorted(before), "after": sorted(sys.modules)}))
+"""
+
+
+def floor_modules() -> tuple[str, ...]:
+    """What every DAG file with an operator imports anyway.
+
+    On Airflow 3 that is ``airflow.sdk``. Airflow 2.11 has no such module: there the floor is the DAG, the base operator
+    and the base sensor, because those are what ``airflow.sdk`` gives on Airflow 3 and what each DAG file of 2.11 pays.
+    """
+    if importlib.util.find_spec("airflow.sdk") is not None:
+        return ("airflow.sdk",)
+    return ("airflow.models.dag", "airflow.models.baseoperator", "airflow.sensors.base")
+
+
+def dag_modules() -> tuple[str, ...]:
+    """Every module that a DAG file may import: all files of the folders in ``DAG_FOLDERS``."""
+    found = []
+    for folder in DAG_FOLDERS:
+        for file in sorted((REPOSITORY / PACKAGE / folder).rglob("*.py")):
+            parts = file.relative_to(REPOSITORY).with_suffix("").parts
+            found.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class ImportCost:
+    """Seconds in one interpreter, by the clock and of the processor.
+
+    :param floor: Of the floor.
+    :param added: Of what was imported after it.
+    :param floor_names: ``sys.modules`` with the floor.
+    :param names: ``sys.modules`` with everything.
+    """
+
+    floor: float
+    floor_cpu: float
+    added: float
+    added_cpu: float
+    floor_names: frozenset[str]
+    names: frozenset[str]
+
+    @property
+    def total(self) -> float:
+        """Seconds of both together."""
+        return self.floor + self.added
+
+    def loaded(self, package: str) -> list[str]:
+        """The loaded modules that are ``package``, begin with it (``package`` ends with ``*``) or are inside it."""
+        if package.endswith("*"):
+            return sorted(name for name in self.names if name.startswith(package[:-1]))
+        return sorted(name for name in self.names if name == package or name.startswith(package + "."))
+
+
+def best(costs: Sequence[ImportCost]) -> ImportCost:
+    """The least of each figure over several runs: noise only ever adds."""
+    return ImportCost(
+        floor=min(cost.floor for cost in costs),
+        floor_cpu=min(cost.floor_cpu for cost in costs),
+        added=min(cost.added for cost in costs),
+        added_cpu=min(cost.added_cpu for cost in costs),
+        floor_names=costs[-1].floor_names,
+        names=costs[-1].names,
+    )
+
+
+class ImportMeter:
+    """Measures imports in interpreters that share one Airflow folder. Make one with ``import_meter()``."""
+
+    def __init__(self, airflow_home: Path) -> None:
+        self._environment = {
+            **os.environ,
+            "AIRFLOW_HOME": str(airflow_home),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")])),
+        }
+        # A DAG processor has its byte code; ours must be there as well.
+        self._environment.pop("PYTHONDONTWRITEBYTECODE", None)
+
+    def measure(self, modules: Sequence[str], floor: Sequence[str] | None = None) -> ImportCost:
+        """Import the floor, then the modules, in a fresh interpreter."""
+        data, _ = self._run(modules, floor or floor_modules(), [])
+        (floor_wall, floor_cpu), (wall, cpu) = data["floor"], data["added"]
+        return ImportCost(floor_wall, floor_cpu, wall, cpu, frozenset(data["before"]), frozenset(data["after"]))
+
+    def costliest(self, modules: Sequence[str], count: int = 12) -> list[str]:
+        """The lines of ``python -X importtime`` over the floor that have the most time of their own."""
+        _, stderr = self._run(modules, floor_modules(), ["-X", "importtime"])
+        lines = [line for line in stderr.split(_MARK, 1)[1].splitlines() if line.startswith("import time:")]
+        return sorted(lines, key=_own_microseconds, reverse=True)[:count]
+
+    def _run(self, modules: Sequence[str], floor: Sequence[str], options: list[str]) -> tuple[dict[str, Any], str]:
+        command = [sys.executable, *options, "-c", _CHILD, json.dumps([list(floor), list(modules)]), _MARK]
+        done = subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=300, check=False)
+        if done.returncode != 0:
+            raise RuntimeError(f"importing {', '.join(modules)} failed:\n{done.stderr[-4000:]}")
+        return json.loads(done.stdout.splitlines()[-1]), done.stderr
+
+
+def _own_microseconds(line: str) -> int:
+    own = line.removeprefix("import time:").split("|", 1)[0].strip()
+    return int(own) if own.isdigit() else 0
+
+
+@contextmanager
+def import_meter() -> Iterator[ImportMeter]:
+    """A meter with an Airflow folder of its own, so that no setting of this machine counts."""
+    with tempfile.TemporaryDirectory(prefix="vertex-ray-imports-") as home:
+        yield ImportMeter(Path(home))

@@ -1,0 +1,43 @@
+"""Import time of all that a DAG file can import from here, beside Airflow's own and the Google provider's."""
+
+from __future__ import annotations
+
+import sys
+
+from benchmarks.import_time import ImportMeter, best, dag_modules, import_meter
+from benchmarks.report import Figure, print_figures
+
+ROUNDS = 3
+PEER = (
+    "airflow.providers.google.cloud.operators.vertex_ai.ray",
+    "airflow.providers.google.cloud.operators.ray",
+)
+GOAL_OVER_FLOOR = 1.12
+GOAL_OF_PEER = 0.30
+
+
+def run(meter: ImportMeter, rounds: int = ROUNDS) -> list[Figure]:
+    """Measure both in turns, and take the least of each.
+
+    Each round is one fresh interpreter for us and one for the peer. The first one of each is not counted: it may have
+    to write byte code.
+    """
+    pairs = [(meter.measure(dag_modules()), meter.measure(PEER)) for _ in range(rounds + 1)][1:]
+    ours, peer = best([pair[0] for pair in pairs]), best([pair[1] for pair in pairs])
+    return [
+        Figure("import with Airflow", ours.total, "s", "Airflow alone", ours.floor, GOAL_OVER_FLOOR),
+        Figure("import over Airflow", ours.added, "s", "Google provider's", peer.added, GOAL_OF_PEER),
+        # Without a goal: nearly all of both is Airflow itself.
+        Figure("import with Airflow", ours.total, "s", "Google provider's", peer.total),
+    ]
+
+
+def main() -> int:
+    """Measure and print."""
+    print(f"Import of {len(dag_modules())} modules of ours, and of {' and '.join(PEER)}; least of {ROUNDS} rounds.")
+    with import_meter() as meter:
+        return print_figures(run(meter))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""Figures beside what they are compared with, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured figure, and the floor or the peer that was measured beside it in the same run.
+
+    :param what: What was measured.
+    :param value: Ours.
+    :param unit: Of ``value`` and ``other``.
+    :param beside: The floor or the peer.
+    :param other: Its figure.
+    :param goal: The ratio of ours to the other that is allowed at most; None for a figure without a goal.
+    """
+
+    what: str
+    value: float
+    unit: str
+    beside: str
+    other: float
+    goal: float | None = None
+
+    @property
+    def ratio(self) -> float:
+        """Ours in relation to the other."""
+        return self.value / self.other
+
+    @property
+    def reached(self) -> bool:
+        """Whether the goal is reached; a figure without a goal misses none."""
+        return self.goal is None or self.ratio <= self.goal
+
+    def cells(self) -> tuple[str, ...]:
+        """The figure as a row of the table."""
+        goal = "-" if self.goal is None else f"<= {self.goal:.2f}"
+        verdict = "" if self.goal is None else ("reached" if self.reached else "MISSED")
+        ours, other = (f"{_number(value)} {self.unit}".strip() for value in (self.value, self.other))
+        return self.what, ours, self.beside, other, f"{self.ratio:.3f}", goal, verdict
+
+
+def print_figures(figures: Sequence[Figure]) -> int:
+    """Print the table; return 0 when every goal is reached, else 1."""
+    rows = [("what", "ours", "beside", "its figure", "ratio", "goal", ""), *(figure.cells() for figure in figures)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for place, row in enumerate(rows):
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        if place == 0:
+            print("  ".join("-" * width for width in widths).rstrip())
+    return 0 if all(figure.reached for figure in figures) else 1
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if value < 10 else f"{value:.1f}"

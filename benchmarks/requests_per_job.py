@@ -1,0 +1,176 @@
+"""How many requests a waiting job makes, by the emulator's log: ours, and the Google provider's operator's.
+
+Our jobs wait as they do in a triggerer: many in one process, with the trigger's default settings. The rate of the first
+half minute is higher, because the first looks at a job come sooner; what is counted is the steady rate after it, over
+one poll interval and with the jobs' phases spread over it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import Figure, print_figures
+from devtools.emulator_process import Emulator
+
+JOBS = 20
+POLL_INTERVAL = 15.0
+"""The default of the operator and of the trigger."""
+
+RAMP_SECONDS = 33.0
+"""After so long the pauses have grown to the poll interval: 1, 1.5, 2.25, ... seconds."""
+
+JOB_SECONDS = RAMP_SECONDS + 2 * POLL_INTERVAL + 2
+PEER_SECONDS = 31.0
+PEER_LIMIT = 150.0
+GOAL = 0.50
+SERVICE = ("rest", "grpc", "dashboard")
+"""Surfaces of the emulator that stand for the service; tokens come from elsewhere."""
+
+
+async def _wait_for_jobs(cluster: str) -> tuple[float, float]:
+    """Let all jobs run to their end; return begin and end of the time in which all of them were steady."""
+    from airflow_provider_vertex_ray.api.jobs import JobRequest
+    from airflow_provider_vertex_ray.hooks.job import VertexRayJobAsyncHook
+    from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
+
+    hook = VertexRayJobAsyncHook()
+
+    async def one(place: int) -> None:
+        # The phases are spread evenly over one poll interval.
+        await asyncio.sleep(place * POLL_INTERVAL / JOBS)
+        await hook.submit_job(cluster, JobRequest(f"echo begin && sleep {JOB_SECONDS} && echo end", f"job-{place}"))
+        outcome = await VertexRayJobTrigger(cluster_name=cluster, submission_id=f"job-{place}").outcome()
+        if outcome["status"] != "success":
+            raise RuntimeError(f"job {place} ended badly: {outcome}")
+
+    async with hook.session():
+        begun = time.time()
+        await asyncio.gather(*(one(place) for place in range(JOBS)))
+    steady = begun + POLL_INTERVAL + RAMP_SECONDS
+    return steady, steady + POLL_INTERVAL
+
+
+def _create(cluster_id: str) -> Any:
+    from airflow_provider_vertex_ray.hooks.base import run_sync
+    from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterHook
+    from airflow_provider_vertex_ray.triggers.cluster import VertexRayClusterReadyTrigger
+
+    hook = VertexRayClusterHook(location="us-central1")
+    hook.create_cluster(cluster_id, {"worker_node_types": [{"machine_type": "n1-standard-8"}]})
+    name = f"projects/{hook.known_project()}/locations/us-central1/persistentResources/{cluster_id}"
+    outcome = run_sync(VertexRayClusterReadyTrigger(cluster_name=name, poll_interval=1.0).outcome)
+    if outcome["status"] != "success":
+        raise RuntimeError(f"cluster {cluster_id} did not come up: {outcome}")
+    return hook.get_cluster(name)
+
+
+@contextmanager
+def _peer(emulator: Emulator, address: str, log: Path) -> Iterator[None]:
+    """The Google provider's operator, waiting for a job that ends after everything here."""
+    command = [sys.executable, "-m", "airflow_provider_vertex_ray.emulator", "env", "--json"]
+    shown = subprocess.run([*command, "--state-dir", str(emulator.state_dir)], capture_output=True, check=True)
+    own = {key: value for key, value in os.environ.items() if key.lower() not in ("http_proxy", "https_proxy")}
+    connection = {"AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT": "google-cloud-platform://"}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.peer_job", address, "sleep 3600"],
+            env={**own, **json.loads(shown.stdout), **connection},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            yield
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _calls(emulator: Emulator, cluster: str) -> list[dict[str, Any]]:
+    return [
+        call
+        for call in emulator.calls("*")
+        if call["surface"] in SERVICE and call["resource"].rsplit("/", 1)[-1] == cluster
+    ]
+
+
+def _peer_rate(emulator: Emulator, log: Path) -> float:
+    """Requests of the peer's waiting per hour, once it has waited for long enough."""
+    deadline = time.monotonic() + PEER_LIMIT
+    while True:
+        # Only looks at the job: what came before them was its submission, the client's set-up included.
+        calls = _calls(emulator, "peer")
+        first = next((i for i, call in enumerate(calls) if "GET /api/jobs/" in call["method"]), len(calls))
+        times: list[float] = [call["time"] for call in calls[first:]]
+        if times and times[-1] - times[0] >= PEER_SECONDS:
+            return (len(times) - 1) / (times[-1] - times[0]) * 3600
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"the Google provider's operator does not wait:\n{log.read_text()[-3000:]}")
+        time.sleep(1.0)
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def run() -> list[Figure]:
+    """Wait for jobs in both ways at the same time, each on a cluster of its own."""
+    with tempfile.TemporaryDirectory(prefix="vrb-") as folder:
+        # The Google provider knows a Vertex address by its bare host name.
+        emulator = Emulator(Path(folder) / "state", ["--backend", "fake", "--dashboard-addresses", "google"])
+        emulator.start()
+        try:
+            home = {"AIRFLOW_HOME": str(Path(folder) / "airflow")}
+            # Airflow's task log would fill the screen with the jobs' output.
+            with (
+                _environment({**emulator.airflow_environment, **home}),
+                (Path(folder) / "own.log").open("w") as own_log,
+                redirect_stdout(own_log),
+                redirect_stderr(own_log),
+            ):
+                ours, peer = _create("ours"), _create("peer")
+                log = Path(folder) / "peer.log"
+                with _peer(emulator, peer.dashboard_uri, log):
+                    begun = time.time()
+                    steady, end = asyncio.run(_wait_for_jobs(ours.name))
+                    peer_rate = _peer_rate(emulator, log)
+                calls = [call["time"] for call in _calls(emulator, "ours") if call["time"] >= begun]
+        finally:
+            emulator.stop()
+    rate = sum(1 for moment in calls if steady <= moment < end) / JOBS * 3600 / POLL_INTERVAL
+    whole = len(calls) / JOBS
+    during = peer_rate * JOB_SECONDS / 3600
+    return [
+        Figure("requests of a waiting job", rate, "/h", "Google provider's", peer_rate, GOAL),
+        # Ours from the submission to the end of the log; the provider's for the waiting alone.
+        Figure(f"requests of a job of {JOB_SECONDS:.0f} s", whole, "", "Google provider's", during),
+    ]
+
+
+def main() -> int:
+    """Measure and print."""
+    print(f"{JOBS} jobs waited for in one process, poll_interval {POLL_INTERVAL:.0f} s; counted by the emulator.")
+    return print_figures(run())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

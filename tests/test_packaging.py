@@ -1,0 +1,229 @@
+"""The wheel, as a user gets it: built, installed into a new environment, and seen by Airflow there."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from collections.abc import Sequence
+from configparser import ConfigParser
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import airflow_provider_vertex_ray
+from airflow_provider_vertex_ray import __version__, get_provider_info
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PACKAGE = "airflow_provider_vertex_ray"
+DISTRIBUTION = "airflow-provider-vertex-ray"
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A new environment with the wheel in it."""
+
+    folder: Path
+    airflow_home: Path
+
+    def run(self, command: Sequence[str], code: int = 0) -> str:
+        """Run something of the environment and give what it printed."""
+        done = subprocess.run(
+            [str(self.folder / "bin" / command[0]), *command[1:]],
+            # Elsewhere than in the repository, so that nothing of it is found by chance.
+            cwd=self.folder,
+            env=_clean_environment() | {"AIRFLOW_HOME": str(self.airflow_home), "COLUMNS": "200"},
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert done.returncode == code, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr[-4000:]}"
+        return done.stdout
+
+
+def _clean_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+
+
+def _pip(*arguments: str) -> None:
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
+    done = subprocess.run(command, env=_clean_environment(), capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What ``pip wheel`` makes of the repository. The build's own requirement, hatchling, is a development one too."""
+    folder = tmp_path_factory.mktemp("wheel")
+    _pip("wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", str(folder), str(REPOSITORY))
+    (found,) = folder.glob("*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """A new environment with the wheel alone; Airflow and the other requirements are lent by this one."""
+    folder = tmp_path_factory.mktemp("installed")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True, timeout=120)
+    python = folder / "bin" / "python"
+    _pip("--python", str(python), "install", "--no-deps", "--no-index", str(wheel))
+    (site,) = folder.glob("lib/python*/site-packages")
+    # A path file lends the packages in this folder, but not what its own path files lead to: an editable install of
+    # this repository stays unseen.
+    lent = dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib"))
+    (site / "lent.pth").write_text("\n".join(lent) + "\n")
+    return Installed(folder, tmp_path_factory.mktemp("airflow"))
+
+
+def _names(wheel: Path) -> list[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return archive.namelist()
+
+
+def test_the_wheel_holds_every_module_and_nothing_else(wheel: Path) -> None:
+    assert wheel.name == f"{PACKAGE}-{__version__}-py3-none-any.whl"
+    names = _names(wheel)
+    root = Path(airflow_provider_vertex_ray.__file__).parent
+    on_disk = {f"{PACKAGE}/{file.relative_to(root).as_posix()}" for file in root.rglob("*.py")}
+    shipped = {name for name in names if not name.startswith(f"{PACKAGE}-{__version__}.dist-info/")}
+    assert on_disk <= shipped
+    assert {name.split("/")[0] for name in shipped} == {PACKAGE}
+    assert {Path(name).suffix for name in shipped - on_disk} <= {".typed"}
+
+
+def test_the_wheels_metadata(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        folder = f"{PACKAGE}-{__version__}.dist-info"
+        metadata = archive.read(f"{folder}/METADATA").decode()
+        entry_points = archive.read(f"{folder}/entry_points.txt").decode()
+    assert f"\nName: {DISTRIBUTION}\n" in metadata
+    assert "\nLicense-Expression: Apache-2.0\n" in metadata
+    assert any("LICENSE" in name for name in _names(wheel))
+    for requirement in (
+        "apache-airflow>=2.11",
+        "apache-airflow-providers-google",
+        "google-cloud-aiplatform",
+        "aiohttp",
+    ):
+        assert f"\nRequires-Dist: {requirement}" in metadata
+    assert f"provider_info = {PACKAGE}:get_provider_info" in entry_points
+    assert f"vertex-ray-emulator = {PACKAGE}.emulator.cli:main" in entry_points
+
+
+def test_the_installed_package_is_the_wheels(installed: Installed) -> None:
+    code = f"import {PACKAGE} as p; print(p.__file__, p.__version__)"
+    file, version = installed.run(["python", "-c", code]).split()
+    assert Path(file).is_relative_to(installed.folder)
+    assert version == __version__
+
+
+def test_every_module_can_be_imported_there(installed: Installed) -> None:
+    code = (
+        f"import importlib, pkgutil, {PACKAGE} as p\n"
+        "names = [m.name for m in pkgutil.walk_packages(p.__path__, p.__name__ + '.')]\n"
+        "names = [name for name in names if not name.endswith('__main__')]\n"
+        "[importlib.import_module(name) for name in names]\n"
+        "print(len(names))"
+    )
+    root = Path(airflow_provider_vertex_ray.__file__).parent
+    # Each folder counts once, as a package; a folder without __init__ holds files that are no modules of the package.
+    expected = [
+        file
+        for file in root.rglob("*.py")
+        if file.name != "__main__.py" and file != root / "__init__.py" and (file.parent / "__init__.py").exists()
+    ]
+    assert int(installed.run(["python", "-c", code]).split()[-1]) == len(expected)
+
+
+def test_airflow_lists_the_provider(installed: Installed) -> None:
+    listed = json.loads(_json_of(installed.run(["python", "-m", "airflow", "providers", "list", "-o", "json"])))
+    ours = [entry for entry in listed if entry["package_name"] == DISTRIBUTION]
+    assert [entry["version"] for entry in ours] == [__version__]
+
+
+def test_airflow_shows_the_provider(installed: Installed) -> None:
+    command = ["python", "-m", "airflow", "providers", "get", DISTRIBUTION, "--full", "-o", "json"]
+    shown = _json_of(installed.run(command))
+    assert DISTRIBUTION in shown
+    assert f"{PACKAGE}.operators.cluster" in shown
+    assert f"{PACKAGE}.triggers.job" in shown
+
+
+def test_airflow_knows_the_extra_links(installed: Installed) -> None:
+    shown = installed.run(["python", "-m", "airflow", "providers", "links", "-o", "json"])
+    for link in get_provider_info()["extra-links"]:
+        assert link in shown
+
+
+def test_the_emulators_command_works_there(installed: Installed) -> None:
+    assert "start" in installed.run(["vertex-ray-emulator", "--help"])
+    assert "--state-dir" in installed.run(["vertex-ray-emulator", "start", "--help"])
+    installed.run(["vertex-ray-emulator", "status", "--state-dir", str(installed.folder / "none")], code=3)
+
+
+def _json_of(output: str) -> str:
+    """The JSON in a command's output: Airflow may print warnings of its own before it."""
+    return output[min(output.find(start) for start in "[{" if start in output) :]
+
+
+def _schema() -> dict[str, Any]:
+    import airflow
+
+    for folder in airflow.__path__:
+        file = Path(folder) / "provider_info.schema.json"
+        if file.is_file():
+            return dict(json.loads(file.read_text()))
+    raise AssertionError(f"no provider_info.schema.json in {list(airflow.__path__)}")
+
+
+def test_the_provider_info_is_what_this_airflow_takes() -> None:
+    import jsonschema  # type: ignore[import-untyped]
+
+    schema = _schema()
+    jsonschema.validate(get_provider_info(), schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**get_provider_info(), "extra-links": "a string"}, schema)
+    # The schema lets unknown keys pass, so a spelling mistake would. Airflow 2.11's own knows fewer of them.
+    later = {"versions", "integrations", "operators", "sensors", "hooks"}
+    assert set(get_provider_info()) <= set(schema["properties"]) | later
+
+
+def test_everything_in_the_provider_info_exists() -> None:
+    info = get_provider_info()
+    for kind in ("operators", "sensors", "hooks", "triggers"):
+        for entry in info[kind]:
+            assert entry["integration-name"] in {each["integration-name"] for each in info["integrations"]}
+            for module in entry["python-modules"]:
+                import_module(module)
+    for path in info["extra-links"]:
+        module, _, name = path.rpartition(".")
+        assert hasattr(import_module(module), name)
+
+
+def test_every_extra_link_of_an_operator_is_in_the_provider_info() -> None:
+    # Airflow's API server knows only links that are registered.
+    told = set(get_provider_info()["extra-links"])
+    used = set()
+    for entry in get_provider_info()["operators"]:
+        for name in entry["python-modules"]:
+            for value in vars(import_module(name)).values():
+                for link in getattr(value, "operator_extra_links", ()) if isinstance(value, type) else ():
+                    used.add(f"{type(link).__module__}.{type(link).__qualname__}")
+    assert used == told
+
+
+def test_the_entry_point_gives_the_provider_info(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        text = archive.read(f"{PACKAGE}-{__version__}.dist-info/entry_points.txt").decode()
+    parser = ConfigParser(delimiters="=")
+    parser.read_string(text)
+    value = parser["apache_airflow_provider"]["provider_info"]
+    assert EntryPoint("provider_info", value, "apache_airflow_provider").load()()["package-name"] == DISTRIBUTION
