@@ -51,10 +51,13 @@ CLIENT_SERVER_PORTS = 200
 _PR_SET_CHILD_SUBREAPER = 36
 _REAP_SECONDS = 1.0
 
-# Every Ray Client proxy hands out the ports from 23000 on, and gRPC lets two servers share a port
-# (SO_REUSEPORT): sessions of two clusters on one machine could end up on each other's servers. So each
-# cluster gets a range of its own.
+# Every Ray Client proxy hands out the ports from 23000 on, and gRPC lets two servers share a port (SO_REUSEPORT):
+# sessions of two clusters on one machine could end up on each other's servers. So each cluster gets a range of its own.
+# And gRPC's handling of fork() now and then kills the server that the proxy forks for a session, before it has begun
+# ("epoll_wait error: Bad file descriptor"); without it that goes well, as the child only calls exec().
 _CLIENT_SERVER = """
+import os
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 from ray.util.client.server import proxier
 from ray.util.client.server.server import main
 proxier.MIN_SPECIFIC_SERVER_PORT, proxier.MAX_SPECIFIC_SERVER_PORT = {first}, {last}
@@ -97,6 +100,7 @@ class NodeHost:
         import ray
         from ray._private.node import Node
         from ray._private.parameter import RayParams
+        from ray._private.utils import write_ray_address
 
         ray_id: str = ray.NodeID.from_random().hex()
         head: Any = self._nodes.get("head")
@@ -132,6 +136,10 @@ class NodeHost:
         # spawn_reaper: on Linux the kernel ends the node's processes with this one, should it be killed.
         node = Node(parameters, head=command["head"], shutdown_at_exit=False, spawn_reaper=True)
         self._nodes[command["node_id"]] = node
+        if command["head"]:
+            # As "ray start" does. Ray gives a job's driver the address that stands here; without it, that of any Ray on
+            # this machine, so that the job would run on another cluster.
+            write_ray_address(node.gcs_address, str(self._temp_dir))
         return {"ray_id": ray_id, "processes": dict(_pids(node))}
 
     def _stop(self, node_id: str) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import signal
 import tempfile
@@ -32,7 +33,7 @@ STATE_VARIABLE = "VERTEX_RAY_EMULATOR_STATE"
 CLUSTER_VARIABLE = "VERTEX_RAY_EMULATOR_CLUSTER"
 NODE_VARIABLE = "VERTEX_RAY_EMULATOR_NODE"
 # Unix sockets lie below it, and their paths may have 107 characters only.
-TEMP_PREFIX = "vre-"
+TEMP_PREFIX = "vrn-"
 _POLL_SECONDS = 0.02
 
 
@@ -70,10 +71,14 @@ class ClusterRecord:
     boot: str = ""
 
     @classmethod
-    def create(cls, key: str) -> ClusterRecord:
-        """A record with a fresh temporary directory of a short name."""
-        base = "/tmp" if os.access("/tmp", os.W_OK) else None  # noqa: S108
-        return cls(key, tempfile.mkdtemp(prefix=TEMP_PREFIX, dir=base))
+    def create(cls, key: str, state_dir: Path) -> ClusterRecord:
+        """A saved record, with a fresh temporary directory of a short name."""
+        base = "/tmp" if os.access("/tmp", os.W_OK) else tempfile.gettempdir()  # noqa: S108
+        record = cls(key, f"{base}/{TEMP_PREFIX}{secrets.token_hex(5)}")
+        # Written down first: whoever dies in between leaves no directory that nobody knows of.
+        record.save(state_dir)
+        Path(record.temp_dir).mkdir(mode=0o700)
+        return record
 
     def led_by(self, pid: int) -> None:
         """Note which process is the node host."""

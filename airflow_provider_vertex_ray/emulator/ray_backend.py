@@ -66,10 +66,21 @@ class RayBackend:
         if key in self._clusters:
             raise ValueError(f"there is a cluster {key!r} already")
         async with self._starts:
-            for _ in range(START_ATTEMPTS - 1):
-                with contextlib.suppress(ClusterError):
-                    return await self._attempt(key, nodes)
-            return await self._attempt(key, nodes)
+            attempt = 0
+            while True:
+                attempt += 1
+                cluster = self._clusters[key] = Cluster(ClusterRecord.create(key, self._state_dir), self._state_dir)
+                try:
+                    return await self._bring_up(cluster, nodes)
+                except ClusterError:
+                    # It may be that somebody stopped it meanwhile, and meant it.
+                    stopped = self._clusters.get(key) is not cluster
+                    await self.stop(key)
+                    if stopped or attempt == START_ATTEMPTS:
+                        raise
+                except BaseException:
+                    await self.stop(key)
+                    raise
 
     async def resize(self, key: str, nodes: Sequence[NodePlan]) -> None:
         """Make the workers the wanted ones; dead ones are replaced.
@@ -145,15 +156,6 @@ class RayBackend:
     async def close(self) -> None:
         """Stop every cluster."""
         await asyncio.gather(*(self.stop(key) for key in list(self._clusters)))
-
-    async def _attempt(self, key: str, nodes: Sequence[NodePlan]) -> ClusterAddresses:
-        record = await asyncio.to_thread(ClusterRecord.create, key)
-        cluster = self._clusters[key] = Cluster(record, self._state_dir)
-        try:
-            return await self._bring_up(cluster, nodes)
-        except BaseException:
-            await self.stop(key)
-            raise
 
     async def _bring_up(self, cluster: Cluster, nodes: Sequence[NodePlan]) -> ClusterAddresses:
         dashboard_port, client_port, *metric_ports = _free_ports(4)

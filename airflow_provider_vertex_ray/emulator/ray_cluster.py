@@ -90,7 +90,6 @@ class Cluster:
         :param metric_ports: Two free ports, for the autoscaler's and the dashboard's metrics.
         :param extra: Environment variables that go before the emulator's own.
         """
-        self.record.save(self.state_dir)
         with self._log_file.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,

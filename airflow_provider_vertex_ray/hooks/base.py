@@ -138,11 +138,18 @@ class VertexRayBaseAsyncHook(GoogleBaseAsyncHook):
         return parse_cluster_name(cluster_id, project, location or self._location)
 
 
-def run_sync(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a coroutine from synchronous code, whether or not this thread has a running event loop."""
+def _in_event_loop() -> bool:
+    # On its own, so that what run_sync raises is not chained to this RuntimeError.
     try:
         asyncio.get_running_loop()
     except RuntimeError:
+        return False
+    return True
+
+
+def run_sync(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a coroutine from synchronous code, whether or not this thread has a running event loop."""
+    if not _in_event_loop():
         return asyncio.run(make())
     outcome: list[T] = []
     failure: list[BaseException] = []

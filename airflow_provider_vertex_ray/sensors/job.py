@@ -44,6 +44,7 @@ class VertexRayJobSensor(VertexRayBaseSensor):
         """One look."""
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
+        check_submission_id(self.submission_id)
         name = self._name(self.cluster_id)
         job = run_sync(lambda: self.job_hook.get_job(name.full, self.submission_id))
         self.log.info("Ray job %s is %s", self.submission_id, job.status.value)

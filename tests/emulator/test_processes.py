@@ -38,9 +38,10 @@ def start() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
 
 @pytest.fixture
 def record(tmp_path: Path) -> Iterator[ClusterRecord]:
-    made = ClusterRecord.create("etl-1a2b")
+    made = ClusterRecord.create("etl-1a2b", tmp_path)
     yield made
     made.forget(tmp_path)
+    assert remains(made, tmp_path) == []
 
 
 async def test_finds_by_marker_what_has_it_and_nothing_else(start, record, tmp_path):

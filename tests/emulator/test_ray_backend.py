@@ -310,6 +310,16 @@ async def test_a_cluster_that_can_not_start_says_why_and_leaves_nothing(cluster,
     assert list((cluster.state / "clusters").iterdir()) == []
 
 
+async def test_a_stop_while_it_starts_ends_the_start(cluster):
+    starting = asyncio.create_task(cluster.backend.start("early-1", plans(1)))
+    await until(lambda: [r for r in _records(cluster.state) if r.host_pid], "the node host to be started")
+    await cluster.backend.stop("early-1")
+    with pytest.raises(ClusterError):
+        await starting
+    assert cluster.members() == {}
+    assert list((cluster.state / "clusters").iterdir()) == []
+
+
 def _with_gpus(plan: Any, gpus: int) -> Any:
     return type(plan)(**{**vars(plan), "gpus": gpus})
 

@@ -327,8 +327,10 @@ async def fail() -> int:
 
 def test_a_coroutine_from_synchronous_code() -> None:
     assert run_sync(answer) == 42
-    with pytest.raises(NotAuthorisedError):
+    with pytest.raises(NotAuthorisedError) as caught:
         run_sync(fail)
+    # A user's traceback begins with the error, not with how it was called.
+    assert caught.value.__context__ is None
 
 
 async def test_a_coroutine_from_code_within_a_running_loop() -> None:

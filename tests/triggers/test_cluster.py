@@ -199,9 +199,9 @@ async def test_a_failed_cluster_is_deleted(fake_emulator: EmulatorProcess) -> No
 
 async def test_a_delete_that_takes_too_long(fake_emulator: EmulatorProcess) -> None:
     start(fake_emulator)
-    with fake_emulator.fault(scope="provisioning", method="DeletePersistentResource", outcome="stuck", delay=60):
-        with pytest.raises(OperationTimeoutError, match=r"its deletion goes on.*may still cost money"):
-            await outcome(DELETE, seconds=0.5)
+    stuck = fake_emulator.fault(scope="provisioning", method="DeletePersistentResource", outcome="stuck", delay=60)
+    with stuck, pytest.raises(OperationTimeoutError, match=r"its deletion goes on.*may still cost money"):
+        await outcome(DELETE, seconds=0.5)
     fake_emulator.reset()
     with fake_emulator.fault(scope="provisioning", outcome="stuck", delay=60):
         begin(fake_emulator)

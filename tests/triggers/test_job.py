@@ -76,7 +76,7 @@ async def test_a_job_that_fails(emulator: EmulatorProcess) -> None:
 async def test_a_job_that_is_stopped(emulator: EmulatorProcess) -> None:
     submit(emulator, "shared", "one", "sleep 60")
     work = asyncio.create_task(outcome())
-    await reached(emulator, "RUNNING")
+    await waited_for(emulator)
     stop(emulator)
     with pytest.raises(JobStoppedError, match="intentionally stopped"):
         await work
@@ -89,6 +89,15 @@ def stop(emulator: EmulatorProcess) -> None:
 async def reached(emulator: EmulatorProcess, status: str) -> None:
     end = time.monotonic() + 20
     while (await asyncio.to_thread(jobs_of, emulator, "shared"))["one"]["status"] != status:
+        assert time.monotonic() < end
+        await asyncio.sleep(0.02)
+
+
+async def waited_for(emulator: EmulatorProcess) -> None:
+    """The job runs, and the trigger has seen it; only the trigger asks for the job by its id."""
+    await reached(emulator, "RUNNING")
+    end = time.monotonic() + 20
+    while not await asyncio.to_thread(emulator.calls, GET):
         assert time.monotonic() < end
         await asyncio.sleep(0.02)
 
@@ -183,7 +192,7 @@ async def test_a_job_that_ended_before_its_deadline_was_looked_at(emulator: Emul
 async def test_a_job_whose_cluster_is_deleted(emulator: EmulatorProcess) -> None:
     submit(emulator, "shared", "one", "sleep 60")
     work = asyncio.create_task(outcome())
-    await reached(emulator, "RUNNING")
+    await waited_for(emulator)
     emulator.admin("DELETE", "clusters/shared")
     with pytest.raises(JobLostError, match=r"its cluster .* was deleted.*outcome is unknown"):
         await work
@@ -193,7 +202,7 @@ async def test_a_job_whose_cluster_is_deleted(emulator: EmulatorProcess) -> None
 async def test_a_job_whose_cluster_breaks(emulator: EmulatorProcess, state: str) -> None:
     submit(emulator, "shared", "one", "sleep 60")
     work = asyncio.create_task(outcome())
-    await reached(emulator, "RUNNING")
+    await waited_for(emulator)
     emulator.admin("POST", "clusters/shared/state", {"state": state})
     with (
         emulator.fault(scope="dashboard", times=None, status=502),
@@ -210,7 +219,7 @@ async def test_a_job_that_the_cluster_does_not_know(emulator: EmulatorProcess) -
 async def test_a_head_that_is_gone(emulator: EmulatorProcess) -> None:
     submit(emulator, "shared", "one", "sleep 60")
     work = asyncio.create_task(outcome(lost_timeout=1.0))
-    await reached(emulator, "RUNNING")
+    await waited_for(emulator)
     await asyncio.to_thread(emulator.admin, "POST", "clusters/shared/kill", {"part": "head"})
     with pytest.raises(JobLostError, match="could not be read"):
         await work
@@ -241,7 +250,7 @@ async def test_tokens_that_expire_while_a_job_runs(emulator: EmulatorProcess) ->
 async def test_a_restart_of_the_triggerer_leaves_the_job_alone(emulator: EmulatorProcess) -> None:
     submit(emulator, "shared", "one", "sleep 1.5 && echo done")
     first = asyncio.create_task(outcome())
-    await reached(emulator, "RUNNING")
+    await waited_for(emulator)
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first

@@ -1,0 +1,91 @@
+"""The addresses beside a task, from what the operator kept."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+
+from airflow_provider_vertex_ray import get_provider_info
+from airflow_provider_vertex_ray.links import base
+from airflow_provider_vertex_ray.links.base import LINK_KEY, VertexRayLink
+from airflow_provider_vertex_ray.links.cluster import (
+    VertexRayClusterLink,
+    VertexRayClusterListLink,
+    VertexRayDashboardLink,
+    VertexRayLogsLink,
+)
+from tests.support.tasks import TaskInstance
+
+CLUSTER = {"project_id": "p1", "location": "us-central1", "cluster_id": "shared"}
+DASHBOARD = {"dashboard_uri": "abc-dot-us-central1.aiplatform-training.googleusercontent.com"}
+JOB = {"submission_id": "af-job/1"}
+LINKS = [VertexRayClusterLink(), VertexRayClusterListLink(), VertexRayDashboardLink(), VertexRayLogsLink()]
+
+
+@pytest.fixture
+def link(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Gives a link's address for facts that a task kept; None for a task that kept none."""
+
+    def address(link: VertexRayLink, facts: dict[str, str] | None) -> str:
+        class Kept:
+            @staticmethod
+            def get_value(*, key: str, ti_key: Any) -> Any:
+                assert (key, ti_key) == (LINK_KEY, "the task")
+                return facts
+
+        monkeypatch.setattr(base, "XCom", Kept)
+        return link.get_link(None, ti_key="the task")
+
+    return address
+
+
+def test_the_console_s_page_of_the_cluster(link: Any) -> None:
+    assert link(VertexRayClusterLink(), CLUSTER) == (
+        "https://console.cloud.google.com/vertex-ai/locations/us-central1/ray-clusters/shared?project=p1"
+    )
+
+
+def test_the_console_s_list(link: Any) -> None:
+    assert link(VertexRayClusterListLink(), {"project_id": "p1"}) == (
+        "https://console.cloud.google.com/vertex-ai/ray?project=p1"
+    )
+
+
+def test_the_dashboard(link: Any) -> None:
+    address = "https://abc-dot-us-central1.aiplatform-training.googleusercontent.com"
+    assert link(VertexRayDashboardLink(), {**CLUSTER, **DASHBOARD}) == address
+    assert link(VertexRayDashboardLink(), {**CLUSTER, **DASHBOARD, **JOB}) == f"{address}/#/jobs/af-job%2F1"
+
+
+def test_the_logs(link: Any) -> None:
+    start, query = link(VertexRayLogsLink(), CLUSTER).split(";query=")
+    assert start == "https://console.cloud.google.com/logs/query"
+    text, _, project = query.partition("?project=")
+    assert project == "p1"
+    lines = [
+        'resource.labels.task_name="ray-cluster-logs"',
+        'labels."ml.googleapis.com/ray_cluster_id"="shared"',
+    ]
+    assert unquote(text).splitlines() == lines
+    of_job = unquote(link(VertexRayLogsLink(), {**CLUSTER, **JOB}).split(";query=")[1].partition("?")[0])
+    assert of_job.splitlines() == [*lines, 'jsonPayload.tailed_path:"job-driver-af-job/1"']
+
+
+@pytest.mark.parametrize("kind", LINKS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("facts", [None, {}, {"unknown": "fact"}])
+def test_no_address_without_the_facts(link: Any, kind: VertexRayLink, facts: dict[str, str] | None) -> None:
+    assert link(kind, facts) == ""
+
+
+def test_only_what_is_known_is_kept() -> None:
+    ti = TaskInstance()
+    base.persist_link_facts({"ti": ti}, project_id="p1", dashboard_uri=None, submission_id="")  # type: ignore[arg-type]
+    assert ti.xcoms == {LINK_KEY: {"project_id": "p1"}}
+
+
+def test_airflow_knows_them_all() -> None:
+    known = get_provider_info()["extra-links"]
+    assert set(known) == {f"{type(each).__module__}.{type(each).__qualname__}" for each in LINKS}
+    assert len({each.name for each in LINKS}) == len(LINKS)

@@ -1,0 +1,39 @@
+"""Both ways to wait, in the worker and deferred, and what the task's log gets."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from airflow_provider_vertex_ray.hooks.base import VertexRayBaseAsyncHook
+from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
+from airflow_provider_vertex_ray.triggers.base import WaitTrigger
+
+
+class _Keep(logging.Handler):
+    """Appends each message to a list."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.append(record.getMessage())
+
+
+@pytest.fixture(params=[False, True], ids=["in-worker", "deferred"])
+def deferrable(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+@pytest.fixture
+def task_log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The messages of the operator, its trigger and its hook, in order; Airflow 3 and 2 have loggers of different kinds."""
+    lines: list[str] = []
+    # A logger that is registered nowhere, so that nothing of it outlives the test.
+    logger = logging.Logger("task", logging.DEBUG)
+    logger.addHandler(_Keep(lines))
+    for kind in (VertexRayBaseOperator, WaitTrigger, VertexRayBaseAsyncHook):
+        monkeypatch.setattr(kind, "log", logger, raising=False)
+    return lines

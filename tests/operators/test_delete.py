@@ -1,0 +1,131 @@
+"""A cluster that is deleted: until it is gone, and it is no error that it was gone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_provider_vertex_ray.errors import NotAuthorisedError, OperationTimeoutError
+from airflow_provider_vertex_ray.links.base import LINK_KEY
+from airflow_provider_vertex_ray.spec_error import SpecError
+from tests.operators.builders import delete
+from tests.support.clusters import BODY, cluster_ids, full_name, start
+from tests.support.emulator import EmulatorProcess
+from tests.support.tasks import context_of, run_task
+
+
+def deletes(emulator: EmulatorProcess) -> list[int]:
+    """The status of each answer to a delete."""
+    return [call["status"] for call in emulator.calls("DeletePersistentResource")]
+
+
+def begin(emulator: EmulatorProcess, cluster_id: str) -> None:
+    """A cluster that is not waited for."""
+    assert emulator.api("POST", f"persistentResources?persistentResourceId={cluster_id}", BODY)[0] == 200
+
+
+def test_it_is_gone_when_the_task_ends(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
+    start(fake_emulator)
+    start(fake_emulator, "other")
+    operator = delete("{{ name }}", deferrable=deferrable)
+    context = context_of(operator, name="shared")
+    assert run_task(operator, context) == {"cluster_id": "shared", "name": full_name("shared"), "existed": True}
+    assert fake_emulator.api("GET", "persistentResources/shared")[0] == 404
+    assert cluster_ids(fake_emulator) == ["other"]
+    assert deletes(fake_emulator) == [200]
+    assert context["ti"].xcoms[LINK_KEY] == {"project_id": fake_emulator.project}
+
+
+def test_one_that_is_not_there(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
+    assert run_task(delete("shared", deferrable=deferrable))["existed"] is False
+    assert deletes(fake_emulator) == []
+
+
+def test_twice(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
+    start(fake_emulator)
+    results = [run_task(delete("shared", deferrable=deferrable)) for _ in range(2)]
+    assert [result["existed"] for result in results] == [True, False]
+
+
+def test_one_in_error(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
+    with fake_emulator.fault(scope="provisioning", outcome="internal"):
+        assert fake_emulator.create("shared", BODY)["state"] == "ERROR"
+    assert run_task(delete("shared", deferrable=deferrable))["existed"] is True
+    assert cluster_ids(fake_emulator) == []
+
+
+def test_provisioning_is_waited_out(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
+    with fake_emulator.fault(scope="provisioning", outcome="stuck", delay=0.7):
+        begin(fake_emulator, "shared")
+        assert run_task(delete("shared", deferrable=deferrable))["existed"] is True
+    assert cluster_ids(fake_emulator) == []
+    assert deletes(fake_emulator)[0] == 400
+    assert deletes(fake_emulator)[-1] == 200
+
+
+def test_a_delete_that_is_under_way_is_waited_for(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
+    start(fake_emulator)
+    # A fault of a delete has to name it.
+    fault = {"scope": "provisioning", "method": "DeletePersistentResource", "outcome": "stuck", "delay": 0.5}
+    with fake_emulator.fault(**fault):
+        assert fake_emulator.api("DELETE", "persistentResources/shared")[0] == 200
+        assert run_task(delete("shared", deferrable=deferrable))["existed"] is True
+    assert deletes(fake_emulator) == [200]
+    assert cluster_ids(fake_emulator) == []
+
+
+def test_a_deadline_while_it_provisions(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
+    with fake_emulator.fault(scope="provisioning", outcome="stuck"):
+        begin(fake_emulator, "shared")
+        with pytest.raises(OperationTimeoutError, match="the service refused to delete it.*It may still cost money"):
+            run_task(delete("shared", deferrable=deferrable, delete_timeout=0.3))
+
+
+def test_a_deadline_while_it_stops(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
+    start(fake_emulator)
+    fault = {"scope": "provisioning", "method": "DeletePersistentResource", "outcome": "stuck"}
+    with (
+        fake_emulator.fault(**fault),
+        pytest.raises(OperationTimeoutError, match="not gone in time; its deletion goes on"),
+    ):
+        run_task(delete("shared", deferrable=deferrable, delete_timeout=0.3))
+
+
+def test_a_service_that_is_away_for_a_moment(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
+    start(fake_emulator)
+    with fake_emulator.fault(scope="control_plane", method="*PersistentResource", status=503, times=2):
+        assert run_task(delete("shared", deferrable=deferrable))["existed"] is True
+    assert cluster_ids(fake_emulator) == []
+
+
+def test_one_that_is_not_allowed(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
+    start(fake_emulator)
+    fault = {"scope": "control_plane", "method": "DeletePersistentResource", "code": "PERMISSION_DENIED"}
+    with fake_emulator.fault(**fault), pytest.raises(NotAuthorisedError):
+        run_task(delete("shared", deferrable=deferrable))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ({"cluster_id": "Bad_Id"}, "cluster_id"),
+        ({"cluster_id": "{{ nothing }}"}, "cluster_id"),
+        ({"cluster_id": "shared", "location": None}, "location"),
+        ({"cluster_id": "shared", "delete_timeout": 0}, "delete_timeout"),
+    ],
+    ids=str,
+)
+def test_wrong_input(fake_emulator: EmulatorProcess, deferrable: bool, arguments: dict[str, Any], field: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        operator = delete(**arguments, deferrable=deferrable)
+        run_task(operator, context_of(operator, nothing=""))
+    assert caught.value.field == field
+    assert fake_emulator.calls() == []
+
+
+def test_no_project(fake_emulator: EmulatorProcess, deferrable: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", "google-cloud-platform://")
+    with pytest.raises(SpecError, match="^project_id: "):
+        run_task(delete("shared", deferrable=deferrable))
+    assert fake_emulator.calls() == []

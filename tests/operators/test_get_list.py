@@ -1,0 +1,103 @@
+"""Reading one cluster and all of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_provider_vertex_ray.errors import ClusterNotFoundError, NotARayClusterError
+from airflow_provider_vertex_ray.links.base import LINK_KEY
+from airflow_provider_vertex_ray.operators.cluster import VertexRayGetClusterOperator, VertexRayListClustersOperator
+from airflow_provider_vertex_ray.spec_error import SpecError
+from tests.support.clusters import BODY, LOCATION, start
+from tests.support.emulator import EmulatorProcess
+from tests.support.tasks import context_of, run_task
+
+
+def get(cluster_id: Any = "shared", **more: Any) -> VertexRayGetClusterOperator:
+    return VertexRayGetClusterOperator(**{"task_id": "get", "cluster_id": cluster_id, "location": LOCATION, **more})
+
+
+def listing(**more: Any) -> VertexRayListClustersOperator:
+    return VertexRayListClustersOperator(**{"task_id": "list", "location": LOCATION, **more})
+
+
+def test_a_cluster_is_read(fake_emulator: EmulatorProcess) -> None:
+    start(fake_emulator, labels={"team": "tea"})
+    operator = get("{{ name }}")
+    context = context_of(operator, name="shared")
+    result = run_task(operator, context)
+    assert (result["cluster_id"], result["state"], result["node_count"]) == ("shared", "RUNNING", 3)
+    assert result["labels"] == {"team": "tea"}
+    facts = context["ti"].xcoms[LINK_KEY]
+    assert result["dashboard_url"] == f"https://{facts['dashboard_uri']}"
+    assert facts["project_id"] == fake_emulator.project
+
+
+def test_one_that_is_not_up_has_no_dashboard_link(fake_emulator: EmulatorProcess) -> None:
+    start(fake_emulator)
+    error = {"code": 13, "message": "It broke."}
+    fake_emulator.admin("POST", "clusters/shared/state", {"state": "ERROR", "error": error})
+    operator = get()
+    context = context_of(operator)
+    result = run_task(operator, context)
+    assert (result["state"], result["error"]) == ("ERROR", "It broke.")
+    assert "dashboard_uri" not in context["ti"].xcoms[LINK_KEY]
+
+
+def test_there_is_none(fake_emulator: EmulatorProcess) -> None:
+    with pytest.raises(ClusterNotFoundError, match="shared"):
+        run_task(get())
+
+
+def test_one_without_ray(fake_emulator: EmulatorProcess) -> None:
+    fake_emulator.create("shared", {"resourcePools": BODY["resourcePools"]})
+    with pytest.raises(NotARayClusterError, match="cluster_id='shared'"):
+        run_task(get())
+
+
+@pytest.mark.parametrize(
+    ("operator", "field"), [(get(location=None), "location"), (listing(location=None), "location")]
+)
+def test_no_location(fake_emulator: EmulatorProcess, operator: Any, field: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        run_task(operator)
+    assert caught.value.field == field
+    assert [call for call in fake_emulator.calls() if call["surface"] != "metadata"] == []
+
+
+@pytest.mark.parametrize("operator", [get(), listing()])
+def test_no_project(fake_emulator: EmulatorProcess, operator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", "google-cloud-platform://")
+    with pytest.raises(SpecError) as caught:
+        run_task(operator)
+    assert caught.value.field == "project_id"
+    assert [call for call in fake_emulator.calls() if call["surface"] != "metadata"] == []
+
+
+def test_all_of_a_region(fake_emulator: EmulatorProcess) -> None:
+    assert run_task(listing()) == []
+    start(fake_emulator, "one", labels={"team": "tea", "stage": "test"})
+    start(fake_emulator, "two", labels={"team": "tea"})
+    start(fake_emulator, "three")
+    fake_emulator.create("no-ray", {"resourcePools": BODY["resourcePools"]})
+    operator = listing()
+    context = context_of(operator)
+    assert {cluster["cluster_id"] for cluster in run_task(operator, context)} == {"one", "two", "three"}
+    assert context["ti"].xcoms[LINK_KEY] == {"project_id": fake_emulator.project}
+    assert run_task(listing(location="europe-west4")) == []
+
+
+def test_all_with_some_labels(fake_emulator: EmulatorProcess) -> None:
+    start(fake_emulator, "one", labels={"team": "tea", "stage": "test"})
+    start(fake_emulator, "two", labels={"team": "tea"})
+    start(fake_emulator, "three")
+
+    def ids(**labels: str) -> set[str]:
+        operator = listing(labels=labels)
+        return {cluster["cluster_id"] for cluster in run_task(operator, context_of(operator, team="tea"))}
+
+    assert ids(team="{{ team }}") == {"one", "two"}
+    assert ids(team="tea", stage="test") == {"one"}
+    assert ids(team="coffee") == set()

@@ -1,0 +1,152 @@
+"""A cluster that is resized: the nodes that Ray sees count, not what was asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_provider_vertex_ray.cluster_spec import AutoscalingSpec, ClusterSpec, Resources
+from airflow_provider_vertex_ray.errors import (
+    ClusterNotFoundError,
+    NotARayClusterError,
+    QuotaExceededError,
+    ResizeFailedError,
+    StockoutError,
+    VertexRayError,
+)
+from airflow_provider_vertex_ray.spec_error import SpecError
+from tests.operators.builders import resize
+from tests.support.clusters import BODY, LOCATION, SPEC, start
+from tests.support.emulator import EmulatorProcess
+from tests.support.tasks import context_of, run_task
+
+HEAD, WORKERS = (pool.pool_id for pool in SPEC.pools())
+
+
+def updates(emulator: EmulatorProcess) -> int:
+    return len(emulator.calls("UpdatePersistentResource"))
+
+
+def live_nodes(emulator: EmulatorProcess) -> int:
+    (cluster,) = emulator.admin("GET", "clusters")["clusters"]
+    return sum(1 for node in cluster["nodes"] if node["alive"])
+
+
+@pytest.mark.parametrize("count", [5, 1])
+def test_up_and_down(fake_emulator: EmulatorProcess, deferrable: bool, count: int) -> None:
+    start(fake_emulator)
+    result = run_task(resize("shared", {WORKERS: count}, deferrable=deferrable))
+    assert (result["state"], result["node_count"], result["live_nodes"]) == ("RUNNING", 1 + count, 1 + count)
+    assert result["pools"][WORKERS]["replicas"] == count
+    assert result["pools"][HEAD]["replicas"] == 1
+    assert live_nodes(fake_emulator) == 1 + count
+
+
+def test_templates(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
+    start(fake_emulator)
+    operator = resize("{{ name }}", {WORKERS: "{{ count }}"}, deferrable=deferrable)
+    assert run_task(operator, context_of(operator, name="shared", count=4))["live_nodes"] == 5
+
+
+def test_the_size_that_it_has_already(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
+    start(fake_emulator)
+    assert run_task(resize("shared", {WORKERS: 2}, deferrable=deferrable))["live_nodes"] == 3
+    assert updates(fake_emulator) == 0
+
+
+def test_a_node_that_does_not_come(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
+    start(fake_emulator)
+    with (
+        fake_emulator.fault(scope="provisioning", outcome="partial"),
+        pytest.raises(ResizeFailedError, match="Ray sees 4 nodes alive, 5 are asked for"),
+    ):
+        run_task(resize("shared", {WORKERS: 4}, deferrable=deferrable, resize_timeout=0.5))
+
+
+@pytest.mark.parametrize(("outcome", "kind"), [("quota", QuotaExceededError), ("stockout", StockoutError)])
+def test_what_the_service_refuses(
+    fake_emulator: EmulatorProcess, deferrable: bool, outcome: str, kind: type[VertexRayError]
+) -> None:
+    start(fake_emulator)
+    with fake_emulator.fault(scope="provisioning", outcome=outcome), pytest.raises(kind):
+        run_task(resize("shared", {WORKERS: 4}, deferrable=deferrable))
+    # It runs on as it was.
+    assert fake_emulator.api("GET", "persistentResources/shared")[1]["state"] == "RUNNING"
+    assert live_nodes(fake_emulator) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ({"replicas": {}}, "replicas"),
+        ({"replicas": {WORKERS: 0}}, f"replicas[{WORKERS!r}]"),
+        ({"cluster_id": "Bad_Id", "replicas": {WORKERS: 2}}, "cluster_id"),
+        ({"replicas": {WORKERS: 2}, "resize_timeout": 0}, "resize_timeout"),
+    ],
+    ids=str,
+)
+def test_at_dag_parse(fake_emulator: EmulatorProcess, arguments: dict[str, Any], field: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        resize(arguments.pop("cluster_id", "shared"), arguments.pop("replicas"), **arguments)
+    assert caught.value.field == field
+    assert fake_emulator.calls() == []
+
+
+def refused(emulator: EmulatorProcess, replicas: dict[str, Any], deferrable: bool) -> SpecError:
+    with pytest.raises(SpecError) as caught:
+        run_task(resize("shared", replicas, deferrable=deferrable))
+    assert updates(emulator) == 0
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("replicas", "field", "rule"),
+    [
+        ({"worker-pool9": 2}, "replicas['worker-pool9']", f"cluster shared has the pools {HEAD}, {WORKERS}"),
+        ({WORKERS: "0"}, f"replicas[{WORKERS!r}]", "1 to 1000 nodes"),
+        ({WORKERS: 1001}, f"replicas[{WORKERS!r}]", "1 to 1000 nodes"),
+        ({WORKERS: "many"}, "replicas", "whole numbers"),
+    ],
+    ids=str,
+)
+def test_counts_that_can_not_be(
+    fake_emulator: EmulatorProcess, deferrable: bool, replicas: dict[str, Any], field: str, rule: str
+) -> None:
+    start(fake_emulator)
+    error = refused(fake_emulator, replicas, deferrable)
+    assert error.field == field
+    assert rule in error.rule
+
+
+def test_a_head_alone_would_be_left(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
+    spec = ClusterSpec(worker_node_types=[Resources(node_count=2)])
+    (pool,) = spec.pools()
+    fake_emulator.create("shared", spec.to_persistent_resource(LOCATION))
+    error = refused(fake_emulator, {pool.pool_id: 1}, deferrable)
+    assert "the head alone would be left" in error.rule
+
+
+def test_an_autoscaling_pool(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
+    workers = Resources("n1-standard-8", autoscaling_spec=AutoscalingSpec(1, 3))
+    spec = ClusterSpec(worker_node_types=[workers])
+    fake_emulator.create("shared", spec.to_persistent_resource(LOCATION))
+    error = refused(fake_emulator, {spec.pools()[1].pool_id: 2}, deferrable)
+    assert "autoscales" in error.rule
+
+
+def test_no_such_cluster(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
+    with pytest.raises(ClusterNotFoundError):
+        run_task(resize("shared", {WORKERS: 2}, deferrable=deferrable))
+
+
+def test_one_without_ray(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
+    fake_emulator.create("shared", {"resourcePools": BODY["resourcePools"]})
+    with pytest.raises(NotARayClusterError):
+        run_task(resize("shared", {WORKERS: 3}, deferrable=deferrable))
+
+
+def test_no_location(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
+    with pytest.raises(SpecError, match="^location: "):
+        run_task(resize("shared", {WORKERS: 3}, location=None, deferrable=deferrable))
+    assert fake_emulator.calls() == []

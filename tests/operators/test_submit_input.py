@@ -1,0 +1,207 @@
+"""What a job is given: wrong input before any call, a working_dir sent once, variables that are masked, a kill."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_vertex_ray.errors import JobStoppedError
+from airflow_provider_vertex_ray.spec_error import SpecError
+from tests.operators.builders import submit_job
+from tests.support.clusters import jobs_of, start, submit
+from tests.support.emulator import EmulatorProcess, until
+from tests.support.tasks import TaskInstance, context_of, deferral_of, run_task
+
+AT_PARSE: list[tuple[dict[str, Any], str]] = [
+    ({"entrypoint": ""}, "entrypoint"),
+    ({"entrypoint": "  "}, "entrypoint"),
+    ({"entrypoint": []}, "entrypoint"),
+    ({"entrypoint": ["python", 3]}, "entrypoint"),
+    ({"cluster_id": "Bad_Id"}, "cluster_id"),
+    ({"cluster_id": None}, "cluster_id"),
+    ({"poll_interval": 0}, "poll_interval"),
+    ({"job_timeout": -1}, "job_timeout"),
+    ({"pending_timeout": True}, "pending_timeout"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "field"), AT_PARSE, ids=str)
+def test_at_dag_parse(fake_emulator: EmulatorProcess, arguments: dict[str, Any], field: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        submit_job(**arguments)
+    assert caught.value.field == field
+    assert caught.value.value == arguments[field]
+    assert fake_emulator.calls() == []
+
+
+IN_EXECUTE: list[tuple[dict[str, Any], str, str]] = [
+    ({"entrypoint": "{{ nothing }}"}, "entrypoint", "give a shell command"),
+    ({"cluster_id": "{{ bad }}"}, "cluster_id", "lower-case"),
+    ({"location": None}, "location", "no location is known"),
+    ({"location": "{{ nothing }}"}, "location", "no location is known"),
+    ({"runtime_env": {"pip": {"a", "b"}}}, "runtime_env", "it must be JSON-able"),
+    ({"runtime_env": "pip"}, "runtime_env", "give a dict"),
+    ({"runtime_env": {"working_dir": "/a"}, "working_dir": "/b"}, "working_dir", "give one of them"),
+    ({"env_vars": {"N": 3}}, "env_vars['N']", "names and values are strings"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "field", "rule"), IN_EXECUTE, ids=str)
+def test_in_execute_before_any_call(
+    fake_emulator: EmulatorProcess, deferrable: bool, arguments: dict[str, Any], field: str, rule: str
+) -> None:
+    operator = submit_job(**arguments, deferrable=deferrable)
+    with pytest.raises(SpecError) as caught:
+        run_task(operator, context_of(operator, nothing="", bad="Not Good"))
+    assert caught.value.field == field
+    assert rule in caught.value.rule
+    assert fake_emulator.calls() == []
+
+
+def test_no_project(fake_emulator: EmulatorProcess, deferrable: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", "google-cloud-platform://")
+    with pytest.raises(SpecError, match="^project_id: None is refused: no project is known"):
+        run_task(submit_job(deferrable=deferrable))
+    assert fake_emulator.calls() == []
+
+
+def test_a_missing_folder_is_told_before_a_job_is_there(fake_emulator: EmulatorProcess, tmp_path: Path) -> None:
+    start(fake_emulator)
+    with pytest.raises(SpecError, match="^working_dir: .*nowhere"):
+        run_task(submit_job(working_dir=str(tmp_path / "nowhere"), deferrable=False))
+    assert jobs_of(fake_emulator, "shared") == {}
+
+
+def test_a_folder_is_sent_once_for_each_content(
+    fake_emulator: EmulatorProcess, deferrable: bool, tmp_path: Path
+) -> None:
+    start(fake_emulator)
+    (tmp_path / "main.py").write_text("print(1)\n")
+    jobs = [run_task(submit_job("python main.py", working_dir=str(tmp_path), deferrable=deferrable)) for _ in range(2)]
+    assert len(fake_emulator.calls("PUT /api/packages/*")) == 1
+    (tmp_path / "main.py").write_text("print(2)\n")
+    jobs.append(run_task(submit_job("python main.py", working_dir=str(tmp_path), deferrable=deferrable)))
+    assert len(fake_emulator.calls("PUT /api/packages/*")) == 2
+    known = jobs_of(fake_emulator, "shared")
+    folders = [known[job["submission_id"]]["runtime_env"]["working_dir"] for job in jobs]
+    assert all(folder.startswith("gcs://_ray_pkg_") for folder in folders)
+    assert folders[0] == folders[1] != folders[2]
+
+
+def test_excludes_are_kept_out_and_not_sent(fake_emulator: EmulatorProcess, tmp_path: Path) -> None:
+    start(fake_emulator)
+    (tmp_path / "main.py").write_text("print(1)\n")
+    environment = {"excludes": ["*.bin"]}
+    for content in ("a", "b"):
+        (tmp_path / "big.bin").write_text(content)
+        run_task(submit_job(working_dir=str(tmp_path), runtime_env=dict(environment), deferrable=False))
+    assert len(fake_emulator.calls("PUT /api/packages/*")) == 1
+    assert all("excludes" not in job["runtime_env"] for job in jobs_of(fake_emulator, "shared").values())
+
+
+def test_a_zip_elsewhere_is_left_to_ray(fake_emulator: EmulatorProcess) -> None:
+    start(fake_emulator)
+    result = run_task(submit_job(working_dir="gs://bucket/code.zip", deferrable=False))
+    job = jobs_of(fake_emulator, "shared")[result["submission_id"]]
+    assert job["runtime_env"] == {"working_dir": "gs://bucket/code.zip"}
+    assert fake_emulator.calls("* /api/packages/*") == []
+
+
+@pytest.fixture
+def masked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What Airflow was told to hide."""
+    from airflow.providers.common.compat import sdk
+
+    told: list[str] = []
+    monkeypatch.setattr(sdk, "mask_secret", told.append)
+    return told
+
+
+def test_variables_are_masked_right_after_the_rendering(masked: list[str]) -> None:
+    operator = submit_job(
+        env_vars={"KEY": "{{ secret }}", "SHORT": "on"}, runtime_env={"env_vars": {"INNER": "inner-secret"}}
+    )
+    operator.render_template_fields(context_of(operator, secret="rendered-secret"))
+    assert set(masked) == {"rendered-secret", "inner-secret"}
+
+
+def test_variables_are_in_no_log_line_and_no_result(
+    fake_emulator: EmulatorProcess, deferrable: bool, task_log: list[str]
+) -> None:
+    start(fake_emulator)
+    operator = submit_job("echo hello", env_vars={"KEY": "hunter2-hunter2"}, deferrable=deferrable)
+    context = context_of(operator)
+    result = run_task(operator, context)
+    assert jobs_of(fake_emulator, "shared")[result["submission_id"]]["runtime_env"]["env_vars"] == {
+        "KEY": "hunter2-hunter2"
+    }
+    assert "hello" in task_log
+    assert "hunter2" not in str(task_log)
+    assert "hunter2" not in str(result)
+    assert "hunter2" not in str(context["ti"].xcoms)
+
+
+def test_variables_are_not_in_the_trigger(fake_emulator: EmulatorProcess) -> None:
+    start(fake_emulator)
+    deferral = deferral_of(submit_job("sleep 60", env_vars={"KEY": "hunter2-hunter2"}, deferrable=True))
+    assert "hunter2" not in str(deferral.trigger.serialize())
+
+
+def test_a_wrong_variable_s_value_is_not_shown(fake_emulator: EmulatorProcess) -> None:
+    with pytest.raises(SpecError) as caught:
+        run_task(submit_job(env_vars={"KEY": b"hunter2"}, deferrable=False))
+    assert "hunter2" not in str(caught.value)
+
+
+def kill_while_waiting(emulator: EmulatorProcess, **more: Any) -> tuple[str, list[BaseException]]:
+    """Kill a waiting task, as the worker's signal handler does; gives its job's id and what its wait raised."""
+    operator = submit_job("sleep 1.5", deferrable=False, **more)
+    context = context_of(operator, TaskInstance("submit"))
+    raised: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            run_task(operator, context)
+        except Exception as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+
+    def running() -> str | None:
+        ours = [job for job in jobs_of(emulator, "shared").values() if job["submission_id"].startswith("af-")]
+        # Known to the operator as soon as it keeps the links' facts, right before its wait.
+        waits = bool(context["ti"].xcoms)
+        return ours[0]["submission_id"] if waits and ours and ours[0]["status"] == "RUNNING" else None
+
+    job = until(running, what="the job does not run")
+    operator.on_kill()
+    thread.join(30)
+    assert not thread.is_alive()
+    return job or "", raised
+
+
+def test_on_kill_stops_its_own_job_only(fake_emulator: EmulatorProcess) -> None:
+    start(fake_emulator)
+    submit(fake_emulator, "shared", "sibling", "sleep 60")
+    job, raised = kill_while_waiting(fake_emulator)
+    assert [type(error) for error in raised] == [JobStoppedError]
+    known = jobs_of(fake_emulator, "shared")
+    assert (known[job]["status"], known["sibling"]["status"]) == ("STOPPED", "RUNNING")
+
+
+def test_on_kill_leaves_the_job_when_that_is_asked_for(fake_emulator: EmulatorProcess) -> None:
+    start(fake_emulator)
+    job, raised = kill_while_waiting(fake_emulator, stop_on_kill=False)
+    assert raised == []
+    assert jobs_of(fake_emulator, "shared")[job]["status"] == "SUCCEEDED"
+    assert fake_emulator.calls("POST /api/jobs/*/stop") == []
+
+
+def test_on_kill_before_there_is_a_job(fake_emulator: EmulatorProcess) -> None:
+    start(fake_emulator)
+    submit_job().on_kill()
+    assert fake_emulator.calls("POST /api/jobs/*") == []
