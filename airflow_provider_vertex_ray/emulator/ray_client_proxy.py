@@ -103,29 +103,32 @@ class RayClientProxy:
 
     @contextlib.asynccontextmanager
     async def _gate(self, method: str, resource: str, context: Any) -> AsyncIterator[None]:
-        """Check the token, let the call go on, and log how it ended."""
+        """Check the token, let the call go on, and log how it ended, before the client can know."""
+
+        async def refuse(code: Any, text: str, *, authorised: bool = False) -> None:
+            self._calls.record("ray_client", method, resource, authorised=authorised, status=CODES[code.name][1])
+            await context.abort(code, text)
+
         authorization = dict(context.invocation_metadata()).get("authorization")
-        authorised = self._tokens.accepts(authorization)
-        code = "OK"
+        if not self._tokens.accepts(authorization):
+            await refuse(grpc.StatusCode.UNAUTHENTICATED, UNAUTHENTICATED_MESSAGE)
+        fault = self._faults.take("auth", method, resource)
+        if fault is not None:
+            await asyncio.sleep(fault.delay)
+            if fault.action == "status":
+                refused = as_error(fault)
+                await refuse(grpc.StatusCode[refused.code], refused.message)
         try:
-            if not authorised:
-                code = "UNAUTHENTICATED"
-                await context.abort(grpc.StatusCode.UNAUTHENTICATED, UNAUTHENTICATED_MESSAGE)
-            fault = self._faults.take("auth", method, resource)
-            if fault is not None:
-                await asyncio.sleep(fault.delay)
-                if fault.action == "status":
-                    refused = as_error(fault)
-                    authorised, code = False, refused.code
-                    await context.abort(grpc.StatusCode[code], refused.message)
             yield
         except grpc.aio.AioRpcError as error:
-            code = error.code().name
             context.set_trailing_metadata(tuple(error.trailing_metadata() or ()))
-            await context.abort(error.code(), error.details() or "")
-        finally:
-            _, status = CODES[code]
-            self._calls.record("ray_client", method, resource, authorised=authorised, status=status)
+            await refuse(error.code(), error.details() or "", authorised=True)
+        except BaseException:
+            # The client went away, or the cluster's port is being closed.
+            self._calls.record("ray_client", method, resource, authorised=True, status=CODES["CANCELLED"][1])
+            raise
+        else:
+            self._calls.record("ray_client", method, resource, authorised=True, status=CODES["OK"][1])
 
 
 class _Passage(grpc.GenericRpcHandler):  # type: ignore[misc]

@@ -182,6 +182,8 @@ async def test_a_client_that_goes_away_ends_its_call_at_ray(world):
     await until(lambda: world.rays["a"].waiting == 1, "the call to arrive")
     waiting.cancel()
     await until(lambda: world.rays["a"].waiting == 0, "the call to end")
+    await until(world.calls.listing, "the log")
+    assert world.last_call() == ("RayletDriver/Wait", "cluster-a", True, 499)
 
 
 async def test_a_dead_ray_is_unavailable(world):

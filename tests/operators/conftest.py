@@ -29,7 +29,7 @@ def deferrable(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture
 def task_log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The messages of the operator, its trigger and its hook, in order; Airflow 3 and 2 have loggers of different kinds."""
+    """The messages of the operator, its trigger and its hook, in order, on Airflow 3 and 2 alike."""
     lines: list[str] = []
     # A logger that is registered nowhere, so that nothing of it outlives the test.
     logger = logging.Logger("task", logging.DEBUG)
