@@ -347,8 +347,12 @@ async def emulator(tmp_path) -> AsyncIterator[asyncio.subprocess.Process]:
 async def test_a_killed_emulator_takes_its_clusters_and_their_jobs_with_it(emulator, tmp_path):
     marker = processes.state_marker(tmp_path)
     (record,) = _records(tmp_path)
-    found = processes.find_processes(marker, [record])
-    assert [pid for pid in found if processes.command_line(pid) == "sleep 600"]
+
+    def driver() -> list[int]:
+        members = processes.find_processes(marker, [record])
+        return [pid for pid in members if processes.command_line(pid) == "sleep 600"]
+
+    await until(driver, "the job's own program")
     emulator.kill()
     await emulator.wait()
     await until(lambda: not processes.find_processes(marker, [record]), "everything to be gone", 20)

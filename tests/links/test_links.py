@@ -81,7 +81,8 @@ def test_no_address_without_the_facts(link: Any, kind: VertexRayLink, facts: dic
 
 def test_only_what_is_known_is_kept() -> None:
     ti = TaskInstance()
-    base.persist_link_facts({"ti": ti}, project_id="p1", dashboard_uri=None, submission_id="")  # type: ignore[arg-type]
+    context: Any = {"ti": ti}
+    base.persist_link_facts(context, project_id="p1", dashboard_uri=None, submission_id="")
     assert ti.xcoms == {LINK_KEY: {"project_id": "p1"}}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_vertex_ray.errors import JobStoppedError
+from airflow_provider_vertex_ray.job_state import OWNER_KEY
 from airflow_provider_vertex_ray.spec_error import SpecError
 from tests.operators.builders import submit_job
 from tests.support.clusters import jobs_of, start, submit
@@ -157,31 +159,40 @@ def test_a_wrong_variable_s_value_is_not_shown(fake_emulator: EmulatorProcess) -
 
 
 def kill_while_waiting(emulator: EmulatorProcess, **more: Any) -> tuple[str, list[BaseException]]:
-    """Kill a waiting task, as the worker's signal handler does; gives its job's id and what its wait raised."""
+    """Kill a waiting task as Airflow does: by a signal that comes in the midst of the wait.
+
+    Gives its job's id, and what its wait raised.
+    """
     operator = submit_job("sleep 1.5", deferrable=False, **more)
     context = context_of(operator, TaskInstance("submit"))
+    jobs: list[str] = []
+
+    def running() -> list[str]:
+        # The facts for the links are kept right before the wait.
+        known = jobs_of(emulator, "shared").values() if context["ti"].xcoms else ()
+        return [
+            job["submission_id"]
+            for job in known
+            if job["metadata"] and OWNER_KEY in job["metadata"] and job["status"] == "RUNNING"
+        ]
+
+    def kill() -> None:
+        jobs.extend(until(running, what="the job does not run"))
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    killer = threading.Thread(target=kill)
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: operator.on_kill())
     raised: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            run_task(operator, context)
-        except Exception as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-
-    def running() -> str | None:
-        ours = [job for job in jobs_of(emulator, "shared").values() if job["submission_id"].startswith("af-")]
-        # Known to the operator as soon as it keeps the links' facts, right before its wait.
-        waits = bool(context["ti"].xcoms)
-        return ours[0]["submission_id"] if waits and ours and ours[0]["status"] == "RUNNING" else None
-
-    job = until(running, what="the job does not run")
-    operator.on_kill()
-    thread.join(30)
-    assert not thread.is_alive()
-    return job or "", raised
+    try:
+        killer.start()
+        run_task(operator, context)
+    except JobStoppedError as error:
+        raised.append(error)
+    finally:
+        killer.join(30)
+        signal.signal(signal.SIGUSR1, before)
+    (job,) = jobs
+    return job, raised
 
 
 def test_on_kill_stops_its_own_job_only(fake_emulator: EmulatorProcess) -> None:
