@@ -107,4 +107,5 @@ def test_airflow_is_told_of_every_public_module(kind: str) -> None:
 
 def test_the_floor_is_what_this_airflow_has(cost: ImportCost) -> None:
     assert set(floor_modules()) <= cost.floor_names
-    assert not any(name.startswith("airflow_provider_vertex_ray") for name in cost.floor_names)
+    # The root alone may be there: where we are installed, Airflow itself asks its entry point for the provider's info.
+    assert not any(name.startswith("airflow_provider_vertex_ray.") for name in cost.floor_names)
