@@ -29,7 +29,11 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [
             {
                 "integration-name": service,
-                "python-modules": [f"{_PACKAGE}.operators.cluster", f"{_PACKAGE}.operators.job"],
+                "python-modules": [
+                    f"{_PACKAGE}.operators.cluster",
+                    f"{_PACKAGE}.operators.job",
+                    f"{_PACKAGE}.operators.job_calls",
+                ],
             }
         ],
         "sensors": [
@@ -41,7 +45,10 @@ def get_provider_info() -> dict[str, Any]:
         "hooks": [
             {
                 "integration-name": service,
-                "python-modules": [f"{_PACKAGE}.hooks.cluster", f"{_PACKAGE}.hooks.job"],
+                "python-modules": [
+                    f"{_PACKAGE}.hooks.cluster",
+                    f"{_PACKAGE}.hooks.job",
+                ],
             }
         ],
         "triggers": [
@@ -49,6 +56,9 @@ def get_provider_info() -> dict[str, Any]:
                 "integration-name": service,
                 "python-modules": [f"{_PACKAGE}.triggers.cluster", f"{_PACKAGE}.triggers.job"],
             }
+        ],
+        "task-decorators": [
+            {"name": "vertex_ray", "class-name": f"{_PACKAGE}.decorators.job.vertex_ray_task"},
         ],
         "extra-links": [
             f"{_PACKAGE}.links.cluster.VertexRayClusterLink",

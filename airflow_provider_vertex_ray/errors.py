@@ -159,6 +159,12 @@ class JobNotFoundError(VertexRayError):
     """The cluster does not know the job."""
 
 
+class JobRunningError(VertexRayError):
+    """A job that has not ended can not be deleted."""
+
+    remedy = "Stop it first, with VertexRayStopJobOperator, or wait for its end."
+
+
 class SubmissionIdTakenError(VertexRayError):
     """The submission id is in use by a job that this task did not submit."""
 
@@ -167,6 +173,10 @@ class SubmissionIdTakenError(VertexRayError):
 
 class JobFailedError(VertexRayError):
     """The Ray job ended in FAILED."""
+
+
+class VertexRayTaskError(JobFailedError):
+    """The function of a ``@task.vertex_ray`` failed on the cluster; the message is the remote traceback."""
 
 
 class JobStoppedError(VertexRayError):
@@ -192,10 +202,29 @@ class JobTimeoutError(VertexRayError):
     """The job ran longer than job_timeout and was stopped."""
 
 
-class PackageTooLargeError(VertexRayError):
-    """A local working_dir is larger than Ray's upload limit."""
+class JobNotStoppedError(VertexRayError):
+    """A job that must end before the task's next one may start goes on, though it was told to stop."""
 
-    remedy = "Name what the job does not need in runtime_env's excludes, or put it into Cloud Storage."
+    remedy = "Look at it on the cluster's dashboard, and stop or delete it there; then clear the task."
+
+
+class PackageTooLargeError(VertexRayError):
+    """A local working_dir or one of py_modules is larger than Ray's upload limit."""
+
+    remedy = "Name what the job does not need in excludes, or put it into Cloud Storage."
+
+
+# --- the Ray Client -------------------------------------------------------------------------------------------------
+
+
+class RayClientVersionError(VertexRayError):
+    """This process's Python or Ray is not the cluster's, which the Ray Client demands."""
+
+
+class RayClientConnectedError(VertexRayError):
+    """Ray is connected in this process already; it has one connection at a time."""
+
+    remedy = "Leave the earlier connect() block, or call ray.shutdown(), first."
 
 
 def _registry(base: type[VertexRayError]) -> dict[str, type[VertexRayError]]:

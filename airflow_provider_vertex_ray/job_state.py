@@ -19,8 +19,20 @@ from airflow_provider_vertex_ray.errors import (
 OWNER_KEY = "airflow_owner"
 """Key in a job's metadata that holds ``owner_key(...)``: it tells our jobs from everybody else's."""
 
+LIFE_KEY = "airflow_life"
+"""Key in a job's metadata that holds ``Try.life`` of the try that submitted it."""
+
+TRY_KEY = "airflow_try_number"
+"""Key in a job's metadata that holds the number of the try that submitted it."""
+
+TRY_ID_KEY = "airflow_try_id"
+"""Key in a job's metadata that holds ``Try.key`` of the try that submitted it."""
+
 RESULT_MARKER = "VERTEX_RAY_RESULT "
 """A line of a job's output that starts so carries the job's result, as JSON, to the task's XCom."""
+
+MAX_RESULT_BYTES = 48 * 1024
+"""Bytes of a result line: it travels in the trigger's event, whose column holds 64 KiB on MySQL."""
 
 
 class JobStatus(str, Enum):
@@ -60,6 +72,8 @@ class Job:
     start_time: int | None = None
     end_time: int | None = None
     metadata: dict[str, str] = field(default_factory=dict)
+    hidden: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    """Values of its environment variables, which may be secrets."""
 
     @classmethod
     def from_api(cls, data: dict[str, Any]) -> Job:
@@ -74,6 +88,7 @@ class Job:
             start_time=data.get("start_time") or None,
             end_time=data.get("end_time") or None,
             metadata={str(k): str(v) for k, v in (data.get("metadata") or {}).items()},
+            hidden=tuple(str(v) for v in ((data.get("runtime_env") or {}).get("env_vars") or {}).values()),
         )
 
     @property
@@ -97,8 +112,12 @@ class Job:
             "metadata": self.metadata,
         }
 
-    def failure(self, last_lines: Iterable[str] = ()) -> VertexRayError:
-        """The error for a job that ended in FAILED or STOPPED, with its reason and its last lines of output."""
+    def failure(self, last_lines: Iterable[str] = (), result: Any = None) -> VertexRayError:
+        """The error for a job that ended in FAILED or STOPPED.
+
+        :param last_lines: The last lines of its output.
+        :param result: What it gave as its result before it ended.
+        """
         lines = list(last_lines)
         details = {
             "submission_id": self.submission_id,
@@ -106,6 +125,7 @@ class Job:
             "exit_code": self.exit_code,
             "error_type": self.error_type,
             "logs_tail": lines,
+            "result": result,
         }
         if self.status is JobStatus.STOPPED:
             return JobStoppedError(f"Ray job {self.submission_id} was stopped. {self.message}".strip(), details)
@@ -134,26 +154,96 @@ def attempt_id(prefix: str, attempt: int) -> str:
     return prefix if attempt == 1 else f"{prefix}-a{attempt}"
 
 
+@dataclass(frozen=True)
+class Try:
+    """One try of a task instance, as far as its job is concerned.
+
+    :param owner: ``owner_key`` of the task instance: the same over all its tries.
+    :param number: Airflow's try number.
+    :param life: Changes with every Clear, and with a run that is made anew under its old id; a retry keeps it.
+    :param key: Airflow's own id of this one try, where it has one (3.x).
+    """
+
+    owner: str
+    number: int = 1
+    life: str = ""
+    key: str = ""
+
+    def metadata(self) -> dict[str, str]:
+        """What a job's metadata say of the try that submitted it."""
+        return {OWNER_KEY: self.owner, LIFE_KEY: self.life, TRY_KEY: str(self.number), TRY_ID_KEY: self.key}
+
+    def goes_on_from(self, job: Job) -> bool:
+        """Whether ``job`` is of this very try, or of an earlier one that was lost and not cleared."""
+        if job.metadata.get(LIFE_KEY) != self.life:
+            return False
+        before = _try_number(job)
+        return before < self.number or (before == self.number and job.metadata.get(TRY_ID_KEY) == self.key)
+
+
+def _try_number(job: Job) -> int:
+    number = job.metadata.get(TRY_KEY, "")
+    return int(number) if number.isdecimal() else 0
+
+
 class Action(Enum):
     """What to do about the job of one attempt."""
 
     SUBMIT = "submit"
+    """There is none: submit it."""
     ADOPT = "adopt"
+    """It runs, and was started by a try that was lost: wait for it."""
+    RESULT = "result"
+    """It succeeded, and the try that started it was lost before it could say so: take its result."""
+    SUPERSEDE = "supersede"
+    """It runs, but its try was cleared: stop it, then look at the next attempt."""
     NEXT = "next"
+    """It is over: look at the next attempt."""
 
 
-def decide(job: Job | None, owner: str) -> Action:
-    """What a task instance does about what the cluster says of one of its attempts.
+def decide(job: Job | None, this: Try) -> Action:
+    """What a try does about what the cluster says of one of its task's attempts.
 
     :param job: The job under the attempt's id; None when the cluster knows none.
-    :param owner: ``owner_key`` of this task instance.
+    :param this: The try that asks.
     :raises SubmissionIdTakenError: The job was submitted by somebody else.
     """
     if job is None:
         return Action.SUBMIT
-    if job.metadata.get(OWNER_KEY) != owner:
+    if job.metadata.get(OWNER_KEY) != this.owner:
         raise SubmissionIdTakenError(
             f"submission_id={job.submission_id!r} is in use by a job ({job.status.value}) that is not this task's.",
             {"submission_id": job.submission_id, "status": job.status.value},
         )
-    return Action.NEXT if job.status.is_terminal else Action.ADOPT
+    ours = this.goes_on_from(job)
+    if not job.status.is_terminal:
+        return Action.ADOPT if ours else Action.SUPERSEDE
+    # Without a key a try can not be told from the same try of a run that was made anew (``airflow dags test``).
+    told_apart = bool(this.key) or _try_number(job) < this.number
+    return Action.RESULT if ours and told_apart and job.status is JobStatus.SUCCEEDED else Action.NEXT
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a try keeps in Airflow before it submits: what the id alone can not say.
+
+    :param cluster: Full name of the cluster: a later try may be given another one.
+    :param attempt: Where the look for attempts begins: earlier jobs may have been deleted from the cluster.
+    """
+
+    cluster: str
+    attempt: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The record for Airflow's store."""
+        return {"cluster": self.cluster, "attempt": self.attempt}
+
+    @classmethod
+    def of(cls, value: Any) -> Record | None:
+        """Read one back; None for what is none."""
+        if not isinstance(value, dict):
+            return None
+        cluster, attempt = value.get("cluster"), value.get("attempt")
+        if not isinstance(cluster, str) or not isinstance(attempt, int) or isinstance(attempt, bool) or attempt < 1:
+            return None
+        return cls(cluster, attempt)

@@ -15,6 +15,7 @@ from airflow_provider_vertex_ray.job_state import (
     Action,
     Job,
     JobStatus,
+    Try,
     attempt_id,
     decide,
     owner_key,
@@ -64,21 +65,39 @@ def test_ids_of_one_kind_stay_as_they_are() -> None:
     assert submission_prefix("dag", "task", -1, "0" * 16) == "af-dag-task-0000000000000000"
 
 
-@given(st.sampled_from(JobStatus))
-def test_what_is_done_about_an_own_job(status: JobStatus) -> None:
-    job = Job("id", status, metadata={OWNER_KEY: "me"})
-    expected = Action.NEXT if status in (JobStatus.STOPPED, JobStatus.SUCCEEDED, JobStatus.FAILED) else Action.ADOPT
-    assert decide(job, "me") is expected
+TRIES = st.builds(
+    Try,
+    st.just("me"),
+    number=st.integers(1, 4),
+    life=st.sampled_from(["day/2", "day/3", "later/2"]),
+    key=st.sampled_from(["", "x", "y"]),
+)
+TERMINAL = (JobStatus.STOPPED, JobStatus.SUCCEEDED, JobStatus.FAILED)
 
 
-def test_no_job_is_submitted() -> None:
-    assert decide(None, "me") is Action.SUBMIT
+@given(st.sampled_from(JobStatus), TRIES, TRIES)
+def test_what_is_done_about_an_own_job(status: JobStatus, submitted_by: Try, this: Try) -> None:
+    action = decide(Job("id", status, metadata=submitted_by.metadata()), this)
+    cleared = submitted_by.life != this.life
+    same_try = submitted_by.number == this.number and submitted_by.key == this.key
+    lost = not cleared and (submitted_by.number < this.number or same_try)
+    if status not in TERMINAL:
+        assert action is (Action.ADOPT if lost else Action.SUPERSEDE)
+    elif status is JobStatus.SUCCEEDED and lost and (this.key or submitted_by.number < this.number):
+        assert action is Action.RESULT
+    else:
+        assert action is Action.NEXT
 
 
-@given(st.sampled_from(JobStatus), st.sampled_from([{}, {OWNER_KEY: "you"}, {"airflow": "me"}]))
-def test_a_job_of_somebody_else_is_left_alone(status: JobStatus, metadata: dict[str, str]) -> None:
+@given(TRIES)
+def test_no_job_is_submitted(this: Try) -> None:
+    assert decide(None, this) is Action.SUBMIT
+
+
+@given(st.sampled_from(JobStatus), TRIES, st.sampled_from([{}, {OWNER_KEY: "you"}, {"airflow": "me"}]))
+def test_a_job_of_somebody_else_is_left_alone(status: JobStatus, this: Try, metadata: dict[str, str]) -> None:
     with pytest.raises(SubmissionIdTakenError, match=f"submission_id='their-job'.*{status.value}") as caught:
-        decide(Job("their-job", status, metadata=metadata), "me")
+        decide(Job("their-job", status, metadata=metadata), this)
     assert caught.value.details == {"submission_id": "their-job", "status": status.value}
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
 from airflow_provider_vertex_ray.cluster_name import ClusterName, parse_cluster_name
-from airflow_provider_vertex_ray.job_state import owner_key
+from airflow_provider_vertex_ray.job_state import Try, owner_key
 from airflow_provider_vertex_ray.spec_error import SpecError, has_template
 
 if TYPE_CHECKING:
@@ -43,6 +43,23 @@ def task_owner(context: Context) -> tuple[str, dict[str, str]]:
     if map_index is None:
         map_index = -1
     return owner_key(ti.dag_id, ti.run_id, ti.task_id, map_index), {**parts, "map_index": str(map_index)}
+
+
+def task_try(context: Context) -> Try:
+    """This try, as far as jobs are concerned.
+
+    A retry after a crash keeps ``max_tries`` and the run's start; a Clear raises the one, and in a run that had ended
+    sets the other anew (``clear_task_instances`` in ``airflow/models/taskinstance.py`` of 2.11 and 3.3).
+    """
+    ti = context["ti"]
+    owner, _ = task_owner(context)
+    started = getattr(context.get("dag_run"), "start_date", None)
+    return Try(
+        owner,
+        number=getattr(ti, "try_number", None) or 1,
+        life=f"{started.isoformat() if started else ''}/{getattr(ti, 'max_tries', 0)}",
+        key=str(getattr(ti, "id", "") or ""),
+    )
 
 
 class ConnectionMixin:

@@ -1,19 +1,25 @@
-"""Jobs that are asked about, listed and stopped."""
+"""Jobs that are asked about, listed, stopped and deleted."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
 from airflow_provider_vertex_ray.errors import (
     ClusterNotFoundError,
     JobNotFoundError,
+    JobRunningError,
     JobTimeoutError,
     NotARayClusterError,
 )
 from airflow_provider_vertex_ray.links.base import LINK_KEY
-from airflow_provider_vertex_ray.operators.job import (
+from airflow_provider_vertex_ray.operators.job_calls import (
+    DeletedJob,
+    JobSummary,
+    ReadJob,
+    StoppedJob,
+    VertexRayDeleteJobOperator,
     VertexRayGetJobOperator,
     VertexRayListJobsOperator,
     VertexRayStopJobOperator,
@@ -23,7 +29,8 @@ from tests.support.clusters import BODY, LOCATION, jobs_of, start, submit
 from tests.support.emulator import EmulatorProcess, until
 from tests.support.tasks import context_of, run_task
 
-ALL = [VertexRayGetJobOperator, VertexRayStopJobOperator, VertexRayListJobsOperator]
+ON_ONE = [VertexRayGetJobOperator, VertexRayStopJobOperator, VertexRayDeleteJobOperator]
+ALL = [*ON_ONE, VertexRayListJobsOperator]
 
 
 def build(kind: type[Any], **more: Any) -> Any:
@@ -95,7 +102,44 @@ def test_list(shared: EmulatorProcess) -> None:
     assert ids(statuses=["RUNNING", "SUCCEEDED"]) == {"good", "long"}
 
 
-@pytest.mark.parametrize("kind", ALL[:2])
+def test_delete(shared: EmulatorProcess) -> None:
+    for job in ("job", "sibling"):
+        ended(shared, job, "exit 7")
+    operator = build(VertexRayDeleteJobOperator, submission_id="{{ name }}")
+    result = run_task(operator, context_of(operator, name="job"))
+    assert result == {"submission_id": "job", "cluster_id": "shared", "existed": True}
+    assert set(jobs_of(shared, "shared")) == {"sibling"}
+    # Deleted is deleted, whoever did it.
+    assert run_task(build(VertexRayDeleteJobOperator))["existed"] is False
+
+
+def test_a_running_job_is_not_deleted(shared: EmulatorProcess) -> None:
+    submit(shared, "shared", "job", "sleep 60")
+    until(lambda: jobs_of(shared, "shared")["job"]["status"] == "RUNNING")
+    with pytest.raises(JobRunningError, match=r"Ray job job is RUNNING.*VertexRayStopJobOperator"):
+        run_task(build(VertexRayDeleteJobOperator))
+    assert jobs_of(shared, "shared")["job"]["status"] == "RUNNING"
+    assert shared.calls("DELETE *") == []
+
+
+def test_results_have_the_types_that_they_are_declared_to_have(shared: EmulatorProcess) -> None:
+    ended(shared, "job", "exit 7")
+    (listed,) = run_task(build(VertexRayListJobsOperator))
+    assert set(listed) == set(get_type_hints(JobSummary))
+    assert set(run_task(build(VertexRayGetJobOperator))) == set(get_type_hints(ReadJob))
+    assert set(run_task(build(VertexRayStopJobOperator, deferrable=False))) == set(get_type_hints(StoppedJob))
+    assert set(run_task(build(VertexRayDeleteJobOperator))) == set(get_type_hints(DeletedJob))
+
+
+@pytest.mark.parametrize("value", ["RUNNING", ["RUNING"], ["running"], ["{{ wrong }}"], "{{ wrong }}"])
+def test_states_that_there_are_not(fake_emulator: EmulatorProcess, value: Any) -> None:
+    with pytest.raises(SpecError, match=r"^statuses"):
+        operator = build(VertexRayListJobsOperator, statuses=value)
+        run_task(operator, context_of(operator, wrong="DONE"))
+    assert fake_emulator.calls() == []
+
+
+@pytest.mark.parametrize("kind", ON_ONE[:2])
 def test_a_job_that_the_cluster_does_not_know(shared: EmulatorProcess, kind: type[Any]) -> None:
     with pytest.raises(JobNotFoundError, match="job"):
         run_task(build(kind))
@@ -132,7 +176,7 @@ def test_wrong_input(fake_emulator: EmulatorProcess, kind: type[Any], arguments:
     assert fake_emulator.calls() == []
 
 
-@pytest.mark.parametrize("kind", ALL[:2])
+@pytest.mark.parametrize("kind", ON_ONE)
 @pytest.mark.parametrize("value", ["", None, "a/b", "{{ nothing }}"])
 def test_a_wrong_submission_id(fake_emulator: EmulatorProcess, kind: type[Any], value: Any) -> None:
     with pytest.raises(SpecError, match="^submission_id: "):

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_vertex_ray.api import packages
 from airflow_provider_vertex_ray.errors import JobStoppedError
 from airflow_provider_vertex_ray.job_state import OWNER_KEY
 from airflow_provider_vertex_ray.spec_error import SpecError
@@ -27,6 +28,9 @@ AT_PARSE: list[tuple[dict[str, Any], str]] = [
     ({"poll_interval": 0}, "poll_interval"),
     ({"job_timeout": -1}, "job_timeout"),
     ({"pending_timeout": True}, "pending_timeout"),
+    ({"lost_timeout": None}, "lost_timeout"),
+    ({"retry_failed_job": -1}, "retry_failed_job"),
+    ({"runtime_env": "pip"}, "runtime_env"),
 ]
 
 
@@ -39,15 +43,26 @@ def test_at_dag_parse(fake_emulator: EmulatorProcess, arguments: dict[str, Any],
     assert fake_emulator.calls() == []
 
 
+ENVIRONMENTS: list[tuple[dict[str, Any], str, str]] = [
+    ({"runtime_env": {"pip": {"a", "b"}}}, "runtime_env['pip']", "give a list of packages"),
+    ({"runtime_env": {"working_dir": "/a"}, "working_dir": "/b"}, "working_dir", "give one of them"),
+    ({"env_vars": {"N": 3}}, "env_vars['N']", "names and values are strings"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "field", "rule"), ENVIRONMENTS, ids=str)
+def test_an_environment_at_dag_parse(arguments: dict[str, Any], field: str, rule: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        submit_job(**arguments)
+    assert caught.value.field == field
+    assert rule in caught.value.rule
+
+
 IN_EXECUTE: list[tuple[dict[str, Any], str, str]] = [
     ({"entrypoint": "{{ nothing }}"}, "entrypoint", "give a shell command"),
     ({"cluster_id": "{{ bad }}"}, "cluster_id", "lower-case"),
     ({"location": None}, "location", "no location is known"),
     ({"location": "{{ nothing }}"}, "location", "no location is known"),
-    ({"runtime_env": {"pip": {"a", "b"}}}, "runtime_env", "it must be JSON-able"),
-    ({"runtime_env": "pip"}, "runtime_env", "give a dict"),
-    ({"runtime_env": {"working_dir": "/a"}, "working_dir": "/b"}, "working_dir", "give one of them"),
-    ({"env_vars": {"N": 3}}, "env_vars['N']", "names and values are strings"),
 ]
 
 
@@ -78,8 +93,9 @@ def test_a_missing_folder_is_told_before_a_job_is_there(fake_emulator: EmulatorP
 
 
 def test_a_folder_is_sent_once_for_each_content(
-    fake_emulator: EmulatorProcess, deferrable: bool, tmp_path: Path
+    fake_emulator: EmulatorProcess, deferrable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(packages, "SMALL_PACKAGE_BYTES", 0)
     start(fake_emulator)
     (tmp_path / "main.py").write_text("print(1)\n")
     jobs = [run_task(submit_job("python main.py", working_dir=str(tmp_path), deferrable=deferrable)) for _ in range(2)]
@@ -93,13 +109,29 @@ def test_a_folder_is_sent_once_for_each_content(
     assert folders[0] == folders[1] != folders[2]
 
 
-def test_excludes_are_kept_out_and_not_sent(fake_emulator: EmulatorProcess, tmp_path: Path) -> None:
+def test_a_small_folder_has_a_name_of_the_job_s_own(fake_emulator: EmulatorProcess, tmp_path: Path) -> None:
     start(fake_emulator)
     (tmp_path / "main.py").write_text("print(1)\n")
-    environment = {"excludes": ["*.bin"]}
-    for content in ("a", "b"):
+    jobs = [run_task(submit_job("python main.py", working_dir=str(tmp_path), deferrable=False)) for _ in range(2)]
+    known = jobs_of(fake_emulator, "shared")
+    first, second = (known[job["submission_id"]]["runtime_env"]["working_dir"] for job in jobs)
+    assert first != second
+    assert first.rpartition("_")[0] == second.rpartition("_")[0]
+
+
+def test_excludes_are_kept_out_and_not_sent(
+    fake_emulator: EmulatorProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(fake_emulator)
+    (tmp_path / "main.py").write_text("print(1)\n")
+    monkeypatch.setattr(packages, "SMALL_PACKAGE_BYTES", 0)
+    for content, more in (
+        ("a", {"runtime_env": {"excludes": ["*.bin"]}}),
+        ("b", {"excludes": ["{{ pattern }}"]}),
+    ):
         (tmp_path / "big.bin").write_text(content)
-        run_task(submit_job(working_dir=str(tmp_path), runtime_env=dict(environment), deferrable=False))
+        operator = submit_job(working_dir=str(tmp_path), deferrable=False, **more)
+        run_task(operator, context_of(operator, pattern="*.bin"))
     assert len(fake_emulator.calls("PUT /api/packages/*")) == 1
     assert all("excludes" not in job["runtime_env"] for job in jobs_of(fake_emulator, "shared").values())
 

@@ -16,8 +16,17 @@ class TaskInstance:
     """As much of a task instance as the operators look at."""
 
     def __init__(
-        self, task_id: str = "task", *, dag_id: str = "dag", run_id: str = "run-1", map_index: int = -1
+        self,
+        task_id: str = "task",
+        *,
+        dag_id: str = "dag",
+        run_id: str = "run-1",
+        map_index: int = -1,
+        try_number: int = 1,
+        max_tries: int = 0,
+        ti_id: str = "",
     ) -> None:
+        self.try_number, self.max_tries, self.id = try_number, max_tries, ti_id
         self.dag_id, self.run_id, self.task_id, self.map_index = dag_id, run_id, task_id, map_index
         self.xcoms: dict[str, Any] = {}
 
