@@ -6,31 +6,38 @@ Source: Ray 2.47.1, python/ray/dashboard/modules/job, and what was tried against
 from __future__ import annotations
 
 import contextlib
-import json
+import logging
 import re
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
+from airflow_provider_vertex_ray.api.log_answer import LogAnswer
 from airflow_provider_vertex_ray.api.packages import Package
 from airflow_provider_vertex_ray.api.transport import Transport
 from airflow_provider_vertex_ray.errors import (
     InvalidRequestError,
     JobNotFoundError,
     NotAuthorisedError,
+    ServiceError,
     ServiceUnavailableError,
     SubmissionIdTakenError,
     VertexRayError,
 )
-from airflow_provider_vertex_ray.job_state import Job
+from airflow_provider_vertex_ray.job_state import Job, JobStatus
+
+log = logging.getLogger(__name__)
 
 SUBMIT_ATTEMPTS = 6
 UPLOAD_TIMEOUT = 1800.0
 
 REQUEST_KEY = "vertex_ray_request"
 """Key in a job's metadata with an id of the submit, by which a submit whose answer was lost knows its job."""
+
+JOB_ACTOR = "_ray_internal_job_actor_"
+"""Name of the actor that runs a job's driver, before the submission id (Ray's JOB_ACTOR_NAME_TEMPLATE)."""
 
 DUPLICATE = re.compile(r"submission_id \S+ already exists")
 """Ray answers 500 to a submission id that is in use; only the traceback's text tells it from a failure."""
@@ -93,19 +100,20 @@ def dashboard_error(status: int, text: str) -> VertexRayError:
 
 def _log_text(answer: str) -> str:
     """The value of ``{"logs": "…"}``, also of an answer that was cut within it."""
-    try:
-        return str(json.loads(answer).get("logs") or "")
-    except ValueError:
-        start = re.match(r'\s*\{\s*"logs"\s*:\s*"', answer)
-    if start is None:
-        return answer
-    # A cut may have split the last escape; the longest one, of a character outside the BMP, has twelve characters.
-    for missing in range(12):
-        with contextlib.suppress(ValueError):
-            text = str(json.loads(f'"{answer[start.end() : len(answer) - missing]}"'))
-            # Half of a character outside the BMP is none.
-            return text[:-1] if "\ud800" <= text[-1:] <= "\udbff" else text
-    return answer
+    log_answer = LogAnswer()
+    text = log_answer.feed(answer.encode())
+    if not log_answer.started:
+        raise ServiceError(f"This is no job's log: {answer[:200]!r}")
+    return text
+
+
+async def _log_pieces(pieces: AsyncIterator[bytes], url: str) -> AsyncIterator[str]:
+    answer = LogAnswer()
+    async for piece in pieces:
+        if text := answer.feed(piece):
+            yield text
+    if not answer.complete:
+        raise ServiceUnavailableError(f"{url} gave only a part of its answer.")
 
 
 def _last_line(text: str) -> str:
@@ -196,7 +204,44 @@ class JobsApi:
         :return: False when it had ended before.
         """
         answer = await self._transport.request("POST", f"{self._url(submission_id)}/stop", error_from=dashboard_error)
-        return bool(answer.json().get("stopped"))
+        stopped = bool(answer.json().get("stopped"))
+        if stopped:
+            await self._give_up_pending(submission_id)
+        return stopped
+
+    async def _give_up_pending(self, submission_id: str) -> None:
+        """End a job that waits for a place: Ray says that it was stopped, and lets it wait on for up to 15 minutes.
+
+        Best effort: the actor that waits is what Ray's dashboard can end. Where this is refused, the job still ends as
+        soon as it gets its place.
+        """
+        try:
+            if (await self.get(submission_id, attempts=1)).status is not JobStatus.PENDING:
+                return
+            for actor in await self.state("actors", name=f"{JOB_ACTOR}{submission_id}"):
+                await self._transport.request(
+                    "GET",
+                    f"{self._base}/api/actors/kill?actor_id={actor['actor_id']}&force_kill=true&no_restart=true",
+                    error_from=dashboard_error,
+                    attempts=2,
+                )
+        except VertexRayError as error:
+            log.debug("The waiting driver of %s was not ended: %s", submission_id, error)
+
+    async def state(self, kind: str, *, detail: bool = False, **filters: str) -> list[dict[str, Any]]:
+        """What Ray's state API lists.
+
+        :param kind: ``nodes``, ``actors`` or ``tasks``.
+        :param detail: Whether with all fields.
+        :param filters: Fields and the values that they must have.
+        """
+        query = [("detail", "1")] if detail else []
+        for field_name, value in filters.items():
+            query += [("filter_keys", field_name), ("filter_predicates", "="), ("filter_values", value)]
+        answer = await self._transport.request(
+            "GET", f"{self._base}/api/v0/{kind}?{urlencode(query)}", error_from=dashboard_error, attempts=2
+        )
+        return list(((answer.json().get("data") or {}).get("result") or {}).get("result") or [])
 
     async def delete(self, submission_id: str) -> None:
         """Forget an ended job and its id; Ray refuses while it is not terminal."""
@@ -209,20 +254,18 @@ class JobsApi:
         )
         return _log_text(answer.text)[:max_bytes]
 
-    async def whole_log(self, submission_id: str, *, longest: int) -> str | None:
-        """A job's output so far; None when it has more than ``longest`` characters."""
-        answer = await self._transport.request(
-            "GET",
-            f"{self._url(submission_id)}/logs",
-            error_from=dashboard_error,
-            # In JSON a character outside the BMP takes twelve bytes.
-            max_bytes=longest * 12 + 1000,
-        )
-        try:
-            text = str(json.loads(answer.text).get("logs") or "")
-        except ValueError:
-            return None
-        return text if len(text) <= longest else None
+    @contextlib.asynccontextmanager
+    async def log_so_far(self, submission_id: str) -> AsyncIterator[AsyncIterator[str]]:
+        """A job's output from its beginning to what is written by now, in pieces; one try.
+
+        Ray's head has all of it in its memory meanwhile.
+
+        :raises ServiceUnavailableError: No answer, or (while it is read) only a part of it.
+        :raises JobNotFoundError: The cluster knows no such job.
+        """
+        url = f"{self._url(submission_id)}/logs"
+        async with self._transport.stream(url, error_from=dashboard_error) as pieces:
+            yield _log_pieces(pieces, url)
 
     @contextlib.asynccontextmanager
     async def tail(self, submission_id: str) -> AsyncIterator[AsyncIterator[str]]:
@@ -238,9 +281,10 @@ class JobsApi:
         async with self._transport.websocket(url, error_from=dashboard_error) as connection:
             yield (frame.data async for frame in connection if frame.type is aiohttp.WSMsgType.TEXT)
 
-    async def upload(self, package: Package) -> bool:
-        """Send a package unless the cluster has it.
+    async def upload(self, package: Package, progress: Callable[[int], None] | None = None) -> bool:
+        """Send a package unless the cluster has it; the look keeps it there for ten more minutes.
 
+        :param progress: Is told the number of bytes that are sent, from another thread.
         :return: Whether it was sent.
         """
         url = f"{self._base}/api/packages/gcs/{quote(package.name)}"
@@ -252,7 +296,7 @@ class JobsApi:
         await self._transport.request(
             "PUT",
             url,
-            data=lambda: package.path.open("rb"),
+            data=lambda: package.open(progress),
             error_from=dashboard_error,
             timeout=UPLOAD_TIMEOUT,
         )
@@ -270,6 +314,17 @@ class JobsApi:
         except (ServiceUnavailableError, JobNotFoundError, InvalidRequestError):
             return False
         return True
+
+    async def versions(self) -> tuple[str | None, str | None]:
+        """Ray's and Python's version on the head, such as ``("2.47.1", "3.11.9")``; None each where it does not say."""
+        try:
+            answer = await self._transport.request(
+                "GET", f"{self._base}/api/v0/cluster_metadata", error_from=dashboard_error
+            )
+        except (JobNotFoundError, InvalidRequestError):
+            return None, None
+        said = answer.json().get("data") or {}
+        return said.get("rayVersion"), said.get("pythonVersion")
 
     async def nodes(self) -> list[dict[str, Any]]:
         """Ray's own list of nodes (``raylet.state`` is ALIVE or DEAD)."""

@@ -164,6 +164,43 @@ class Transport:
             await self._pause(method, url, f"status {answer.status}", failures, retry_after)
 
     @contextlib.asynccontextmanager
+    async def stream(
+        self, url: str, *, error_from: ErrorFrom, quiet: float = 90.0
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """GET an answer of any length, in pieces; one try, and one more with a new token after a 401.
+
+        :param quiet: Seconds without a piece after which the connection counts as lost.
+        :raises ServiceUnavailableError: No answer, or (while the pieces are read) not all of it.
+        :raises VertexRayError: What ``error_from`` made of the answer.
+        """
+        import aiohttp
+
+        for renewed in (False, True):
+            token = await self._token_for(url)
+            request = self._session(MAX_CONNECTIONS).get(
+                url,
+                proxy=self._proxy_of(url),
+                headers=self._headers(token),
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=quiet),
+            )
+            async with contextlib.AsyncExitStack() as stack:
+                try:
+                    response = await stack.enter_async_context(request)
+                    failed = (
+                        "" if response.status < 300 else (await response.content.read(1 << 16)).decode(errors="replace")
+                    )
+                except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+                    raise ServiceUnavailableError(f"GET {url} got no answer: {error!r}") from error
+                if response.status == 401 and not renewed:
+                    self._tokens.refused(token)
+                    continue
+                if response.status >= 300:
+                    raise error_from(response.status, failed)
+                yield _pieces(response)
+                return
+
+    @contextlib.asynccontextmanager
     async def websocket(self, url: str, *, error_from: ErrorFrom) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
         """Open a websocket; one try, and one more with a new token after a 401.
 
@@ -275,3 +312,13 @@ class Transport:
         if proxy_bypass(parts.hostname or ""):
             return None
         return getproxies().get({"wss": "https", "ws": "http"}.get(parts.scheme, parts.scheme))
+
+
+async def _pieces(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    import aiohttp
+
+    try:
+        async for piece in response.content.iter_chunked(1 << 16):
+            yield piece
+    except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+        raise ServiceUnavailableError(f"GET {response.url} gave only a part of its answer: {error!r}") from error

@@ -11,9 +11,20 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_provider_vertex_ray.deadlines import seconds_left
 from airflow_provider_vertex_ray.errors import VertexRayError, error_from_dict
 
+HAS_ON_KILL = hasattr(BaseTrigger, "on_kill")
+"""Whether Airflow tells a trigger that its task was killed (3.3 and later)."""
+
+LAST_SECONDS = 5.0
+"""Seconds for a cancelled wait to close what it opened."""
+
+STILL_WAITING = "deferred"
+
 
 class WaitTrigger(BaseTrigger):
     """Waits for something at the service and reports success or a typed error.
+
+    A user who clears the task, or marks it failed or successful, ends the wait for good: ``killed`` is called then. A
+    triggerer that stops or stalls does not: the wait goes on in another one.
 
     :param arguments: JSON-able constructor arguments, which are also what is serialised. They hold no secret: the
         credentials come from the Airflow connection, anew in each process.
@@ -22,6 +33,7 @@ class WaitTrigger(BaseTrigger):
     def __init__(self, **arguments: Any) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.arguments = arguments
+        self._told = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Class path and constructor arguments."""
@@ -52,9 +64,48 @@ class WaitTrigger(BaseTrigger):
                 **carried,
             }
 
+    async def killed(self) -> None:
+        """Clean up, because the task was killed while it waited. Nothing, unless a trigger has something to do."""
+
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, then yield the one event."""
-        yield TriggerEvent(await self.outcome())  # type: ignore[no-untyped-call]
+        # A task of its own: Airflow tells a user's kill by the message of this generator's CancelledError, and
+        # sync_to_async, on the way to connections and XCom, raises one without it.
+        if HAS_ON_KILL and (ti := getattr(self, "task_instance", None)) is not None:
+            from airflow_provider_vertex_ray.triggers.task_facts import ask_ahead
+
+            ask_ahead(ti)
+        work = asyncio.create_task(self.outcome())
+        try:
+            await asyncio.wait({work})
+        except asyncio.CancelledError:
+            work.cancel()
+            await asyncio.wait({work}, timeout=LAST_SECONDS)
+            if not HAS_ON_KILL:
+                await self.on_kill()
+            raise
+        # Nothing may be awaited after the event: Airflow 3.3 would call on_kill for a task that it has resumed.
+        self._told = True
+        yield TriggerEvent(work.result())  # type: ignore[no-untyped-call]
+
+    async def on_kill(self) -> None:
+        """Airflow 3.3 calls this for a user's kill, but also in a triggerer that stalled and lost its triggers.
+
+        So the task is asked for: while it is deferred, somebody else waits. After a Clear its next try may be deferred
+        already; then that try has cleaned up before it began.
+        """
+        ti = getattr(self, "task_instance", None)
+        if self._told or ti is None:
+            return
+        from airflow_provider_vertex_ray.triggers.task_facts import task_state
+
+        try:
+            state = await task_state(ti)
+        except Exception:
+            self.log.warning("Airflow can not say whether the task was killed; nothing is cleaned up", exc_info=True)
+            return
+        if state != STILL_WAITING:
+            await self.killed()
 
 
 def result_of(event: dict[str, Any] | None) -> dict[str, Any]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vertex_ray.cluster_state import ClusterState
@@ -23,10 +24,16 @@ from airflow_provider_vertex_ray.errors import (
 )
 from airflow_provider_vertex_ray.job_state import Job, JobStatus
 from airflow_provider_vertex_ray.triggers.base import WaitTrigger
+from airflow_provider_vertex_ray.triggers.log_position import LogPosition
+from airflow_provider_vertex_ray.triggers.pace import Pace, take_turn
 
 if TYPE_CHECKING:
     from airflow_provider_vertex_ray.api.job_logs import JobLog
     from airflow_provider_vertex_ray.api.jobs import JobsApi
+
+
+FIRST_SECONDS = 10.0
+"""Seconds after the deferral within which a trigger is the first of its wait; no triggerer is given up so soon."""
 
 
 class VertexRayJobTrigger(WaitTrigger):
@@ -37,8 +44,7 @@ class VertexRayJobTrigger(WaitTrigger):
     :param dashboard_uri: The cluster's ``RAY_DASHBOARD_URI`` where it is known.
     :param gcp_conn_id: The Airflow connection.
     :param impersonation_chain: Service account to act as, or a chain.
-    :param poll_interval: Seconds between two status requests at most; the first ones come sooner, and one comes
-        whenever the log's connection ends.
+    :param poll_interval: Seconds between two status requests at most; ``pace.Pace`` says which come sooner.
     :param pending_deadline: Unix time by which the driver must have started; else the job is stopped.
     :param deadline: Unix time by which the job must have ended; else it is stopped.
     :param lost_timeout: Seconds for which a job that the cluster does not know, or a cluster that does not answer, is
@@ -46,6 +52,9 @@ class VertexRayJobTrigger(WaitTrigger):
     :param stream_logs: Whether the job's output goes to the task's log as it comes.
     :param raise_on_failure: Whether a job that ended in FAILED or STOPPED is an error or a result.
     :param stop_at_deadline: Whether a job that passes its deadline is stopped (ours), or only not waited for.
+    :param stop_on_kill: Whether the job is stopped when the task that waits is marked failed or successful, or cleared.
+    :param begun: Unix time at which the task began to wait; a trigger that starts much later has taken over from
+        another one, and asks how much of the output was shown.
     :param carry: JSON that is handed back in the event as it is.
 
     Errors: JobFailedError, JobStoppedError, JobLostError, JobPendingTimeoutError, JobTimeoutError,
@@ -67,6 +76,8 @@ class VertexRayJobTrigger(WaitTrigger):
         stream_logs: bool = True,
         raise_on_failure: bool = True,
         stop_at_deadline: bool = True,
+        stop_on_kill: bool = False,
+        begun: float | None = None,
         carry: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(
@@ -82,6 +93,8 @@ class VertexRayJobTrigger(WaitTrigger):
             stream_logs=stream_logs,
             raise_on_failure=raise_on_failure,
             stop_at_deadline=stop_at_deadline,
+            stop_on_kill=stop_on_kill,
+            begun=begun,
             carry=carry,
         )
         self.cluster_name = cluster_name
@@ -91,49 +104,84 @@ class VertexRayJobTrigger(WaitTrigger):
         self._lost_timeout = lost_timeout
         self._poll_interval = poll_interval
         self._status: JobStatus | None = None
+        self._output: JobLog | None = None
+        self._shown = LogPosition(None, submission_id)
 
     async def wait(self) -> dict[str, Any]:
         """Follow the job to its end."""
-        from airflow_provider_vertex_ray.api.job_logs import JobLog
+        started = await take_turn()
+        self._shown = LogPosition(getattr(self, "task_instance", None), self.submission_id)
+        try:
+            async with self._jobs() as api:
+                job = await self._until_ended(api, started)
+                if self._output is None:
+                    self._output = await self._open_log(api, job)
+                await self._output.finish()
+        except asyncio.CancelledError:
+            if self._output is not None:
+                await self._shown.keep(self._output.position)
+            raise
+        finally:
+            started()
+            if self._output is not None:
+                await self._output.cancel()
+        lines = list(self._output.last_lines)
+        if job.status is not JobStatus.SUCCEEDED and self.arguments["raise_on_failure"]:
+            raise job.failure(lines, self._output.result)
+        return {**job.summary(), "logs_tail": lines, "result": self._output.result}
+
+    async def killed(self) -> None:
+        """Stop the job, and only that."""
+        if not self.arguments["stop_on_kill"]:
+            return
+        self.log.info("The task was killed; stopping Ray job %s", self.submission_id)
+        async with self._jobs() as api:
+            await api.stop(self.submission_id)
+
+    def _jobs(self) -> contextlib.AbstractAsyncContextManager[JobsApi]:
         from airflow_provider_vertex_ray.hooks.job import VertexRayJobAsyncHook
 
         hook = VertexRayJobAsyncHook(self.arguments["gcp_conn_id"], self.arguments["impersonation_chain"])
-        async with hook.jobs(self.cluster_name, self.arguments["dashboard_uri"]) as api:
-            log = JobLog(api, self.submission_id, self._say if self.arguments["stream_logs"] else None)
-            log.start()
-            try:
-                job = await self._until_ended(api, log)
-                await log.finish()
-            finally:
-                await log.cancel()
-        lines = list(log.last_lines)
-        if job.status is not JobStatus.SUCCEEDED and self.arguments["raise_on_failure"]:
-            raise job.failure(lines)
-        return {**job.summary(), "logs_tail": lines, "result": log.result}
+        return hook.jobs(self.cluster_name, self.arguments["dashboard_uri"])
+
+    async def _open_log(self, api: JobsApi, job: Job) -> JobLog:
+        from airflow_provider_vertex_ray.api.job_logs import JobLog
+
+        emit = self._say if self.arguments["stream_logs"] else None
+        begun = self.arguments["begun"]
+        taken_over = begun is None or time.time() - begun > FIRST_SECONDS
+        position = await self._shown.kept() if emit and taken_over else 0
+        return JobLog(api, self.submission_id, emit, hidden=job.hidden, position=position)
 
     def _say(self, line: str) -> None:
         self.log.info("%s", line)
 
-    async def _until_ended(self, api: JobsApi, log: JobLog) -> Job:
-        interval = min(1.0, self._poll_interval)
+    async def _until_ended(self, api: JobsApi, started: Callable[[], None]) -> Job:
+        begin = time.time()
         unread_since: float | None = None
-        while True:
-            try:
-                job = await api.get(self.submission_id, attempts=1)
-                unread_since = None
-                self._note(job)
-                if job.status.is_terminal:
-                    return job
-                await self._check_deadlines(api, job)
-            except (ServiceUnavailableError, RateLimitedError, JobNotFoundError) as error:
-                unread_since = unread_since or time.time()
-                await self._check_lost(unread_since, error)
-                await self._check_deadlines(api, None)
-            log.closed.clear()
-            left = min(seconds_left(self._deadline), seconds_left(self._pending_deadline_of(self._status)))
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(log.closed.wait(), max(0.1, min(interval, left)))
-            interval = min(interval * 1.5, self._poll_interval)
+        with Pace(self._poll_interval) as pace:
+            while True:
+                try:
+                    job = await api.get(self.submission_id, attempts=1)
+                    unread_since = None
+                    self._note(job)
+                    if job.status.is_terminal:
+                        return job
+                    begin = min(begin, (job.start_time or math.inf) / 1000)
+                    if self._output is None:
+                        self._output = await self._open_log(api, job)
+                        self._output.start()
+                        # The log's connection is opened in the background, within a moment.
+                        asyncio.get_running_loop().call_later(0.02, started)
+                    await self._check_deadlines(api, job)
+                except (ServiceUnavailableError, RateLimitedError, JobNotFoundError) as error:
+                    unread_since = unread_since or time.time()
+                    await self._check_lost(unread_since, error)
+                    await self._check_deadlines(api, None)
+                left = min(seconds_left(self._deadline), seconds_left(self._pending_deadline_of(self._status)))
+                await pace.pause(time.time() - begin, left, self._output)
+                if self._output is not None:
+                    await self._shown.keep_now_and_then(self._output.position)
 
     def _note(self, job: Job) -> None:
         if job.status is not self._status:
@@ -159,12 +207,22 @@ class VertexRayJobTrigger(WaitTrigger):
             stopped = await self._stop(api)
             raise JobTimeoutError(f"Ray job {self.submission_id} did not end in time; {stopped}.", details)
         if seconds_left(self._pending_deadline_of(status)) <= 0:
+            free = await self._free(api)
             stopped = await self._stop(api)
             raise JobPendingTimeoutError(
                 f"The driver of Ray job {self.submission_id} was not started within pending_timeout; {stopped}. "
-                f"Ray says: {job.message if job else 'nothing'}",
+                f"Ray says: {job.message if job else 'nothing'} {free}".strip(),
                 details,
             )
+
+    async def _free(self, api: JobsApi) -> str:
+        """What the cluster has, for a person."""
+        from airflow_provider_vertex_ray.api.free_resources import free_resources
+
+        try:
+            return f"The cluster's nodes: {await free_resources(api)}."
+        except VertexRayError as error:
+            return f"The cluster's nodes can not be read: {error.message}."
 
     async def _stop(self, api: JobsApi) -> str:
         """Ask the job to stop; says what came of it."""

@@ -3,77 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from airflow_provider_vertex_ray.api import job_logs
-from airflow_provider_vertex_ray.api.job_logs import KEPT_LINES, LONGEST_KEPT, LONGEST_LINE, JobLog, LineAssembler
+from airflow_provider_vertex_ray.api.job_logs import BEGINS_ANEW, GOES_ON, KEPT_LINES, LONGEST_KEPT, JobLog
 from airflow_provider_vertex_ray.api.jobs import JobsApi
 from airflow_provider_vertex_ray.api.transport import Transport
+from airflow_provider_vertex_ray.job_state import MAX_RESULT_BYTES
 from tests.support.clusters import dashboard_of, start, submit
 from tests.support.emulator import EmulatorProcess
 
-LINES = st.lists(
-    st.text(st.characters(blacklist_characters="\n\r", blacklist_categories=("Cs",)), max_size=8), max_size=12
-)
 TAIL = "GET /api/jobs/*/logs/tail"
-
-
-@st.composite
-def connections(draw: st.DrawFn, text: str) -> list[list[str]]:
-    """What several connections say: each begins at the beginning, in pieces, and breaks off anywhere; the last not."""
-    ends = [draw(st.integers(0, len(text))) for _ in range(draw(st.integers(0, 4)))]
-    found = []
-    for end in [*ends, len(text)]:
-        cuts = sorted(draw(st.lists(st.integers(0, end), max_size=6)))
-        found.append([text[a:b] for a, b in zip([0, *cuts], [*cuts, end], strict=True)])
-    return found
-
-
-def assembled(several: list[list[str]]) -> list[str]:
-    got: list[str] = []
-    assembler = LineAssembler(got.append)
-    for pieces in several:
-        assembler.reconnected()
-        for piece in pieces:
-            assembler.feed(piece)
-    assembler.flush()
-    return got
-
-
-@given(st.data(), LINES, st.sampled_from(["\n", "\r\n"]), st.booleans())
-def test_each_line_once_and_in_order(data: st.DataObject, lines: list[str], end: str, finished: bool) -> None:
-    text = end.join(lines) + (end if finished and lines else "")
-    expected = lines if finished or not lines or lines[-1] else lines[:-1]
-    assert assembled(data.draw(connections(text))) == expected
-
-
-@given(st.data(), st.lists(st.tuples(st.integers(0, 40), st.sampled_from("ab\r")), max_size=6))
-def test_long_lines_are_bounded_however_they_come(data: st.DataObject, lines: list[tuple[int, str]]) -> None:
-    limit = 10
-    text = "".join(letter * length + "\n" for length, letter in lines) + "tail"
-    several = data.draw(connections(text))
-    original, job_logs.LONGEST_LINE = job_logs.LONGEST_LINE, limit
-    try:
-        assert assembled(several) == assembled([[text]])
-        assert all(len(line) <= limit for line in assembled(several))
-        assert len(assembled(several)) == len(lines) + 1
-    finally:
-        job_logs.LONGEST_LINE = original
-
-
-def test_a_line_that_never_ends_does_not_fill_the_memory() -> None:
-    got: list[str] = []
-    assembler = LineAssembler(got.append)
-    for _ in range(1000):
-        assembler.feed("\r 50%|#####     |" * 100)
-        assert len(assembler._rest) <= LONGEST_LINE
-    assembler.feed("\nnext\n")
-    assert [len(got[0]), *got[1:]] == [LONGEST_LINE, "next"]
+WHOLE = "GET /api/jobs/*/logs"
 
 
 class Following:
@@ -83,9 +28,15 @@ class Following:
         self.emulator, self.api = emulator, api
         self.lines: list[str] = []
 
-    def job(self, entrypoint: str) -> JobLog:
+    def job(self, entrypoint: str, **more: Any) -> JobLog:
         submit(self.emulator, "shared", "one", entrypoint)
-        return JobLog(self.api, "one", self.lines.append)
+        return JobLog(self.api, "one", self.lines.append, **more)
+
+    async def said(self, line: str) -> None:
+        end = time.monotonic() + 20
+        while line not in self.lines:
+            assert time.monotonic() < end, self.lines[-5:]
+            await asyncio.sleep(0.02)
 
     async def ended(self) -> None:
         end = time.monotonic() + 30
@@ -121,10 +72,7 @@ NUMBERS = [str(n) for n in range(60)]
 async def test_all_lines_while_they_come(following: Following) -> None:
     log = following.job("echo early && sleep 1.5 && echo late")
     log.start()
-    end = time.monotonic() + 10
-    while "early" not in following.lines:
-        assert time.monotonic() < end
-        await asyncio.sleep(0.02)
+    await following.said("early")
     assert (await following.api.get("one")).status.value == "RUNNING"
     await following.ended()
     assert await following.finish(log) == ["early", "late"]
@@ -138,15 +86,12 @@ async def test_connections_that_end_too_early(following: Following, action: str,
 
 
 @pytest.mark.parametrize("action", ["ws_abort", "ws_close"])
-async def test_a_long_log_whose_connections_end_too_early_after_the_jobs_end(
-    following: Following, monkeypatch: pytest.MonkeyPatch, action: str
-) -> None:
-    monkeypatch.setattr(job_logs, "LONGEST_WHOLE", 10)
+async def test_a_log_that_only_comes_by_connections_that_end_too_early(following: Following, action: str) -> None:
     log = following.job(echo(60))
     await following.ended()
     # Each connection gets a bit more of the log, the last one all.
     faults = [{"scope": "dashboard", "method": TAIL, "action": action, "after": after} for after in (1, 3)]
-    following.emulator.admin("POST", "faults", faults)
+    following.emulator.admin("POST", "faults", [*faults, {"scope": "dashboard", "method": WHOLE, "times": None}])
     assert await following.finish(log) == NUMBERS
 
 
@@ -179,19 +124,158 @@ async def test_a_log_that_can_not_be_read_does_not_hold_the_job_up(
     assert time.monotonic() - start_time < 10
 
 
-async def test_a_long_log_that_is_quiet_at_its_end(following: Following, monkeypatch: pytest.MonkeyPatch) -> None:
-    # As with Ray: the connection stays open for seconds after the job's end.
-    monkeypatch.setattr(job_logs, "LONGEST_WHOLE", 10)
+@pytest.mark.parametrize("fault", [{"status": 503}, {"action": "reset"}, {"action": "truncate", "after": 300}])
+async def test_reads_of_the_whole_log_that_fail(following: Following, fault: dict[str, Any]) -> None:
+    log = following.job(echo(60))
+    await following.ended()
+    with following.emulator.fault(scope="dashboard", method=WHOLE, times=2, **fault):
+        assert await following.finish(log) == NUMBERS
+    assert len(following.emulator.calls(WHOLE)) == 3
+    assert following.emulator.calls(TAIL) == []
+
+
+async def test_a_log_that_is_quiet_at_its_end(following: Following, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As with Ray: the connection stays open for seconds after the job's end. The log is too long for anything else.
+    monkeypatch.setattr(job_logs, "LONGEST_CATCH_UP", 10)
     monkeypatch.setattr(job_logs, "DRAIN_QUIET", 0.3)
     log = following.job(f"{echo(60)} && sleep 60")
     log.start()
-    end = time.monotonic() + 10
-    while "59" not in following.lines:
-        assert time.monotonic() < end
-        await asyncio.sleep(0.02)
+    await following.said("59")
     begin = time.monotonic()
     assert await following.finish(log) == NUMBERS
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 5
+    assert following.emulator.calls(WHOLE) == []
+
+
+@pytest.mark.parametrize("sure", [True, False])
+async def test_a_long_log_whose_connection_ends_after_the_job(
+    following: Following, monkeypatch: pytest.MonkeyPatch, sure: bool
+) -> None:
+    monkeypatch.setattr(job_logs, "LONGEST_CATCH_UP", 10)
+    # An end that comes later than this is the log's; an earlier one is made sure of.
+    monkeypatch.setattr(job_logs, "DRAIN_CLOSE", 0.3 if sure else 60.0)
+    log = following.job(f"{echo(59)} && sleep 2.5 && echo 59")
+    log.start()
+    await following.said("58")
+    assert await following.finish(log) == NUMBERS
+    assert len(following.emulator.calls(TAIL)) == (1 if sure else 2)
+
+
+async def test_what_a_job_left_behind_does_not_print_for_ever(
+    following: Following, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(job_logs, "LONGEST_CATCH_UP", 10)
+    monkeypatch.setattr(job_logs, "DRAIN_LIMIT", 0.3)
+    monkeypatch.setattr(job_logs, "DRAIN_LONGEST", 1.0)
+    log = following.job("count 10000 60")
+    log.start()
+    await following.said("line 5")
+    begin = time.monotonic()
+    await following.finish(log)
+    assert 1.0 <= time.monotonic() - begin < 5
+    assert "was not read to its end" in caplog.text
+
+
+async def test_a_line_that_is_too_long_for_a_frame(following: Following) -> None:
+    # The connection breaks at a message of 16 MiB.
+    log = following.job(f"echo {'x' * (17 << 20)} && echo after && sleep 60")
+    log.start()
+    await following.said("after")
+    await log.cancel()
+    assert [len(line) for line in following.lines[1:]] == [job_logs.LONGEST_LINE, len("after")]
+
+
+async def test_a_short_log_costs_one_request_at_its_end(following: Following) -> None:
+    log = following.job("echo before && sleep 60")
+    log.start()
+    await following.said("before")
+    begin = time.monotonic()
+    assert await following.finish(log) == ["before"]
+    assert time.monotonic() - begin < 1
+    assert len(following.emulator.calls(WHOLE)) == 1
+
+
+@pytest.mark.parametrize("action", ["ws_abort", "ws_close"])
+async def test_a_log_that_no_connection_shows_to_its_end(following: Following, action: str) -> None:
+    # Each connection repeats the beginning and ends before it says anything new.
+    log = following.job("count 3000 3 && echo written && sleep 60")
+    with following.emulator.fault(scope="dashboard", method=TAIL, action=action, after=20, times=None):
+        log.start()
+        await following.said("written")
+    await log.cancel()
+    assert following.lines[1:-1] == [f"line {number}" for number in range(3000)]
+    assert 1 <= len(following.emulator.calls(WHOLE)) <= 5
+    assert len(following.emulator.calls(TAIL)) <= 7
+
+
+async def test_a_long_log_is_not_read_as_a_whole(
+    following: Following, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(job_logs, "LONGEST_CATCH_UP", 500)
+    log = following.job("count 1000 0 && sleep 60")
+    with following.emulator.fault(scope="dashboard", method=TAIL, action="ws_close", after=20, times=None):
+        log.start()
+        end = time.monotonic() + 20
+        while len(following.emulator.calls(TAIL)) < 4:
+            assert time.monotonic() < end
+            await asyncio.sleep(0.02)
+    await log.cancel()
+    assert len(following.lines) == 200
+    assert following.emulator.calls(WHOLE) == []
+    assert caplog.text.count("one has a long log") == 1
+
+
+async def test_another_process_goes_on(following: Following) -> None:
+    first = following.job("echo VERTEX_RAY_RESULT 1 && count 30 0 && sleep 1 && echo late && echo later")
+    first.start()
+    await following.said("line 29")
+    await first.cancel()
+    assert first.position == len("".join(f"{line}\n" for line in following.lines))
+    shown: list[str] = []
+    second = JobLog(following.api, "one", shown.append, position=first.position)
+    second.start()
+    assert second.position == first.position
+    await following.ended()
+    await second.finish()
+    assert shown == [GOES_ON, "late", "later"]
+    assert (second.result, list(second.last_lines)[-3:]) == (1, ["line 29", "late", "later"])
+    assert second.position == first.position + len("late\nlater\n")
+
+
+async def test_another_process_that_finds_nothing_new(following: Following) -> None:
+    first = following.job(echo(60))
+    await following.to_the_end(first)
+    shown: list[str] = []
+    second = JobLog(following.api, "one", shown.append, position=first.position)
+    await second.finish()
+    assert shown == []
+    assert second.last_lines == first.last_lines
+
+
+@pytest.mark.parametrize("start", [True, False])
+async def test_another_process_that_finds_another_log(following: Following, start: bool) -> None:
+    log = following.job("echo VERTEX_RAY_RESULT 1 && echo new", position=5000)
+    await following.ended()
+    if start:
+        log.start()
+        await following.said("new")
+    assert await following.finish(log) == [BEGINS_ANEW, "VERTEX_RAY_RESULT 1", "new"]
+    assert (log.result, len(log.last_lines)) == (1, 3)
+    assert log.position < 5000
+
+
+async def test_what_is_hidden(following: Following) -> None:
+    secret = "s3cret!"
+    log = following.job(f"echo key={secret}, && echo 'VERTEX_RAY_RESULT \"{secret}\"'", hidden=[secret, "no"])
+    assert await following.to_the_end(log) == ["key=***,", 'VERTEX_RAY_RESULT "***"']
+    assert list(log.last_lines)[1:] == ["key=***,", 'VERTEX_RAY_RESULT "***"']
+    assert log.result == secret
+
+
+async def test_a_hidden_value_where_a_line_is_cut(following: Following, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_logs, "LONGEST_LINE", 20)
+    log = following.job(f"echo {'x' * 15}s3cret-value", hidden=["s3cret-value"])
+    assert (await following.to_the_end(log))[-1] == "x" * 15 + "***"
 
 
 async def test_a_reader_that_breaks_does_not_break_the_job(following: Following) -> None:
@@ -214,17 +298,56 @@ async def test_the_result_and_the_last_lines(following: Following) -> None:
     assert long in following.lines
 
 
-@pytest.mark.parametrize(("said", "result"), [("VERTEX_RAY_RESULT nonsense", None), ("xVERTEX_RAY_RESULT 1", None)])
-async def test_what_is_no_result(following: Following, said: str, result: Any) -> None:
+@pytest.mark.parametrize(
+    ("said", "warning"),
+    [
+        ("VERTEX_RAY_RESULT nonsense", "result (8 bytes; the limit is 49152) is not JSON"),
+        ("VERTEX_RAY_RESULT 1 && echo VERTEX_RAY_RESULT nonsense", "is not JSON"),
+        ("xVERTEX_RAY_RESULT 1", ""),
+    ],
+)
+async def test_what_is_no_result(
+    following: Following, caplog: pytest.LogCaptureFixture, said: str, warning: str
+) -> None:
+    caplog.set_level(logging.WARNING)
     log = following.job(f"echo {said}")
-    assert await following.to_the_end(log) == [said]
-    assert log.result is result
+    assert await following.to_the_end(log) == said.split(" && echo ")
+    assert log.result is None
+    assert warning in caplog.text
+    assert bool(warning) == bool(caplog.records)
+
+
+@pytest.mark.parametrize("more", [0, 1, 3000])
+async def test_a_long_result(following: Following, caplog: pytest.LogCaptureFixture, more: int) -> None:
+    text = "ä" + "x" * (MAX_RESULT_BYTES - len('"ä"'.encode()) + more)
+    log = following.job(f"echo 'VERTEX_RAY_RESULT \"{text}\"'")
+    [shown] = await following.to_the_end(log)
+    size = MAX_RESULT_BYTES + more
+    assert shown == f'VERTEX_RAY_RESULT "{text}'[:LONGEST_KEPT] + f"… ({size} bytes)"
+    assert len(log.last_lines[-1]) == LONGEST_KEPT
+    assert (log.result == text) == (more == 0)
+    said = f"result has {size} bytes and is not taken: the limit is {MAX_RESULT_BYTES}"
+    assert (said in caplog.text) == (more > 0)
 
 
 async def test_the_last_result_counts(following: Following) -> None:
     log = following.job("echo VERTEX_RAY_RESULT 1 && echo VERTEX_RAY_RESULT 2")
     await following.to_the_end(log)
     assert log.result == 2
+
+
+async def test_news(following: Following) -> None:
+    log = following.job("echo early && sleep 1 && echo late && sleep 60")
+    assert not log.news.is_set()
+    log.start()
+    for line in ("early", "late"):
+        await asyncio.wait_for(log.news.wait(), 10)
+        log.news.clear()
+        await following.said(line)
+        log.news.clear()
+    await asyncio.to_thread(following.emulator.admin, "POST", "connections/cut")
+    await asyncio.wait_for(log.news.wait(), 10)
+    await log.cancel()
 
 
 async def test_cancelling_ends_the_connection(following: Following) -> None:

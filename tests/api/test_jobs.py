@@ -18,6 +18,7 @@ from airflow_provider_vertex_ray.errors import (
     InvalidRequestError,
     JobNotFoundError,
     NotAuthorisedError,
+    ServiceError,
     ServiceUnavailableError,
     SubmissionIdTakenError,
     VertexRayError,
@@ -207,6 +208,39 @@ async def test_long_logs_are_cut_and_stay_readable(limit: int) -> None:
 async def test_no_logs_yet() -> None:
     async with serving(web.json_response({"logs": None})) as server, transport_to(server) as transport:
         assert await JobsApi(transport, server.url).logs("one") == ""
+
+
+async def test_logs_that_are_something_else() -> None:
+    async with serving(web.Response(text="<html>sign in</html>")) as server, transport_to(server) as transport:
+        with pytest.raises(ServiceError, match=r"no job's log: .*sign in"):
+            await JobsApi(transport, server.url).logs("one")
+
+
+async def test_a_log_so_far_comes_in_pieces() -> None:
+    text = 'ä"\\\n🎉' * 100_000
+    async with (
+        serving(web.Response(text=json.dumps({"logs": text}))) as server,
+        transport_to(server) as transport,
+        JobsApi(transport, server.url).log_so_far("one") as pieces,
+    ):
+        got = [piece async for piece in pieces]
+    assert "".join(got) == text
+    assert max(map(len, got)) <= 1 << 16
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (web.Response(text='{"logs": "half', status=200), ServiceUnavailableError),
+        (web.Response(text="Job one does not exist", status=404), JobNotFoundError),
+        (web.Response(text="x" * 2000), ServiceError),
+    ],
+)
+async def test_a_log_so_far_that_can_not_be_read(answer: web.Response, kind: type[VertexRayError]) -> None:
+    async with serving(answer) as server, transport_to(server) as transport:
+        with pytest.raises(kind):
+            async with JobsApi(transport, server.url).log_so_far("one") as pieces:
+                assert [piece async for piece in pieces] in ([], ["half"])
 
 
 async def test_a_dashboard_that_is_not_there_yet(api: JobsApi, fake_emulator: EmulatorProcess) -> None:

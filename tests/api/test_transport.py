@@ -56,6 +56,40 @@ async def test_the_quota_project_is_named() -> None:
         assert server.requests[0][2]["X-Goog-User-Project"] == "billing"
 
 
+async def test_an_answer_as_a_stream() -> None:
+    async def much(_: web.Request) -> web.Response:
+        return web.Response(body=b"x" * 1_000_000)
+
+    async with serving(status(401), much) as server, transport_to(server) as transport:
+        async with transport.stream(server.url, error_from=error_from) as pieces:
+            sizes = [len(piece) async for piece in pieces]
+        assert server.tokens == ["Bearer t1", "Bearer t2"]
+    assert (sum(sizes), max(sizes) <= 1 << 16) == (1_000_000, True)
+
+
+async def test_a_stream_that_is_refused_is_not_repeated() -> None:
+    async with serving(status(503, "later")) as server, transport_to(server) as transport:
+        with pytest.raises(AnswerError, match="later"):
+            async with transport.stream(server.url, error_from=error_from):
+                pass
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("answer", [cut, half])
+async def test_a_stream_that_breaks(answer: Answer) -> None:
+    async with serving(answer) as server, transport_to(server) as transport:
+        with pytest.raises(ServiceUnavailableError, match="no answer|only a part"):
+            async with transport.stream(server.url, error_from=error_from) as pieces:
+                assert [piece async for piece in pieces] == []
+
+
+async def test_a_stream_that_falls_silent() -> None:
+    async with serving(hang) as server, transport_to(server) as transport:
+        with pytest.raises(ServiceUnavailableError, match="no answer"):
+            async with transport.stream(server.url, error_from=error_from, quiet=0.1):
+                pass
+
+
 @pytest.mark.parametrize("repeatable", [True, False])
 async def test_a_401_is_tried_once_more_with_another_token(repeatable: bool) -> None:
     tokens = FakeTokens()

@@ -48,6 +48,8 @@ ALL: list[WaitTrigger] = [
         stream_logs=False,
         raise_on_failure=False,
         stop_at_deadline=False,
+        stop_on_kill=True,
+        begun=5.0,
     ),
 ]
 

@@ -1,0 +1,113 @@
+"""What a trigger asks Airflow about its own task, and keeps for the next triggerer, on Airflow 2.11 and 3.x."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+AIRFLOW_ANSWERS = "Airflow answers this process's triggers"
+
+LOG_POSITION_KEY = "vertex_ray_log"
+"""XCom key of how much of a job's output is in the task's log: XCom is what a trigger can write on every version."""
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    # Airflow 3's way to its supervisor knows calls that come from sync_to_async's threads.
+    from asgiref.sync import sync_to_async
+
+    return await sync_to_async(work)()
+
+
+def _ids(ti: Any) -> dict[str, Any]:
+    map_index = getattr(ti, "map_index", -1)
+    return {
+        "dag_id": ti.dag_id,
+        "run_id": ti.run_id,
+        "task_id": ti.task_id,
+        "map_index": -1 if map_index is None else map_index,
+    }
+
+
+_asked: list[asyncio.Task[None]] = []
+
+
+def ask_ahead(ti: Any) -> None:
+    """Make this process's first question to Airflow now, in the background.
+
+    A triggerer of Airflow 3 builds its way to the Execution API for the first one, which takes seconds that a user's
+    kill does not have.
+    """
+    if not _asked:
+        _asked.append(asyncio.create_task(_ask_ahead(ti)))
+
+
+async def _ask_ahead(ti: Any) -> None:
+    begun = time.monotonic()
+    try:
+        await task_state(ti)
+    except Exception:
+        log.warning("Airflow does not answer this triggerer's questions", exc_info=True)
+    else:
+        log.info("%s: it took %.1f s", AIRFLOW_ANSWERS, time.monotonic() - begun)
+
+
+async def task_state(ti: Any) -> str | None:
+    """The state of the task instance now; None when it has none (it was cleared) or is gone.
+
+    :raises Exception: Airflow can not be asked.
+    """
+    return await _in_thread(lambda: _task_state(_ids(ti)))
+
+
+def _task_state(ids: dict[str, Any]) -> str | None:
+    try:
+        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+    except ImportError:
+        return _task_state_in_database(ids)
+    mapped = ids["map_index"] >= 0
+    found = RuntimeTaskInstance.get_task_states(
+        dag_id=ids["dag_id"],
+        task_ids=[ids["task_id"]],
+        run_ids=[ids["run_id"]],
+        map_index=ids["map_index"] if mapped else None,
+    ).get(ids["run_id"], {})
+    # A mapped task's state comes under a name of its own.
+    state = found.get(f"{ids['task_id']}_{ids['map_index']}") if mapped else found.get(ids["task_id"])
+    return None if state is None else str(getattr(state, "value", state))
+
+
+def _task_state_in_database(ids: dict[str, Any]) -> str | None:
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        state = session.query(TaskInstance.state).filter_by(**ids).scalar()
+    return None if state is None else str(getattr(state, "value", state))
+
+
+async def keep_log_position(ti: Any, submission_id: str, position: int) -> None:
+    """Keep how many characters of the job's output were shown."""
+    value = {"submission_id": submission_id, "position": position}
+    await _in_thread(lambda: _xcom().set(key=LOG_POSITION_KEY, value=value, **_ids(ti)))
+
+
+async def kept_log_position(ti: Any, submission_id: str) -> int:
+    """How many characters an earlier triggerer has shown; 0 for none."""
+    value = await _in_thread(lambda: _xcom().get_one(key=LOG_POSITION_KEY, **_ids(ti)))
+    if not isinstance(value, dict) or value.get("submission_id") != submission_id:
+        return 0
+    position = value.get("position")
+    return position if isinstance(position, int) and position > 0 else 0
+
+
+def _xcom() -> Any:
+    from airflow.providers.common.compat.sdk import XCom
+
+    return XCom

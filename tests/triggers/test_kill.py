@@ -1,0 +1,180 @@
+"""A user's kill stops the job; a restart, a stalled triggerer and a late call do not."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_provider_vertex_ray.triggers import base, task_facts
+from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
+from tests.support.clusters import full_name, jobs_of, start, submit
+from tests.support.emulator import EmulatorProcess, until
+
+TI = SimpleNamespace(dag_id="dag", run_id="run", task_id="task", map_index=-1)
+
+
+@pytest.fixture
+def emulator(fake_emulator: EmulatorProcess) -> EmulatorProcess:
+    start(fake_emulator)
+    submit(fake_emulator, "shared", "one", "sleep 60")
+    submit(fake_emulator, "shared", "sibling", "sleep 60")
+    return fake_emulator
+
+
+@pytest.fixture
+def airflow(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What Airflow says of the task, and what is kept there."""
+    said: dict[str, Any] = {"state": "deferred", "positions": [], "position": 0}
+
+    async def task_state(ti: Any) -> str | None:
+        if isinstance(said["state"], Exception):
+            raise said["state"]
+        return said["state"]  # type: ignore[no-any-return]
+
+    async def keep(ti: Any, submission_id: str, position: int) -> None:
+        said["positions"].append((submission_id, position))
+
+    async def kept(ti: Any, submission_id: str) -> int:
+        return said["position"]  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(task_facts, "task_state", task_state)
+    monkeypatch.setattr(task_facts, "keep_log_position", keep)
+    monkeypatch.setattr(task_facts, "kept_log_position", kept)
+    return said
+
+
+def trigger(**arguments: Any) -> VertexRayJobTrigger:
+    made = VertexRayJobTrigger(
+        **{
+            "cluster_name": full_name("shared"),
+            "submission_id": "one",
+            "poll_interval": 0.1,
+            "stop_on_kill": True,
+            **arguments,
+        }
+    )
+    made.task_instance = TI
+    return made
+
+
+async def cancelled(wait: VertexRayJobTrigger, emulator: EmulatorProcess) -> None:
+    """As the triggerer ends a trigger."""
+
+    async def consume() -> None:
+        async for _ in wait.run():
+            raise AssertionError("no event was to come")
+
+    task = asyncio.create_task(consume())
+    await asyncio.to_thread(until, lambda: emulator.calls("GET /api/jobs/one"))
+    task.cancel("the user's message")
+    with pytest.raises(asyncio.CancelledError, match="the user's message"):
+        await task
+
+
+def statuses(emulator: EmulatorProcess) -> tuple[str, str]:
+    jobs = jobs_of(emulator, "shared")
+    return jobs["one"]["status"], jobs["sibling"]["status"]
+
+
+@pytest.mark.parametrize("state", [None, "failed", "success", "scheduled", "running"])
+async def test_a_kill_stops_the_job_and_no_other(
+    emulator: EmulatorProcess, airflow: dict[str, Any], state: str | None
+) -> None:
+    airflow["state"] = state
+    wait = trigger()
+    await cancelled(wait, emulator)
+    await wait.on_kill()
+    assert statuses(emulator)[0] == "STOPPED"
+    assert statuses(emulator)[1] != "STOPPED"
+
+
+@pytest.mark.parametrize("state", ["deferred", RuntimeError("no answer")])
+async def test_a_task_that_still_waits_keeps_its_job(
+    emulator: EmulatorProcess, airflow: dict[str, Any], state: Any
+) -> None:
+    airflow["state"] = state
+    wait = trigger()
+    await cancelled(wait, emulator)
+    await wait.on_kill()
+    assert emulator.calls("POST */stop") == []
+
+
+async def test_a_job_that_is_to_go_on(emulator: EmulatorProcess, airflow: dict[str, Any]) -> None:
+    airflow["state"] = "failed"
+    wait = trigger(stop_on_kill=False)
+    await cancelled(wait, emulator)
+    await wait.on_kill()
+    assert emulator.calls("POST */stop") == []
+
+
+async def test_nothing_is_stopped_once_the_event_is_out(emulator: EmulatorProcess, airflow: dict[str, Any]) -> None:
+    airflow["state"] = "success"
+    wait = trigger(deadline=1.0, stop_at_deadline=False)
+    async for event in wait.run():
+        assert event.payload["status"] == "error"
+    await wait.on_kill()
+    assert emulator.calls("POST */stop") == []
+
+
+async def test_before_airflow_3_3_the_cancellation_itself_asks(
+    emulator: EmulatorProcess, airflow: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "HAS_ON_KILL", False)
+    await cancelled(trigger(), emulator)
+    assert emulator.calls("POST */stop") == []
+    airflow["state"] = "failed"
+    await cancelled(trigger(), emulator)
+    assert statuses(emulator)[0] == "STOPPED"
+
+
+async def test_a_triggerer_that_takes_over_goes_on_with_the_output(
+    emulator: EmulatorProcess, airflow: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(VertexRayJobTrigger, "_say", lambda self, line: said.append(line))
+    submit(emulator, "shared", "talk", "echo a && echo b && sleep 2 && echo c")
+    first = trigger(submission_id="talk")
+    task = asyncio.create_task(first.outcome())
+    await asyncio.to_thread(until, lambda: "b" in said)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    ((job, position),) = airflow["positions"]
+    assert (job, position > 0) == ("talk", True)
+    shown = list(said)
+    said.clear()
+    airflow["position"] = position
+    event = await trigger(submission_id="talk").outcome()
+    assert "goes on here after a restart" in said[0]
+    assert said[1:] == ["c"]
+    assert event["result"]["logs_tail"][-3:] == ["a", "b", "c"]
+    assert shown[-2:] == ["a", "b"]
+
+
+async def test_a_kill_while_airflow_is_asked_keeps_airflows_message(
+    emulator: EmulatorProcess, airflow: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow calls on_kill by the message of the CancelledError, which asgiref's sync_to_async drops."""
+    from asgiref.sync import sync_to_async
+
+    asked, answer = threading.Event(), threading.Event()
+
+    async def kept(ti: Any, submission_id: str) -> int:
+        asked.set()
+        await sync_to_async(answer.wait, thread_sensitive=False)(20)
+        return 0
+
+    monkeypatch.setattr(task_facts, "kept_log_position", kept)
+    events = trigger().run()
+    task = asyncio.ensure_future(anext(events))
+    assert await asyncio.to_thread(asked.wait, 20)
+    task.cancel("the user's message")
+    try:
+        with pytest.raises(asyncio.CancelledError, match="the user's message"):
+            await task
+    finally:
+        answer.set()
