@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from typing import Any
 
+from airflow_provider_vertex_ray.job_state import JobStatus
+from airflow_provider_vertex_ray.runtime_env import runtime_environment
 from airflow_provider_vertex_ray.spec_error import SpecError, has_template
+
+__all__ = ["check_statuses", "check_submission_id", "command_line", "runtime_environment"]
 
 
 def command_line(entrypoint: Any) -> str:
@@ -26,33 +29,25 @@ def command_line(entrypoint: Any) -> str:
     return shlex.join(entrypoint)
 
 
-def runtime_environment(
-    runtime_env: dict[str, Any] | None, working_dir: str | None, env_vars: dict[str, str] | None
-) -> dict[str, Any]:
-    """The runtime environment that is sent: ``runtime_env`` with the two parameters that have names of their own.
+def check_statuses(statuses: Any, *, rendered: bool = False) -> set[str] | None:
+    """The job states of that name; None for all states.
 
-    :param env_vars: Win over the variables in ``runtime_env``.
-    :raises SpecError: A part of it is wrong.
+    :param rendered: Whether all templates are rendered; before, a name with a template and an XComArg pass.
+    :raises SpecError: One of them is no state of Ray's.
     """
-    if runtime_env is not None and not isinstance(runtime_env, dict):
-        raise SpecError("runtime_env", runtime_env, "give a dict")
-    environment = dict(runtime_env or {})
-    if working_dir:
-        if environment.get("working_dir"):
-            raise SpecError("working_dir", working_dir, "runtime_env has a working_dir too; give one of them")
-        environment["working_dir"] = working_dir
-    variables = {**(environment.get("env_vars") or {}), **(env_vars or {})}
-    for key, value in variables.items():
-        if not isinstance(key, str) or not isinstance(value, str):
-            # The value may be a secret: its type says enough.
-            raise SpecError(f"env_vars[{key!r}]", type(value).__name__, "names and values are strings")
-    if variables:
-        environment["env_vars"] = variables
-    try:
-        json.dumps(environment)
-    except TypeError as error:
-        raise SpecError("runtime_env", sorted(environment), f"it must be JSON-able: {error}") from error
-    return environment
+    if statuses is None or (not rendered and not isinstance(statuses, (str, list, tuple, set))):
+        return None
+    if isinstance(statuses, str) and has_template(statuses) and not rendered:
+        return None
+    known = [status.value for status in JobStatus]
+    rule = f"give a list of states, out of {', '.join(known)}"
+    if not isinstance(statuses, (list, tuple, set)):
+        raise SpecError("statuses", statuses, rule)
+    for place, status in enumerate(statuses):
+        later = has_template(status) or not isinstance(status, str)
+        if (rendered or not later) and status not in known:
+            raise SpecError(f"statuses[{place}]", status, rule)
+    return set(statuses) if rendered and statuses else None
 
 
 def check_submission_id(submission_id: Any) -> None:

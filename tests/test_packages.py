@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_vertex_ray.api import packages
-from airflow_provider_vertex_ray.api.packages import Package, pack
+from airflow_provider_vertex_ray.api.packages import Package, Progress, pack, pack_module, ready_zip
 from airflow_provider_vertex_ray.errors import PackageTooLargeError
 from airflow_provider_vertex_ray.spec_error import SpecError
 
@@ -181,3 +181,130 @@ def test_a_folder_of_many_gigabytes_is_given_up_early(tmp_path: Path, monkeypatc
     with pytest.raises(PackageTooLargeError):
         pack(str(root), tmp_path / "p.zip")
     assert (tmp_path / "p.zip").stat().st_size < 4 << 20
+
+
+def test_a_small_package_has_a_name_of_each_job_s_own(tmp_path: Path) -> None:
+    package = pack(str(folder(tmp_path / "f", {"a.py": b"1"})), tmp_path / "p.zip")
+    one, again, other = (package.for_job(key) for key in ("job-1", "job-1", "job-2"))
+    assert re.fullmatch(r"_ray_pkg_[0-9a-f]{32}_[0-9a-f]{16}\.zip", one.name)
+    assert one == again
+    assert len({package.name, one.name, other.name}) == 3
+    assert (one.path, one.size) == (package.path, package.size)
+
+
+def test_a_large_package_is_shared(tmp_path: Path) -> None:
+    large = Package(tmp_path / "x.zip", "_ray_pkg_1.zip", packages.SMALL_PACKAGE_BYTES + 1)
+    assert large.for_job("job-1") is large
+    edge = Package(tmp_path / "x.zip", "_ray_pkg_1.zip", packages.SMALL_PACKAGE_BYTES)
+    assert edge.for_job("job-1").name != edge.name
+
+
+def test_a_module_s_folder_is_on_top(tmp_path: Path) -> None:
+    root = folder(tmp_path / "scores", {"__init__.py": b"", "sub/x.py": b"", "data.bin": b"x", ".gitignore": b"*.log"})
+    (root / "a.log").write_text("x")
+    package = pack_module(str(root), tmp_path / "p.zip", excludes=["*.bin"])
+    assert names(package) == {"scores/__init__.py", "scores/sub/x.py", "scores/.gitignore"}
+    elsewhere = pack_module(f"{folder(tmp_path / 'b' / 'scores', {'__init__.py': b''})}/", tmp_path / "q.zip")
+    assert names(elsewhere) == {"scores/__init__.py"}
+    assert elsewhere.name != package.name
+
+
+def test_a_module_of_one_file(tmp_path: Path) -> None:
+    (tmp_path / "helper.py").write_text("A = 1")
+    assert names(pack_module(str(tmp_path / "helper.py"), tmp_path / "p.zip")) == {"helper.py"}
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("my_tools-1.0-py3-none-any.whl", r"my_tools-1\.0-0_[0-9a-f]{32}-py3-none-any\.whl"),
+        ("a-1.0+cu118-7b-cp311-cp311-linux_x86_64.whl", r"a-1\.0\+cu118-7b_[0-9a-f]{32}-cp311-cp311-linux_x86_64\.whl"),
+    ],
+)
+def test_a_wheel_keeps_its_name_but_for_the_build_tag(tmp_path: Path, name: str, wanted: str) -> None:
+    from packaging.utils import parse_wheel_filename
+
+    (tmp_path / name).write_bytes(b"one")
+    first = pack_module(str(tmp_path / name), tmp_path / "unused.zip")
+    assert re.fullmatch(wanted, first.name)
+    assert first.path == tmp_path / name
+    (tmp_path / name).write_bytes(b"two")
+    assert pack_module(str(tmp_path / name), tmp_path / "unused.zip").name != first.name
+    own = first.for_job("job-1")
+    assert own.name not in (first.name, first.for_job("job-2").name)
+    for each in (first, own):
+        project, version, build, tags = parse_wheel_filename(each.name)
+        assert build, "pip does not take it for a build tag"
+        assert (project, version, tags) == (lambda p: (p[0], p[1], p[3]))(parse_wheel_filename(name))
+
+
+@pytest.mark.parametrize("name", ["nothing", "file.txt", "nothing.whl", "nothing.py", "odd.whl", "my-tools"])
+def test_what_is_no_module(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file.txt").write_text("")
+    (tmp_path / "odd.whl").write_text("")
+    (tmp_path / "my-tools").mkdir()
+    with pytest.raises(SpecError) as caught:
+        pack_module(str(tmp_path / name), tmp_path / "p.zip", field="py_modules[3]")
+    assert caught.value.field == "py_modules[3]"
+
+
+def test_the_limit_holds_for_modules_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "MAX_PACKAGE_BYTES", 1 << 20)
+    root = folder(tmp_path / "scores", {"weights.bin": os.urandom(2 << 20)})
+    with pytest.raises(PackageTooLargeError, match=r"py_modules\[1\]=.*Biggest files: weights\.bin \(2\.0 MiB\)"):
+        pack_module(str(root), tmp_path / "p.zip", field="py_modules[1]")
+    wheel = tmp_path / "a-1-py3-none-any.whl"
+    wheel.write_bytes(bytes(2 << 20))
+    with pytest.raises(PackageTooLargeError, match=r"py_modules\[0\]=.*Biggest files: a-1-py3-none-any\.whl"):
+        pack_module(str(wheel), tmp_path / "p.zip")
+
+
+def test_a_zip_that_is_ready(tmp_path: Path) -> None:
+    made = pack(str(folder(tmp_path / "f", {"a.py": b"1"})), tmp_path / "p.zip")
+    assert ready_zip(str(tmp_path / "p.zip")) == made
+    (tmp_path / "no.zip").write_text("no zip")
+    for name in ("no.zip", "nothing.zip"):
+        with pytest.raises(SpecError, match="^working_dir: "):
+            ready_zip(str(tmp_path / name))
+
+
+def test_an_open_package_says_how_far_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"0123456789")
+    told: list[int] = []
+    with Package(tmp_path / "x", "x", 10).open(told.append) as source:
+        assert source.read(4) == b"0123"
+        assert source.read() == b"456789"
+        assert source.read() == b""
+    assert told == [4, 10, 10]
+
+
+MIB = 1 << 20
+
+
+def progress(size: int, steps: list[tuple[float, int]]) -> list[str]:
+    """What is said of an upload, of which so much was read at such times."""
+    now = [0.0]
+    said: list[str] = []
+    watch = Progress("code", size, said.append, lambda: now[0])
+    for now[0], done in steps:
+        watch(done)
+    return said
+
+
+def test_progress_is_said_in_steps_of_ten_percent_and_five_seconds() -> None:
+    # A MiB a second.
+    said = progress(100 * MIB, [(float(n), n * MIB) for n in range(101)])
+    assert said[0] == "code: 10.0 of 100.0 MiB sent, 1.0 MiB/s"
+    assert len(said) == 10
+    # Ten MiB a second: what counts are the five seconds.
+    said = progress(100 * MIB, [(n / 10, n * MIB) for n in range(101)])
+    assert said == ["code: 50.0 of 100.0 MiB sent, 10.0 MiB/s", "code: 100.0 of 100.0 MiB sent, 10.0 MiB/s"]
+
+
+def test_progress_of_a_second_try_begins_anew() -> None:
+    said = progress(10 * MIB, [(6.0, 5 * MIB), (12.0, 0), (22.0, 5 * MIB)])
+    assert said == ["code: 5.0 of 10.0 MiB sent, 0.8 MiB/s", "code: 5.0 of 10.0 MiB sent, 0.5 MiB/s"]
+
+
+def test_a_few_megabytes_are_sent_silently() -> None:
+    assert progress(4 * MIB, [(60.0 * n, n * MIB) for n in range(5)]) == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from airflow_provider_vertex_ray.api.clusters import ClustersApi
@@ -158,6 +160,31 @@ class VertexRayClusterHook(VertexRayBaseHook):
     def delete_cluster(self, cluster_id: str) -> str | None:
         """Start the deletion; see ``VertexRayClusterAsyncHook.delete_cluster``."""
         return run_sync(lambda: self._async().delete_cluster(cluster_id))
+
+    @contextlib.contextmanager
+    def connect(
+        self, cluster_id: str, *, namespace: str | None = None, runtime_env: dict[str, Any] | None = None
+    ) -> Iterator[Any]:
+        """Connect this process to a cluster through the Ray Client; gives the module ``ray``.
+
+        This process must have the cluster's version of Ray and minor version of Python. It is disconnected at the end
+        of the ``with`` block, also after an error in it.
+
+        :param cluster_id: Id or full resource name.
+        :param namespace: Ray's namespace; default: an anonymous one.
+        :param runtime_env: Ray's runtime environment of the tasks and actors; Ray itself sends local folders.
+        :raises RayClientVersionError: The versions differ; it says what to install.
+        :raises RayClientConnectedError: Ray is connected in this process already.
+        :raises DashboardNotReadyError: The cluster is not RUNNING.
+        :raises ServiceUnavailableError: The cluster can not be reached from here.
+        """
+        from airflow_provider_vertex_ray.hooks.ray_client import connected, refuse_second
+
+        refuse_second()
+        options = {"namespace": namespace, "runtime_env": runtime_env}
+        given = {key: value for key, value in options.items() if value is not None}
+        with connected(self, self._async(), self.get_cluster(cluster_id), given) as ray:
+            yield ray
 
     def get_operation(self, operation: str) -> dict[str, Any]:
         """Read a long-running operation; see ``VertexRayClusterAsyncHook.get_operation``."""

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from airflow_provider_vertex_ray.api.clusters import ClustersApi
 from airflow_provider_vertex_ray.api.jobs import JobRequest, JobsApi
-from airflow_provider_vertex_ray.api.packages import pack
+from airflow_provider_vertex_ray.api.packages import SAID_FROM, Package, Progress, pack, pack_module, ready_zip
 from airflow_provider_vertex_ray.cluster_state import Cluster, ClusterState
-from airflow_provider_vertex_ray.errors import ClusterFailedError, DashboardNotReadyError
+from airflow_provider_vertex_ray.errors import (
+    ClusterFailedError,
+    DashboardNotReadyError,
+    JobNotFoundError,
+    JobRunningError,
+    ServiceUnavailableError,
+)
 from airflow_provider_vertex_ray.hooks.base import VertexRayBaseAsyncHook, VertexRayBaseHook, run_sync
 from airflow_provider_vertex_ray.job_state import Job
+from airflow_provider_vertex_ray.runtime_env import CONDA_FILES, is_local
+from airflow_provider_vertex_ray.spec_error import SpecError
 
 
 class VertexRayJobAsyncHook(VertexRayBaseAsyncHook):
@@ -44,7 +54,9 @@ class VertexRayJobAsyncHook(VertexRayBaseAsyncHook):
             return await api.submit(request)
 
     async def upload_working_dir(self, cluster_id: str, folder: str, excludes: Sequence[str] = ()) -> str:
-        """Send a local folder to the cluster, once for each content.
+        """Send a local folder to the cluster, unless it has one of that content.
+
+        For jobs of your own; those of a task go through ``prepare_environment``.
 
         :return: The URI for ``runtime_env["working_dir"]``.
         :raises SpecError: There is no such folder.
@@ -53,15 +65,40 @@ class VertexRayJobAsyncHook(VertexRayBaseAsyncHook):
         with tempfile.TemporaryDirectory(prefix="vertex-ray-") as scratch:
             package = await asyncio.to_thread(pack, folder, Path(scratch) / "package.zip", excludes=excludes)
             async with self.jobs(cluster_id) as api:
-                sent = await api.upload(package)
-        self.log.info(
-            "working_dir %s: %s (%.2f MiB) %s",
-            folder,
-            package.name,
-            package.size / 2**20,
-            "sent" if sent else "was on the cluster already",
-        )
+                await _send(api, self.log.info, package, "working_dir", folder)
         return package.uri
+
+    async def prepare_environment(
+        self, cluster_id: str, environment: dict[str, Any], job_key: str, dashboard_uri: str | None = None
+    ) -> dict[str, Any]:
+        """Send the local code of a runtime environment to the cluster, before the job that uses it.
+
+        A package above ``SMALL_PACKAGE_BYTES`` is sent once for each content; a smaller working_dir or wheel, which
+        takes no time, under a name of the job's own (see ``Package.for_job``).
+
+        :param environment: What ``runtime_environment`` gave.
+        :param job_key: Something that no other job on the cluster has, such as its submission id.
+        :param dashboard_uri: The cluster's ``RAY_DASHBOARD_URI`` where that is known, which saves asking for it.
+        :return: The environment to submit: URIs in place of paths, and no ``excludes``.
+        :raises SpecError: A folder or file is not there or can not be packed; nothing was sent.
+        :raises PackageTooLargeError: One is larger than Ray takes; nothing was sent.
+        """
+        ready = {key: value for key, value in environment.items() if key != "excludes"}
+        with tempfile.TemporaryDirectory(prefix="vertex-ray-") as scratch:
+            ready.update(await asyncio.to_thread(_read_conda, environment))
+            packages = await asyncio.to_thread(_pack_all, environment, Path(scratch), job_key)
+            if not packages:
+                return ready
+            async with self.jobs(cluster_id, dashboard_uri) as api:
+                for place, (field, path, package) in packages.items():
+                    await _send(api, self.log.info, package, field, path)
+                    if place is None:
+                        ready["working_dir"] = package.uri
+                    else:
+                        ready["py_modules"] = [
+                            package.uri if at == place else item for at, item in enumerate(ready["py_modules"])
+                        ]
+        return ready
 
     async def get_job(self, cluster_id: str, submission_id: str) -> Job:
         """Read one job.
@@ -85,10 +122,14 @@ class VertexRayJobAsyncHook(VertexRayBaseAsyncHook):
         async with self.jobs(cluster_id) as api:
             return await api.stop(submission_id)
 
-    async def delete_job(self, cluster_id: str, submission_id: str) -> None:
-        """Forget an ended job and its id."""
+    async def delete_job(self, cluster_id: str, submission_id: str) -> bool:
+        """Forget an ended job and its id.
+
+        :return: False when the cluster knows none of that id.
+        :raises JobRunningError: It has not ended; it is left as it is.
+        """
         async with self.jobs(cluster_id) as api:
-            await api.delete(submission_id)
+            return await delete_ended(api, submission_id)
 
     async def get_job_logs(self, cluster_id: str, submission_id: str, *, max_bytes: int = 8 << 20) -> str:
         """A job's output so far, cut after ``max_bytes``."""
@@ -100,6 +141,74 @@ class VertexRayJobAsyncHook(VertexRayBaseAsyncHook):
         async with self.jobs(cluster_id) as api, api.tail(submission_id) as frames:
             async for text in frames:
                 yield text
+
+
+def _pack_all(environment: dict[str, Any], scratch: Path, job_key: str) -> dict[int | None, tuple[str, str, Package]]:
+    """All local code as packages, by place in ``py_modules``, None for the ``working_dir``; with field and path."""
+    excludes = environment.get("excludes") or ()
+    found: dict[int | None, tuple[str, str, Package]] = {}
+    folder = environment.get("working_dir")
+    if folder and is_local(folder):
+        whole = Path(folder).suffix == ".zip" and not Path(folder).expanduser().is_dir()
+        package = ready_zip(folder) if whole else pack(folder, scratch / "working_dir.zip", excludes=excludes)
+        found[None] = ("working_dir", folder, package.for_job(job_key))
+    for place, module in enumerate(environment.get("py_modules") or ()):
+        if is_local(module):
+            field = f"py_modules[{place}]"
+            package = pack_module(module, scratch / f"{place}.zip", excludes=excludes, field=field)
+            # Unlike a working_dir, a zip of py_modules is unpacked once on each node, whoever comes first.
+            found[place] = (field, module, package.for_job(job_key) if package.name.endswith(".whl") else package)
+    return found
+
+
+async def _send(api: JobsApi, say: Callable[..., None], package: Package, field: str, path: str) -> None:
+    progress = Progress(f"{field} {path}", package.size, say)
+    if await api.upload(package, progress):
+        how = "sent" + (f", {progress.rate(package.size)}" if package.size > SAID_FROM else "")
+    else:
+        how = "was on the cluster already"
+    say("%s %s: %s (%.2f MiB) %s", field, path, package.name, package.size / 2**20, how)
+
+
+def _read_conda(environment: dict[str, Any]) -> dict[str, Any]:
+    """What a local conda file says, as Ray's own client sends it."""
+    path = environment.get("conda")
+    if not isinstance(path, str) or Path(path).suffix not in CONDA_FILES:
+        return {}
+    import yaml  # type: ignore[import-untyped]
+
+    field, rule = "runtime_env['conda']", "give the name of an environment, a dict, or a local YAML file"
+    try:
+        found = yaml.safe_load(Path(path).expanduser().read_text("utf-8"))
+        json.dumps(found)
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        raise SpecError(field, path, f"{rule}: {error}") from error
+    if not isinstance(found, dict):
+        raise SpecError(field, path, rule)
+    return {"conda": found}
+
+
+async def delete_ended(api: JobsApi, submission_id: str) -> bool:
+    """Forget a job that has ended, and its id.
+
+    :return: False when the cluster knows no such job.
+    :raises JobRunningError: It has not ended; it is left as it is.
+    """
+    job = await api.find(submission_id)
+    if job is None:
+        return False
+    if job.status.is_terminal:
+        try:
+            await api.delete(submission_id)
+        except (JobNotFoundError, ServiceUnavailableError):
+            # The answer may be what was lost.
+            if await api.find(submission_id) is not None:
+                raise
+        return True
+    raise JobRunningError(
+        f"Ray job {submission_id} is {job.status.value}; only a job that has ended can be deleted.",
+        {"submission_id": submission_id, "status": job.status.value},
+    )
 
 
 def usable_dashboard(cluster: Cluster) -> str:
@@ -138,6 +247,12 @@ class VertexRayJobHook(VertexRayBaseHook):
         """Send a local folder; see ``VertexRayJobAsyncHook.upload_working_dir``."""
         return run_sync(lambda: self._async().upload_working_dir(cluster_id, folder, excludes))
 
+    def prepare_environment(
+        self, cluster_id: str, environment: dict[str, Any], job_key: str, dashboard_uri: str | None = None
+    ) -> dict[str, Any]:
+        """Send the local code of a runtime environment; see ``VertexRayJobAsyncHook.prepare_environment``."""
+        return run_sync(lambda: self._async().prepare_environment(cluster_id, environment, job_key, dashboard_uri))
+
     def get_job(self, cluster_id: str, submission_id: str) -> Job:
         """Read one job; see ``VertexRayJobAsyncHook.get_job``."""
         return run_sync(lambda: self._async().get_job(cluster_id, submission_id))
@@ -150,7 +265,7 @@ class VertexRayJobHook(VertexRayBaseHook):
         """Stop a job; see ``VertexRayJobAsyncHook.stop_job``."""
         return run_sync(lambda: self._async().stop_job(cluster_id, submission_id))
 
-    def delete_job(self, cluster_id: str, submission_id: str) -> None:
+    def delete_job(self, cluster_id: str, submission_id: str) -> bool:
         """Forget an ended job; see ``VertexRayJobAsyncHook.delete_job``."""
         return run_sync(lambda: self._async().delete_job(cluster_id, submission_id))
 

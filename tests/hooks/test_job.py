@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import os
+import re
+import time
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -13,8 +19,10 @@ from airflow_provider_vertex_ray.errors import (
     ClusterNotFoundError,
     DashboardNotReadyError,
     JobNotFoundError,
+    JobRunningError,
     NotARayClusterError,
     PackageTooLargeError,
+    ServiceUnavailableError,
     StockoutError,
     VertexRayError,
 )
@@ -38,9 +46,10 @@ def test_a_job_from_submit_to_delete(hook: VertexRayJobHook) -> None:
     assert [job.submission_id for job in hook.list_jobs(full_name("shared"))] == ["one"]
     assert hook.stop_job("shared", "one") is True
     until(lambda: hook.get_job("shared", "one").status is JobStatus.STOPPED)
-    hook.delete_job("shared", "one")
+    assert hook.delete_job("shared", "one") is True
     with pytest.raises(JobNotFoundError):
         hook.get_job("shared", "one")
+    assert hook.delete_job("shared", "one") is False
 
 
 async def test_the_same_from_an_event_loop(fake_emulator: EmulatorProcess) -> None:
@@ -76,6 +85,134 @@ def test_folders_that_can_not_be_sent(
     with pytest.raises(SpecError, match="working_dir"):
         hook.upload_working_dir("shared", str(tmp_path / "nothing"))
     assert fake_emulator.calls() == []
+
+
+@pytest.fixture
+def code(tmp_path: Path) -> Path:
+    """A folder with a program, a module, a single file and a wheel."""
+    for name in ("work/main.py", "work/big.bin", "scores/__init__.py", "scores/big.bin", "helper.py"):
+        path = tmp_path / "code" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    (tmp_path / "code" / "tool-1.0-py3-none-any.whl").write_bytes(b"wheel")
+    return tmp_path / "code"
+
+
+def sent(emulator: EmulatorProcess) -> list[str]:
+    return [unquote(call["method"].rpartition("/")[2]) for call in emulator.calls("PUT /api/packages/*")]
+
+
+def test_all_local_code_is_sent(hook: VertexRayJobHook, fake_emulator: EmulatorProcess, code: Path) -> None:
+    wheel = code / "tool-1.0-py3-none-any.whl"
+    environment = {
+        "working_dir": str(code / "work"),
+        "py_modules": ["gs://bucket/a.zip", str(code / "scores"), str(code / "helper.py"), str(wheel)],
+        "excludes": ["*.bin"],
+        "env_vars": {"A": "b"},
+    }
+    before = json.dumps(environment)
+    ready = hook.prepare_environment("shared", environment, "job-1")
+    assert json.dumps(environment) == before
+    assert set(ready) == {"working_dir", "py_modules", "env_vars"}
+    assert ready["py_modules"][0] == "gs://bucket/a.zip"
+    uris = [ready["working_dir"], *ready["py_modules"][1:]]
+    assert [f"gcs://{name}" for name in sent(fake_emulator)] == uris
+    again = hook.prepare_environment("shared", environment, "job-2")
+    # Zips of modules are shared; a small working_dir and a small wheel are the job's own.
+    assert again["py_modules"][1:3] == ready["py_modules"][1:3]
+    assert again["working_dir"] != ready["working_dir"]
+    assert again["py_modules"][3] != ready["py_modules"][3]
+    assert len(sent(fake_emulator)) == 6
+    (code / "scores" / "big.bin").write_text("excluded")
+    assert hook.prepare_environment("shared", environment, "job-1") == ready
+    assert len(sent(fake_emulator)) == 6
+
+
+def test_an_environment_without_local_code_asks_nobody(
+    hook: VertexRayJobHook, fake_emulator: EmulatorProcess, tmp_path: Path
+) -> None:
+    fake_emulator.admin("DELETE", "calls")
+    (tmp_path / "env.yml").write_text("dependencies:\n- python=3.11\n- pip: [emoji]\n")
+    environment = {"working_dir": "gs://b/a.zip", "excludes": ["x"], "conda": str(tmp_path / "env.yml")}
+    assert hook.prepare_environment("shared", environment, "job-1") == {
+        "working_dir": "gs://b/a.zip",
+        "conda": {"dependencies": ["python=3.11", {"pip": ["emoji"]}]},
+    }
+    assert fake_emulator.calls() == []
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "a: [", "a: 2026-01-01", None])
+def test_a_conda_file_that_is_none(hook: VertexRayJobHook, tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "env.yaml").write_text(text)
+    with pytest.raises(SpecError, match=r"^runtime_env\['conda'\]: "):
+        hook.prepare_environment("shared", {"conda": str(tmp_path / "env.yaml")}, "job-1")
+
+
+def test_nothing_is_sent_when_one_of_them_can_not_be(
+    hook: VertexRayJobHook, fake_emulator: EmulatorProcess, code: Path
+) -> None:
+    fake_emulator.admin("DELETE", "calls")
+    environment = {"working_dir": str(code / "work"), "py_modules": [str(code / "scores"), str(code / "nothing")]}
+    with pytest.raises(SpecError, match=r"^py_modules\[1\]: .*nothing"):
+        hook.prepare_environment("shared", environment, "job-1")
+    assert fake_emulator.calls() == []
+
+
+async def test_a_large_upload_is_said_and_leaves_the_event_loop_free(
+    fake_emulator: EmulatorProcess, code: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(fake_emulator)
+    (code / "work" / "weights").write_bytes(os.urandom(30 << 20))
+    monkeypatch.setattr(packages, "SAID_SECONDS", 0.0)
+    hook = VertexRayJobAsyncHook(location=LOCATION)
+    said: list[str] = []
+    monkeypatch.setattr(hook.log, "info", lambda text, *more: said.append(text % more))
+    longest = 0.0
+
+    async def watch() -> None:
+        nonlocal longest
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(0.005)
+            longest = max(longest, time.monotonic() - before)
+
+    watching = asyncio.create_task(watch())
+    environment = {"working_dir": str(code / "work")}
+    ready = await hook.prepare_environment("shared", environment, "job-1")
+    watching.cancel()
+    # Packing and sending as one call would take that much and more; a busy machine takes some of it by itself.
+    assert longest < 0.25
+    steps = [line for line in said if "MiB sent" in line]
+    assert 5 <= len(steps) <= 10
+    assert re.fullmatch(r"working_dir .*: \d+\.\d of 30\.\d MiB sent, \d+\.\d MiB/s", steps[-1])
+    assert re.search(r"\(30\.\d\d MiB\) sent, \d+\.\d MiB/s", said[-1])
+    # Large ones are shared by all jobs, and sent once.
+    assert await hook.prepare_environment("shared", environment, "job-2") == ready
+    assert len(sent(fake_emulator)) == 1
+    assert said[-1].endswith("was on the cluster already")
+
+
+def test_a_job_that_runs_is_not_deleted(hook: VertexRayJobHook, fake_emulator: EmulatorProcess) -> None:
+    hook.submit_job("shared", JobRequest("sleep 60", "one"))
+    with pytest.raises(JobRunningError, match="Ray job one is (PENDING|RUNNING); only a job that has ended"):
+        hook.delete_job("shared", "one")
+    assert fake_emulator.calls("DELETE *") == []
+    assert not hook.get_job("shared", "one").status.is_terminal
+
+
+def test_a_lost_answer_to_a_delete(hook: VertexRayJobHook, fake_emulator: EmulatorProcess) -> None:
+    hook.submit_job("shared", JobRequest("echo", "one"))
+    until(lambda: hook.get_job("shared", "one").status.is_terminal)
+    with fake_emulator.fault(scope="dashboard", method="DELETE *", action="drop_response"):
+        assert hook.delete_job("shared", "one") is True
+    hook.submit_job("shared", JobRequest("echo", "two"))
+    until(lambda: hook.get_job("shared", "two").status.is_terminal)
+    with (
+        fake_emulator.fault(scope="dashboard", method="DELETE *", action="status", status=503),
+        pytest.raises(ServiceUnavailableError),
+    ):
+        hook.delete_job("shared", "two")
 
 
 @pytest.mark.parametrize(
