@@ -19,6 +19,7 @@ RANKS = {
     "triggers": 3,
     "hooks": 2,
     "api": 1,
+    "remote": 0,
 }
 PURE = 0
 EMULATOR = "emulator"

@@ -1,0 +1,403 @@
+"""``@task.vertex_ray`` in DAGs: parsed, mapped, serialised, and run on a cluster without Ray."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, TaskDeferred, setup, task, teardown
+
+from airflow_provider_vertex_ray.decorators.job import _VertexRayDecoratedOperator, vertex_ray_task
+from airflow_provider_vertex_ray.errors import JobFailedError, JobStoppedError, VertexRayTaskError
+from airflow_provider_vertex_ray.function_module import task_module
+from airflow_provider_vertex_ray.remote.runner import load
+from airflow_provider_vertex_ray.spec_error import SpecError
+from tests.support.clusters import LOCATION, jobs_of, start
+from tests.support.emulator import EmulatorProcess
+from tests.support.tasks import context_of, deferral_of, run_task
+
+START = datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc)
+COMMON: dict[str, Any] = {"cluster_id": "shared", "location": LOCATION, "poll_interval": 0.05, "deferrable": False}
+
+
+def dag(**more: Any) -> DAG:
+    return DAG(dag_id="functions", schedule=None, start_date=START, **more)
+
+
+def add(x: int, y: int = 2) -> int:
+    """Adds."""
+    return x + y
+
+
+def anything(*args: Any, **kwargs: Any) -> Any:
+    return [args, kwargs]
+
+
+def operator(function: Any = add, *args: Any, decorator: dict[str, Any] | None = None, **kwargs: Any) -> Any:
+    """The operator of a call of a decorated function."""
+    arguments = {**COMMON, **(decorator or {})}
+    return vertex_ray_task(**arguments)(function)(*args, **kwargs).operator  # type: ignore[operator]
+
+
+def sent(task_operator: Any, **context: Any) -> dict[str, Any]:
+    """The payload as it is sent, JSON included."""
+    found = context_of(task_operator, **context)
+    task_operator.render_template_fields(found)
+    return dict(json.loads(json.dumps(task_operator._payload(found))))
+
+
+# --- in a DAG -------------------------------------------------------------------------------------------------------
+
+
+def test_airflow_knows_the_decorator() -> None:
+    with dag() as made:
+
+        @task.vertex_ray(**COMMON, multiple_outputs=True)
+        def total(x: int) -> dict[str, int]:
+            return {"total": x}
+
+        total(1)
+    (found,) = made.tasks
+    assert isinstance(found, _VertexRayDecoratedOperator)
+    assert (found.task_id, found.custom_operator_name, found.multiple_outputs) == ("total", "@task.vertex_ray", True)
+    assert sent(found)["args"] == [1]
+
+
+def test_without_arguments_and_with_the_dags_defaults() -> None:
+    with dag(default_args={"cluster_id": "of-the-dag", "location": LOCATION, "retries": 3}) as made:
+
+        @task.vertex_ray
+        def total(x: int) -> int:
+            return x
+
+        total(1)
+    (found,) = made.tasks
+    assert (found.cluster_id, found.retries, found.multiple_outputs) == ("of-the-dag", 3, False)
+
+
+on_ray = vertex_ray_task(**COMMON)
+
+
+@on_ray  # type: ignore[arg-type]
+@functools.singledispatch
+def wrapped(x: int) -> list[int]:
+    return [x]
+
+
+def test_a_name_of_its_own_for_the_decorator_and_one_below_it() -> None:
+    payload = sent(wrapped(1).operator)
+    assert payload["imports"] == [["functools", "functools", ""]]
+    assert load(payload)(1) == [1]
+
+
+def test_set_up_and_teardown() -> None:
+    with dag() as made:
+
+        @setup
+        @task.vertex_ray(**COMMON)
+        def before() -> int:
+            return 1
+
+        @teardown
+        @task.vertex_ray(**COMMON)
+        def after() -> None:
+            return None
+
+        before() >> after()
+    assert made.get_task("before").is_setup
+    assert made.get_task("after").is_teardown
+    assert load(sent(made.get_task("before")))() == 1
+
+
+def test_mapped_with_partial_and_templates() -> None:
+    with dag() as made:
+
+        @task.vertex_ray(**COMMON)
+        def scaled(x: int, scale: str, extra: int = 3) -> Any:
+            return [x, scale, extra]
+
+        scaled.partial(scale="{{ word }}").expand(x=[1, 2, 3])
+    mapped = made.get_task("scaled")
+    assert mapped.operator_class is _VertexRayDecoratedOperator
+    again = mapped.unmap({"op_kwargs": {"x": 2}})
+    payload = sent(again, word="twice")
+    assert (payload["kwargs"], payload["defaults"]) == ({"x": 2, "scale": "twice"}, {"extra": 3})
+    assert load(payload)(**payload["kwargs"]) == [2, "twice", 3]
+
+
+def test_another_tasks_result_as_argument() -> None:
+    with dag() as made:
+
+        @task
+        def upstream() -> int:
+            return 1
+
+        first = vertex_ray_task(**COMMON)(add)(upstream(), y=upstream.override(task_id="other")())  # type: ignore
+        vertex_ray_task(**COMMON, task_id="third")(add).expand(x=upstream.override(task_id="many")())  # type: ignore
+    assert made.get_task("add").upstream_task_ids == {"upstream", "other"}
+    assert made.get_task("third").upstream_task_ids == {"many"}
+    assert first.operator.task_id == "add"
+
+
+def test_a_dag_with_it_is_serialised() -> None:
+    try:
+        from airflow.serialization.serialized_objects import DagSerialization as Serialized  # type: ignore
+    except ImportError:
+        from airflow.serialization.serialized_objects import SerializedDAG as Serialized
+
+    with dag() as made:
+        operator(add, 1, decorator={"result_path": "gs://bucket/{{ ds }}"})
+        vertex_ray_task(**COMMON, task_id="mapped")(add).expand(x=[1, 2])  # type: ignore[attr-defined]
+    data = json.dumps(Serialized.to_dict(made))
+    assert "@task.vertex_ray" in data
+    again = Serialized.from_dict(json.loads(data))
+    assert set(again.task_ids) == {"add", "mapped"}
+    assert "op_kwargs" in again.get_task("add").template_fields
+    assert again.get_task("add").operator_extra_links
+
+
+# --- arguments ------------------------------------------------------------------------------------------------------
+
+
+def test_arguments_are_rendered_and_made_json() -> None:
+    found = operator(
+        anything, (1, "{{ word }}"), when=START, deep={"a": ["{{ word }}", {"b": START.date()}]}, none=None
+    )
+    payload = sent(found, word="rendered")
+    assert payload["args"] == [[1, "rendered"]]
+    assert payload["kwargs"] == {
+        "when": "2026-01-01T00:00:00+00:00",
+        "deep": {"a": ["rendered", {"b": "2026-01-01"}]},
+        "none": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "path"),
+    [
+        ((b"x",), {}, "the argument args[0]: 'bytes' is refused"),
+        ((1, [float("nan")]), {}, "the argument args[1][0]: 'float' is refused"),
+        ((), {"rows": [{"x": {1}}]}, "the argument rows[0]['x']: 'set' is refused"),
+    ],
+)
+def test_what_is_no_json_fails_the_dag(args: Any, kwargs: Any, path: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        operator(anything, *args, **kwargs)
+    assert path in str(caught.value)
+
+
+def test_what_turns_out_to_be_no_json_fails_the_task() -> None:
+    found = operator(anything, value="{{ thing }}")
+    found.op_kwargs = {"value": [object()]}
+    with pytest.raises(SpecError, match=r"the argument value\[0\]: 'object' is refused"):
+        found._payload(context_of(found))
+
+
+def named(ds: Any, run_id: Any = None, *, params: Any = None, logical_date: Any = None, x: int = 1) -> Any:
+    return [ds, run_id, params, logical_date, x]
+
+
+def test_airflows_context_where_it_is_json() -> None:
+    context = {"ds": "2026-01-01", "run_id": "r", "params": {"n": 1}, "logical_date": START, "ti": object()}
+    payload = sent(operator(named), **{key: value for key, value in context.items() if key != "ti"})
+    assert payload["kwargs"] == {
+        "ds": "2026-01-01",
+        "run_id": "r",
+        "params": {"n": 1},
+        "logical_date": "2026-01-01T00:00:00+00:00",
+    }
+    assert sent(operator(named, "own", run_id="mine"))["kwargs"] == {
+        "run_id": "mine",
+        "params": None,
+        "logical_date": None,
+    }
+    # Not what nobody asked for.
+    assert sent(operator(anything, a=1), ds="2026-01-01")["kwargs"] == {"a": 1}
+
+
+def test_the_rest_of_airflows_context_does_not_leave_it() -> None:
+    def with_ti(ti: Any = None) -> Any:
+        return ti
+
+    with pytest.raises(SpecError, match="'ti' is refused: this part of Airflow's context can not leave Airflow"):
+        operator(with_ti)
+
+
+def test_the_number_of_arguments_is_airflows_to_judge() -> None:
+    with pytest.raises(TypeError, match="too many positional"):
+        operator(add, 1, 2, 3)
+    with pytest.raises(TypeError, match="missing"):
+        operator(add)
+
+
+def test_entrypoint_is_not_for_the_user() -> None:
+    with pytest.raises(SpecError, match="entrypoint"):
+        operator(add, 1, decorator={"entrypoint": "true"})
+
+
+@pytest.mark.parametrize("path", ["results", "/tmp/results", "gs://", "://x", 3, ""])
+def test_a_wrong_result_path(path: Any) -> None:
+    with pytest.raises(SpecError, match="result_path"):
+        operator(add, 1, decorator={"result_path": path})
+
+
+def test_a_result_path_is_rendered_and_then_judged() -> None:
+    found = operator(add, 1, decorator={"result_path": "{{ folder }}"})
+    assert sent(found, folder="gs://bucket/x")["result_path"] == "gs://bucket/x"
+    found = operator(add, 1, decorator={"result_path": "{{ folder }}"})
+    with pytest.raises(SpecError, match="result_path"):
+        sent(found, folder="nowhere")
+
+
+def test_what_can_not_travel_fails_the_dag() -> None:
+    def broken() -> Any:
+        return START
+
+    def closed() -> Any:
+        return common
+
+    common = object()
+    with pytest.raises(SpecError, match="UPPER_CASE") as caught:
+        operator(closed)
+    assert f"{__file__}:" in str(caught.value)
+    # A date is a constant that can.
+    assert sent(operator(broken))["constants"] == {"START": "2026-01-01T00:00:00+00:00"}
+
+
+# --- the job --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shared(fake_emulator: EmulatorProcess) -> EmulatorProcess:
+    """With a running cluster ``shared``, whose jobs do nothing."""
+    start(fake_emulator)
+    return fake_emulator
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_what_is_submitted(shared: EmulatorProcess, tmp_path: Path, deferrable: bool) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "__init__.py").write_text("")
+    found = operator(
+        add,
+        1,
+        decorator={
+            "deferrable": deferrable,
+            "runtime_env": {"py_modules": [str(tmp_path / "mine")], "env_vars": {"A": "1"}},
+            # Is for folders, not for what is sent of the function.
+            "excludes": ["*.py"],
+            "wait_for_completion": False,
+        },
+    )
+    run_task(found)
+    (job,) = jobs_of(shared, "shared").values()
+    name, _ = task_module(found._payload(context_of(found)))
+    assert job["entrypoint"] == f"python -m {name}"
+    environment = job["runtime_env"]
+    assert environment["env_vars"] == {"A": "1"}
+    assert [uri.partition("://")[0] for uri in environment["py_modules"]] == ["gcs", "gcs"]
+    assert (found.py_modules, list(found.runtime_env)) == (None, ["py_modules", "env_vars"])
+
+
+def test_it_defers(shared: EmulatorProcess) -> None:
+    deferral = deferral_of(operator(add, 1, decorator={"deferrable": True}))
+    assert deferral.method_name == "execute_complete"
+
+
+def done(result: Any, **more: Any) -> dict[str, Any]:
+    return {"status": "success", "result": {"submission_id": "job", "result": result, **more}, "carry": {}}
+
+
+def failed(result: Any) -> dict[str, Any]:
+    error = JobFailedError("failed", {"submission_id": "job", "result": result, "exit_code": 1})
+    return {"status": "error", "error": error.to_dict(), "carry": {}}
+
+
+def complete(event: dict[str, Any], **decorator: Any) -> Any:
+    found = operator(add, 1, decorator=decorator)
+    return found.execute_complete(context_of(found), json.loads(json.dumps(event)))
+
+
+@pytest.mark.parametrize("value", [1, None, [1], {"value": 2}, {"error": 3}, "text"])
+def test_the_value_is_what_the_task_returns(value: Any) -> None:
+    assert complete(done({"value": value})) == value
+
+
+@pytest.mark.parametrize("result", [None, 3, {}, {"other": 1}, {"path": 3}])
+def test_a_job_without_the_functions_result(result: Any) -> None:
+    with pytest.raises(VertexRayTaskError, match="without handing back the function's result"):
+        complete(done(result))
+
+
+def test_a_stored_result_is_read(tmp_path: Path) -> None:
+    (tmp_path / "job.json").write_text('{"a": [1]}')
+    event = done({"path": f"file://{tmp_path}/job.json"})
+    assert complete(event, result_path=f"file://{tmp_path}") == {"a": [1]}
+    assert complete(event, result_path=f"file://{tmp_path}/") == {"a": [1]}
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "/etc/hostname.json", "{}/../x.json", "{}/a/../../x", "{}x/a.json"])
+def test_the_cluster_does_not_choose_what_is_read_here(tmp_path: Path, path: str) -> None:
+    with pytest.raises(VertexRayTaskError, match="not directly below result_path"):
+        complete(done({"path": "file://" + path.format(tmp_path)}), result_path=f"file://{tmp_path}")
+    with pytest.raises(VertexRayTaskError, match="not directly below result_path"):
+        complete(done({"path": f"file://{tmp_path}/x.json"}))
+
+
+def test_the_functions_error_is_the_tasks() -> None:
+    told = {"type": "ValueError", "message": "no", "traceback": "Traceback …\nValueError: no\n"}
+    with pytest.raises(VertexRayTaskError) as caught:
+        complete(failed({"error": told}))
+    assert str(caught.value) == "The function failed on the cluster (Ray job job):\nTraceback …\nValueError: no"
+    assert caught.value.details == {"submission_id": "job", "exit_code": 1, **told}
+    assert isinstance(caught.value, JobFailedError)
+
+
+@pytest.mark.parametrize("result", [None, 1, {"value": 1}])
+def test_other_failures_stay_what_they_are(result: Any) -> None:
+    with pytest.raises(JobFailedError) as caught:
+        complete(failed(result))
+    assert type(caught.value) is JobFailedError
+    stopped = {"status": "error", "error": JobStoppedError("stopped").to_dict(), "carry": {}}
+    with pytest.raises(JobStoppedError):
+        complete(stopped)
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_a_job_that_is_run_again_within_the_try(
+    shared: EmulatorProcess, monkeypatch: pytest.MonkeyPatch, deferrable: bool
+) -> None:
+    found = operator(add, 1, decorator={"retry_failed_job": 1, "deferrable": deferrable})
+    again: list[dict[str, Any]] = []
+
+    def wait(self: Any, context: Any, trigger: Any, deferrable: bool, method: str = "execute_complete") -> Any:
+        again.append(trigger.serialize()[1])
+        assert self.py_modules
+        if deferrable:
+            raise TaskDeferred(trigger=trigger, method_name=method)
+        return self.execute_complete(context, done({"value": {"value": 7}}))
+
+    monkeypatch.setattr(_VertexRayDecoratedOperator, "_wait", wait)
+    event = failed({"error": {"type": "E", "message": "m", "traceback": "t"}})
+    if deferrable:
+        with pytest.raises(TaskDeferred):
+            found.execute_complete(context_of(found), event)
+    else:
+        assert found.execute_complete(context_of(found), event) == {"value": 7}
+    assert [arguments["carry"]["failures"] for arguments in again] == [1]
+    (job,) = jobs_of(shared, "shared").values()
+    assert job["entrypoint"].startswith("python -m vertex_ray_task_")
+
+
+def test_nothing_is_left_behind(shared: EmulatorProcess, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(TaskDeferred):
+        found = operator(add, 1, decorator={"deferrable": True})
+        found.execute(context_of(found))
+    with pytest.raises(Exception, match="nowhere"):
+        run_task(operator(add, 1, decorator={"cluster_id": "nowhere"}))
+    assert list(tmp_path.iterdir()) == []
