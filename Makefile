@@ -1,6 +1,7 @@
 # Everything bootstraps itself from Python 3.11, make and git.
 #   make demo            the main job on the emulator, with a real Airflow and a real Ray   (KEEP=1 leaves it up)
 #   make test            the tests; AIRFLOW=2.11 for the other Airflow line                 (PYTEST_ARGS=… for some of them)
+#   make soak            the long tests (an hour), with the same PYTEST_ARGS
 #   make install         .venv, with everything for development
 #   make lint            ruff and mypy
 #   make bench           the benchmarks
@@ -20,7 +21,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS := constraints/airflow-$(AIRFLOW).txt
 READY := $(VENV)/.ready-$(shell cat pyproject.toml $(CONSTRAINTS) 2>/dev/null | cksum | cut -d' ' -f1)
 
-.PHONY: install demo test lint bench constraints clean
+.PHONY: install demo test soak lint bench constraints clean
 
 install: $(READY)
 
@@ -37,7 +38,10 @@ demo: $(READY)
 	$(BIN)/python -m devtools.demo $(if $(KEEP),--keep)
 
 test: $(READY)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not soak" $(PYTEST_ARGS)
+
+soak: $(READY)
+	$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -22,7 +22,7 @@ AUTH_ROLE_PUBLIC = "Admin"
 WTF_CSRF_ENABLED = False
 """
 
-
+_REPOSITORY = Path(__file__).resolve().parent.parent
 _SIMPLE_AUTH_MANAGER = "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager"
 
 
@@ -50,11 +50,16 @@ class AirflowSettings:
     :param home: its folder: AIRFLOW_HOME, database, logs.
     :param slots: how many tasks run at once (``[core] parallelism``).
     :param port: the port of the API server (web server on 2.11) on 127.0.0.1.
+    :param triggerers: how many triggerers run.
+    :param health_seconds: after so long without a heartbeat a component or a task counts as dead; None: as Airflow
+        has it (30 s, and 300 s for a task).
     """
 
     home: Path
     slots: int
     port: int
+    triggerers: int = 1
+    health_seconds: int | None = None
 
     @property
     def major(self) -> int:
@@ -94,17 +99,18 @@ class AirflowSettings:
         """
         server = ("--port", str(self.port), "--workers", "1")
         scheduler = Component("scheduler", ("scheduler", "--skip-serve-logs"), "SchedulerJob", 10)
-        triggerer = Component("triggerer", ("triggerer", "--skip-serve-logs"), "TriggererJob", 10)
+        names = ["triggerer", *(f"triggerer-{n}" for n in range(2, self.triggerers + 1))]
+        triggerers = [Component(name, ("triggerer", "--skip-serve-logs"), "TriggererJob", 10) for name in names]
         if self.major >= 3:
             api = ("api-server", "--host", "127.0.0.1", *server)
             return (
                 Component("api-server", api, None, 10),
                 Component("dag-processor", ("dag-processor",), "DagProcessorJob", 5),
                 scheduler,
-                triggerer,
+                *triggerers,
             )
         web = ("webserver", "--hostname", "127.0.0.1", *server)
-        return (Component("webserver", web, None, 5), scheduler, triggerer)
+        return (Component("webserver", web, None, 5), scheduler, *triggerers)
 
     def write_files(self, dag_folders: Sequence[Path]) -> None:
         """Create the folders, and links to the folders of DAGs."""
@@ -121,7 +127,7 @@ class AirflowSettings:
         settings get in.
         """
         inherited = {k: v for k, v in os.environ.items() if "AIRFLOW" not in k}
-        paths = [*map(str, python_path), *filter(None, [inherited.get("PYTHONPATH")])]
+        paths = [*map(str, python_path), str(_REPOSITORY), *filter(None, [inherited.get("PYTHONPATH")])]
         inherited["PYTHONPATH"] = os.pathsep.join(paths)
         # Task processes look up commands here, as in an activated environment.
         inherited["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
@@ -145,7 +151,7 @@ class AirflowSettings:
             "core.dags_are_paused_at_creation": "False",
             "core.fernet_key": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
             # The default asks the name service, which may be slow or absent.
-            "core.hostname_callable": "socket.gethostname",
+            "core.hostname_callable": "devtools.airflow_hostname.component_hostname",
             "database.sql_alchemy_conn": f"sqlite:///{self.database}?timeout=60",
             "database.load_default_connections": "False",
             "logging.base_log_folder": str(self.logs),
@@ -155,6 +161,21 @@ class AirflowSettings:
             "scheduler.enable_health_check": "False",
             "usage_data_collection.enabled": "False",
         }
+        if self.health_seconds is not None:
+            seconds = str(self.health_seconds)
+            timeout = "task_instance_heartbeat_timeout" if self.major >= 3 else "scheduler_zombie_task_threshold"
+            check = (
+                "task_instance_heartbeat_timeout_detection_interval" if self.major >= 3 else "zombie_detection_interval"
+            )
+            options |= {
+                "scheduler.scheduler_health_check_threshold": seconds,
+                "triggerer.triggerer_health_check_threshold": seconds,
+                f"scheduler.{timeout}": str(2 * self.health_seconds),
+                f"scheduler.{check}": "3",
+                "scheduler.orphaned_tasks_check_interval": "5",
+                "scheduler.trigger_timeout_check_interval": "5",
+                "scheduler.local_task_job_heartbeat_sec": "2",
+            }
         return {**options, **(self._options_3() if self.major >= 3 else self._options_2())}
 
     def _options_3(self) -> dict[str, str]:

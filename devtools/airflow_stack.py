@@ -6,14 +6,11 @@ a folder of its own, on 127.0.0.1 only, and it can not outlive this process.
 
 from __future__ import annotations
 
-import json
 import shutil
 import socket
 import sqlite3
 import sys
 import time
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
@@ -21,8 +18,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from devtools.airflow_settings import AirflowSettings
+from devtools.airflow_api import OPENER, AirflowApi
+from devtools.airflow_hostname import VARIABLE
+from devtools.airflow_settings import AirflowSettings, Component
 from devtools.dag_run_report import DagRunReport, MetadataReader, count_states
+from devtools.process_group import freeze, kill_all, thaw
 from devtools.process_keeper import ProcessKeeper
 
 ProgressCallback = Callable[[DagRunReport], None]
@@ -43,6 +43,8 @@ class AirflowStack:
     :param environment: variables for Airflow's processes on top of this process's own, such as
         ``AIRFLOW_CONN_…``.
     :param python_path: folders to import from in Airflow's processes.
+    :param triggerers: how many triggerers run: ``triggerer``, ``triggerer-2``, …
+    :param health_seconds: after so long without a heartbeat a component counts as dead; None: Airflow's 30 s.
     """
 
     def __init__(
@@ -53,12 +55,18 @@ class AirflowStack:
         slots: int = 4,
         environment: Mapping[str, str] | None = None,
         python_path: Sequence[Path] = (),
+        triggerers: int = 1,
+        health_seconds: int | None = None,
     ) -> None:
-        self.settings = AirflowSettings(home.resolve(), slots, _free_port())
+        self.settings = AirflowSettings(home.resolve(), slots, _free_port(), triggerers, health_seconds)
         self._dag_folders = list(dag_folders)
         self._environment = self.settings.environment(environment or {}, python_path)
         self._keeper: ProcessKeeper | None = None
         self._reader: MetadataReader | None = None
+        self._pids: dict[str, int] = {}
+        self._down: set[str] = set()
+        self._frozen: dict[str, list[int]] = {}
+        self.api = AirflowApi(self.settings.web_url, self.settings.major)
 
     @property
     def web_url(self) -> str:
@@ -79,7 +87,7 @@ class AirflowStack:
             self._reader = MetadataReader(self.settings.database)
             for component in self.settings.components:
                 self._launch(component.name, component.arguments, component.grace)
-            self._wait_until_healthy(since, begun + timeout)
+            self._wait_until_healthy(self.settings.components, since, begun + timeout)
         except BaseException:
             self.stop()
             raise
@@ -90,6 +98,8 @@ class AirflowStack:
 
         :raises LeftoverProcessesError: when one survived.
         """
+        for name in list(self._frozen):
+            self.thaw(name)
         if self._reader is not None:
             self._reader.close()
             self._reader = None
@@ -128,7 +138,7 @@ class AirflowStack:
         run_id = f"run-{uuid.uuid4().hex[:8]}"
         report = DagRunReport(dag_id, run_id, self.settings.logs)
         begun = time.monotonic()
-        self._trigger(dag_id, run_id, dict(conf or {}))
+        self.api.trigger(dag_id, run_id, dict(conf or {}))
         while True:
             self._update(report, time.monotonic() - begun)
             if on_progress is not None:
@@ -140,6 +150,57 @@ class AirflowStack:
                 raise AirflowStackError(f"{dag_id} has not ended within {timeout:.0f} s: {states}\n{self._log_tails()}")
             self._check_components()
             time.sleep(_POLL_SECONDS)
+
+    @property
+    def reader(self) -> MetadataReader:
+        """Reads the metadata database of the running Airflow."""
+        return self._read()
+
+    def wait_for_dags(self, dag_ids: Sequence[str], timeout: float) -> None:
+        """Wait until these DAGs can be run.
+
+        :raises AirflowStackError: when they can not in time, or a file of DAGs can not be loaded.
+        """
+        deadline = time.monotonic() + timeout
+        for dag_id in dag_ids:
+            self._wait_for_dag(dag_id, deadline)
+
+    def kill(self, name: str) -> None:
+        """SIGKILL a component with all that it has started, the tasks of a scheduler included."""
+        self._down.add(name)
+        self._frozen.pop(name, None)
+        kill_all(self._pids[name])
+
+    def freeze(self, name: str) -> None:
+        """SIGSTOP a component with all that it has started, at a moment when it does not lock the database."""
+        for _ in range(20):
+            pids = freeze(self._pids[name])
+            if self._read().is_writable():
+                self._frozen[name] = pids
+                return
+            thaw(pids)
+            time.sleep(0.1)
+        raise AirflowStackError(f"{name} holds the database's lock whenever it is looked at")
+
+    def thaw(self, name: str) -> None:
+        """SIGCONT a component that was frozen."""
+        thaw(self._frozen.pop(name))
+
+    def restart(self, name: str, timeout: float = 90.0) -> None:
+        """Start a component that was killed, and wait until it works.
+
+        :raises AirflowStackError: when it does not in time.
+        """
+        (component,) = (c for c in self.settings.components if c.name == name)
+        since = datetime.now(timezone.utc)
+        deadline = time.monotonic() + timeout
+        while self._kept().exit_codes()[name] is None:
+            if time.monotonic() > deadline:
+                raise AirflowStackError(f"{name} is still running")
+            time.sleep(0.05)
+        self._launch(component.name, component.arguments, component.grace)
+        self._down.discard(name)
+        self._wait_until_healthy([component], since, deadline)
 
     def log_file(self, component: str) -> Path:
         """Where a component writes its own log."""
@@ -160,20 +221,20 @@ class AirflowStack:
             raise AirflowStackError(f"airflow db migrate ended with {code}\n{self._tail('db-migrate')}")
 
     def _launch(self, name: str, arguments: Sequence[str], grace: float) -> None:
-        self._kept().start(
+        self._pids[name] = self._kept().start(
             name,
             [sys.executable, "-m", "airflow", *arguments],
-            env=self._environment,
+            env={**self._environment, VARIABLE: name},
             log=self.log_file(name),
             cwd=self.settings.home,
             grace=grace,
         )
 
-    def _wait_until_healthy(self, since: datetime, deadline: float) -> None:
-        wanted = {c.job_type for c in self.settings.components if c.job_type is not None}
+    def _wait_until_healthy(self, components: Sequence[Component], since: datetime, deadline: float) -> None:
+        wanted = {(c.job_type, c.name) for c in components if c.job_type is not None}
         while True:
             self._check_components()
-            missing = wanted - self._read().working_jobs(since)
+            missing = wanted - self._read().working_components(since)
             if not missing and self._answers():
                 return
             if time.monotonic() > deadline:
@@ -183,7 +244,7 @@ class AirflowStack:
 
     def _answers(self) -> bool:
         try:
-            with _OPENER.open(self.settings.health_url, timeout=10) as answer:
+            with OPENER.open(self.settings.health_url, timeout=10) as answer:
                 return bool(answer.status == 200)
         except OSError:
             return False
@@ -198,30 +259,6 @@ class AirflowStack:
                 raise AirflowStackError(f"no DAG {dag_id} was found\n{self._log_tails()}")
             time.sleep(_POLL_SECONDS)
 
-    def _trigger(self, dag_id: str, run_id: str, conf: dict[str, Any]) -> None:
-        body: dict[str, Any] = {"dag_run_id": run_id, "conf": conf}
-        if self.settings.major >= 3:
-            token = self._call("GET", "/auth/token", None, None)["access_token"]
-            self._call("POST", f"/api/v2/dags/{dag_id}/dagRuns", {**body, "logical_date": None}, token)
-        else:
-            self._call("POST", f"/api/v1/dags/{dag_id}/dagRuns", body, None)
-
-    def _call(self, method: str, path: str, body: dict[str, Any] | None, token: str | None) -> dict[str, Any]:
-        request = urllib.request.Request(self.web_url + path, method=method)
-        request.add_header("Accept", "application/json")
-        if body is not None:
-            request.add_header("Content-Type", "application/json")
-            request.data = json.dumps(body).encode()
-        if token is not None:
-            request.add_header("Authorization", f"Bearer {token}")
-        try:
-            with _OPENER.open(request, timeout=60) as answer:
-                result: dict[str, Any] = json.load(answer)
-                return result
-        except urllib.error.HTTPError as error:
-            text = error.read().decode(errors="replace")
-            raise AirflowStackError(f"{method} {path}: {error.code} {text}\n{self._log_tails()}") from error
-
     def _update(self, report: DagRunReport, seconds: float) -> None:
         # In this order: once the run is over, the states of its tasks are final.
         state = self._read().run_state(report.dag_id, report.run_id)
@@ -234,7 +271,7 @@ class AirflowStack:
 
     def _check_components(self) -> None:
         for name, code in self._kept().exit_codes().items():
-            if code is not None and name != "db-migrate":
+            if code is not None and name != "db-migrate" and name not in self._down:
                 raise AirflowStackError(f"Airflow's {name} ended with code {code}\n{self._tail(name)}")
 
     def _log_tails(self) -> str:
@@ -254,10 +291,6 @@ class AirflowStack:
         if self._reader is None:
             raise AirflowStackError("this Airflow is not running")
         return self._reader
-
-
-# A proxy from the environment must never be asked for an address of this machine.
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def _free_port() -> int:

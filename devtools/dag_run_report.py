@@ -159,10 +159,48 @@ class MetadataReader:
         """Close the database."""
         self._connection.close()
 
-    def working_jobs(self, since: datetime) -> set[str]:
-        """Types of the components that have sent a heartbeat since that time."""
-        rows = self._connection.execute("SELECT job_type, latest_heartbeat FROM job WHERE state = 'running'")
-        return {kind for kind, heartbeat in rows if heartbeat and _time(heartbeat) >= since}
+    def working_components(self, since: datetime) -> set[tuple[str, str]]:
+        """Job type and name of the components that were started, and have sent a heartbeat, since that time."""
+        sql = "SELECT job_type, hostname, latest_heartbeat FROM job WHERE state = 'running' AND start_date >= ?"
+        rows = self._connection.execute(sql, (since.strftime("%Y-%m-%d %H:%M:%S.%f"),))
+        return {(kind, host) for kind, host, heartbeat in rows if heartbeat and _time(heartbeat) >= since}
+
+    def trigger_holders(self) -> dict[str, str]:
+        """Name of the triggerer that has the trigger of a deferred task, by run id."""
+        sql = (
+            "SELECT i.run_id, j.hostname FROM task_instance i JOIN trigger t ON t.id = i.trigger_id"
+            " JOIN job j ON j.id = t.triggerer_id WHERE i.state = 'deferred'"
+        )
+        return dict(self._connection.execute(sql).fetchall())
+
+    def runs(self) -> dict[str, tuple[str, datetime | None]]:
+        """State and end of every DAG run, by run id."""
+        rows = self._connection.execute("SELECT run_id, state, end_date FROM dag_run")
+        return {run_id: (state, _time_or_none(end)) for run_id, state, end in rows}
+
+    def instances(self) -> dict[tuple[str, str], tuple[TaskReport, int | None]]:
+        """Every task instance, with the pid of the process that executes it or was the last to, by run and task id."""
+        sql = (
+            "SELECT run_id, task_id, map_index, state, try_number, operator, start_date, end_date, pid"
+            " FROM task_instance"
+        )
+        return {
+            (run, task): (TaskReport(task, index, state, tries, kind, _time_or_none(start), _time_or_none(end)), pid)
+            for run, task, index, state, tries, kind, start, end, pid in self._connection.execute(sql)
+        }
+
+    def is_writable(self, seconds: float = 2.0) -> bool:
+        """Whether nobody holds the lock for writing; nothing is written."""
+        (_, _, file) = self._connection.execute("PRAGMA database_list").fetchone()
+        probe = sqlite3.connect(file, timeout=seconds, isolation_level=None)
+        try:
+            probe.execute("BEGIN IMMEDIATE")
+            probe.execute("ROLLBACK")
+        except sqlite3.OperationalError:
+            return False
+        finally:
+            probe.close()
+        return True
 
     def dag_ids(self) -> set[str]:
         """The DAGs that the scheduler can run."""

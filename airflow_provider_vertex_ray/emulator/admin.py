@@ -31,6 +31,7 @@ class Admin:
 
     :param control_plane: The clusters.
     :param backend: Their nodes.
+    :param cut_connections: Cuts every connection to a dashboard, and gives how many there were.
     """
 
     def __init__(
@@ -40,12 +41,14 @@ class Admin:
         faults: Faults,
         calls: CallLog,
         tokens: Tokens,
+        cut_connections: Callable[[], int],
     ) -> None:
         self._plane = control_plane
         self._backend = backend
         self._faults = faults
         self._calls = calls
         self._tokens = tokens
+        self._cut_connections = cut_connections
         table: tuple[tuple[str, str, _Handler], ...] = (
             ("GET", r"health", self._health),
             ("GET", r"clusters", self._clusters),
@@ -59,6 +62,7 @@ class Admin:
             ("GET", r"faults", self._read_faults),
             ("DELETE", r"faults", self._clear_faults),
             ("DELETE", r"faults/([^/]+)", self._remove_fault),
+            ("POST", r"connections/cut", self._cut),
             ("POST", r"tokens/revoke", self._revoke),
             ("POST", r"tokens/settings", self._token_settings),
         )
@@ -176,6 +180,9 @@ class Admin:
         if not self._faults.remove(match.group(1)):
             raise ApiError("NOT_FOUND", f"There is no fault {match.group(1)!r}; it may have been used up.")
         return {}
+
+    async def _cut(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
+        return {"cut": self._cut_connections()}
 
     async def _revoke(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
         self._tokens.revoke_all()

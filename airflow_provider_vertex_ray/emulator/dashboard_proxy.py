@@ -80,6 +80,7 @@ class _Exchange:
     prefix: str  # what came before it: "" or "/<host name>"
     record: Callable[[int], None]
     fault: Fault | None = None
+    body: bytes | None = None  # where it had to be read before the request goes on
 
     @property
     def base(self) -> str:
@@ -111,6 +112,7 @@ class DashboardProxy:
         self._calls = calls
         self._opened: aiohttp.ClientSession | None = None
         self._closing = asyncio.Event()
+        self._open: dict[int, web.Request] = {}
 
     async def start(self) -> None:
         """Open the client session towards the dashboards."""
@@ -135,12 +137,26 @@ class DashboardProxy:
             raise RuntimeError("the proxy was not started")
         return self._opened
 
+    def cut_all(self) -> int:
+        """Cut every connection that is being served, websockets included; gives how many."""
+        requests = list(self._open.values())
+        for request in requests:
+            _reset(request)
+        return len(requests)
+
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request (an aiohttp handler for every method and path).
 
         401 without a valid token, 404 for a host name without a cluster, 503 until the dashboard is warm, 502
         when Ray does not answer; else Ray's own answer.
         """
+        self._open[id(request)] = request
+        try:
+            return await self._serve(request)
+        finally:
+            del self._open[id(request)]
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
         host, prefix, path = _route(request)
         target = self._targets(host) if host else None
         resource = target.cluster_id if target is not None else host
@@ -166,7 +182,11 @@ class DashboardProxy:
         if time.time() < target.warm_at:
             record(503)
             return web.Response(status=503, text="The dashboard is not ready yet.")
-        exchange = _Exchange(request, target, path, prefix, record, self._faults.take("dashboard", method, resource))
+        exchange = _Exchange(request, target, path, prefix, record)
+        # Uploads, which are PUT, are too large to be held.
+        if request.method == "POST" and self._faults.need_body():
+            exchange.body = await request.read()
+        exchange.fault = self._faults.take("dashboard", method, resource, body=exchange.body or b"")
         if exchange.fault is not None:
             answer = await self._disturb(request, exchange.fault, record)
             if answer is not None:
@@ -183,7 +203,7 @@ class DashboardProxy:
             record(NO_ANSWER)
             await self._hang(request, fault.delay)
             return _reset(request)
-        if fault.delay:
+        if fault.delay and fault.action != "hold_response":
             await asyncio.sleep(fault.delay)
         if fault.action == "status":
             record(fault.status)
@@ -207,7 +227,7 @@ class DashboardProxy:
                 request.method,
                 exchange.url,
                 headers=_kept(request.headers, _NOT_FOR_RAY),
-                data=request.content.iter_any() if request.can_read_body else None,
+                data=exchange.body or (request.content.iter_any() if request.can_read_body else None),
                 allow_redirects=False,
             ) as upstream:
                 return await self._answer(exchange, upstream)
@@ -218,9 +238,11 @@ class DashboardProxy:
     async def _answer(self, exchange: _Exchange, upstream: aiohttp.ClientResponse) -> web.StreamResponse:
         """Pass Ray's answer on, as it comes."""
         request = exchange.request
-        if exchange.action == "drop_response":
+        if exchange.action in ("drop_response", "hold_response"):
             await upstream.read()
             exchange.record(NO_ANSWER)
+            if exchange.fault is not None and exchange.action == "hold_response":
+                await self._hang(request, exchange.fault.delay)
             return _reset(request)
         exchange.record(upstream.status)
         answer = web.StreamResponse(status=upstream.status, reason=upstream.reason)

@@ -1,8 +1,9 @@
 """Jobs that run nothing: a store and a runner that keep to the behaviour of Ray 2.47.1's job manager.
 
 No HTTP here; ``fake_dashboard`` serves it. An entrypoint is a little script of its own: ``sleep N``, ``echo
-TEXT``, ``exit N`` and ``fail``, joined with ``&&``. Any other command succeeds at once. So thousands of jobs
-cost next to nothing, and a job can still take time, write to its log and fail.
+TEXT``, ``count N SECONDS`` (prints ``line 0`` to ``line N-1``), ``exit N`` and ``fail``, joined with ``&&``. Any other
+command succeeds at once. So thousands of jobs cost next to nothing, and a job can still take time, write to its log
+and fail.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 TERMINAL = frozenset({"STOPPED", "SUCCEEDED", "FAILED"})
 LINES_PER_FRAME = 10
 LOG_LINES_IN_MESSAGE = 10
+COUNT_PAUSE = 0.05  # seconds between the batches of lines of "count"
 START_TIMEOUT = 900.0  # Ray's RAY_JOB_START_TIMEOUT_SECONDS
 RUNTIME_ENV_LINE = "INFO job_manager.py:531 -- Runtime env is setting up."
 
@@ -309,14 +311,27 @@ class FakeJobs:
                 await asyncio.sleep(float(arguments[0] if arguments else ""))
             elif name == "echo":
                 self._write(job, " ".join(arguments))
+            elif name == "count":
+                await self._count(job, *map(float, arguments))
             elif name == "fail":
                 return 1
             elif name == "exit":
                 return int(arguments[0] if arguments else 0)
         return 0
 
-    def _write(self, job: FakeJob, line: str) -> None:
-        job.log.append(line + "\n")
+    async def _count(self, job: FakeJob, lines: float = 0, seconds: float = 0, *_: float) -> None:
+        """Print numbered lines, evenly over so many seconds."""
+        begin, said = time.monotonic(), 0
+        while said < lines:
+            passed = (time.monotonic() - begin) / seconds if seconds > 0 else 1
+            due = min(int(lines), int(lines * passed) + 1)
+            if due > said:
+                self._write(job, *(f"line {number}" for number in range(said, due)))
+                said = due
+            await asyncio.sleep(COUNT_PAUSE if said < lines else 0)
+
+    def _write(self, job: FakeJob, *lines: str) -> None:
+        job.log.extend(f"{line}\n" for line in lines)
         job.notify()
 
     def _fail(self, job: FakeJob, code: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import secrets
 from dataclasses import asdict, dataclass, field, fields
 from fnmatch import fnmatchcase
@@ -11,14 +12,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Scope = Literal["control_plane", "auth", "dashboard", "provisioning"]
-Action = Literal["status", "reset", "hang", "drop_response", "truncate", "ws_abort", "ws_close", "slow", "outcome"]
+Action = Literal[
+    "status", "reset", "hang", "drop_response", "hold_response", "truncate", "ws_abort", "ws_close", "slow", "outcome"
+]
 ProvisioningOutcome = Literal["quota", "stockout", "internal", "ip_ranges", "stuck", "partial"]
 
 DEFAULT_MESSAGE = "injected"
 _ON_REQUESTS = {"status", "reset", "hang", "drop_response", "truncate", "slow"}
 _ACTIONS_OF: dict[str, set[str]] = {
     "control_plane": _ON_REQUESTS,
-    "dashboard": _ON_REQUESTS | {"ws_abort", "ws_close"},
+    "dashboard": _ON_REQUESTS | {"hold_response", "ws_abort", "ws_close"},
     "auth": {"status", "slow"},
     "provisioning": {"outcome"},
 }
@@ -33,11 +36,14 @@ class Fault:
         (what a create, resize or delete comes to).
     :param method: An fnmatch pattern over :attr:`Call.method <.calls.Call.method>`.
     :param resource: An fnmatch pattern over the resource's full name, or over its last part (the cluster id).
+    :param contains: Text in the request's body, such as a job's submission id; only scope ``dashboard``.
     :param times: How often it happens; None until it is removed.
+    :param probability: The share of such requests that it happens to; the others go on to the next fault.
     :param action: ``status`` answers with an error, ``reset`` cuts the connection before the request is
-        carried out, ``drop_response`` after it, ``hang`` never answers (``delay`` > 0: cuts after so long),
-        ``slow`` only waits, ``truncate`` cuts within the body, ``ws_abort`` and ``ws_close`` end a websocket
-        (cut, or closed with 1000), ``outcome`` goes with ``scope="provisioning"``.
+        carried out, ``drop_response`` after it, ``hold_response`` carries it out and keeps the answer back until the
+        client goes away (``delay`` > 0: cuts after so long; only ``dashboard``), ``hang`` never answers (``delay`` > 0:
+        cuts after so long), ``slow`` only waits, ``truncate`` cuts within the body, ``ws_abort`` and ``ws_close`` end a
+        websocket (cut, or closed with 1000), ``outcome`` goes with ``scope="provisioning"``.
     :param status: The HTTP status of ``status``.
     :param code: The gRPC code's name; by default the one that fits ``status``.
     :param message: The error's text; a provisioning outcome has the service's own text unless it is given.
@@ -51,7 +57,9 @@ class Fault:
     scope: Scope
     method: str = "*"
     resource: str = "*"
+    contains: str | None = None
     times: int | None = 1
+    probability: float = 1.0
     action: Action = "status"
     status: int = 503
     code: str | None = None
@@ -81,8 +89,9 @@ class Fault:
             if value is not None and value not in get_args(kind):
                 raise ValueError(f"{name} must be one of {list(get_args(kind))}, not {value!r}")
         kinds: dict[str, type | tuple[type, ...]] = {
-            "method": str, "resource": str, "message": str, "id": str, "status": int,
-            "after": int, "delay": (int, float), "times": (int, type(None)), "code": (str, type(None)),
+            "method": str, "resource": str, "contains": (str, type(None)), "message": str, "id": str, "status": int,
+            "after": int, "delay": (int, float), "probability": (int, float),
+            "times": (int, type(None)), "code": (str, type(None)),
         }  # fmt: skip
         for name, expected in kinds.items():
             if name in values and (not isinstance(values[name], expected) or isinstance(values[name], bool)):
@@ -94,18 +103,23 @@ class Fault:
             raise ValueError(
                 f"scope {fault.scope!r} has the actions {sorted(_ACTIONS_OF[fault.scope])}, not {fault.action!r}"
             )
+        if fault.contains and fault.scope != "dashboard":
+            raise ValueError('contains goes with scope "dashboard"')
         if fault.times is not None and fault.times < 1:
             raise ValueError("times must be at least 1, or null for a fault that stays until it is removed")
+        if not 0 < fault.probability <= 1:
+            raise ValueError(f"probability must be above 0, and 1 at most, not {fault.probability}")
         if fault.delay < 0 or fault.after < 0:
             raise ValueError("delay and after must not be negative")
         if not 100 <= fault.status <= 599:
             raise ValueError(f"status must be an HTTP status, not {fault.status}")
         return fault
 
-    def matches(self, scope: str, method: str, resource: str) -> bool:
+    def matches(self, scope: str, method: str, resource: str, body: bytes = b"") -> bool:
         """Whether it concerns a request."""
         return (
             self.scope == scope
+            and (self.contains or "").encode() in body
             and fnmatchcase(method, self.method)
             and (fnmatchcase(resource, self.resource) or fnmatchcase(resource.rsplit("/", 1)[-1], self.resource))
         )
@@ -136,13 +150,22 @@ class Faults:
         """The armed faults as JSON objects; ``times`` is what is left."""
         return [asdict(fault) for fault in self._faults.values()]
 
-    def take(self, scope: str, method: str, resource: str, *, explicit: bool = False) -> Fault | None:
+    def need_body(self) -> bool:
+        """Whether a fault is armed that looks at what requests contain."""
+        return any(fault.contains for fault in self._faults.values())
+
+    def take(
+        self, scope: str, method: str, resource: str, *, explicit: bool = False, body: bytes = b""
+    ) -> Fault | None:
         """The fault for a request, counted down; None when it is to go well.
 
+        :param body: What it contains, where that is known.
         :param explicit: Pass over faults for every method (``*``): only one that names this method counts.
         """
         for fault in list(self._faults.values()):
-            if (explicit and fault.method == "*") or not fault.matches(scope, method, resource):
+            if (explicit and fault.method == "*") or not fault.matches(scope, method, resource, body):
+                continue
+            if fault.probability < 1 and random.random() >= fault.probability:  # noqa: S311 - no secret
                 continue
             if fault.times is not None:
                 fault.times -= 1

@@ -118,6 +118,8 @@ class NodeHost:
             dashboard_agent_listen_port=None,
             # The second one tells drivers on this node which node that is (see ray_driver_site/sitecustomize.py).
             env_vars={"RAY_OVERRIDE_NODE_ID_FOR_TESTING": ray_id, NODE_VARIABLE: ray_id},
+            # Else all nodes, being on one machine, unpack a job's code into one folder, one under the other's job.
+            runtime_env_dir_name=f"runtime_resources-{command['node_id']}",
         )
         if command["head"]:
             os.environ[NODE_VARIABLE] = ray_id  # the Ray Client's servers are on the head, but not below its raylet

@@ -54,7 +54,7 @@ def _declare(name: str, folder: Path) -> None:
 
 def _types(package: str, module: str) -> Any:
     """A module of ``google.cloud.<package>.types``, with no other module of the package loaded."""
-    import google.cloud  # type: ignore[import-untyped]  # a namespace package, of many distributions
+    import google.cloud  # a namespace package, of many distributions
 
     for base in google.cloud.__path__:
         folder = Path(base) / package

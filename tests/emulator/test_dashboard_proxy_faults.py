@@ -53,6 +53,37 @@ async def test_fault_drop_response_cuts_after_the_request_was_carried_out(world)
     assert world.last_call() == ("POST /api/jobs/", "etl", True, 0)
 
 
+async def test_fault_hold_response_carries_it_out_and_never_answers(world):
+    world.fault(action="hold_response")
+    with pytest.raises(asyncio.TimeoutError):
+        await world.session.post(f"{world.url}/api/jobs/", timeout=aiohttp.ClientTimeout(total=0.5))
+    assert world.upstream.submitted == 1
+    assert world.last_call() == ("POST /api/jobs/", "etl", True, 0)
+    world.fault(action="hold_response", delay=0.1)
+    with pytest.raises(CUT):
+        await world.session.post(f"{world.url}/api/jobs/")
+    assert world.upstream.submitted == 2
+
+
+async def test_fault_for_what_a_request_contains(world):
+    world.fault(action="reset", contains="job-7")
+    async with world.session.post(f"{world.url}/api/jobs/", data=b'{"submission_id": "job-6"}') as answer:
+        assert answer.status == 200
+    with pytest.raises(CUT):
+        await world.session.post(f"{world.url}/api/jobs/", data=b'{"submission_id": "job-7"}')
+    assert world.upstream.submitted == 1
+
+
+async def test_every_connection_can_be_cut(world):
+    async with world.session.ws_connect(f"{world.url}/ws") as tail:
+        await tail.send_str("hello")
+        await tail.receive()
+        assert world.proxy.cut_all() == 1
+        assert (await tail.receive()).type in (aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR)
+        assert tail.close_code == 1006
+    assert (await world.get("/echo/x"))[0] == 200
+
+
 async def test_fault_hang_never_answers(world):
     world.fault(action="hang", times=None)
     with pytest.raises(asyncio.TimeoutError):

@@ -103,6 +103,22 @@ async def test_sleep_takes_its_time(backend, session):
     assert details["end_time"] - details["start_time"] >= 300
 
 
+async def test_count_prints_evenly(backend, session):
+    jobs = await _jobs(backend)
+    url = jobs + await _submit(session, jobs, "count 200 0.6 && count 3 0 && count")
+
+    async def lines() -> list[str]:
+        async with session.get(f"{url}/logs") as response:
+            return (await response.json())["logs"].splitlines()[1:]
+
+    async def some() -> bool:
+        return 20 < len(await lines()) < 180
+
+    await until(some, "some of the lines")
+    await _ended(session, url)
+    assert await lines() == [f"line {number}" for number in [*range(200), *range(3)]]
+
+
 async def test_a_thousand_jobs_at_once(backend, session):
     jobs = await _jobs(backend)
     began = time.monotonic()

@@ -26,6 +26,18 @@ def test_faults_count_down_in_their_order() -> None:
     assert faults.take("dashboard", "GetOperation", "r") is None
 
 
+def test_a_fault_of_some_requests_leaves_the_others_to_the_next() -> None:
+    faults = Faults()
+    faults.add(Fault(scope="dashboard", status=429, times=100, probability=0.5))
+    faults.add(Fault(scope="dashboard", status=503, times=None))
+    taken = [faults.take("dashboard", "GET /", "r") for _ in range(1000)]
+    first = [number for number, fault in enumerate(taken) if fault and fault.status == 429]
+    assert all(fault and fault.status in (429, 503) for fault in taken)
+    # What it passes over does not count: all of the hundred happen, in about two hundred requests.
+    assert len(first) == 100
+    assert 130 < first[-1] < 320
+
+
 def test_a_resource_is_matched_by_its_name_or_its_id() -> None:
     name = "projects/1/locations/l/persistentResources/c-1"
     for pattern, matches in [(name, True), ("c-1", True), ("c-*", True), ("*/c-1", True), ("c", False)]:
@@ -61,6 +73,9 @@ def test_only_a_fault_that_names_the_method_is_explicit() -> None:
         ({"scope": "control_plane", "status": "503"}, "status has a value of the wrong type"),
         ({"scope": "control_plane", "status": 999}, "status must be an HTTP status"),
         ({"scope": "control_plane", "delay": -1}, "must not be negative"),
+        ({"scope": "control_plane", "probability": 0}, "probability must be above 0"),
+        ({"scope": "control_plane", "probability": 1.5}, "and 1 at most"),
+        ({"scope": "control_plane", "probability": "often"}, "probability has a value of the wrong type"),
     ],
 )
 def test_faults_that_mean_nothing_are_refused(fault: dict[str, Any], words: str) -> None:

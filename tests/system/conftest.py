@@ -10,6 +10,7 @@ import pytest
 
 from devtools.airflow_stack import AirflowStack
 from devtools.emulator_process import Emulator
+from tests.conftest import REGISTERED
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SLOTS = 2
@@ -35,7 +36,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
             dag_folders=[REPOSITORY / "example_dags", REPOSITORY / "tests" / "system" / "dags"],
             slots=SLOTS,
             environment=emulator.airflow_environment,
-            python_path=[REPOSITORY],
+            python_path=[REPOSITORY, *filter(None, [REGISTERED])],
         )
         airflow.start(timeout=180)
         try:

@@ -1,0 +1,74 @@
+"""What is tried: one DAG for each case. The DAG file and the tests read the same list."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from airflow import __version__
+
+AIRFLOW_3 = not __version__.startswith("2.")
+FOLDER_VARIABLE = "JOB_MATRIX_FOLDER"
+CLUSTER = "matrix"
+TASK = "job"
+# All CPUs that the cluster's worker has: while the sibling with them runs, no other job that asks for one can.
+ALL_CPUS = 4
+JOB_TIMEOUT = 20.0
+PENDING_TIMEOUT = 8.0
+RUN_TIMEOUT = 60.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """One DAG with one job.
+
+    :param scenario: The function in ``scenarios`` that acts it out.
+    :param deferrable: Whether the task waits in the triggerer or in a worker.
+    :param block_at: Where the task process of the first try stops and waits to be killed: ``wait`` (the job is
+        submitted, nothing is deferred yet) or ``complete`` (in ``execute_complete``).
+    :param options: More arguments of the operator.
+    """
+
+    scenario: str
+    deferrable: bool
+    block_at: str = ""
+    retries: int = 0
+    run_timeout: float | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return f"{self.scenario}-{'deferred' if self.deferrable else 'worker'}"
+
+    @property
+    def dag_id(self) -> str:
+        return "matrix_" + self.name.replace("-", "_")
+
+
+def _both(scenario: str, **more: Any) -> list[Case]:
+    return [Case(scenario, deferrable, **more) for deferrable in (True, False)]
+
+
+CRASHES = [
+    *_both("before-submit", retries=2),
+    *_both("before-the-answer", retries=2),
+    *_both("answer-lost", retries=2),
+    *_both("before-defer", block_at="wait", retries=2),
+    *_both("in-complete", block_at="complete", retries=2),
+]
+# In a worker of Airflow 2.11 a task is told late (by its supervisor, after up to 25 s on a busy machine), and
+# the scheduler takes one that was cleared for a zombie meanwhile. Neither is ours to mend.
+_TOLD_AT_ONCE = AIRFLOW_3
+KILLS = [
+    *_both("mark-failed"),
+    *(_both("mark-success") if _TOLD_AT_ONCE else [Case("mark-success", True)]),
+    *(_both("clear") if _TOLD_AT_ONCE else [Case("clear", True)]),
+    *_both("run-timeout", run_timeout=RUN_TIMEOUT),
+    *_both("job-timeout", options={"job_timeout": JOB_TIMEOUT}),
+    *_both("pending-timeout", options={"pending_timeout": PENDING_TIMEOUT, "entrypoint_num_cpus": 1}),
+]
+# What nobody touches while all of the above happens; the first has all CPUs.
+SIBLINGS = [Case("sibling", True, options={"entrypoint_num_cpus": ALL_CPUS}), Case("sibling", False)]
+# What lives through the death of Airflow's components, one after the other.
+ENDURING = _both("endure", retries=5)
+CASES = [*CRASHES, *KILLS, *SIBLINGS, *ENDURING]

@@ -1,0 +1,101 @@
+"""Runs all scenarios at once, in one Airflow on one cluster, and keeps what came of each."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .cases import CRASHES, ENDURING, KILLS, SIBLINGS, Case
+from .scenarios import SCENARIOS, components
+from .world import SUBMIT, World
+
+
+@dataclass
+class Outcome:
+    """What came of everything.
+
+    :param failures: Tracebacks by run id; the components' scenario is ``components``.
+    :param carried_out: Submits that the cluster carried out, by the emulator's call log.
+    :param jobs: Jobs by Ray's own list.
+    :param still_active: Jobs that had not ended at the end.
+    :param started_late: Jobs that were given up before they started, and started after all.
+    """
+
+    home: Path
+    failures: dict[str, str] = field(default_factory=dict)
+    carried_out: int = -1
+    jobs: int = -2
+    still_active: list[str] = field(default_factory=list)
+    started_late: list[str] = field(default_factory=list)
+    log: list[str] = field(default_factory=list)
+
+
+def run(home: Path, *, rounds: int = 1, frozen_seconds: float) -> Outcome:
+    """Act out the whole matrix.
+
+    :param rounds: How often each crash and each kill is tried.
+    :param frozen_seconds: How long a triggerer is frozen.
+    """
+    return asyncio.run(_run(home, rounds, frozen_seconds))
+
+
+async def _run(home: Path, rounds: int, frozen_seconds: float) -> Outcome:
+    outcome = Outcome(home)
+    world = World(home)
+    cases = [*CRASHES, *KILLS, *SIBLINGS, *ENDURING]
+    async with world.running([case.dag_id for case in cases]):
+        lasting = [asyncio.create_task(_one(world, outcome, case, case.name)) for case in (*SIBLINGS, *ENDURING)]
+        held = 0
+        for turn in range(1, rounds + 1):
+            held += await _round(world, outcome, turn)
+        world.others_done.set()
+        enduring = [(case, case.name) for case in ENDURING]
+        await _kept(outcome, "components", components(world, enduring, frozen_seconds))
+        world.components_done.set()
+        await asyncio.gather(*lasting)
+        try:
+            await world.until(lambda: not world.active(), 30, "jobs are left")
+        except TimeoutError:
+            outcome.still_active = world.active()
+        await world.look()
+        outcome.jobs = len(world.seen.jobs)
+        outcome.carried_out = held + sum(call["status"] == 200 for call in world.emulator.calls(SUBMIT))
+        for case in KILLS:
+            if case.scenario == "pending-timeout":
+                for turn in range(1, rounds + 1):
+                    outcome.started_late += world.ledger("start", _run_id(case, turn))
+        outcome.log = world.log
+    return outcome
+
+
+async def _round(world: World, outcome: Outcome, turn: int) -> int:
+    """Every crash and every kill once, a few at a time; gives how many submits were carried out without an answer."""
+    few = asyncio.Semaphore(8)
+
+    async def limited(case: Case) -> None:
+        async with few:
+            await _one(world, outcome, case, _run_id(case, turn))
+
+    ordered: Sequence[Case] = [*KILLS, *CRASHES]
+    await asyncio.gather(*(limited(case) for case in ordered))
+    return sum(case.scenario in ("before-the-answer", "answer-lost") for case in ordered)
+
+
+def _run_id(case: Case, turn: int) -> str:
+    return f"{case.name}-{turn}"
+
+
+async def _one(world: World, outcome: Outcome, case: Case, run_id: str) -> None:
+    await _kept(outcome, run_id, SCENARIOS[case.scenario](world, case, run_id))
+    world.say(f"{run_id}: {'WRONG' if run_id in outcome.failures else 'as it should be'}")
+
+
+async def _kept(outcome: Outcome, name: str, scenario: object) -> None:
+    try:
+        await scenario  # type: ignore[misc]
+    except Exception:
+        outcome.failures[name] = text = traceback.format_exc()
+        (outcome.home / f"failure-{name}.txt").write_text(text)

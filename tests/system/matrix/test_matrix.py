@@ -1,0 +1,55 @@
+"""Crashes and kills against a real scheduler, real triggerers and a real Ray: exactly one job for each attempt."""
+
+from __future__ import annotations
+
+import pytest
+
+from .cases import CRASHES, ENDURING, KILLS, SIBLINGS, Case
+from .runner import Outcome, run
+
+# Not in "make test" yet: on a busy machine SQLite locks Airflow out for longer than the cases allow.
+pytestmark = [pytest.mark.soak, pytest.mark.system, pytest.mark.ray, pytest.mark.timeout(900)]
+
+FROZEN_SECONDS = 45
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    return run(tmp_path_factory.mktemp("matrix"), frozen_seconds=FROZEN_SECONDS)
+
+
+def names(case: Case) -> str:
+    return case.name
+
+
+@pytest.mark.parametrize("case", CRASHES, ids=names)
+def test_a_task_process_dies(outcome: Outcome, case: Case) -> None:
+    assert outcome.failures.get(f"{case.name}-1") is None
+
+
+@pytest.mark.parametrize("case", KILLS, ids=names)
+def test_a_user_or_a_deadline_kills(outcome: Outcome, case: Case) -> None:
+    assert outcome.failures.get(f"{case.name}-1") is None
+
+
+@pytest.mark.parametrize("case", SIBLINGS, ids=names)
+def test_nothing_of_that_touches_the_others(outcome: Outcome, case: Case) -> None:
+    assert outcome.failures.get(case.name) is None
+
+
+@pytest.mark.parametrize("case", ENDURING, ids=names)
+def test_components_die(outcome: Outcome, case: Case) -> None:
+    assert outcome.failures.get("components") is None
+    assert outcome.failures.get(case.name) is None
+
+
+def test_each_submit_made_one_job(outcome: Outcome) -> None:
+    assert outcome.carried_out == outcome.jobs
+
+
+def test_no_job_is_left(outcome: Outcome) -> None:
+    assert outcome.still_active == []
+
+
+def test_a_job_that_was_given_up_does_not_start(outcome: Outcome) -> None:
+    assert outcome.started_late == []
