@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.emulator import EmulatorProcess
+from tests.support.registered import registered
 
 # Before anything imports Airflow: it reads its settings then.
 _AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="vray-airflow-"))
@@ -20,6 +21,9 @@ os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "False"
 os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{_AIRFLOW_HOME}/airflow.db"
 (_AIRFLOW_HOME / "dags").mkdir()
+# DAG files use @task.vertex_ray, which Airflow finds by the provider's entry point.
+REGISTERED = registered(_AIRFLOW_HOME / "registered")
+"""To be in the ``PYTHONPATH`` of an Airflow that a test starts; None where the provider is installed."""
 for name in ("VERTEX_RAY_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_UNIVERSE_DOMAIN"):
     os.environ.pop(name, None)
 

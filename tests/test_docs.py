@@ -15,8 +15,11 @@ import pytest
 
 from airflow_provider_vertex_ray import errors, get_provider_info
 from airflow_provider_vertex_ray.api import job_logs, packages, transport
+from airflow_provider_vertex_ray.decorators.job import PLAIN_CONTEXT, _VertexRayDecoratedOperator
 from airflow_provider_vertex_ray.emulator import admin, cli, faults
+from airflow_provider_vertex_ray.job_state import MAX_RESULT_BYTES
 from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
+from airflow_provider_vertex_ray.remote import runner
 from airflow_provider_vertex_ray.sensors.base import VertexRayBaseSensor
 from airflow_provider_vertex_ray.spec_error import SpecError
 from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
@@ -33,7 +36,7 @@ DOCS = "\n".join(text for name, text in PAGES.items() if name != "README.md")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-BUILT_IN_ERRORS = {"ValueError"}
+NOT_OURS = {"ValueError", "ZeroDivisionError", "RayTaskError"}
 
 
 def _public(kinds: tuple[str, ...]) -> dict[str, type]:
@@ -43,7 +46,7 @@ def _public(kinds: tuple[str, ...]) -> dict[str, type]:
         name: value
         for module in modules
         for name, value in vars(import_module(module)).items()
-        if inspect.isclass(value) and value.__module__ == module and not name.startswith("_")
+        if inspect.isclass(value) and value.__module__ == module and name.startswith("VertexRay")
     }
 
 
@@ -93,20 +96,29 @@ def _blocks(language: str) -> list[Any]:
 
 
 def test_there_is_a_page_for_each_subject_and_the_index_leads_to_it() -> None:
-    pages = {"getting-started", "clusters", "jobs", "emulator", "service-facts", "development"}
+    pages = {
+        "getting-started",
+        "clusters",
+        "jobs",
+        "functions",
+        "ray-client",
+        "emulator",
+        "service-facts",
+        "development",
+    }
     assert {name.removesuffix(".md") for name in PAGES} == pages | {"index", "README"}
     assert {f"{page}.md" for page in pages} <= set(LINK.findall(PAGES["index.md"]))
 
 
 def test_every_class_that_is_named_exists() -> None:
-    named = set(re.findall(r"\bVertexRay\w+", EVERYTHING)) - {"VertexRayError"}
+    named = set(re.findall(r"\bVertexRay\w+", EVERYTHING)) - {"VertexRayError", "VertexRayTaskError"}
     known = set(_public(("operators", "sensors", "hooks", "triggers")))
     known |= {path.rpartition(".")[2] for path in get_provider_info()["extra-links"]}
     assert named <= known
 
 
 def test_every_error_that_is_named_exists() -> None:
-    named = set(re.findall(r"\b[A-Z]\w+Error\b", EVERYTHING)) - BUILT_IN_ERRORS
+    named = set(re.findall(r"\b[A-Z]\w+Error\b", EVERYTHING)) - NOT_OURS
     assert named <= _all_errors()
 
 
@@ -124,6 +136,14 @@ def test_every_operator_and_sensor_is_documented_with_its_parameters(name: str) 
     assert {row[0]: row[1] for row in table[1:]} == own
     for row in table[1:]:
         assert ("(templated)" in row[2]) == (row[0] in TASKS[name].template_fields), row  # type: ignore[attr-defined]
+
+
+def test_the_decorators_own_parameters_are_documented() -> None:
+    (table,) = (table for table in _tables(PAGES["functions.md"]) if table[0][0] == "parameter")
+    of_airflow = {"python_callable", "op_args", "op_kwargs"}
+    own = set(_parameters(_VertexRayDecoratedOperator)) - set(_parameters(TASKS["VertexRaySubmitJobOperator"]))
+    assert {row[0] for row in table[1:]} == own - of_airflow
+    assert {row[0] for row in table[1:] if "(templated)" in row[2]} <= set(_VertexRayDecoratedOperator.template_fields)
 
 
 def _parameters(task: type) -> dict[str, str]:
@@ -270,10 +290,17 @@ def test_figures_that_the_code_has_too() -> None:
     said = {
         "jobs.md": [
             f"up to {packages.MAX_PACKAGE_BYTES >> 20} MiB",
+            f"up to {packages.SMALL_PACKAGE_BYTES >> 20} MiB",
+            f"Above {packages.SAID_FROM >> 20} MiB",
             f"after {job_logs.LONGEST_LINE} characters",
             f"up to {job_logs.KEPT_LINES} of up to {job_logs.LONGEST_KEPT} characters",
             f"for {lost:.0f} seconds",
             f"makes {3600 / requests_per_job.POLL_INTERVAL:.0f} requests an hour",
+        ],
+        "functions.md": [
+            f"on a line of up to {MAX_RESULT_BYTES >> 10} KiB",
+            f"more than {runner.DEEPEST} levels",
+            *(f"`{name}`" for name in PLAIN_CONTEXT),
         ],
         "service-facts.md": [f"bodies of up to {packages.MAX_PACKAGE_BYTES >> 20} MiB"],
         "clusters.md": [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,7 +28,8 @@ NEVER = (
     "airflow_provider_vertex_ray.api",
     "airflow_provider_vertex_ray.emulator",
 )
-NOT_FOR_DAG_FILES = {"api", "hooks", "emulator"}
+NOT_FOR_DAG_FILES = {"api", "hooks", "emulator", "remote"}
+"""Of ``remote`` the decorator needs a part, which is measured with it."""
 ROOT = Path(airflow_provider_vertex_ray.__file__).parent
 
 
@@ -63,6 +65,7 @@ def test_all_modules_of_a_dag_file_are_within_the_budget(meter: ImportMeter, cos
 @pytest.mark.parametrize("package", NEVER)
 def test_importing_them_loads_nothing_heavy(cost: ImportCost, package: str) -> None:
     assert "airflow_provider_vertex_ray.operators.job" in cost.names
+    assert "airflow_provider_vertex_ray.decorators.job" in cost.names
     assert cost.loaded(package) == []
 
 
@@ -100,7 +103,8 @@ def test_airflow_is_told_of_every_public_module(kind: str) -> None:
     on_disk = {
         f"airflow_provider_vertex_ray.{kind}.{file.stem}"
         for file in (ROOT / kind).glob("*.py")
-        if file.stem not in ("__init__", "base")
+        # Parts of these modules, which nobody imports from outside, have no such class.
+        if file.stem not in ("__init__", "base") and re.search("^class VertexRay", file.read_text(), re.MULTILINE)
     }
     assert told == on_disk
 
