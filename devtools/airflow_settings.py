@@ -67,11 +67,6 @@ class AirflowSettings:
         return int(version("apache-airflow").split(".")[0])
 
     @property
-    def database(self) -> Path:
-        """The SQLite file."""
-        return self.home / "airflow.db"
-
-    @property
     def logs(self) -> Path:
         """Root of the task logs."""
         return self.home / "logs"
@@ -120,8 +115,10 @@ class AirflowSettings:
             (self.dags / folder.name).symlink_to(folder.resolve(), target_is_directory=True)
         (self.home / "webserver_config.py").write_text(_FAB_CONFIG)
 
-    def environment(self, extra: Mapping[str, str], python_path: Sequence[Path]) -> dict[str, str]:
+    def environment(self, database: str, extra: Mapping[str, str], python_path: Sequence[Path]) -> dict[str, str]:
         """The whole environment of Airflow's processes.
+
+        :param database: User, password, host, port and name of the Postgres database.
 
         Of the caller's environment all that configures an Airflow is dropped, so that nobody's own
         settings get in.
@@ -132,15 +129,12 @@ class AirflowSettings:
         # Task processes look up commands here, as in an activated environment.
         inherited["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         inherited["no_proxy"] = inherited["NO_PROXY"] = "127.0.0.1,localhost"
-        own = {f"AIRFLOW__{k.replace('.', '__').upper()}": v for k, v in self._options().items()}
+        own = {f"AIRFLOW__{k.replace('.', '__').upper()}": v for k, v in self._options(database).items()}
         own["AIRFLOW_HOME"] = str(self.home)
-        # 2.11 refuses SQLite with any parallel executor unless told so; in write-ahead mode and with a long
-        # lock timeout (both set below) it serves a handful of processes well.
-        own["_AIRFLOW__SKIP_DATABASE_EXECUTOR_COMPATIBILITY_CHECK"] = "1"
         own["PYTHONUNBUFFERED"] = "1"
         return {**inherited, **own, **extra}
 
-    def _options(self) -> dict[str, str]:
+    def _options(self, database: str) -> dict[str, str]:
         options = {
             "core.executor": "LocalExecutor",
             "core.parallelism": str(self.slots),
@@ -152,7 +146,7 @@ class AirflowSettings:
             "core.fernet_key": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
             # The default asks the name service, which may be slow or absent.
             "core.hostname_callable": "devtools.airflow_hostname.component_hostname",
-            "database.sql_alchemy_conn": f"sqlite:///{self.database}?timeout=60",
+            "database.sql_alchemy_conn": f"postgresql+psycopg2://{database}",
             "database.load_default_connections": "False",
             "logging.base_log_folder": str(self.logs),
             "scheduler.scheduler_idle_sleep_time": "0.25",

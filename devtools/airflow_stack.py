@@ -1,6 +1,6 @@
 """A real Airflow for the demo and the system tests: scheduler, triggerer, DAG processor and API server.
 
-It is the Airflow that is installed beside the interpreter (3.x or 2.11), with SQLite and the LocalExecutor, in
+It is the Airflow that is installed beside the interpreter (3.x or 2.11), with Postgres and the LocalExecutor, in
 a folder of its own, on 127.0.0.1 only, and it can not outlive this process.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 import socket
-import sqlite3
 import sys
 import time
 import uuid
@@ -21,7 +20,9 @@ from typing import Any
 from devtools.airflow_api import OPENER, AirflowApi
 from devtools.airflow_hostname import VARIABLE
 from devtools.airflow_settings import AirflowSettings, Component
-from devtools.dag_run_report import DagRunReport, MetadataReader, count_states
+from devtools.dag_run_report import DagRunReport, count_states
+from devtools.metadata_reader import MetadataReader
+from devtools.postgres import Postgres
 from devtools.process_group import freeze, kill_all, thaw
 from devtools.process_keeper import ProcessKeeper
 
@@ -60,7 +61,10 @@ class AirflowStack:
     ) -> None:
         self.settings = AirflowSettings(home.resolve(), slots, _free_port(), triggerers, health_seconds)
         self._dag_folders = list(dag_folders)
-        self._environment = self.settings.environment(environment or {}, python_path)
+        self._extra = dict(environment or {})
+        self._python_path = list(python_path)
+        self._environment: dict[str, str] = {}
+        self._postgres: Postgres | None = None
         self._keeper: ProcessKeeper | None = None
         self._reader: MetadataReader | None = None
         self._pids: dict[str, int] = {}
@@ -83,8 +87,7 @@ class AirflowStack:
         self.settings.write_files(self._dag_folders)
         self._keeper = ProcessKeeper()
         try:
-            self._create_database(timeout)
-            self._reader = MetadataReader(self.settings.database)
+            self._reader = MetadataReader(self._create_database(timeout))
             for component in self.settings.components:
                 self._launch(component.name, component.arguments, component.grace)
             self._wait_until_healthy(self.settings.components, since, begun + timeout)
@@ -105,7 +108,11 @@ class AirflowStack:
             self._reader = None
         if self._keeper is not None:
             keeper, self._keeper = self._keeper, None
-            keeper.close()
+            try:
+                keeper.close()
+            finally:
+                if self._postgres is not None:
+                    self._postgres.remove()
 
     def __enter__(self) -> AirflowStack:
         self.start()
@@ -172,15 +179,15 @@ class AirflowStack:
         kill_all(self._pids[name])
 
     def freeze(self, name: str) -> None:
-        """SIGSTOP a component with all that it has started, at a moment when it does not lock the database."""
-        for _ in range(20):
+        """SIGSTOP a component with all that it has started, at a moment when it has no transaction open."""
+        for _ in range(50):
             pids = freeze(self._pids[name])
-            if self._read().is_writable():
+            if self._all_transactions_end():
                 self._frozen[name] = pids
                 return
             thaw(pids)
             time.sleep(0.1)
-        raise AirflowStackError(f"{name} holds the database's lock whenever it is looked at")
+        raise AirflowStackError(f"{name} is in a transaction whenever it is looked at")
 
     def thaw(self, name: str) -> None:
         """SIGCONT a component that was frozen."""
@@ -206,11 +213,11 @@ class AirflowStack:
         """Where a component writes its own log."""
         return self.settings.home / f"{component}.log"
 
-    def _create_database(self, timeout: float) -> None:
-        # The mode is a property of the file, and only Airflow 3 sets it by itself.
-        connection = sqlite3.connect(self.settings.database)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.close()
+    def _create_database(self, timeout: float) -> str:
+        self._postgres = Postgres(self._kept(), self.log_file("postgres"), _free_port())
+        self._postgres.start(timeout)
+        address = self._postgres.address
+        self._environment = self.settings.environment(address, self._extra, self._python_path)
         self._launch("db-migrate", ("db", "migrate"), 5)
         deadline = time.monotonic() + timeout
         while (code := self._kept().exit_codes()["db-migrate"]) is None:
@@ -219,6 +226,16 @@ class AirflowStack:
             time.sleep(0.1)
         if code != 0:
             raise AirflowStackError(f"airflow db migrate ended with {code}\n{self._tail('db-migrate')}")
+        return address
+
+    def _all_transactions_end(self, seconds: float = 2.0) -> bool:
+        """Whether at some moment nobody has one open: then no frozen process has."""
+        deadline = time.monotonic() + seconds
+        while self._read().transactions():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.01)
+        return True
 
     def _launch(self, name: str, arguments: Sequence[str], grace: float) -> None:
         self._pids[name] = self._kept().start(

@@ -1,19 +1,13 @@
-"""What a DAG run came to, and what was going on while it ran.
-
-States are read from the metadata database and not from the REST API: the SQLite file serves a reader
-without hindering the writers, several times a second, for Airflow 3 and 2.11 alike, while each question to the
-API would cost the processors that the tasks need. Nothing is ever written there.
-"""
+"""What a DAG run came to, and what was going on while it ran."""
 
 from __future__ import annotations
 
 import json
 import re
-import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -145,97 +139,6 @@ def _readable(line: str) -> str:
     return f"{text} {json.dumps(details)}" if details else text
 
 
-class MetadataReader:
-    """Reads Airflow's SQLite database while Airflow uses it.
-
-    :param database: the file; it must be in write-ahead mode, where readers and writers do not wait for
-        each other.
-    """
-
-    def __init__(self, database: Path) -> None:
-        self._connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=30, isolation_level=None)
-
-    def close(self) -> None:
-        """Close the database."""
-        self._connection.close()
-
-    def working_components(self, since: datetime) -> set[tuple[str, str]]:
-        """Job type and name of the components that were started, and have sent a heartbeat, since that time."""
-        sql = "SELECT job_type, hostname, latest_heartbeat FROM job WHERE state = 'running' AND start_date >= ?"
-        rows = self._connection.execute(sql, (since.strftime("%Y-%m-%d %H:%M:%S.%f"),))
-        return {(kind, host) for kind, host, heartbeat in rows if heartbeat and _time(heartbeat) >= since}
-
-    def trigger_holders(self) -> dict[str, str]:
-        """Name of the triggerer that has the trigger of a deferred task, by run id."""
-        sql = (
-            "SELECT i.run_id, j.hostname FROM task_instance i JOIN trigger t ON t.id = i.trigger_id"
-            " JOIN job j ON j.id = t.triggerer_id WHERE i.state = 'deferred'"
-        )
-        return dict(self._connection.execute(sql).fetchall())
-
-    def runs(self) -> dict[str, tuple[str, datetime | None]]:
-        """State and end of every DAG run, by run id."""
-        rows = self._connection.execute("SELECT run_id, state, end_date FROM dag_run")
-        return {run_id: (state, _time_or_none(end)) for run_id, state, end in rows}
-
-    def instances(self) -> dict[tuple[str, str], tuple[TaskReport, int | None]]:
-        """Every task instance, with the pid of the process that executes it or was the last to, by run and task id."""
-        sql = (
-            "SELECT run_id, task_id, map_index, state, try_number, operator, start_date, end_date, pid"
-            " FROM task_instance"
-        )
-        return {
-            (run, task): (TaskReport(task, index, state, tries, kind, _time_or_none(start), _time_or_none(end)), pid)
-            for run, task, index, state, tries, kind, start, end, pid in self._connection.execute(sql)
-        }
-
-    def is_writable(self, seconds: float = 2.0) -> bool:
-        """Whether nobody holds the lock for writing; nothing is written."""
-        (_, _, file) = self._connection.execute("PRAGMA database_list").fetchone()
-        probe = sqlite3.connect(file, timeout=seconds, isolation_level=None)
-        try:
-            probe.execute("BEGIN IMMEDIATE")
-            probe.execute("ROLLBACK")
-        except sqlite3.OperationalError:
-            return False
-        finally:
-            probe.close()
-        return True
-
-    def dag_ids(self) -> set[str]:
-        """The DAGs that the scheduler can run."""
-        return {row[0] for row in self._connection.execute("SELECT DISTINCT dag_id FROM serialized_dag")}
-
-    def import_errors(self) -> list[str]:
-        """File and traceback of each DAG file that can not be loaded."""
-        rows = self._connection.execute("SELECT filename, stacktrace FROM import_error")
-        return [f"{filename}:\n{trace}" for filename, trace in rows]
-
-    def run_state(self, dag_id: str, run_id: str) -> str | None:
-        """State of a DAG run; None when there is no such run."""
-        sql = "SELECT state FROM dag_run WHERE dag_id = ? AND run_id = ?"
-        row = self._connection.execute(sql, (dag_id, run_id)).fetchone()
-        return None if row is None else row[0]
-
-    def tasks(self, dag_id: str, run_id: str) -> list[TaskReport]:
-        """The task instances of a run."""
-        sql = (
-            "SELECT task_id, map_index, state, try_number, operator, start_date, end_date FROM task_instance"
-            " WHERE dag_id = ? AND run_id = ? ORDER BY start_date IS NULL, start_date, task_id, map_index"
-        )
-        rows = self._connection.execute(sql, (dag_id, run_id))
-        return [
-            TaskReport(task_id, map_index, state, tries, operator, _time_or_none(start), _time_or_none(end))
-            for task_id, map_index, state, tries, operator, start, end in rows
-        ]
-
-    def xcoms(self, dag_id: str, run_id: str) -> dict[tuple[str, int], Any]:
-        """What the task instances of a run returned, by (task id, map index)."""
-        sql = "SELECT task_id, map_index, value FROM xcom WHERE dag_id = ? AND run_id = ? AND key = 'return_value'"
-        rows = self._connection.execute(sql, (dag_id, run_id))
-        return {(task, index): _plain(json.loads(value)) for task, index, value in rows if value is not None}
-
-
 def count_states(time: float, tasks: Iterable[TaskReport]) -> Sample:
     """A sample of these task instances, ``time`` seconds after the run was triggered."""
     return Sample(time, Counter((task.task_id, task.state or "none") for task in tasks))
@@ -248,21 +151,3 @@ def seconds_by_state(report: DagRunReport) -> dict[str, dict[str, float]]:
         for (task, state), count in sample.counts.items():
             result[task][state] += (later.time - sample.time) * count
     return {task: dict(states) for task, states in result.items()}
-
-
-def _time(text: str) -> datetime:
-    """A time as Airflow writes it into SQLite: UTC, without saying so."""
-    return datetime.fromisoformat(text).replace(tzinfo=timezone.utc)
-
-
-def _time_or_none(text: str | None) -> datetime | None:
-    return None if text is None else _time(text)
-
-
-def _plain(value: Any) -> Any:
-    """Undo the wrapping that Airflow's serialisation puts around tuples and the like."""
-    if isinstance(value, dict):
-        if "__classname__" in value and "__data__" in value:
-            return _plain(value["__data__"])
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list) else value

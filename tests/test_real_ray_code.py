@@ -14,7 +14,7 @@ from airflow_provider_vertex_ray.operators.job import VertexRaySubmitJobOperator
 from tests.conftest import use
 from tests.support.clusters import LOCATION
 from tests.support.emulator import EmulatorProcess, cluster_body
-from tests.support.tasks import TaskInstance, context_of, run_task
+from tests.support.tasks import TaskInstance, context_of, may_run_tasks, run_task
 
 pytestmark = pytest.mark.ray
 
@@ -105,5 +105,5 @@ def test_jobs_with_one_folder_that_start_at_once(cluster: None, ray_emulator: Em
             env_vars={"NUMBER": str(number)},
         )["result"]
 
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(8, initializer=may_run_tasks) as pool:
         assert list(pool.map(one, range(8))) == list(range(8))

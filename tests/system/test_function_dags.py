@@ -21,7 +21,8 @@ def test_functions_mapped_over_twenty_inputs(system: System) -> None:
     assert [(task.map_index, task.state, task.try_number) for task in chains] == [
         (place, "success", 1) for place in range(INPUTS)
     ]
-    assert {task.operator for task in chains} == {"@task.vertex_ray"}
+    # Airflow 2.11 notes the class of a mapped task.
+    assert {task.operator for task in chains} <= {"@task.vertex_ray", "_VertexRayDecoratedOperator"}
     # https://oeis.org/A006877 and https://oeis.org/A006878
     answer = report.xcom("summarize")
     assert (answer["number"], answer["steps"], answer["limit"]) == (6_171, 261, 10_000)

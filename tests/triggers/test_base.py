@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import json
 import time
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -24,6 +25,9 @@ from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
 from tests.support.clusters import full_name, start, submit
 from tests.support.emulator import EmulatorProcess
 from tests.support.tasks import first_event, round_trip
+
+SLOW = 4.0
+"""Seconds that an answer takes."""
 
 COMMON: dict[str, Any] = {
     "cluster_name": full_name("shared"),
@@ -166,18 +170,18 @@ async def longest_block(work: asyncio.Task[Any]) -> float:
 
 
 async def test_triggers_do_not_block_the_event_loop(fake_emulator: EmulatorProcess) -> None:
+    # How long the loop is busy is measured in benchmarks/many_waits. Here each way to the service is so slow that
+    # whoever waited for it outside the loop's sight would hold the loop up for longer than any busy machine does.
     start(fake_emulator)
-    script = " && ".join(f"echo {n} && sleep 0.02" for n in range(60))
-    for number in range(20):
-        submit(fake_emulator, "shared", f"job-{number}", script)
+    for number in range(10):
+        submit(fake_emulator, "shared", f"job-{number}", "echo 1 && sleep 3 && echo 2")
     name = full_name("shared")
     # The first use imports what the others have then.
-    await first_event(VertexRayJobTrigger(cluster_name=name, submission_id="job-0", stream_logs=False))
-    for number in range(20, 40):
-        submit(fake_emulator, "shared", f"job-{number}", script)
+    submit(fake_emulator, "shared", "first", "true")
+    await first_event(VertexRayJobTrigger(cluster_name=name, submission_id="first", stream_logs=False))
 
     async def many() -> list[dict[str, Any]]:
-        jobs = [VertexRayJobTrigger(cluster_name=name, submission_id=f"job-{number}") for number in range(40)]
+        jobs = [VertexRayJobTrigger(cluster_name=name, submission_id=f"job-{number}") for number in range(10)]
         states = [
             VertexRayClusterReadyTrigger(cluster_name=name),
             VertexRayClusterStateTrigger(cluster_name=name, states=["RUNNING"]),
@@ -190,5 +194,8 @@ async def test_triggers_do_not_block_the_event_loop(fake_emulator: EmulatorProce
     async def work() -> None:
         found.append(await many())
 
-    assert await longest_block(asyncio.create_task(work())) < 0.2
-    assert [event["status"] for event in found[0]] == ["success"] * 43
+    with ExitStack() as faults:
+        for scope in ("control_plane", "dashboard", "auth"):
+            faults.enter_context(fake_emulator.fault(scope=scope, action="slow", delay=SLOW, times=5))
+        assert await longest_block(asyncio.create_task(work())) < SLOW / 2
+    assert [event["status"] for event in found[0]] == ["success"] * 13

@@ -56,13 +56,10 @@ CRASHES = [
     *_both("before-defer", block_at="wait", retries=2),
     *_both("in-complete", block_at="complete", retries=2),
 ]
-# In a worker of Airflow 2.11 a task is told late (by its supervisor, after up to 25 s on a busy machine), and
-# the scheduler takes one that was cleared for a zombie meanwhile. Neither is ours to mend.
-_TOLD_AT_ONCE = AIRFLOW_3
 KILLS = [
     *_both("mark-failed"),
-    *(_both("mark-success") if _TOLD_AT_ONCE else [Case("mark-success", True)]),
-    *(_both("clear") if _TOLD_AT_ONCE else [Case("clear", True)]),
+    *_both("mark-success"),
+    *_both("clear"),
     *_both("run-timeout", run_timeout=RUN_TIMEOUT),
     *_both("job-timeout", options={"job_timeout": JOB_TIMEOUT}),
     *_both("pending-timeout", options={"pending_timeout": PENDING_TIMEOUT, "entrypoint_num_cpus": 1}),
