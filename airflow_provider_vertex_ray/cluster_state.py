@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum
 from typing import Any
 
@@ -115,6 +116,11 @@ class Cluster:
         )
 
     @property
+    def created(self) -> float | None:
+        """Unix time of the creation; None where the service does not say."""
+        return unix_time(self.create_time)
+
+    @property
     def node_count(self) -> int:
         """All nodes, the head included."""
         return sum(pool.replicas for pool in self.pools)
@@ -162,6 +168,18 @@ class Cluster:
             "create_time": self.create_time,
             "start_time": self.start_time,
         }
+
+
+def unix_time(stamp: str | None) -> float | None:
+    """A time of the API, such as ``2026-11-24T03:48:00.123456789Z``, in seconds since 1970; None for none."""
+    if not stamp:
+        return None
+    # fromisoformat of Python 3.10 knows neither "Z" nor nanoseconds.
+    match = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)", stamp)
+    if match is None:
+        return None
+    whole = datetime.fromisoformat(match[1] + match[3].replace("Z", "+00:00")).timestamp()
+    return whole + float(match[2] or 0)
 
 
 def _pool(pool: dict[str, Any]) -> Pool:

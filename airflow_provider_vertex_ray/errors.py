@@ -123,6 +123,18 @@ class ClusterFailedError(VertexRayError):
     remedy = "Delete it and create another one; a failed cluster does not recover."
 
 
+class ClusterSpecMismatchError(VertexRayError):
+    """The shared cluster that is there does not look as the spec says, and on_spec_mismatch is "fail"."""
+
+    remedy = 'Use its spec, on_spec_mismatch="replace" for a new generation, or another shared_name.'
+
+
+class BudgetExceededError(VertexRayError):
+    """The cluster has cost more than max_cost."""
+
+    remedy = "Let it be deleted once its jobs have ended, or raise max_cost."
+
+
 class ProvisioningTimeoutError(VertexRayError):
     """The cluster did not become RUNNING in time."""
 
@@ -212,6 +224,34 @@ class PackageTooLargeError(VertexRayError):
     """A local working_dir or one of py_modules is larger than Ray's upload limit."""
 
     remedy = "Name what the job does not need in excludes, or put it into Cloud Storage."
+
+
+# --- leases ---------------------------------------------------------------------------------------------------------
+
+
+class ClusterClosingError(VertexRayError):
+    """Somebody is about to delete the cluster, or to make it smaller, so it takes no new work."""
+
+    remedy = "Ensure the shared cluster again: its next generation takes the work."
+
+
+class LeaseHeldError(VertexRayError):
+    """Somebody holds the cluster's lease, so it is not deleted or made smaller."""
+
+
+class LeaseStoreError(VertexRayError):
+    """The leases can not be read or written."""
+
+    remedy = (
+        "Check lease_uri, and that the connection's account has roles/storage.objectUser on the bucket. What can not "
+        "be read counts as use: no cluster is deleted meanwhile."
+    )
+
+
+class LeaseUnreadableError(LeaseStoreError):
+    """What is stored is no lease that this version of the package knows."""
+
+    remedy = "Look at the object in lease_uri; delete it once you know that nobody uses the cluster."
 
 
 # --- the Ray Client -------------------------------------------------------------------------------------------------

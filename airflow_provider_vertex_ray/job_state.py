@@ -72,6 +72,8 @@ class Job:
     start_time: int | None = None
     end_time: int | None = None
     metadata: dict[str, str] = field(default_factory=dict)
+    is_driver: bool = False
+    """Whether it was not submitted: a program that is connected to the cluster, such as a Ray Client's."""
     hidden: tuple[str, ...] = field(default=(), repr=False, compare=False)
     """Values of its environment variables, which may be secrets."""
 
@@ -88,6 +90,7 @@ class Job:
             start_time=data.get("start_time") or None,
             end_time=data.get("end_time") or None,
             metadata={str(k): str(v) for k, v in (data.get("metadata") or {}).items()},
+            is_driver=data.get("type") == "DRIVER",
             hidden=tuple(str(v) for v in ((data.get("runtime_env") or {}).get("env_vars") or {}).values()),
         )
 

@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.emulator import EmulatorProcess
 from tests.support.registered import registered
+from tests.support.storage import StorageEmulator
 
 # Before anything imports Airflow: it reads its settings then.
 _AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="vray-airflow-"))
@@ -63,6 +64,21 @@ def ray_emulator(ray_process: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) 
     """The emulator with a real Ray; its clusters live as long as the module's tests."""
     use(ray_process, monkeypatch)
     return ray_process
+
+
+@pytest.fixture(scope="session")
+def storage_process() -> Iterator[StorageEmulator]:
+    """One emulator of Cloud Storage for the whole run."""
+    with StorageEmulator() as storage:
+        yield storage
+
+
+@pytest.fixture
+def storage(storage_process: StorageEmulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[StorageEmulator]:
+    """Cloud Storage with an empty bucket, beside the emulator."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://{storage_process.host}")
+    yield storage_process
+    storage_process.clear()
 
 
 def use(emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> None:

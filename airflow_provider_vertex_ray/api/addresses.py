@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 EMULATOR_VARIABLE = "VERTEX_RAY_EMULATOR_HOST"
+STORAGE_VARIABLE = "STORAGE_EMULATOR_HOST"
 DASHBOARD_SUFFIX = ".aiplatform-training.googleusercontent.com"
 _HOST = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+")
 
@@ -18,22 +19,33 @@ class Addresses:
 
     :param emulator_host: ``host:port`` of the emulator, or None for the real service.
     :param universe: Google's API domain (``GOOGLE_CLOUD_UNIVERSE_DOMAIN``).
+    :param storage_emulator: ``host:port`` of a Cloud Storage emulator beside it; only the emulator's token goes there.
     """
 
     emulator_host: str | None = None
     universe: str = "googleapis.com"
+    storage_emulator: str | None = None
 
     @classmethod
     def from_environment(cls) -> Addresses:
-        """As ``VERTEX_RAY_EMULATOR_HOST`` and ``GOOGLE_CLOUD_UNIVERSE_DOMAIN`` say."""
-        host = os.environ.get(EMULATOR_VARIABLE, "").strip().removeprefix("http://").rstrip("/")
-        return cls(host or None, os.environ.get("GOOGLE_CLOUD_UNIVERSE_DOMAIN") or "googleapis.com")
+        """As ``VERTEX_RAY_EMULATOR_HOST``, ``STORAGE_EMULATOR_HOST`` and ``GOOGLE_CLOUD_UNIVERSE_DOMAIN`` say."""
+        host = _host_in(EMULATOR_VARIABLE)
+        universe = os.environ.get("GOOGLE_CLOUD_UNIVERSE_DOMAIN") or "googleapis.com"
+        return cls(host, universe, _host_in(STORAGE_VARIABLE) if host else None)
 
     def control_plane(self, location: str) -> str:
         """The Vertex AI API of a region, with its version: the SDK's own, v1beta1."""
         if self.emulator_host:
             return f"http://{self.emulator_host}/v1beta1"
         return f"https://{location}-aiplatform.{self.universe}/v1beta1"
+
+    def storage(self) -> str:
+        """Cloud Storage."""
+        return f"http://{self.storage_emulator}" if self.storage_emulator else f"https://storage.{self.universe}"
+
+    def billing(self) -> str:
+        """The Cloud Billing Catalog; the emulator has none, so that a request there is answered with 404."""
+        return f"http://{self.emulator_host}" if self.emulator_host else f"https://cloudbilling.{self.universe}"
 
     def dashboard(self, uri: str) -> str:
         """The base URL of a dashboard from a cluster's ``RAY_DASHBOARD_URI``, which has no scheme."""
@@ -48,8 +60,13 @@ class Addresses:
         except ValueError:
             return False
         if self.emulator_host:
-            return parts.scheme in ("http", "ws") and parts.netloc == self.emulator_host
+            hosts = (self.emulator_host, self.storage_emulator)
+            return parts.scheme in ("http", "ws") and parts.netloc in hosts
         # The whole authority is matched, not only its end: another parser might read a strange one differently.
         if parts.scheme not in ("https", "wss") or not _HOST.fullmatch(parts.netloc):
             return False
         return parts.netloc.endswith(("." + self.universe, DASHBOARD_SUFFIX))
+
+
+def _host_in(variable: str) -> str | None:
+    return os.environ.get(variable, "").strip().removeprefix("http://").rstrip("/") or None

@@ -193,10 +193,14 @@ class JobsApi:
         except JobNotFoundError:
             return None
 
-    async def list_all(self) -> list[Job]:
-        """All jobs of the cluster. The answer is not paged and slow with thousands of jobs: never poll it."""
+    async def list_all(self, *, drivers: bool = False) -> list[Job]:
+        """All jobs of the cluster. The answer is not paged and slow with thousands of jobs: never poll it.
+
+        :param drivers: Whether with the programs that are connected without having been submitted.
+        """
         answer = await self._transport.request("GET", f"{self._base}/api/jobs/", error_from=dashboard_error)
-        return [Job.from_api(item) for item in answer.json() if item.get("type") != "DRIVER"]
+        found = [Job.from_api(item) for item in answer.json()]
+        return [job for job in found if drivers or not job.is_driver]
 
     async def stop(self, submission_id: str) -> bool:
         """Ask a job to stop (SIGTERM, later SIGKILL, to its driver).

@@ -7,8 +7,8 @@ import contextlib
 import json
 import logging
 import random
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -57,10 +57,14 @@ class RetryPolicy:
 
 @dataclass(frozen=True)
 class Answer:
-    """A complete answer."""
+    """A complete answer.
+
+    :param headers: By their lower-case names.
+    """
 
     status: int
     text: str
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def json(self) -> Any:
         """The body as JSON; an empty body is an empty object.
@@ -119,6 +123,7 @@ class Transport:
         params: dict[str, str] | None = None,
         body: Any = None,
         data: Callable[[], Any] | None = None,
+        content_type: str | None = None,
         repeatable: bool = True,
         attempts: int | None = None,
         timeout: float | None = None,
@@ -129,6 +134,7 @@ class Transport:
         :param error_from: Makes the error of an answer of 300 or above.
         :param body: Sent as JSON.
         :param data: Makes the raw body for each try anew (an open file can be read only once).
+        :param content_type: What the raw body is.
         :param repeatable: Whether a try whose outcome is unknown may be repeated. A 401 is always tried once more, with
             a new token, because a refused request did nothing.
         :param attempts: Tries in all, if not the policy's.
@@ -145,7 +151,9 @@ class Transport:
         while True:
             token = await self._token_for(url)
             try:
-                answer, retry_after = await self._send(method, url, token, params, body, data, timeout, max_bytes)
+                answer, retry_after = await self._send(
+                    method, url, token, params, body, data, content_type, timeout, max_bytes
+                )
             except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
                 failures += 1
                 if failures >= tries:
@@ -259,6 +267,7 @@ class Transport:
         params: dict[str, str] | None,
         body: Any,
         data: Callable[[], Any] | None,
+        content_type: str | None,
         timeout: float | None,
         max_bytes: int,
     ) -> tuple[Answer, str | None]:
@@ -271,7 +280,7 @@ class Transport:
             params=params,
             json=body,
             data=data() if data else None,
-            headers=self._headers(token),
+            headers={**self._headers(token), **({"Content-Type": content_type} if content_type else {})},
             # A redirect could carry the token to another host.
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=timeout or self._timeout),
@@ -282,7 +291,8 @@ class Transport:
                 if len(raw) >= max_bytes:
                     break
             text = raw[:max_bytes].decode(response.charset or "utf-8", "replace")
-            return Answer(response.status, text), response.headers.get("Retry-After")
+            headers = {key.lower(): value for key, value in response.headers.items()}
+            return Answer(response.status, text, headers), response.headers.get("Retry-After")
 
     async def back_off(self, failures: int) -> None:
         """Wait as the retry policy says after so many failures; for callers that look before they try again."""

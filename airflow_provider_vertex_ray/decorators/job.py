@@ -114,7 +114,7 @@ class _VertexRayDecoratedOperator(DecoratedOperator, VertexRaySubmitJobOperator)
         self._handed_back = True
         return self._result_of(job)
 
-    def _run(self, context: Context, failures: int) -> Any:
+    def _run(self, context: Context, failures: int, cluster: str | None = None) -> Any:
         """Every job of this task is sent from here, those of ``retry_failed_job`` too."""
         given = self.py_modules, self.runtime_env
         name, text = task_module(self._payload(context))
@@ -129,7 +129,7 @@ class _VertexRayDecoratedOperator(DecoratedOperator, VertexRaySubmitJobOperator)
                 self.runtime_env = {key: value for key, value in self.runtime_env.items() if key != "py_modules"}
             self.py_modules = [*(self.py_modules or ()), str(file)]
             try:
-                return super()._run(context, failures)
+                return super()._run(context, failures, cluster)
             finally:
                 self.py_modules, self.runtime_env = given
 

@@ -15,7 +15,7 @@ Scope = Literal["control_plane", "auth", "dashboard", "provisioning"]
 Action = Literal[
     "status", "reset", "hang", "drop_response", "hold_response", "truncate", "ws_abort", "ws_close", "slow", "outcome"
 ]
-ProvisioningOutcome = Literal["quota", "stockout", "internal", "ip_ranges", "stuck", "partial"]
+ProvisioningOutcome = Literal["quota", "stockout", "internal", "ip_ranges", "stuck", "partial", "slow"]
 
 DEFAULT_MESSAGE = "injected"
 _ON_REQUESTS = {"status", "reset", "hang", "drop_response", "truncate", "slow"}
@@ -50,7 +50,8 @@ class Fault:
     :param delay: Seconds before the effect. With the outcome ``stuck``: seconds until the stuck resource
         turns to ERROR; 0 never.
     :param after: Websocket frames (``ws_abort``, ``ws_close``) or bytes (``truncate``) that pass first.
-    :param outcome: What a create, a resize or a delete (only ``stuck``) comes to.
+    :param outcome: What a create, a resize or a delete (only ``stuck``) comes to; ``slow`` takes ``delay`` seconds
+        longer and comes to what it should.
     :param id: Names the fault for its removal; given by :meth:`Faults.add` when empty.
     """
 

@@ -19,13 +19,17 @@ from airflow_provider_vertex_ray.operators.base import (
     task_owner,
     task_try,
 )
+from airflow_provider_vertex_ray.operators.cost import check_budget_input, load_price_table
 from airflow_provider_vertex_ray.operators.job_calls import (
     VertexRayDeleteJobOperator,
     VertexRayGetJobOperator,
     VertexRayListJobsOperator,
     VertexRayStopJobOperator,
 )
+from airflow_provider_vertex_ray.operators.job_cluster import CLUSTER_GONE, SharedClusterMixin
 from airflow_provider_vertex_ray.operators.job_record import forget, remember, remembered
+from airflow_provider_vertex_ray.operators.leases import LEASE_TTL, check_lease
+from airflow_provider_vertex_ray.pricing import check_budget
 from airflow_provider_vertex_ray.spec_error import SpecError
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
     from airflow_provider_vertex_ray.api.jobs import JobRequest, JobsApi
     from airflow_provider_vertex_ray.api.submission import Found, Submission
     from airflow_provider_vertex_ray.cluster_name import ClusterName
+    from airflow_provider_vertex_ray.price_table import PriceTable
 
 __all__ = [
     "VertexRayDeleteJobOperator",
@@ -54,6 +59,7 @@ class _Started:
     dashboard_uri: str
     found: Found
     adopted: bool
+    lease: dict[str, Any] | None = None
 
     @property
     def since(self) -> float:
@@ -62,7 +68,7 @@ class _Started:
         return min(time.time(), started / 1000) if started else time.time()
 
 
-class VertexRaySubmitJobOperator(VertexRayBaseOperator):
+class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
     """Runs a Ray job on a cluster that exists, and fails when the job fails.
 
     The submission id is derived from the task instance before anything is sent. A try that finds the job of a try that
@@ -81,6 +87,12 @@ class VertexRaySubmitJobOperator(VertexRayBaseOperator):
     :param env_vars: Environment variables of the job; their values are masked in Airflow's logs. (templated)
     :param metadata: Strings kept with the job. (templated)
     :param submission_id: An id of your own instead of the derived one; later attempts get a suffix. (templated)
+    :param lease_uri: Folder in Cloud Storage, such as ``gs://bucket/leases``, in which this run says that it uses the
+        cluster: before it submits, and as long as it waits. None: the job itself is the only sign of use. (templated)
+    :param lease_ttl: Seconds for which the run holds the cluster without saying so again.
+    :param lease_owner: Who holds it; default: ``<dag_id>/<run_id>``. (templated)
+    :param max_cost: What the cluster may have cost so far, in the currency of ``price_table``, to get this job.
+    :param price_table: Prices for ``max_cost``; see ``VertexRayClusterCostOperator``. (templated)
     :param entrypoint_num_cpus: CPUs reserved for the driver. None runs it on the head node, which has 0 logical CPUs.
     :param entrypoint_num_gpus: GPUs reserved for the driver.
     :param entrypoint_memory: Bytes reserved for the driver.
@@ -99,7 +111,8 @@ class VertexRaySubmitJobOperator(VertexRayBaseOperator):
 
     Raises SpecError before any call for wrong input; SubmissionIdTakenError, JobFailedError (with exit code, message
     and last lines), JobStoppedError, JobLostError, JobPendingTimeoutError, JobTimeoutError, JobNotStoppedError,
-    PackageTooLargeError, NotARayClusterError, ClusterNotFoundError.
+    PackageTooLargeError, ClusterClosingError, LeaseStoreError, BudgetExceededError, NotARayClusterError,
+    ClusterNotFoundError.
     """
 
     template_fields: Sequence[str] = (
@@ -112,6 +125,9 @@ class VertexRaySubmitJobOperator(VertexRayBaseOperator):
         "env_vars",
         "metadata",
         "submission_id",
+        "lease_uri",
+        "lease_owner",
+        "price_table",
         *VertexRayBaseOperator.connection_fields,
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {
@@ -133,6 +149,11 @@ class VertexRaySubmitJobOperator(VertexRayBaseOperator):
         env_vars: dict[str, str] | None = None,
         metadata: dict[str, str] | None = None,
         submission_id: str | None = None,
+        lease_uri: str | None = None,
+        lease_ttl: float = LEASE_TTL,
+        lease_owner: str | None = None,
+        max_cost: float | None = None,
+        price_table: Any = None,
         entrypoint_num_cpus: float | None = None,
         entrypoint_num_gpus: float | None = None,
         entrypoint_memory: int | None = None,
@@ -153,6 +174,8 @@ class VertexRaySubmitJobOperator(VertexRayBaseOperator):
         if isinstance(entrypoint, (str, list, tuple)):
             command_line(entrypoint)
         runtime_environment(runtime_env, working_dir, env_vars, py_modules, excludes, rendered=False)
+        check_lease(lease_uri, lease_ttl)
+        check_budget_input(max_cost, price_table)
         positive("poll_interval", poll_interval, none_allowed=False)
         positive("lost_timeout", lost_timeout, none_allowed=False)
         positive("pending_timeout", pending_timeout)
@@ -168,6 +191,11 @@ class VertexRaySubmitJobOperator(VertexRayBaseOperator):
         self.env_vars = env_vars
         self.metadata = metadata
         self.submission_id = submission_id
+        self.lease_uri = lease_uri
+        self.lease_ttl = lease_ttl
+        self.lease_owner = lease_owner
+        self.max_cost = max_cost
+        self.price_table = price_table
         self.entrypoint_num_cpus = entrypoint_num_cpus
         self.entrypoint_num_gpus = entrypoint_num_gpus
         self.entrypoint_memory = entrypoint_memory
@@ -182,6 +210,7 @@ class VertexRaySubmitJobOperator(VertexRayBaseOperator):
         self.retry_failed_job = retry_failed_job
         self.deferrable = deferrable_by_default() if deferrable is None else deferrable
         self._waiting_for: tuple[str, str] | None = None
+        self._prices: PriceTable | None = None
 
     def execute(self, context: Context) -> Any:
         """Adopt or submit, then wait."""
@@ -226,17 +255,22 @@ class VertexRaySubmitJobOperator(VertexRayBaseOperator):
             for variables in (inner, self.env_vars):
                 mask(variables)
 
-    def _run(self, context: Context, failures: int) -> Any:
+    def _run(self, context: Context, failures: int, cluster: str | None = None) -> Any:
         """Adopt or submit a job, then wait for it.
 
         :param failures: How many jobs have failed within this try.
+        :param cluster: The cluster, where it is not ``cluster_id`` any more.
         """
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
         request = self._request(context)
         mask(request.runtime_env.get("env_vars"))
-        name = self._name(self.cluster_id)
-        started = run_sync(lambda: self._start(name, request, context))
+        name = self._name(cluster or self.cluster_id)
+        self._prices = load_price_table(self, self.price_table, name.location)
+        try:
+            started = run_sync(lambda: self._start(name, request, context))
+        except CLUSTER_GONE as error:
+            return self._go_to_successor(context, name, failures, error)
         job_id = started.found.submission_id
         self._waiting_for = (started.name.full, job_id)
         facts = {"cluster_id": started.name.cluster_id, "dashboard_url": f"https://{started.dashboard_uri}"}
@@ -261,6 +295,7 @@ class VertexRaySubmitJobOperator(VertexRayBaseOperator):
             stream_logs=self.stream_logs,
             stop_on_kill=self.stop_on_kill,
             begun=time.time(),
+            lease=started.lease,
             carry={**facts, "adopted": started.adopted, "failures": failures},
             **self._connection_arguments(),
         )
@@ -302,12 +337,14 @@ class VertexRaySubmitJobOperator(VertexRayBaseOperator):
 
         hook = self.job_hook
         async with hook.session():
-            dashboard = usable_dashboard(await self.cluster_hook.get_cluster(name.full))
+            cluster, lease = await self._held(await self.cluster_hook.get_cluster(name.full), context)
+            dashboard = usable_dashboard(cluster)
             async with hook.jobs(name.full, dashboard) as api:
                 submission = self._submission(api, context)
                 found = await submission.find(record.attempt if record else 1)
                 adopted = found.job is not None
                 if not adopted:
+                    check_budget(cluster, self.max_cost, self._prices, time.time())
 
                     async def prepare(ready: JobRequest) -> JobRequest:
                         remember(context, Record(name.full, found.attempt))
@@ -317,7 +354,7 @@ class VertexRaySubmitJobOperator(VertexRayBaseOperator):
                         return replace(ready, runtime_env=environment)
 
                     found, adopted = await submission.submit(found, request, prepare)
-                started = _Started(name, dashboard, found, adopted)
+                started = _Started(name, dashboard, found, adopted, lease)
                 self._say_what_started(started, request.entrypoint)
                 return started
 

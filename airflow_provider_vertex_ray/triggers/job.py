@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vertex_ray.cluster_state import ClusterState
@@ -55,6 +55,7 @@ class VertexRayJobTrigger(WaitTrigger):
     :param stop_on_kill: Whether the job is stopped when the task that waits is marked failed or successful, or cleared.
     :param begun: Unix time at which the task began to wait; a trigger that starts much later has taken over from
         another one, and asks how much of the output was shown.
+    :param lease: What is renewed meanwhile: ``uri``, ``cluster``, ``owner`` and ``ttl``; None: no lease.
     :param carry: JSON that is handed back in the event as it is.
 
     Errors: JobFailedError, JobStoppedError, JobLostError, JobPendingTimeoutError, JobTimeoutError,
@@ -78,6 +79,7 @@ class VertexRayJobTrigger(WaitTrigger):
         stop_at_deadline: bool = True,
         stop_on_kill: bool = False,
         begun: float | None = None,
+        lease: dict[str, Any] | None = None,
         carry: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(
@@ -95,6 +97,7 @@ class VertexRayJobTrigger(WaitTrigger):
             stop_at_deadline=stop_at_deadline,
             stop_on_kill=stop_on_kill,
             begun=begun,
+            lease=lease,
             carry=carry,
         )
         self.cluster_name = cluster_name
@@ -112,7 +115,7 @@ class VertexRayJobTrigger(WaitTrigger):
         started = await take_turn()
         self._shown = LogPosition(getattr(self, "task_instance", None), self.submission_id)
         try:
-            async with self._jobs() as api:
+            async with self._jobs() as api, self._lease():
                 job = await self._until_ended(api, started)
                 if self._output is None:
                     self._output = await self._open_log(api, job)
@@ -143,6 +146,21 @@ class VertexRayJobTrigger(WaitTrigger):
 
         hook = VertexRayJobAsyncHook(self.arguments["gcp_conn_id"], self.arguments["impersonation_chain"])
         return hook.jobs(self.cluster_name, self.arguments["dashboard_uri"])
+
+    @contextlib.asynccontextmanager
+    async def _lease(self) -> AsyncIterator[None]:
+        lease = self.arguments["lease"]
+        if not lease:
+            yield
+            return
+        from airflow_provider_vertex_ray.api.holding import heartbeat
+        from airflow_provider_vertex_ray.cluster_name import parse_cluster_name
+        from airflow_provider_vertex_ray.hooks.lease import VertexRayLeaseAsyncHook
+
+        hook = VertexRayLeaseAsyncHook(self.arguments["gcp_conn_id"], self.arguments["impersonation_chain"])
+        name = parse_cluster_name(lease["cluster"])
+        async with hook.store(lease["uri"]) as store, heartbeat(store, name, lease["owner"], lease["ttl"]):
+            yield
 
     async def _open_log(self, api: JobsApi, job: Job) -> JobLog:
         from airflow_provider_vertex_ray.api.job_logs import JobLog

@@ -19,7 +19,7 @@ from airflow_provider_vertex_ray.errors import (
     VertexRayError,
 )
 from airflow_provider_vertex_ray.links.base import LINK_KEY
-from airflow_provider_vertex_ray.operators.cluster import OWNER_LABEL, label_value
+from airflow_provider_vertex_ray.operators.cluster_create import OWNER_LABEL, label_value
 from airflow_provider_vertex_ray.triggers.cluster import VertexRayClusterReadyTrigger
 from tests.operators.builders import create
 from tests.support.clusters import LOCATION, SPEC, cluster_ids, full_name, start

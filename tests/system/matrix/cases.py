@@ -58,8 +58,8 @@ CRASHES = [
 ]
 KILLS = [
     *_both("mark-failed"),
-    # Airflow 2.11 tells a task in a worker late what was done to it: the job is stopped after more than ten seconds, and
-    # with the short threshold for zombies here, a task that was cleared is taken for one before it is told.
+    # Airflow 2.11 tells a task in a worker late what was done to it: the job is stopped after more than ten seconds,
+    # and with the short threshold for zombies here, a task that was cleared is taken for one before it is told.
     *(_both("mark-success") if AIRFLOW_3 else [Case("mark-success", True)]),
     *(_both("clear") if AIRFLOW_3 else [Case("clear", True)]),
     *_both("run-timeout", run_timeout=RUN_TIMEOUT),

@@ -1,0 +1,110 @@
+"""The cluster of a job's task: its lease, and where the job goes when a shared cluster is gone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_vertex_ray.deadlines import deadline_after
+from airflow_provider_vertex_ray.errors import (
+    ClusterClosingError,
+    ClusterFailedError,
+    ClusterNotFoundError,
+    VertexRayError,
+)
+from airflow_provider_vertex_ray.operators.cluster_create import owner_labels
+from airflow_provider_vertex_ray.operators.leases import lease_owner_of
+from airflow_provider_vertex_ray.triggers.base import result_of
+from airflow_provider_vertex_ray.triggers.ensure import VertexRayClusterEnsureTrigger
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_vertex_ray.cluster_name import ClusterName
+    from airflow_provider_vertex_ray.cluster_state import Cluster
+    from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
+    from airflow_provider_vertex_ray.triggers.base import WaitTrigger
+
+    Base = VertexRayBaseOperator
+else:
+    Base = object
+
+CLUSTER_GONE = (ClusterClosingError, ClusterFailedError, ClusterNotFoundError)
+"""Errors before a submit that mean that a shared cluster's next generation is to be used."""
+
+SUCCESSOR_TIMEOUT = 3600.0
+"""Seconds until the next generation must be ready; creation takes 10 to 20 minutes."""
+
+
+class SharedClusterMixin(Base):
+    """What a task does about the cluster before it submits its job."""
+
+    cluster_id: str
+    lease_uri: str | None
+    lease_ttl: float
+    lease_owner: str | None
+    deferrable: bool
+    poll_interval: float
+
+    if TYPE_CHECKING:
+
+        def _run(self, context: Context, failures: int, cluster: str | None = None) -> Any: ...
+
+        def _wait(
+            self, context: Context, trigger: WaitTrigger, deferrable: bool, method: str = "execute_complete"
+        ) -> Any: ...
+
+    async def _held(self, cluster: Cluster, context: Context) -> tuple[Cluster, dict[str, Any] | None]:
+        """The cluster as it is once this run holds its lease, and what the trigger is to renew.
+
+        :raises ClusterClosingError: It is about to be deleted.
+        """
+        if not self.lease_uri:
+            return cluster, None
+        from airflow_provider_vertex_ray.api.holding import held_cluster
+        from airflow_provider_vertex_ray.hooks.lease import VertexRayLeaseAsyncHook
+
+        owner = lease_owner_of(context, self.lease_owner)
+        hook = VertexRayLeaseAsyncHook(self.gcp_conn_id, self.impersonation_chain)
+        async with hook.store(self.lease_uri) as store, self.cluster_hook.session() as (transport, _):
+            held = await held_cluster(transport, store, cluster, owner, self.lease_ttl)
+        lease = {"uri": self.lease_uri, "cluster": held.name, "owner": owner, "ttl": self.lease_ttl}
+        return held, lease
+
+    def _go_to_successor(self, context: Context, name: ClusterName, failures: int, error: VertexRayError) -> Any:
+        """Wait for the next generation of a shared cluster, then run the job there.
+
+        :raises VertexRayError: ``error``, for a cluster that is not shared.
+        """
+        from airflow_provider_vertex_ray.hooks.base import run_sync
+
+        found = run_sync(lambda: self._successor(name))
+        if found is None:
+            raise error
+        self.log.warning("%s\nThe job goes to the next generation of %s", error, found.shared_name)
+        trigger = VertexRayClusterEnsureTrigger(
+            shared_name=found.shared_name,
+            spec=found.spec,
+            project_id=found.project,
+            location=found.location,
+            labels=owner_labels(context),
+            lease_uri=self.lease_uri,
+            lease_ttl=self.lease_ttl,
+            lease_owner=lease_owner_of(context, self.lease_owner),
+            poll_interval=self.poll_interval,
+            deadline=deadline_after(SUCCESSOR_TIMEOUT),
+            carry={"failures": failures},
+            **self._connection_arguments(),
+        )
+        return self._wait(context, trigger, self.deferrable, "cluster_ensured")
+
+    async def _successor(self, name: ClusterName) -> Any:
+        from airflow_provider_vertex_ray.api.successor import successor_of
+
+        async with self.cluster_hook.session() as (transport, _):
+            return await successor_of(transport, name)
+
+    def cluster_ensured(self, context: Context, event: dict[str, Any] | None = None) -> Any:
+        """The next generation is there: run the job on it."""
+        result = result_of(event)
+        carried: dict[str, Any] = (event or {}).get("carry") or {}
+        return self._run(context, int(carried.get("failures", 0)), str(result["name"]))

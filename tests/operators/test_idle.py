@@ -1,0 +1,334 @@
+"""Clusters that nobody uses are deleted; those that somebody uses, or may use, are not."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from airflow_provider_vertex_ray.errors import ClusterClosingError, LeaseHeldError
+from airflow_provider_vertex_ray.generations import GENERATION_LABEL, SHARED_LABEL
+from airflow_provider_vertex_ray.hooks.base import run_sync
+from airflow_provider_vertex_ray.hooks.lease import VertexRayLeaseAsyncHook
+from airflow_provider_vertex_ray.lease import CLOCK_SKEW, Lease
+from airflow_provider_vertex_ray.operators.cluster_create import OWNER_LABEL
+from airflow_provider_vertex_ray.operators.idle import VertexRayDeleteIdleClustersOperator
+from airflow_provider_vertex_ray.sensors.idle import VertexRayClusterIdleSensor
+from airflow_provider_vertex_ray.spec_error import SpecError
+from tests.operators.builders import COMMON, submit_job
+from tests.support.clusters import BODY, LOCATION, cluster_ids, jobs_of, submit
+from tests.support.emulator import EmulatorProcess, until
+from tests.support.storage import StorageEmulator
+from tests.support.tasks import TaskInstance, context_of, may_run_tasks, run_task
+
+OURS = {OWNER_LABEL: "0123456789abcdef", "airflow-dag": "etl", "airflow-run": "run-7"}
+NUMBER = "123456789012"
+
+
+def made(emulator: EmulatorProcess, cluster_id: str = "ours", **labels: str) -> dict[str, Any]:
+    return emulator.create(cluster_id, {**BODY, "labels": {**OURS, **labels}})
+
+
+def reap(**more: Any) -> dict[str, Any]:
+    arguments = {"task_id": "reap", "idle_for": 0.001, "deferrable": False, **COMMON, **more}
+    operator = VertexRayDeleteIdleClustersOperator(**arguments)
+    result: dict[str, Any] = run_task(operator, context_of(operator))
+    return result
+
+
+def why(result: dict[str, Any], cluster_id: str = "ours") -> tuple[str, str]:
+    (found,) = (each for each in result["clusters"] if each["cluster_id"] == cluster_id)
+    return found["action"], found["why"]
+
+
+def leases(storage: StorageEmulator, step: Any, cluster_id: str = "ours") -> Lease:
+    from airflow_provider_vertex_ray.cluster_name import ClusterName
+
+    async def change() -> Lease:
+        async with VertexRayLeaseAsyncHook().store(storage.uri) as store:
+            return await store.change(ClusterName(NUMBER, LOCATION, cluster_id), step)
+
+    return run_sync(change)
+
+
+def test_an_idle_one_goes_and_the_report_says_why(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
+    made(fake_emulator)
+    prices = {"currency": "EUR", "regions": {LOCATION: {"machines": {"n1-standard-16": 3600, "n1-standard-8": 0}}}}
+    result = reap(deferrable=deferrable, price_table=prices)
+    assert (result["seen"], result["deleted"]) == (1, ["ours"])
+    action, reason = why(result)
+    assert action == "deleted"
+    assert reason.endswith("DAG run etl/run-7 has created it and not deleted it")
+    (found,) = result["clusters"]
+    assert found["cost_so_far"]["currency"] == "EUR"
+    assert 0 < found["cost_so_far"]["cost"] < 30
+    assert found["age_seconds"] > 0
+    assert cluster_ids(fake_emulator) == []
+
+
+def test_a_dry_run_only_tells(fake_emulator: EmulatorProcess) -> None:
+    made(fake_emulator)
+    assert why(reap(dry_run=True))[0] == "would delete"
+    assert cluster_ids(fake_emulator) == ["ours"]
+    assert fake_emulator.calls("DeletePersistentResource") == []
+
+
+def test_one_that_was_used_a_short_time_ago_stays(fake_emulator: EmulatorProcess) -> None:
+    made(fake_emulator)
+    submit(fake_emulator, "ours", "one", "true")
+    until(lambda: jobs_of(fake_emulator, "ours")["one"]["status"] == "SUCCEEDED")
+    action, reason = why(reap(idle_for=3600.0))
+    assert action == "kept"
+    assert reason.endswith("of 1 h")
+
+
+def test_a_job_keeps_it(fake_emulator: EmulatorProcess) -> None:
+    made(fake_emulator)
+    submit(fake_emulator, "ours", "long", "sleep 60")
+    assert why(reap(max_age=0.001)) == ("kept", "it is older than 0 s, but in use: job long")
+    assert cluster_ids(fake_emulator) == ["ours"]
+
+
+def test_drain_waits_for_the_end_of_the_use(fake_emulator: EmulatorProcess) -> None:
+    made(fake_emulator)
+    submit(fake_emulator, "ours", "short", "sleep 1")
+    result = reap(max_age=0.001, drain_timeout=30.0)
+    assert why(result)[0] == "deleted"
+    (job,) = (call for call in fake_emulator.calls("DeletePersistentResource"))
+    assert job["status"] == 200
+
+
+def test_drain_gives_up_for_this_time(fake_emulator: EmulatorProcess) -> None:
+    made(fake_emulator)
+    submit(fake_emulator, "ours", "long", "sleep 60")
+    assert why(reap(max_age=0.001, drain_timeout=0.5))[0] == "kept"
+
+
+def test_only_those_of_this_package_unless_told_otherwise(fake_emulator: EmulatorProcess) -> None:
+    fake_emulator.create("foreign", BODY)
+    made(fake_emulator, "tea", team="tea")
+    made(fake_emulator, "coffee", team="coffee")
+    assert reap(dry_run=True)["seen"] == 2
+    assert reap(dry_run=True, label_filter={"team": "tea"})["seen"] == 1
+    assert reap(dry_run=True, label_filter={"team": ""})["seen"] == 2
+    assert reap(label_filter={})["deleted"] == ["coffee", "foreign", "tea"]
+
+
+def test_one_in_error_goes_at_once(fake_emulator: EmulatorProcess) -> None:
+    with fake_emulator.fault(scope="provisioning", outcome="internal"):
+        made(fake_emulator)
+    assert "it is in ERROR: An internal error" in why(reap(idle_for=3600.0))[1]
+    assert cluster_ids(fake_emulator) == []
+
+
+def test_one_that_is_being_made_stays(fake_emulator: EmulatorProcess) -> None:
+    with fake_emulator.fault(scope="provisioning", outcome="slow", delay=2.0):
+        thread = threading.Thread(target=made, args=(fake_emulator,))
+        thread.start()
+        until(lambda: cluster_ids(fake_emulator) == ["ours"])
+        assert why(reap()) == ("kept", "in use: it is PROVISIONING; its jobs can not be read: it has no dashboard")
+        thread.join()
+
+
+def test_an_older_generation_goes_when_its_successor_runs(fake_emulator: EmulatorProcess) -> None:
+    for number in (1, 2):
+        made(fake_emulator, f"etl-g{number}", **{SHARED_LABEL: "etl", GENERATION_LABEL: str(number)})
+    result = reap(idle_for=3600.0)
+    assert result["deleted"] == ["etl-g1"]
+    assert why(result, "etl-g1") == ("deleted", "a newer generation has taken its place")
+
+
+def test_a_live_lease_keeps_it(fake_emulator: EmulatorProcess, storage: StorageEmulator) -> None:
+    made(fake_emulator)
+    leases(storage, lambda lease: lease.acquire("dag/run", time.time(), 60))
+    assert why(reap(lease_uri=storage.uri)) == ("kept", "in use: lease holder dag/run")
+    # Dead by its own clock, but another machine's may be five minutes behind.
+    leases(storage, lambda lease: Lease().acquire("dag/run", time.time() - 60 - CLOCK_SKEW + 20, 60))
+    assert why(reap(lease_uri=storage.uri))[0] == "kept"
+    leases(storage, lambda lease: Lease().acquire("dag/run", time.time() - 61 - CLOCK_SKEW, 60))
+    assert why(reap(lease_uri=storage.uri))[0] == "deleted"
+    assert storage.names() == []
+
+
+def test_somebody_else_deletes_it_already(fake_emulator: EmulatorProcess, storage: StorageEmulator) -> None:
+    made(fake_emulator)
+    leases(storage, lambda lease: lease.close("another reaper", "idle", time.time(), 60))
+    action, reason = why(reap(lease_uri=storage.uri))
+    assert (action, "another reaper" in reason) == ("kept", True)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ({"scope": "dashboard", "action": "status", "status": 503, "times": None}, "its jobs can not be read"),
+        ({"scope": "dashboard", "action": "reset", "times": None}, "its jobs can not be read"),
+        ({"scope": "dashboard", "action": "truncate", "after": 1, "times": None}, "its jobs can not be read"),
+        ({"scope": "dashboard", "action": "status", "status": 404, "times": None}, "its jobs can not be read"),
+        ({"scope": "dashboard", "action": "status", "status": 403, "times": None}, "its jobs can not be read"),
+    ],
+)
+def test_a_dashboard_that_can_not_be_read_keeps_it(
+    fake_emulator: EmulatorProcess, quick_retries: None, fault: dict[str, Any], said: str
+) -> None:
+    made(fake_emulator)
+    with fake_emulator.fault(**fault):
+        action, reason = why(reap())
+    assert (action, said in reason) == ("kept", True)
+    assert cluster_ids(fake_emulator) == ["ours"]
+
+
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow_provider_vertex_ray.api.transport import RetryPolicy
+
+    monkeypatch.setattr(RetryPolicy, "delay", lambda self, failures, retry_after: 0.01)
+
+
+def test_a_store_that_can_not_be_read_keeps_it(
+    fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch, quick_retries: None
+) -> None:
+    made(fake_emulator)
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
+    action, reason = why(reap(lease_uri="gs://bucket"))
+    assert (action, "its lease can not be read" in reason) == ("kept", True)
+
+
+def test_a_lease_that_makes_no_sense_keeps_it(fake_emulator: EmulatorProcess, storage: StorageEmulator) -> None:
+    made(fake_emulator)
+    storage.put(f"leases/{NUMBER}/{LOCATION}/ours.json", json.dumps({"version": 99}).encode())
+    action, reason = why(reap(lease_uri=storage.uri))
+    assert (action, "version 99" in reason) == ("kept", True)
+
+
+def test_a_list_that_breaks_off_deletes_nothing(fake_emulator: EmulatorProcess, quick_retries: None) -> None:
+    made(fake_emulator)
+    fault = {"scope": "control_plane", "method": "ListPersistentResources", "action": "truncate", "after": 20}
+    with fake_emulator.fault(**fault, times=None), pytest.raises(Exception, match=r"no answer|not JSON"):
+        reap()
+    assert cluster_ids(fake_emulator) == ["ours"]
+
+
+def test_a_refused_delete_is_reported_and_the_lease_opens_again(
+    fake_emulator: EmulatorProcess, storage: StorageEmulator
+) -> None:
+    made(fake_emulator)
+    refusal = {"method": "DeletePersistentResource", "status": 400, "code": "FAILED_PRECONDITION", "message": "no"}
+    with fake_emulator.fault(scope="control_plane", action="status", **refusal):
+        assert why(reap(lease_uri=storage.uri))[0] == "kept"
+    assert leases(storage, lambda lease: lease.acquire("dag/run", time.time(), 60)).closing is None
+
+
+def racing(emulator: EmulatorProcess, storage: StorageEmulator, lease_uri: str | None) -> tuple[Any, Any]:
+    """A job arrives after the reaper has decided, and before the service hears of it: the delete is held up."""
+    found: dict[str, Any] = {}
+
+    def reaper() -> None:
+        may_run_tasks()
+        found["reaper"] = reap(lease_uri=storage.uri)
+
+    held = {"scope": "control_plane", "method": "DeletePersistentResource", "action": "slow", "delay": 2.0}
+    with emulator.fault(**held):
+        thread = threading.Thread(target=reaper)
+        thread.start()
+        until(lambda: emulator.admin("GET", "faults")["faults"] == [])
+        operator = submit_job("echo 'VERTEX_RAY_RESULT 1'", "etl-g1", deferrable=False, lease_uri=lease_uri)
+        result = run_task(operator, context_of(operator, TaskInstance("submit", run_id="late")))
+        thread.join()
+    return found["reaper"], result
+
+
+def test_a_job_that_arrives_between_the_decision_and_the_deletion(
+    fake_emulator: EmulatorProcess, storage: StorageEmulator
+) -> None:
+    made(fake_emulator, "etl-g1", **{SHARED_LABEL: "etl", GENERATION_LABEL: "1"})
+    reaped, result = racing(fake_emulator, storage, storage.uri)
+    assert reaped["deleted"] == ["etl-g1"]
+    assert (result["cluster_id"], result["status"], result["result"]) == ("etl-g2", "SUCCEEDED", 1)
+    assert [call["status"] for call in fake_emulator.calls("POST /api/jobs/")] == [200], "one job, on one cluster"
+
+
+def test_a_job_that_arrives_before_the_last_look(fake_emulator: EmulatorProcess, storage: StorageEmulator) -> None:
+    """It holds no lease, but the reaper looks again once it has closed the lease."""
+    made(fake_emulator, "etl-g1", **{SHARED_LABEL: "etl", GENERATION_LABEL: "1"})
+    held = {"scope": "dashboard", "method": "GET /api/jobs/", "action": "slow", "delay": 1.5}
+    found: dict[str, Any] = {}
+
+    def reaper() -> None:
+        may_run_tasks()
+        found["reaper"] = reap(lease_uri=storage.uri)
+
+    # The second look is held up, until the job is there.
+    with fake_emulator.fault(**{**held, "delay": 0.0}), fake_emulator.fault(**held):
+        thread = threading.Thread(target=reaper)
+        thread.start()
+        until(lambda: fake_emulator.admin("GET", "faults")["faults"] == [])
+        submit(fake_emulator, "etl-g1", "late", "sleep 30")
+        thread.join()
+    assert why(found["reaper"], "etl-g1") in (("kept", "in use: job late"), ("deleted", ""))
+    assert cluster_ids(fake_emulator) == ["etl-g1"]
+
+
+def test_a_run_that_comes_too_late_is_told(fake_emulator: EmulatorProcess, storage: StorageEmulator) -> None:
+    made(fake_emulator)
+    leases(storage, lambda lease: lease.close("reaper", "idle", time.time(), 60))
+    operator = submit_job("true", "ours", deferrable=False, lease_uri=storage.uri)
+    with pytest.raises(ClusterClosingError, match="reaper"):
+        run_task(operator, context_of(operator))
+    assert jobs_of(fake_emulator, "ours") == {}
+
+
+def test_a_waiting_job_renews_the_lease(fake_emulator: EmulatorProcess, storage: StorageEmulator) -> None:
+    made(fake_emulator)
+    operator = submit_job("sleep 3", "ours", deferrable=False, lease_uri=storage.uri, lease_ttl=1.0)
+    begin = time.time()
+    run_task(operator, context_of(operator))
+    held = leases(storage, lambda lease: lease)
+    assert held.holders["dag/run-1"].expires >= begin + 3.0
+    with pytest.raises(LeaseHeldError):
+        leases(storage, lambda lease: lease.close("reaper", "idle", time.time(), 60))
+
+
+@pytest.fixture(params=["in-worker", "deferred"])
+def sensor(request: pytest.FixtureRequest) -> Any:
+    def wait(**more: Any) -> Any:
+        arguments = {"task_id": "idle", "cluster_id": "ours", "location": LOCATION, "poke_interval": 0.05, **more}
+        operator = VertexRayClusterIdleSensor(**arguments, deferrable=request.param == "deferred")
+        return run_task(operator, context_of(operator))
+
+    return wait
+
+
+def test_the_sensor_waits_for_the_end_of_the_use(fake_emulator: EmulatorProcess, sensor: Any) -> None:
+    made(fake_emulator)
+    submit(fake_emulator, "ours", "short", "sleep 1")
+    result = sensor(idle_for=0.2)
+    assert result["idle_seconds"] >= 0.2
+    assert jobs_of(fake_emulator, "ours")["short"]["status"] == "SUCCEEDED"
+
+
+def test_the_sensor_gives_up(fake_emulator: EmulatorProcess, sensor: Any) -> None:
+    from airflow.providers.common.compat.sdk import AirflowSensorTimeout
+
+    made(fake_emulator)
+    submit(fake_emulator, "ours", "long", "sleep 60")
+    with pytest.raises(AirflowSensorTimeout):
+        sensor(idle_for=0.2, timeout=0.5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ({"idle_for": 0}, "idle_for"),
+        ({"max_age": -1}, "max_age"),
+        ({"drain_timeout": -1}, "drain_timeout"),
+        ({"drain_timeout": True}, "drain_timeout"),
+        ({"lease_uri": "bucket"}, "lease_uri"),
+        ({"poll_interval": 0}, "poll_interval"),
+    ],
+)
+def test_wrong_input_is_refused_when_the_dag_is_parsed(arguments: dict[str, Any], field: str) -> None:
+    with pytest.raises(SpecError, match=field):
+        VertexRayDeleteIdleClustersOperator(**{"task_id": "reap", **COMMON, **arguments})
