@@ -52,8 +52,8 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
     :param carry: JSON that is handed back in the event as it is.
 
     Errors: ClusterSpecMismatchError, BudgetExceededError; of a generation that is created here: QuotaExceededError,
-    StockoutError, NetworkExhaustedError, ClusterFailedError, with ``made_here`` in their details; ProvisioningTimeoutError,
-    DashboardNotReadyError, and what else the service answers.
+    StockoutError, NetworkExhaustedError, ClusterFailedError, with ``made_here`` in their details;
+    ProvisioningTimeoutError, DashboardNotReadyError, and what else the service answers.
     """
 
     def __init__(
