@@ -129,6 +129,12 @@ class ClusterSpecMismatchError(VertexRayError):
     remedy = 'Use its spec, on_spec_mismatch="replace" for a new generation, or another shared_name.'
 
 
+class ClusterInUseError(VertexRayError):
+    """The cluster would become smaller than what is used on it."""
+
+    remedy = "Wait for the jobs to end, ask for more nodes, or use force=True, which may end what runs on the others."
+
+
 class BudgetExceededError(VertexRayError):
     """The cluster has cost more than max_cost."""
 

@@ -146,12 +146,16 @@ class Lease:
                 for owner, each in data["holders"].items()
             }
             found = data["closing"]
-            closing = found and Closing(
-                str(found["by"]), str(found["reason"]), _moment(found["since"]), _moment(found["until"])
+            closing = (
+                found
+                if found is None
+                else Closing(
+                    _text(found["by"]), _text(found["reason"]), _moment(found["since"]), _moment(found["until"])
+                )
             )
             last_used = data["last_used"]
-            return cls(holders, closing or None, None if last_used is None else _moment(last_used))
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            return cls(holders, closing, None if last_used is None else _moment(last_used))
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise LeaseUnreadableError(f"This is no lease: {str(data)[:200]!r} ({error!r})") from error
 
 
@@ -159,3 +163,9 @@ def _moment(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise ValueError(f"{value!r} is no time")
     return float(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no text")
+    return value

@@ -46,6 +46,10 @@ class AirflowApi:
         body = {"dry_run": False, "dag_run_id": run_id, "task_ids": [task_id], "only_failed": False}
         self._call("POST", f"dags/{dag_id}/clearTaskInstances", {**body, "reset_dag_runs": True})
 
+    def unpause(self, dag_id: str) -> None:
+        """Let a DAG run that is paused upon its creation."""
+        self._call("PATCH", f"dags/{dag_id}", {"is_paused": False})
+
     def mark_run(self, dag_id: str, run_id: str, state: str) -> None:
         """Mark a DAG run ``failed`` or ``success``."""
         self._call("PATCH", f"dags/{dag_id}/dagRuns/{quote(run_id)}", {"state": state})

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -35,6 +36,7 @@ class ProcessKeeper:
         self._marker = uuid.uuid4().hex
         self._ids = itertools.count()
         self._grace: dict[str, float] = {}
+        self._asking = threading.Lock()
         self._process: subprocess.Popen[str] = subprocess.Popen(
             [sys.executable, "-m", "devtools.keeper_main"],
             cwd=_REPOSITORY,
@@ -116,6 +118,10 @@ class ProcessKeeper:
         self.close()
 
     def _ask(self, do: str, **parameters: Any) -> object:
+        with self._asking:
+            return self._asked(do, parameters)
+
+    def _asked(self, do: str, parameters: dict[str, Any]) -> object:
         request_id = next(self._ids)
         stdin, stdout = _pipe(self._process.stdin), _pipe(self._process.stdout)
         stdin.write(json.dumps({"id": request_id, "do": do, "with": parameters}) + "\n")

@@ -95,6 +95,9 @@ def test_those_who_died_long_ago_are_forgotten() -> None:
         {"version": 1, "holders": {}, "closing": {"by": "a"}, "last_used": None},
         {"version": 1, "holders": {}, "closing": None, "last_used": True},
         {"version": 1, "holders": {}, "closing": None},
+        {"version": 1, "holders": {"a": {"since": 1, "expires": 10**400}}, "closing": None, "last_used": None},
+        # What is closed must not open because somebody wrote nonsense.
+        *({"version": 1, "holders": {}, "closing": nothing, "last_used": None} for nothing in ({}, [], "", 0, False)),
     ],
 )
 def test_what_is_no_lease_is_refused(data: Any) -> None:
@@ -116,6 +119,24 @@ leases = st.builds(
 @given(leases)
 def test_a_lease_survives_its_journey(lease: Lease) -> None:
     assert Lease.from_json(json.loads(json.dumps(lease.to_json()))) == lease
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+anything = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=5)
+
+
+@given(leases, anything, st.data())
+def test_a_lease_with_one_part_replaced_is_taken_at_its_word_or_refused(lease: Lease, value: Any, data: Any) -> None:
+    said = lease.to_json()
+    places = [(said, key) for key in said] + [(each, key) for each in said["holders"].values() for key in each]
+    places += [(said["closing"], key) for key in said["closing"] or ()]
+    place, key = data.draw(st.sampled_from(places))
+    place[key] = value
+    try:
+        found = Lease.from_json(said)
+    except LeaseUnreadableError:
+        return
+    assert found.to_json() == said
 
 
 @dataclass

@@ -97,6 +97,11 @@ class Ensuring:
             return Plan(Step.WAIT, found.number, found.cluster, found.note)
         return found
 
+    async def confirm(self, found: Plan) -> bool:
+        """Hold the lease of the cluster for its full time from now on; False when it is about to be deleted."""
+        self._held = self._held and (self._held[0], 0.0)
+        return found.cluster is not None and await self._hold(parse_cluster_name(found.cluster.name))
+
     async def clean_up(self, found: Plan) -> None:
         """Delete the generations that nobody uses any more; what fails now is done by the next one, or the reaper."""
         retirement = Retirement(self.transport, self.store, self.owner)

@@ -38,7 +38,12 @@ ATTEMPTS = 4
 """Tries of a request that gets no answer."""
 
 CHANGES = 30
-"""Tries of a change that others were quicker with."""
+"""Tries of a change, as long as others are quicker or the object is written too often."""
+
+LONGEST_PAUSE = 4.0
+"""Seconds between two of these tries, at most. Cloud Storage takes one write a second of the same object, and answers
+429 to the others (https://cloud.google.com/storage/quotas#objects), so that runs which begin together have to queue.
+"""
 
 MOST_BYTES = 4 << 20
 
@@ -51,6 +56,10 @@ class _ConflictError(VertexRayError):
 
 class _MissingError(VertexRayError):
     """There is no such object (404)."""
+
+
+class _TooOftenError(ServiceUnavailableError):
+    """The object is written too often (429): this write did nothing."""
 
 
 def parse_lease_uri(uri: str) -> tuple[str, str]:
@@ -92,11 +101,10 @@ class LeaseStore:
         except _MissingError:
             return Lease(), 0
         try:
-            data = json.loads(answer.text)
             generation = int(answer.headers["x-goog-generation"])
-        except (ValueError, KeyError) as error:
+            return Lease.from_json(json.loads(answer.text)), generation
+        except (ValueError, KeyError, RecursionError) as error:
             raise LeaseUnreadableError(f"The lease of {name} is no JSON, or has no generation: {error!r}") from error
-        return Lease.from_json(data), generation
 
     async def change(self, name: ClusterName, step: Callable[[Lease], Lease]) -> Lease:
         """Change a lease, whoever else changes it at the same time; gives what it is now.
@@ -106,7 +114,8 @@ class LeaseStore:
             be lost.
         :raises LeaseStoreError: It could not be read or written.
         """
-        for failures in range(CHANGES):
+        unanswered = 0
+        for turn in range(CHANGES):
             old, generation = await self.read(name)
             new = step(old)
             if new == old:
@@ -114,17 +123,18 @@ class LeaseStore:
             try:
                 await self._write(name, new, generation)
                 return new
-            except _ConflictError:
+            except (_ConflictError, _TooOftenError):
                 # Full jitter: those who collided must not collide again.
-                await asyncio.sleep(random.random() * min(0.05 * 2**failures, 2.0))  # noqa: S311
+                await asyncio.sleep(random.random() * min(0.05 * 2**turn, LONGEST_PAUSE))  # noqa: S311
             except _MissingError as error:
                 raise LeaseStoreError(f"There is no bucket for {self.uri}: {error.message}") from error
             except ServiceUnavailableError as error:
                 # It may have been written, which the next look shows.
                 log.info("A write to the lease of %s got no answer: %s", name, error)
-                await self._transport.back_off(min(failures + 1, ATTEMPTS))
-                if failures + 1 >= ATTEMPTS:
+                unanswered += 1
+                if unanswered >= ATTEMPTS:
                     raise LeaseStoreError(f"The lease of {name} could not be written: {error.message}") from error
+                await self._transport.back_off(unanswered)
         raise LeaseStoreError(f"The lease of {name} could not be written: others were quicker {CHANGES} times.")
 
     async def forget(self, name: ClusterName) -> None:
@@ -140,7 +150,9 @@ class LeaseStore:
     async def _write(self, name: ClusterName, lease: Lease, generation: int) -> None:
         # As Google's own client sends it: metadata and content in one request.
         boundary = secrets.token_hex(16)
-        parts = ({"name": self._path(name), "contentType": "application/json"}, lease.to_json())
+        # In a bucket that everybody may read, an hour of caching is the default.
+        about = {"name": self._path(name), "contentType": "application/json", "cacheControl": "no-store"}
+        parts = (about, lease.to_json())
         head = f"--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n"
         text = "".join(f"{head}{json.dumps(part, sort_keys=True)}\r\n" for part in parts)
         url = f"{self._transport.addresses.storage()}/upload/storage/v1/b/{self._bucket}/o"
@@ -176,10 +188,14 @@ def _storage_error(status: int, text: str) -> VertexRayError:
     with contextlib.suppress(ValueError, KeyError, TypeError):
         said = str(json.loads(text)["error"]["message"])
     details = {"http_status": status}
-    if status == 404 and "bucket" not in said.lower():
+    # The service names the object, the emulator says no more than this. Anything else, such as the page of a proxy or
+    # "The specified bucket does not exist.", must not pass for a lease that nobody holds.
+    if status == 404 and (said.startswith("No such object") or said == "Not Found"):
         return _MissingError(said, details)
     if status == 412:
         return _ConflictError(said, details)
-    if status in (408, 429) or status >= 500:
+    if status == 429:
+        return _TooOftenError(f"Cloud Storage answered {status}: {said}", details)
+    if status == 408 or status >= 500:
         return ServiceUnavailableError(f"Cloud Storage answered {status}: {said}", details)
     return LeaseStoreError(f"Cloud Storage answered {status}: {said}", details)

@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow_provider_vertex_ray.api.clusters import ClustersApi
 from airflow_provider_vertex_ray.api.jobs import JobsApi
+from airflow_provider_vertex_ray.api.shrinking import check_shrink, shrinks
 from airflow_provider_vertex_ray.cluster_name import validate_location, validate_project
 from airflow_provider_vertex_ray.cluster_spec import ClusterSpec
 from airflow_provider_vertex_ray.cluster_state import Cluster
@@ -57,12 +58,14 @@ class VertexRayClusterAsyncHook(VertexRayBaseAsyncHook):
         wanted = (labels or {}).items()
         return [cluster for cluster in found if cluster.is_ray and wanted <= cluster.labels.items()]
 
-    async def resize_cluster(self, cluster_id: str, replicas: dict[str, int]) -> str | None:
+    async def resize_cluster(self, cluster_id: str, replicas: dict[str, int], *, force: bool = False) -> str | None:
         """Start a change of the numbers of nodes.
 
         :param replicas: New replica count by pool id. The head's pool counts its head.
+        :param force: Whether nodes may go that running jobs need.
         :return: The operation's name; None when the cluster has these counts already.
         :raises SpecError: An unknown pool, an autoscaling pool, or a count that the service can not do.
+        :raises ClusterInUseError: Less would be left than what running jobs use.
         """
         async with self.session() as (transport, project):
             name = self.cluster_name(cluster_id, project)
@@ -71,6 +74,9 @@ class VertexRayClusterAsyncHook(VertexRayBaseAsyncHook):
             check_replicas(cluster, replicas)
             if all(pool.replicas == replicas.get(pool.pool_id, pool.replicas) for pool in cluster.pools):
                 return None
+            if not force and shrinks(cluster, replicas):
+                dashboard = transport.addresses.dashboard(cluster.dashboard_uri or "")
+                await check_shrink(JobsApi(transport, dashboard), cluster, replicas)
             pools = [
                 {**pool, "replicaCount": str(replicas.get(str(pool.get("id")), pool.get("replicaCount")))}
                 if "replicaCount" in pool
@@ -78,6 +84,22 @@ class VertexRayClusterAsyncHook(VertexRayBaseAsyncHook):
                 for pool in cluster.resource.get("resourcePools") or []
             ]
             return await api.resize(name, pools)
+
+    async def replicas_for(self, cluster_id: str, total_nodes: int) -> dict[str, int]:
+        """The replica counts with which a cluster has so many nodes in all, the head included.
+
+        :raises SpecError: It has no pool of workers that can be resized, or several.
+        """
+        cluster = (await self.get_cluster(cluster_id)).require_ray()
+        open_pools = [pool for pool in cluster.pools if not pool.autoscaling]
+        # The head's pool is only resized where it is the only one, because its workers are of the head's kind.
+        pools = [pool for pool in open_pools if pool.pool_id != cluster.head_pool_id] or open_pools
+        if len(pools) != 1:
+            names = ", ".join(pool.pool_id for pool in pools) or "none"
+            rule = f"name the pools in replicas instead; those that can be resized: {names}"
+            raise SpecError("total_nodes", total_nodes, rule)
+        others = cluster.node_count - pools[0].replicas
+        return {pools[0].pool_id: total_nodes - others}
 
     async def delete_cluster(self, cluster_id: str) -> str | None:
         """Start the deletion of a cluster.
@@ -153,9 +175,13 @@ class VertexRayClusterHook(VertexRayBaseHook):
         """The Ray clusters; see ``VertexRayClusterAsyncHook.list_clusters``."""
         return run_sync(lambda: self._async().list_clusters(labels))
 
-    def resize_cluster(self, cluster_id: str, replicas: dict[str, int]) -> str | None:
+    def resize_cluster(self, cluster_id: str, replicas: dict[str, int], *, force: bool = False) -> str | None:
         """Start a resize; see ``VertexRayClusterAsyncHook.resize_cluster``."""
-        return run_sync(lambda: self._async().resize_cluster(cluster_id, replicas))
+        return run_sync(lambda: self._async().resize_cluster(cluster_id, replicas, force=force))
+
+    def replicas_for(self, cluster_id: str, total_nodes: int) -> dict[str, int]:
+        """Replica counts for so many nodes in all; see ``VertexRayClusterAsyncHook.replicas_for``."""
+        return run_sync(lambda: self._async().replicas_for(cluster_id, total_nodes))
 
     def delete_cluster(self, cluster_id: str) -> str | None:
         """Start the deletion; see ``VertexRayClusterAsyncHook.delete_cluster``."""

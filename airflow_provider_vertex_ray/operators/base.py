@@ -134,14 +134,29 @@ class ConnectionMixin:
             "impersonation_chain": chain if chain is None or isinstance(chain, str) else list(chain),
         }
 
-    def _check_cluster_id(self, cluster_id: Any) -> None:
-        """At DAG parse: refuse an empty id, and a malformed one that is no template and no XComArg."""
-        if not isinstance(cluster_id, str):
-            if cluster_id is None:
-                raise SpecError("cluster_id", cluster_id, "give a cluster's id or its full resource name")
-            return
-        if not has_template(cluster_id):
+    def _checked_cluster_id(self, cluster_id: Any) -> Any:
+        """At DAG parse: refuse a malformed id that is no template and no XComArg.
+
+        None is left to the ``VertexRayCluster`` group around the task, which puts its own cluster in.
+
+        :raises SpecError: It is malformed, or None outside of such a group.
+        """
+        if cluster_id is None and not in_cluster_group(self):
+            rule = "give a cluster's id or its full resource name, or put the task into a VertexRayCluster group"
+            raise SpecError("cluster_id", cluster_id, rule)
+        if isinstance(cluster_id, str) and not has_template(cluster_id):
             parse_cluster_name(cluster_id, "any-project", "us-central1")
+        return cluster_id
+
+
+def in_cluster_group(task: Any) -> bool:
+    """Whether a task is within a ``VertexRayCluster`` group, at any depth."""
+    group = getattr(task, "task_group", None)
+    while group is not None:
+        if getattr(group, "is_vertex_ray_cluster", False):
+            return True
+        group = getattr(group, "parent_group", None)
+    return False
 
 
 class VertexRayBaseOperator(ConnectionMixin, BaseOperator):

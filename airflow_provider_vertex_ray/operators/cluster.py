@@ -47,9 +47,9 @@ class VertexRayGetClusterOperator(VertexRayBaseOperator):
     template_fields: Sequence[str] = ("cluster_id", "price_table", *VertexRayBaseOperator.connection_fields)
     operator_extra_links = (VertexRayClusterLink(), VertexRayDashboardLink(), VertexRayLogsLink())
 
-    def __init__(self, *, cluster_id: str, price_table: Any = None, **kwargs: Any) -> None:
+    def __init__(self, *, cluster_id: str | None = None, price_table: Any = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._check_cluster_id(cluster_id)
+        cluster_id = self._checked_cluster_id(cluster_id)
         check_price_table(price_table)
         self.cluster_id = cluster_id
         self.price_table = price_table
@@ -117,14 +117,14 @@ class VertexRayDeleteClusterOperator(VertexRayBaseOperator):
     def __init__(
         self,
         *,
-        cluster_id: str,
+        cluster_id: str | None = None,
         delete_timeout: float = 3600.0,
         poll_interval: float = 15.0,
         deferrable: bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._check_cluster_id(cluster_id)
+        cluster_id = self._checked_cluster_id(cluster_id)
         positive("delete_timeout", delete_timeout, none_allowed=False)
         positive("poll_interval", poll_interval, none_allowed=False)
         self.cluster_id = cluster_id

@@ -129,7 +129,7 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
         if (cluster_id is None) == (shared_name is None):
             raise SpecError("cluster_id", cluster_id, "give either cluster_id or shared_name")
         if shared_name is None:
-            self._check_cluster_id(cluster_id)
+            self._checked_cluster_id(cluster_id)
             for field, given in (
                 ("max_age", max_age),
                 ("lease_uri", lease_uri),

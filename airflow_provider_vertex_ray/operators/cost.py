@@ -40,9 +40,9 @@ class VertexRayClusterCostOperator(VertexRayBaseOperator):
     template_fields: Sequence[str] = ("cluster_id", "price_table", *VertexRayBaseOperator.connection_fields)
     operator_extra_links = (VertexRayClusterLink(),)
 
-    def __init__(self, *, cluster_id: str, price_table: Any = None, **kwargs: Any) -> None:
+    def __init__(self, *, cluster_id: str | None = None, price_table: Any = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._check_cluster_id(cluster_id)
+        cluster_id = self._checked_cluster_id(cluster_id)
         check_price_table(price_table)
         self.cluster_id = cluster_id
         self.price_table = price_table

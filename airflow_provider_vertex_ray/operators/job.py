@@ -140,7 +140,7 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
     def __init__(
         self,
         *,
-        cluster_id: str,
+        cluster_id: str | None = None,
         entrypoint: str | Sequence[str],
         runtime_env: dict[str, Any] | None = None,
         working_dir: str | None = None,
@@ -170,7 +170,7 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._check_cluster_id(cluster_id)
+        cluster_id = self._checked_cluster_id(cluster_id)
         if isinstance(entrypoint, (str, list, tuple)):
             command_line(entrypoint)
         runtime_environment(runtime_env, working_dir, env_vars, py_modules, excludes, rendered=False)

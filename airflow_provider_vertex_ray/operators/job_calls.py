@@ -68,9 +68,9 @@ class JobCallsOperator(VertexRayBaseOperator):
     template_fields: Sequence[str] = ("cluster_id", *VertexRayBaseOperator.connection_fields)
     operator_extra_links = (VertexRayDashboardLink(), VertexRayLogsLink(), VertexRayClusterLink())
 
-    def __init__(self, *, cluster_id: str, **kwargs: Any) -> None:
+    def __init__(self, *, cluster_id: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._check_cluster_id(cluster_id)
+        cluster_id = self._checked_cluster_id(cluster_id)
         self.cluster_id = cluster_id
 
     def _ask(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.operators.base import positive
+from airflow_provider_vertex_ray.errors import ClusterNotFoundError
+from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator, positive
 from airflow_provider_vertex_ray.spec_error import has_template
 
 if TYPE_CHECKING:
@@ -30,3 +32,51 @@ def lease_owner_of(context: Context, lease_owner: str | None) -> str:
     """Who holds a lease: what the user says, else the DAG run."""
     ti = context["ti"]
     return lease_owner or f"{ti.dag_id}/{ti.run_id}"
+
+
+class VertexRayReleaseClusterOperator(VertexRayBaseOperator):
+    """Gives back this run's hold on a shared cluster, so that it need not expire first.
+
+    The cluster stays; a ``VertexRayDeleteIdleClustersOperator`` deletes it once nobody uses it. A cluster that is gone
+    has no holders. Returns ``cluster_id`` and ``lease_owner``.
+
+    :param cluster_id: Id or full resource name. (templated)
+    :param lease_uri: Folder in Cloud Storage with the leases. (templated)
+    :param lease_owner: Who holds it; default: ``<dag_id>/<run_id>``. (templated)
+
+    Raises LeaseStoreError.
+    """
+
+    template_fields: Sequence[str] = (
+        "cluster_id",
+        "lease_uri",
+        "lease_owner",
+        *VertexRayBaseOperator.connection_fields,
+    )
+
+    def __init__(
+        self, *, lease_uri: str, cluster_id: str | None = None, lease_owner: str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        cluster_id = self._checked_cluster_id(cluster_id)
+        check_lease(lease_uri)
+        self.cluster_id = cluster_id
+        self.lease_uri = lease_uri
+        self.lease_owner = lease_owner
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Write the lease."""
+        from airflow_provider_vertex_ray.hooks.base import run_sync
+        from airflow_provider_vertex_ray.hooks.lease import VertexRayLeaseAsyncHook
+
+        check_lease(self.lease_uri)
+        name = self._name(str(self.cluster_id))
+        owner = lease_owner_of(context, self.lease_owner)
+        hook = VertexRayLeaseAsyncHook(self.gcp_conn_id, self.impersonation_chain)
+        try:
+            run_sync(lambda: hook.release_lease(self.lease_uri, name.full, owner))
+        except ClusterNotFoundError:
+            self.log.info("Cluster %s is gone, and its lease with it", name.full)
+        else:
+            self.log.info("%s does not hold cluster %s any more", owner, name.full)
+        return {"cluster_id": name.cluster_id, "lease_owner": owner}

@@ -32,9 +32,11 @@ class VertexRayClusterSensor(VertexRayBaseSensor):
     template_fields: Sequence[str] = ("cluster_id", *VertexRayBaseSensor.connection_fields)
     timeout_errors = (OperationTimeoutError,)
 
-    def __init__(self, *, cluster_id: str, target_states: Sequence[str] = ("RUNNING",), **kwargs: Any) -> None:
+    def __init__(
+        self, *, cluster_id: str | None = None, target_states: Sequence[str] = ("RUNNING",), **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        self._check_cluster_id(cluster_id)
+        cluster_id = self._checked_cluster_id(cluster_id)
         known = [state.value for state in ClusterState if state is not ClusterState.UNKNOWN]
         for state in target_states:
             if state not in known:

@@ -36,10 +36,10 @@ class VertexRayClusterIdleSensor(VertexRayBaseSensor):
     timeout_errors = (OperationTimeoutError,)
 
     def __init__(
-        self, *, cluster_id: str, idle_for: float = 600.0, lease_uri: str | None = None, **kwargs: Any
+        self, *, cluster_id: str | None = None, idle_for: float = 600.0, lease_uri: str | None = None, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        self._check_cluster_id(cluster_id)
+        cluster_id = self._checked_cluster_id(cluster_id)
         positive("idle_for", idle_for, none_allowed=False)
         check_lease(lease_uri)
         self.cluster_id = cluster_id

@@ -32,9 +32,11 @@ class VertexRayJobSensor(VertexRayBaseSensor):
     template_fields: Sequence[str] = ("cluster_id", "submission_id", *VertexRayBaseSensor.connection_fields)
     timeout_errors = (OperationTimeoutError,)
 
-    def __init__(self, *, cluster_id: str, submission_id: str, stream_logs: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self, *, cluster_id: str | None = None, submission_id: str, stream_logs: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        self._check_cluster_id(cluster_id)
+        cluster_id = self._checked_cluster_id(cluster_id)
         check_submission_id(submission_id)
         self.cluster_id = cluster_id
         self.submission_id = submission_id

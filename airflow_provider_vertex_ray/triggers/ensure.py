@@ -115,7 +115,7 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
                         found = await ensuring.step()
                         if found.step is Step.ATTACH and found.cluster is not None:
                             self._check_budget(found.cluster)
-                            if await self._answers(hook, found.cluster):
+                            if await self._answers(hook, found.cluster) and await ensuring.confirm(found):
                                 await ensuring.clean_up(found)
                                 done = True
                                 return self._result(found, found.cluster)

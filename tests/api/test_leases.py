@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import json
-from collections.abc import AsyncIterator
+import time
+import types
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import ClientSession, web
 
+from airflow_provider_vertex_ray.api import leases
 from airflow_provider_vertex_ray.api.addresses import Addresses
 from airflow_provider_vertex_ray.api.leases import LeaseStore, parse_lease_uri
 from airflow_provider_vertex_ray.api.transport import Transport
@@ -28,6 +32,11 @@ from tests.support.storage import StorageEmulator
 NAME = ClusterName("1234", "us-central1", "etl-g1")
 PATH = "leases/1234/us-central1/etl-g1.json"
 NOW, TTL = 1_800_000_000.0, 900.0
+
+
+def told(message: str) -> dict[str, object]:
+    """An error as the JSON API says it."""
+    return {"error": {"message": message}}
 
 
 def store_at(host: str, uri: str, *, timeout: float = 20.0) -> LeaseStore:
@@ -101,6 +110,90 @@ async def test_what_a_step_raises_comes_through_and_nothing_is_written(
     assert (await store.read(NAME))[0].holders == {}
 
 
+async def passed_on(request: web.Request, storage: StorageEmulator) -> web.Response:
+    """What the emulator says to a proxy's request."""
+    async with ClientSession(auto_decompress=False) as client:
+        url = f"http://{storage.host}{request.raw_path}"
+        kind = {"Content-Type": request.headers.get("Content-Type", "")}
+        async with client.request(request.method, url, data=await request.read(), headers=kind) as answer:
+            headers = {key: value for key, value in answer.headers.items() if key.lower().startswith("x-goog")}
+            return web.Response(status=answer.status, body=await answer.read(), headers=headers)
+
+
+class Pauses:
+    """The store's pauses: virtual seconds, and whoever is due first goes on when all others wait too."""
+
+    def __init__(self, writers: int) -> None:
+        self.time = 0.0
+        self.waiting = writers
+        """Writers that are not asleep and not done."""
+        self._due: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._number = 0
+
+    async def sleep(self, seconds: float) -> None:
+        self._number += 1
+        woken = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._due, (self.time + seconds, self._number, woken))
+        self.done()
+        await woken
+        self.waiting += 1
+
+    def done(self) -> None:
+        """One writer less that could do something now."""
+        self.waiting -= 1
+        if self.waiting == 0 and self._due:
+            self.time, _, woken = heapq.heappop(self._due)
+            woken.set_result(None)
+
+
+async def test_one_write_a_second_is_enough_for_runs_that_begin_together(
+    storage: StorageEmulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cloud Storage takes one write a second of an object; here each second is virtual."""
+    writers = 30
+    pauses = Pauses(writers)
+    monkeypatch.setattr(leases, "asyncio", types.SimpleNamespace(sleep=pauses.sleep))
+    last, refused = -1.0, 0
+
+    async def limited(request: web.Request) -> web.StreamResponse:
+        nonlocal last, refused
+        if request.method == "POST":
+            if pauses.time - last < 1:
+                refused += 1
+                message = "The object exceeded the rate limit for object mutation operations"
+                return web.json_response({"error": {"message": message}}, status=429)
+            last = pauses.time
+        return await passed_on(request, storage)
+
+    async def one(number: int, host: str) -> None:
+        try:
+            async with opened(host, storage.uri) as own:
+                await own.change(NAME, lambda lease: lease.acquire(f"run-{number}", NOW, TTL))
+        finally:
+            pauses.done()
+
+    async with serving(limited) as proxy:
+        await asyncio.gather(*(one(number, proxy.host) for number in range(writers)))
+    async with opened(storage.host, storage.uri) as own:
+        assert len((await own.read(NAME))[0].holders) == writers
+    assert refused > writers
+
+
+async def test_a_write_without_an_answer_counts_for_itself(storage: StorageEmulator) -> None:
+    """Being slower than others for a while does not make the first 503 the last try."""
+    said = [412, 412, 412, 429, 503, 503]
+
+    async def moody(request: web.Request) -> web.StreamResponse:
+        if request.method == "POST" and said:
+            return web.json_response({"error": {"message": "no"}}, status=said.pop(0))
+        return await passed_on(request, storage)
+
+    async with serving(moody) as proxy, opened(proxy.host, storage.uri) as store:
+        await store.change(NAME, lambda lease: lease.acquire("run", NOW, TTL))
+        assert (await store.read(NAME))[0].live(NOW)
+    assert not said
+
+
 @pytest.mark.parametrize("lost", [1, 2])
 async def test_the_answer_to_a_write_is_lost(storage: StorageEmulator, lost: int) -> None:
     """A proxy that lets the write through, and cuts the connection instead of answering."""
@@ -108,18 +201,12 @@ async def test_the_answer_to_a_write_is_lost(storage: StorageEmulator, lost: int
 
     async def forward(request: web.Request) -> web.StreamResponse:
         nonlocal left
-        async with ClientSession(auto_decompress=False) as client:
-            url = f"http://{storage.host}{request.raw_path}"
-            kind = {"Content-Type": request.headers.get("Content-Type", "")}
-            async with client.request(request.method, url, data=await request.read(), headers=kind) as answer:
-                body = await answer.read()
-                headers = {k: v for k, v in answer.headers.items() if k.lower().startswith("x-goog")}
-                status = answer.status
+        answer = await passed_on(request, storage)
         if request.method == "POST" and left:
             left -= 1
             assert request.transport is not None
             request.transport.close()
-        return web.Response(status=status, body=body, headers=headers)
+        return answer
 
     async with serving(forward) as proxy, opened(proxy.host, storage.uri) as store:
         lease = await store.change(NAME, lambda lease: lease.acquire("run", NOW, TTL))
@@ -131,7 +218,7 @@ async def test_the_answer_to_a_write_is_lost(storage: StorageEmulator, lost: int
 async def test_a_write_that_never_gets_an_answer(storage: StorageEmulator) -> None:
     async def refuse(request: web.Request) -> web.StreamResponse:
         if request.method == "GET":
-            return web.Response(status=404, text="no such object")
+            return web.Response(status=404, text="Not Found")
         return web.json_response({"error": {"message": "backend error"}}, status=503)
 
     async with serving(refuse) as server, opened(server.host, storage.uri) as store:
@@ -149,7 +236,7 @@ async def test_nobody_answers(storage: StorageEmulator) -> None:
             await store.forget(NAME)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"version": 7}', b"\xff\xfe", b"null"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"version": 7}', b"\xff\xfe", b"null", b"[" * 100_000])
 async def test_garbage_is_no_empty_lease(store: LeaseStore, storage: StorageEmulator, content: bytes) -> None:
     storage.put(PATH, content)
     with pytest.raises(LeaseUnreadableError):
@@ -162,6 +249,45 @@ async def test_no_bucket_is_no_empty_lease(storage: StorageEmulator) -> None:
             await store.change(NAME, lambda lease: lease.acquire("run", NOW, TTL))
 
 
+# As the service was seen to say it: https://github.com/firebase/firebase-tools/pull/3647
+MISSING = "No such object: my-bucket/leases/1234/us-central1/bucket-list-g1.json"
+
+
+@pytest.mark.parametrize(
+    "answer", [lambda: web.Response(status=404, text=MISSING), lambda: web.json_response(told(MISSING), status=404)]
+)
+async def test_no_object_is_an_empty_lease_whatever_the_bucket_is_called(
+    answer: Callable[[], web.StreamResponse],
+) -> None:
+    async with serving(answer(), answer()) as server, opened(server.host, "gs://my-bucket/leases") as store:
+        assert await store.read(NAME) == (Lease(), 0)
+        await store.forget(NAME)
+
+
+@pytest.mark.parametrize("text", ["", "<html>404. That's an error.</html>", "The specified bucket does not exist."])
+async def test_another_404_is_no_empty_lease(text: str) -> None:
+    async with serving(web.Response(status=404, text=text)) as server, opened(server.host, "gs://acme") as store:
+        with pytest.raises(LeaseStoreError, match="answered 404"):
+            await store.read(NAME)
+
+
+async def test_a_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "TIMEOUT", 0.2)
+    never = asyncio.Event()
+
+    async def silent(request: web.Request) -> web.StreamResponse:
+        await never.wait()
+        return web.Response()
+
+    async with serving(silent) as server, opened(server.host, "gs://acme") as store:
+        began = time.monotonic()
+        with pytest.raises(LeaseStoreError, match="can not be reached"):
+            await store.read(NAME)
+        # Four tries of a fifth of a second, and the pauses between them.
+        assert 0.8 <= time.monotonic() - began < 5
+        never.set()
+
+
 async def test_access_is_refused() -> None:
     denied = web.json_response({"error": {"message": "no storage.objects.get access"}}, status=403)
     async with serving(denied) as server, opened(server.host, "gs://bucket") as store:
@@ -171,14 +297,18 @@ async def test_access_is_refused() -> None:
 
 
 async def test_the_request_carries_its_precondition(storage: StorageEmulator) -> None:
-    read = web.Response(status=404)
+    read = web.Response(status=404, text="No such object: bucket/1234/us-central1/etl-g1.json")
     async with serving(read, web.json_response({})) as server, opened(server.host, "gs://bucket") as store:
         await store.change(NAME, lambda lease: lease.acquire("run", NOW, TTL))
         method, path, headers, body = server.requests[1]
     assert (method, headers["Authorization"]) == ("POST", "Bearer t1")
     assert path == "/upload/storage/v1/b/bucket/o?uploadType=multipart&ifGenerationMatch=0"
     metadata, content = (part.split(b"\r\n\r\n", 1)[1].split(b"\r\n")[0] for part in body.split(b"--")[1:3])
-    assert json.loads(metadata) == {"name": "1234/us-central1/etl-g1.json", "contentType": "application/json"}
+    assert json.loads(metadata) == {
+        "name": "1234/us-central1/etl-g1.json",
+        "contentType": "application/json",
+        "cacheControl": "no-store",
+    }
     assert Lease.from_json(json.loads(content)).live(NOW)
 
 

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
+from airflow_provider_vertex_ray.cluster_name import ClusterName
 from airflow_provider_vertex_ray.cluster_spec import AutoscalingSpec, ClusterSpec, Resources
 from airflow_provider_vertex_ray.errors import (
+    ClusterClosingError,
+    ClusterInUseError,
     ClusterNotFoundError,
+    LeaseHeldError,
     NotARayClusterError,
     QuotaExceededError,
     ResizeFailedError,
     StockoutError,
     VertexRayError,
 )
+from airflow_provider_vertex_ray.hooks.base import run_sync
+from airflow_provider_vertex_ray.hooks.lease import VertexRayLeaseAsyncHook
+from airflow_provider_vertex_ray.lease import Lease
+from airflow_provider_vertex_ray.operators.cluster import VertexRayResizeClusterOperator
 from airflow_provider_vertex_ray.spec_error import SpecError
-from tests.operators.builders import resize
-from tests.support.clusters import BODY, LOCATION, SPEC, start
+from tests.operators.builders import COMMON, resize
+from tests.support.clusters import BODY, LOCATION, SPEC, start, submit
 from tests.support.emulator import EmulatorProcess
-from tests.support.tasks import context_of, run_task
+from tests.support.storage import StorageEmulator
+from tests.support.tasks import context_of, deferral_of, run_task
 
 HEAD, WORKERS = (pool.pool_id for pool in SPEC.pools())
 
@@ -150,3 +160,87 @@ def test_no_location(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
     with pytest.raises(SpecError, match="^location: "):
         run_task(resize("shared", {WORKERS: 3}, location=None, deferrable=deferrable))
     assert fake_emulator.calls() == []
+
+
+def total(count: Any, **more: Any) -> VertexRayResizeClusterOperator:
+    arguments = {"task_id": "resize", "cluster_id": "shared", "total_nodes": count, **COMMON, **more}
+    return VertexRayResizeClusterOperator(**arguments)
+
+
+def test_by_the_number_of_all_nodes(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
+    start(fake_emulator)
+    assert run_task(total(5, deferrable=deferrable))["pools"][WORKERS]["replicas"] == 4
+    operator = total("{{ 1 + 1 }}", deferrable=deferrable)
+    assert run_task(operator)["live_nodes"] == 2
+
+
+def test_a_total_needs_one_pool(fake_emulator: EmulatorProcess) -> None:
+    workers = [Resources(machine_type="n1-standard-8"), Resources(machine_type="n1-standard-32")]
+    body = ClusterSpec(worker_node_types=workers).to_persistent_resource(LOCATION)
+    fake_emulator.create("shared", body)
+    with pytest.raises(SpecError, match="total_nodes: 5 is refused: name the pools in replicas instead"):
+        run_task(total(5, deferrable=False))
+    assert updates(fake_emulator) == 0
+
+
+@pytest.mark.parametrize("count", [1, 0, -3, 2001, 2.5, True, "many"])
+def test_totals_that_are_none(count: Any) -> None:
+    with pytest.raises(SpecError, match="total_nodes"):
+        total(count)
+    with pytest.raises(SpecError, match="replicas"):
+        VertexRayResizeClusterOperator(task_id="resize", cluster_id="a", replicas={"p": 1}, total_nodes=3, **COMMON)
+    with pytest.raises(SpecError, match="replicas"):
+        VertexRayResizeClusterOperator(task_id="resize", cluster_id="a", **COMMON)
+
+
+def test_it_does_not_get_smaller_while_its_use_is_not_known(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
+    # The emulator without Ray does not say what its jobs use.
+    start(fake_emulator)
+    submit(fake_emulator, "shared", "long", "sleep 60")
+    with pytest.raises(ClusterInUseError, match="what is used on it can not be read"):
+        run_task(resize("shared", {WORKERS: 1}, deferrable=deferrable))
+    assert updates(fake_emulator) == 0
+    assert run_task(resize("shared", {WORKERS: 3}, deferrable=deferrable))["live_nodes"] == 4
+    assert run_task(resize("shared", {WORKERS: 1}, deferrable=deferrable, force=True))["live_nodes"] == 2
+
+
+def test_a_cluster_that_others_hold_does_not_get_smaller(
+    fake_emulator: EmulatorProcess, storage: StorageEmulator, deferrable: bool
+) -> None:
+    start(fake_emulator)
+    lease(storage, lambda found: found.acquire("other/run", time.time(), 60))
+    with pytest.raises(LeaseHeldError, match="other/run"):
+        run_task(resize("shared", {WORKERS: 1}, deferrable=deferrable, lease_uri=storage.uri))
+    assert updates(fake_emulator) == 0
+    # Bigger is no harm.
+    assert run_task(resize("shared", {WORKERS: 3}, deferrable=deferrable, lease_uri=storage.uri))["live_nodes"] == 4
+
+
+def test_while_it_gets_smaller_it_takes_no_new_work(
+    fake_emulator: EmulatorProcess, storage: StorageEmulator, deferrable: bool
+) -> None:
+    start(fake_emulator)
+    # This run's own hold is no reason.
+    lease(storage, lambda found: found.acquire("dag/run-1", time.time(), 60))
+    waiting = deferral_of(resize("shared", {WORKERS: 1}, deferrable=True, lease_uri=storage.uri))
+    with pytest.raises(ClusterClosingError, match="it gets smaller"):
+        lease(storage, lambda found: found.acquire("other/run", time.time(), 60))
+    assert waiting.trigger is not None
+    operator = resize("shared", {WORKERS: 1}, deferrable=deferrable, lease_uri=storage.uri)
+    assert run_task(operator)["live_nodes"] == 2
+
+
+def test_the_lease_opens_again_also_after_a_failure(fake_emulator: EmulatorProcess, storage: StorageEmulator) -> None:
+    start(fake_emulator)
+    refusal = {"scope": "control_plane", "method": "Update*", "action": "status", "status": 400}
+    with fake_emulator.fault(**refusal), pytest.raises(VertexRayError):
+        run_task(resize("shared", {WORKERS: 1}, deferrable=False, lease_uri=storage.uri))
+    assert lease(storage, lambda found: found.acquire("other/run", time.time(), 60)).closing is None
+
+
+def lease(storage: StorageEmulator, step: Any) -> Lease:
+    async def change() -> Lease:
+        async with VertexRayLeaseAsyncHook().store(storage.uri) as store:
+            return await store.change(ClusterName("123456789012", LOCATION, "shared"), step)
+
+    return run_sync(change)

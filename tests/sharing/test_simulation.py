@@ -120,7 +120,7 @@ class Simulation:
         while True:
             try:
                 step = await found.step()
-                if step.step is Step.ATTACH and step.cluster is not None:
+                if step.step is Step.ATTACH and step.cluster is not None and await found.confirm(step):
                     self.holds(run, step.cluster)
                     await found.clean_up(step)
                     return step.cluster

@@ -11,9 +11,12 @@ import pytest
 from devtools.airflow_stack import AirflowStack
 from devtools.emulator_process import Emulator
 from tests.conftest import REGISTERED
+from tests.support.storage import StorageEmulator
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SLOTS = 2
+FOLDER_VARIABLE = "SYSTEM_TEST_FOLDER"
+"""Environment variable with a folder for what DAGs tell the tests."""
 
 
 @dataclass
@@ -22,6 +25,8 @@ class System:
 
     emulator: Emulator
     airflow: AirflowStack
+    storage: StorageEmulator
+    folder: Path
     slots: int = SLOTS
 
 
@@ -30,18 +35,26 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     home = tmp_path_factory.mktemp("system")
     emulator = Emulator(home / "emulator")
     emulator.start()
+    storage = StorageEmulator()
     try:
+        storage.__enter__()
         airflow = AirflowStack(
             home / "airflow",
             dag_folders=[REPOSITORY / "example_dags", REPOSITORY / "tests" / "system" / "dags"],
             slots=SLOTS,
-            environment=emulator.airflow_environment,
+            environment={
+                **emulator.airflow_environment,
+                "STORAGE_EMULATOR_HOST": f"http://{storage.host}",
+                "AIRFLOW_VAR_VERTEX_RAY_LEASE_URI": storage.uri,
+                FOLDER_VARIABLE: str(home),
+            },
             python_path=[REPOSITORY, *filter(None, [REGISTERED])],
         )
         airflow.start(timeout=180)
         try:
-            yield System(emulator, airflow)
+            yield System(emulator, airflow, storage, home)
         finally:
             airflow.stop()
     finally:
+        storage.__exit__(None, None, None)
         emulator.stop()
