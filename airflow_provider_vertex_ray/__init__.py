@@ -31,15 +31,24 @@ def get_provider_info() -> dict[str, Any]:
                 "integration-name": service,
                 "python-modules": [
                     f"{_PACKAGE}.operators.cluster",
+                    f"{_PACKAGE}.operators.cluster_create",
+                    f"{_PACKAGE}.operators.cluster_resize",
+                    f"{_PACKAGE}.operators.cost",
+                    f"{_PACKAGE}.operators.idle",
                     f"{_PACKAGE}.operators.job",
                     f"{_PACKAGE}.operators.job_calls",
+                    f"{_PACKAGE}.operators.leases",
                 ],
             }
         ],
         "sensors": [
             {
                 "integration-name": service,
-                "python-modules": [f"{_PACKAGE}.sensors.cluster", f"{_PACKAGE}.sensors.job"],
+                "python-modules": [
+                    f"{_PACKAGE}.sensors.cluster",
+                    f"{_PACKAGE}.sensors.idle",
+                    f"{_PACKAGE}.sensors.job",
+                ],
             }
         ],
         "hooks": [
@@ -48,13 +57,19 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": [
                     f"{_PACKAGE}.hooks.cluster",
                     f"{_PACKAGE}.hooks.job",
+                    f"{_PACKAGE}.hooks.lease",
                 ],
             }
         ],
         "triggers": [
             {
                 "integration-name": service,
-                "python-modules": [f"{_PACKAGE}.triggers.cluster", f"{_PACKAGE}.triggers.job"],
+                "python-modules": [
+                    f"{_PACKAGE}.triggers.cluster",
+                    f"{_PACKAGE}.triggers.ensure",
+                    f"{_PACKAGE}.triggers.idle",
+                    f"{_PACKAGE}.triggers.job",
+                ],
             }
         ],
         "task-decorators": [

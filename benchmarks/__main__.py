@@ -1,11 +1,11 @@
-"""All benchmarks, one after the other (``make bench``): about seven minutes on two cores."""
+"""All benchmarks, one after the other (``make bench``): about twelve minutes on two cores."""
 
 from __future__ import annotations
 
 import sys
 import time
 
-from benchmarks import end_of_job, imports, many_waits, requests_per_job
+from benchmarks import amortisation, end_of_job, imports, many_waits, requests_per_job
 from benchmarks.import_time import import_meter
 from benchmarks.report import print_figures
 
@@ -20,6 +20,8 @@ def main() -> int:
     figures += requests_per_job.run()
     print("Ends of jobs on a real Ray: a minute and a half ...", flush=True)
     figures += end_of_job.run()
+    print("Twenty jobs on a shared cluster, and on clusters of their own: five minutes ...", flush=True)
+    figures += amortisation.run()
     print("A thousand waits in one process, three ways: four minutes ...", flush=True)
     figures += many_waits.run()
     print(f"Measured in {time.monotonic() - begun:.0f} s.\n")

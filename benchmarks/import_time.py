@@ -19,7 +19,7 @@ from typing import Any
 
 PACKAGE = "airflow_provider_vertex_ray"
 REPOSITORY = Path(__file__).resolve().parent.parent
-DAG_FOLDERS = ("operators", "sensors", "triggers", "links", "decorators")
+DAG_FOLDERS = ("operators", "sensors", "triggers", "links", "decorators", "task_groups")
 """Folders of the package that a DAG file imports from; one that does not exist yet is passed over."""
 
 _MARK = "--- the floor ends here ---"

@@ -22,6 +22,7 @@ from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
 from airflow_provider_vertex_ray.remote import runner
 from airflow_provider_vertex_ray.sensors.base import VertexRayBaseSensor
 from airflow_provider_vertex_ray.spec_error import SpecError
+from airflow_provider_vertex_ray.task_groups.cluster import VertexRayCluster
 from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
 from benchmarks import imports, requests_per_job
 from tests.support.emulator import EmulatorProcess
@@ -99,6 +100,8 @@ def test_there_is_a_page_for_each_subject_and_the_index_leads_to_it() -> None:
     pages = {
         "getting-started",
         "clusters",
+        "sharing",
+        "cost",
         "jobs",
         "functions",
         "ray-client",
@@ -113,7 +116,7 @@ def test_there_is_a_page_for_each_subject_and_the_index_leads_to_it() -> None:
 def test_every_class_that_is_named_exists() -> None:
     named = set(re.findall(r"\bVertexRay\w+", EVERYTHING)) - {"VertexRayError", "VertexRayTaskError"}
     known = set(_public(("operators", "sensors", "hooks", "triggers")))
-    known |= {path.rpartition(".")[2] for path in get_provider_info()["extra-links"]}
+    known |= {path.rpartition(".")[2] for path in get_provider_info()["extra-links"]} | {VertexRayCluster.__name__}
     assert named <= known
 
 

@@ -126,8 +126,13 @@ class VertexRayCluster(TaskGroup):
     def __enter__(self) -> VertexRayCluster:
         """Begin the group, with its set-up task."""
         super().__enter__()
-        self._set_up = VertexRayCreateClusterOperator(task_id="create_cluster", **self._connection, **self._create)
-        self._set_up.as_setup()  # type: ignore[no-untyped-call]
+        try:
+            self._set_up = VertexRayCreateClusterOperator(task_id="create_cluster", **self._connection, **self._create)
+            self._set_up.as_setup()  # type: ignore[no-untyped-call]
+        except BaseException as error:
+            # Nobody ends a block that has not begun.
+            super().__exit__(type(error), error, None)  # type: ignore[no-untyped-call]
+            raise
         return self
 
     def __exit__(

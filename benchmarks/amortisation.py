@@ -1,0 +1,171 @@
+"""Twenty short jobs on one shared cluster, and each on a cluster of its own: what is waited for, and what is billed.
+
+On the emulator with a real Ray, and a provisioning time of 30 s; the service takes 9 to 20 minutes. Clusters of their
+own are measured a few times, one after the other, and their mean stands for all twenty.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import Figure, print_figures
+from devtools.emulator_process import Emulator
+
+JOBS = 20
+OWN_CLUSTERS = 3
+PROVISIONING_SECONDS = 30.0
+JOB = "python -c 'import ray, time; ray.init(); time.sleep(1)'"
+PLOT = Path(__file__).resolve().parent.parent / "docs" / "images" / "amortisation.svg"
+SPEC: dict[str, Any] = {
+    "head_node_type": {"machine_type": "n1-standard-16"},
+    "worker_node_types": [{"machine_type": "n1-standard-8", "node_count": 1}],
+}
+LOCATION = "us-central1"
+
+
+async def _cluster(name: str) -> tuple[str, float, float]:
+    """Its full name, the seconds until it could take a job, and those of them that are billed."""
+    from airflow_provider_vertex_ray.cluster_state import unix_time
+    from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
+    from airflow_provider_vertex_ray.triggers.cluster import VertexRayClusterReadyTrigger
+
+    hook = VertexRayClusterAsyncHook(location=LOCATION)
+    begin = time.time()
+    async with hook.session() as (_, project):
+        full = hook.cluster_name(name, project).full
+        await hook.create_cluster(full, SPEC)
+        outcome = await VertexRayClusterReadyTrigger(cluster_name=full, poll_interval=0.5).outcome()
+    if outcome["status"] != "success":
+        raise RuntimeError(f"{name} did not come up: {outcome}")
+    ready = time.time()
+    running = unix_time(outcome["result"]["start_time"]) or ready
+    return full, ready - begin, max(0.0, ready - running)
+
+
+async def _job(cluster: str, job: str) -> float:
+    from airflow_provider_vertex_ray.api.jobs import JobRequest
+    from airflow_provider_vertex_ray.hooks.job import VertexRayJobAsyncHook
+    from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
+
+    begin = time.time()
+    await VertexRayJobAsyncHook().submit_job(cluster, JobRequest(JOB, job))
+    outcome = await VertexRayJobTrigger(cluster_name=cluster, submission_id=job, stream_logs=False).outcome()
+    if outcome["status"] != "success":
+        raise RuntimeError(f"{job} ended badly: {outcome}")
+    return time.time() - begin
+
+
+async def _delete(cluster: str) -> None:
+    from airflow_provider_vertex_ray.triggers.cluster import VertexRayClusterDeleteTrigger
+
+    await VertexRayClusterDeleteTrigger(cluster_name=cluster, poll_interval=0.5).outcome()
+
+
+async def _measure() -> dict[str, Any]:
+    from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
+    from airflow_provider_vertex_ray.price_table import NodeKind
+    from airflow_provider_vertex_ray.pricing import Measured, amortised
+
+    # One session and its imports for all.
+    async with VertexRayClusterAsyncHook(location=LOCATION).session():
+        own = []
+        for number in range(OWN_CLUSTERS):
+            cluster, start, billed = await _cluster(f"own-{number}")
+            own.append(Measured(await _job(cluster, "the-job"), start, billed))
+            await _delete(cluster)
+        cluster, shared_start, shared_billed = await _cluster("shared")
+        begin = time.time()
+        runs = [await _job(cluster, f"job-{number}") for number in range(JOBS)]
+        shared_seconds = shared_billed + time.time() - begin
+        await _delete(cluster)
+    mean = Measured(*(statistics.mean(getattr(each, name) for each in own) for name in Measured.__dataclass_fields__))
+    nodes = {NodeKind("n1-standard-16"): 1, NodeKind("n1-standard-8"): 1}
+    return {
+        "runs": runs,
+        "own": own,
+        "shared_start": shared_start,
+        "found": amortised([mean] * JOBS, nodes, shared_seconds, shared_start),
+        "elapsed": {
+            "shared": shared_start + sum(runs),
+            "ephemeral": JOBS * (mean.start_seconds + mean.run_seconds),
+        },
+        "mean": mean,
+    }
+
+
+def draw(measured: dict[str, Any], file: Path) -> None:
+    """Where the time of the twenty jobs goes, for both ways."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "amortisation"
+    from matplotlib import pyplot as plt
+
+    mean = measured["mean"]
+    starts: Sequence[float] = (measured["shared_start"], JOBS * mean.start_seconds)
+    work: Sequence[float] = (sum(measured["runs"]), JOBS * mean.run_seconds)
+    names = ("one shared cluster", f"{JOBS} clusters of their own")
+    figure, axes = plt.subplots(figsize=(8, 2.6))
+    axes.barh(names, starts, label="waiting for clusters", color="#c44e52")
+    axes.barh(names, work, left=starts, label="jobs", color="#4c72b0")
+    for place, (start, busy) in enumerate(zip(starts, work, strict=True)):
+        axes.text(start + busy, place, f"  {start + busy:.0f} s", va="center")
+    axes.set_xlim(0, 1.15 * max(start + busy for start, busy in zip(starts, work, strict=True)))
+    axes.set_xlabel(f"seconds for {JOBS} jobs in a row (emulator, provisioning {PROVISIONING_SECONDS:.0f} s)")
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="lower right", frameon=False)
+    figure.tight_layout()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, metadata={"Date": None})
+    plt.close(figure)
+
+
+def run(plot: Path | None = None) -> list[Figure]:
+    """Measure both ways.
+
+    :param plot: Where the picture goes; None: nowhere.
+    """
+    with tempfile.TemporaryDirectory(prefix="vrb-") as folder:
+        arguments = ["--provisioning-seconds", str(PROVISIONING_SECONDS)]
+        emulator = Emulator(Path(folder) / "state", arguments)
+        emulator.start()
+        try:
+            os.environ.update({**emulator.airflow_environment, "AIRFLOW_HOME": str(Path(folder) / "airflow")})
+            measured = asyncio.run(_measure())
+        finally:
+            emulator.stop()
+    if plot is not None:
+        draw(measured, plot)
+    shared, own = measured["found"]["shared"], measured["found"]["ephemeral"]
+    beside = f"{JOBS} clusters of their own"
+    return [
+        Figure(
+            f"time of {JOBS} jobs in a row on a shared cluster",
+            measured["elapsed"]["shared"],
+            "s",
+            beside,
+            measured["elapsed"]["ephemeral"],
+            0.5,
+        ),
+        Figure("waiting for clusters", shared["waiting_seconds"], "s", beside, own["waiting_seconds"], 0.1),
+        Figure("billed node-hours", shared["node_hours"], "h", beside, own["node_hours"]),
+    ]
+
+
+def main() -> int:
+    """Measure, print, and draw."""
+    print(f"{JOBS} jobs on one cluster; {OWN_CLUSTERS} on clusters of their own, whose mean stands for {JOBS}.")
+    return print_figures(run(PLOT))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
