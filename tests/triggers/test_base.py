@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_vertex_ray.errors import QuotaExceededError, VertexRayError
-from airflow_provider_vertex_ray.triggers import cluster, job
+from airflow_provider_vertex_ray.triggers import cluster, ensure, idle, job
 from airflow_provider_vertex_ray.triggers.base import WaitTrigger, result_of
 from airflow_provider_vertex_ray.triggers.cluster import (
     ClusterTrigger,
@@ -21,6 +21,8 @@ from airflow_provider_vertex_ray.triggers.cluster import (
     VertexRayClusterResizeTrigger,
     VertexRayClusterStateTrigger,
 )
+from airflow_provider_vertex_ray.triggers.ensure import VertexRayClusterEnsureTrigger
+from airflow_provider_vertex_ray.triggers.idle import VertexRayClusterIdleTrigger, VertexRayReaperTrigger
 from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
 from tests.support.clusters import full_name, start, submit
 from tests.support.emulator import EmulatorProcess
@@ -38,6 +40,12 @@ COMMON: dict[str, Any] = {
     "carry": {"a": [1, None, "ä"]},
 }
 OF_CLUSTERS = {**COMMON, "operation": "projects/p/locations/l/operations/1"}
+OF_REGION = {
+    **{name: value for name, value in COMMON.items() if name != "cluster_name"},
+    "project_id": "p",
+    "location": "us-central1",
+    "lease_uri": "gs://bucket",
+}
 ALL: list[WaitTrigger] = [
     VertexRayClusterReadyTrigger(**OF_CLUSTERS, dashboard_timeout=11.0, created_at=1.5),
     VertexRayClusterDeleteTrigger(**OF_CLUSTERS),
@@ -54,6 +62,31 @@ ALL: list[WaitTrigger] = [
         stop_at_deadline=False,
         stop_on_kill=True,
         begun=5.0,
+        lease={"uri": "gs://bucket", "cluster": full_name("shared"), "owner": "dag/run", "ttl": 60.0},
+    ),
+    VertexRayClusterIdleTrigger(**OF_CLUSTERS, idle_for=5.0, lease_uri="gs://bucket"),
+    VertexRayReaperTrigger(
+        **OF_REGION,
+        idle_for=5.0,
+        max_age=50.0,
+        labels={"a": "b"},
+        dry_run=True,
+        drain_timeout=7.0,
+        by="dag/run",
+        prices={"currency": "EUR", "regions": {}},
+    ),
+    VertexRayClusterEnsureTrigger(
+        **OF_REGION,
+        shared_name="etl",
+        spec={"worker_node_types": [{"machine_type": "n1-standard-8"}]},
+        labels={"a": "b"},
+        on_spec_mismatch="fail",
+        max_age=50.0,
+        lease_ttl=60.0,
+        lease_owner="dag/run",
+        max_cost=5.0,
+        prices={"currency": "EUR", "regions": {}},
+        dashboard_timeout=11.0,
     ),
 ]
 
@@ -65,13 +98,14 @@ def parameters_of(kind: type) -> dict[str, inspect.Parameter]:
         for name, parameter in inspect.signature(kind).parameters.items()
         if parameter.kind is not inspect.Parameter.VAR_KEYWORD
     }
-    return found if kind in (ClusterTrigger, VertexRayJobTrigger) else {**parameters_of(kind.__mro__[1]), **found}
+    whole = kind.__mro__[1] is WaitTrigger
+    return found if whole else {**parameters_of(kind.__mro__[1]), **found}
 
 
 def test_all_triggers_are_looked_at() -> None:
     kinds = {
         kind
-        for module in (cluster, job)
+        for module in (cluster, ensure, idle, job)
         for kind in vars(module).values()
         if isinstance(kind, type) and issubclass(kind, WaitTrigger) and kind not in (WaitTrigger, ClusterTrigger)
     }
