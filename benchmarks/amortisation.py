@@ -122,7 +122,7 @@ def draw(measured: dict[str, Any], file: Path) -> None:
     axes.set_xlabel(f"seconds for {JOBS} jobs in a row (emulator, provisioning {PROVISIONING_SECONDS:.0f} s)")
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower right", frameon=False)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=2, frameon=False)
     figure.tight_layout()
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, metadata={"Date": None})

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 DELETE = ("never", "always", "on_success")
-CONNECTION = ("project_id", "location", "gcp_conn_id", "impersonation_chain")
 
 
 class VertexRayCluster(TaskGroup):
@@ -45,10 +44,11 @@ class VertexRayCluster(TaskGroup):
     :param lease_uri: Folder in Cloud Storage with the leases of shared clusters; the teardown gives this run's hold
         back.
     :param lease_ttl: Seconds for which the run holds the cluster without saying so again.
-    :param deferrable: Whether set-up and teardown wait in the triggerer; default: ``[operators] default_deferrable``.
-    :param project_id: Project of the cluster; default: the connection's.
-    :param location: Region of the cluster.
-    :param gcp_conn_id: The Airflow connection.
+    :param deferrable: Whether set-up and teardown wait in the triggerer; default: the DAG's ``default_args``, else
+        ``[operators] default_deferrable``.
+    :param project_id: Project of the cluster; default: that of ``default_args``, else the connection's.
+    :param location: Region of the cluster; default: that of ``default_args``.
+    :param gcp_conn_id: The Airflow connection; default: that of ``default_args``, else ``google_cloud_default``.
     :param impersonation_chain: Service account to act as, or a chain.
     :param create: More arguments of ``VertexRayCreateClusterOperator``, such as ``max_age`` or ``provision_timeout``.
     :param kwargs: Arguments of Airflow's ``TaskGroup``.
@@ -71,7 +71,7 @@ class VertexRayCluster(TaskGroup):
         deferrable: bool | None = None,
         project_id: str | None = None,
         location: str | None = None,
-        gcp_conn_id: str = "google_cloud_default",
+        gcp_conn_id: str | None = None,
         impersonation_chain: str | list[str] | None = None,
         create: dict[str, Any] | None = None,
         **kwargs: Any,
@@ -92,18 +92,19 @@ class VertexRayCluster(TaskGroup):
             parent = parent.parent_group
         self._delete = delete
         self._lease = {} if lease_uri is None else {"lease_uri": lease_uri, "lease_ttl": lease_ttl}
-        self._connection: dict[str, Any] = {
-            "project_id": project_id,
-            "location": location,
-            "gcp_conn_id": gcp_conn_id,
-            "impersonation_chain": impersonation_chain,
-        }
-        self._deferrable = deferrable
+        # What is not given is left out, so that the DAG's default_args count.
+        self._connection = _given(
+            project_id=project_id,
+            location=location,
+            gcp_conn_id=gcp_conn_id,
+            impersonation_chain=impersonation_chain,
+        )
+        self._deferrable = _given(deferrable=deferrable)
         self._create: dict[str, Any] = {
             "spec": spec,
             "cluster_id": cluster_id,
             "shared_name": shared_name,
-            "deferrable": deferrable,
+            **self._deferrable,
             **self._lease,
             **(create or {}),
         }
@@ -165,10 +166,10 @@ class VertexRayCluster(TaskGroup):
     def _tear_down(self, inside: set[str]) -> VertexRayDeleteClusterOperator | VertexRayReleaseClusterOperator | None:
         common = {"cluster_id": self.cluster_id, **self._connection}
         if self._delete == "always":
-            return VertexRayDeleteClusterOperator(task_id="delete_cluster", deferrable=self._deferrable, **common)
+            return VertexRayDeleteClusterOperator(task_id="delete_cluster", **self._deferrable, **common)
         if self._delete == "on_success":
             return _DeleteUnlessFailedOperator(
-                task_id="delete_cluster", deferrable=self._deferrable, inside=sorted(inside), **common
+                task_id="delete_cluster", inside=sorted(inside), **self._deferrable, **common
             )
         if self._lease:
             return VertexRayReleaseClusterOperator(
@@ -183,7 +184,7 @@ class VertexRayCluster(TaskGroup):
         wanted = {"cluster_id": self.cluster_id, **self._connection, **self._lease}
         names = set(type_of(task).template_fields) | ({"lease_ttl"} if hasattr_of(task, "lease_ttl") else set())
         for name, value in wanted.items():
-            if name in names and value is not None and _is_open(task, name):
+            if name in names and _is_open(task, name):
                 _give(task, name, value)
 
 
@@ -207,6 +208,10 @@ class _DeleteUnlessFailedOperator(VertexRayDeleteClusterOperator):
             "Cluster %s stays, and costs money until it is deleted, because these failed: %s", name, ", ".join(failed)
         )
         return {"cluster_id": name.cluster_id, "name": name.full, "existed": True, "kept_for": failed}
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _tasks(group: TaskGroup) -> list[Any]:

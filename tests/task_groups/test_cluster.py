@@ -122,6 +122,14 @@ def test_a_clear_of_a_task_inside_takes_set_up_and_teardown_along() -> None:
         assert relatives == {"etl.create_cluster", "etl.delete_cluster"}
 
 
+def test_default_args_count_where_the_group_says_nothing() -> None:
+    given_args = {"location": "europe-west4", "gcp_conn_id": "mine", "deferrable": True}
+    with DAG("d", schedule=None, default_args=given_args) as found, VertexRayCluster("etl", spec=SPEC, cluster_id="a"):
+        job("job")
+    for each in found.tasks:
+        assert (each.location, each.gcp_conn_id, each.deferrable) == ("europe-west4", "mine", True)
+
+
 def test_two_groups_in_a_dag_and_one_without_a_prefix() -> None:
     with dag() as found:
         with VertexRayCluster("a", spec=SPEC, cluster_id="a-1", location="l"):
