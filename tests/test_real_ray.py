@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_vertex_ray.cluster_spec import ClusterSpec, Resources
-from airflow_provider_vertex_ray.errors import JobFailedError
+from airflow_provider_vertex_ray.errors import ClusterInUseError, JobFailedError
 from airflow_provider_vertex_ray.operators.cluster import (
     VertexRayCreateClusterOperator,
     VertexRayDeleteClusterOperator,
@@ -94,12 +94,29 @@ def test_a_running_job_is_stopped(cluster: dict[str, Any], ray_emulator: Emulato
     assert (result["submission_id"], result["status"], result["was_running"]) == (job, "STOPPED", True)
 
 
+def resize_to(count: int) -> dict[str, Any]:
+    operator = VertexRayResizeClusterOperator(replicas={WORKERS: count}, poll_interval=0.5, **common("resize"))
+    result: dict[str, Any] = run_task(operator)
+    return result
+
+
 def test_resize_up_and_down(cluster: dict[str, Any], ray_emulator: EmulatorProcess) -> None:
-    for count in (2, 1):
-        resize = VertexRayResizeClusterOperator(replicas={WORKERS: count}, poll_interval=0.5, **common("resize"))
-        result = run_task(resize)
-        assert (result["state"], result["live_nodes"]) == ("RUNNING", 1 + count)
-        assert live_nodes(ray_emulator) == 1 + count
+    result = resize_to(2)
+    assert (result["state"], result["live_nodes"]) == ("RUNNING", 3)
+    assert live_nodes(ray_emulator) == 3
+    # Each takes more than half of a worker, so both workers are used.
+    jobs = [
+        submit(f"reserves-{number}", "sleep 300", wait_for_completion=False, entrypoint_num_cpus=3)["submission_id"]
+        for number in range(2)
+    ]
+    until(lambda: all(jobs_of(ray_emulator, "real")[job]["status"] == "RUNNING" for job in jobs), 30)
+    with pytest.raises(ClusterInUseError, match="1 workers would be left, and 2 are used"):
+        resize_to(1)
+    assert live_nodes(ray_emulator) == 3
+    for job in jobs:
+        run_task(VertexRayStopJobOperator(submission_id=job, **common("stop")))
+    assert resize_to(1)["live_nodes"] == 2
+    assert live_nodes(ray_emulator) == 2
 
 
 def test_delete(cluster: dict[str, Any], ray_emulator: EmulatorProcess) -> None:

@@ -46,6 +46,11 @@ def test_code_runs_on_the_cluster(seen: Seen) -> None:
     assert once["namespace"] == "ours"
 
 
+def test_a_connected_driver_keeps_the_cluster_in_use(seen: Seen) -> None:
+    (reason,) = seen["activity"]["reasons"]
+    assert reason.startswith("Ray Client driver ")
+
+
 def test_the_connection_s_credentials_count(seen: Seen) -> None:
     # In this process the Application Default Credentials fail the test when they are asked for.
     assert seen["settings"]["credentials"] is True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from stages import tell
 
 # Clients stand alone; this one is of what is ours.
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+from airflow_provider_vertex_ray.api.activity import read_activity
 from airflow_provider_vertex_ray.errors import RayClientConnectedError
-from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterHook
+from airflow_provider_vertex_ray.hooks.base import run_sync
+from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook, VertexRayClusterHook
 from airflow_provider_vertex_ray.hooks.ray_client import _sdk_settings
 
 CLUSTER = os.environ["CLUSTER"]
@@ -69,6 +72,18 @@ def connected() -> bool:
     return bool(ray.is_initialized()) or ray.util.client.num_connected_contexts() > 0
 
 
+def reasons() -> list[str]:
+    """Why the cluster is in use."""
+
+    async def read() -> list[str]:
+        async_hook = VertexRayClusterAsyncHook(location=LOCATION)
+        async with async_hook.session() as (transport, _):
+            cluster = await async_hook.get_cluster(CLUSTER)
+            return list((await read_activity(transport, cluster, None, time.time())).reasons)
+
+    return run_sync(read)
+
+
 def main() -> None:
     initializer.global_config.init(project="someone-elses", location="europe-west4")
     before = sdk_settings()
@@ -85,6 +100,7 @@ def main() -> None:
 
         words = given.get([word.remote(number) for number in range(3)])
         namespace = given.get_runtime_context().namespace
+        tell("activity", reasons=reasons())
         try:
             with hook.connect(CLUSTER):
                 refused = ""
