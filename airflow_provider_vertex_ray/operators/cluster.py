@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_vertex_ray.cluster_name import ClusterName
 from airflow_provider_vertex_ray.cluster_state import Cluster, ClusterState
 from airflow_provider_vertex_ray.deadlines import deadline_after
+from airflow_provider_vertex_ray.errors import ClusterNotFoundError
 from airflow_provider_vertex_ray.links.base import persist_link_facts
 from airflow_provider_vertex_ray.links.cluster import (
     VertexRayClusterLink,
@@ -20,6 +21,7 @@ from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator, de
 from airflow_provider_vertex_ray.operators.cluster_create import VertexRayCreateClusterOperator
 from airflow_provider_vertex_ray.operators.cluster_resize import VertexRayResizeClusterOperator
 from airflow_provider_vertex_ray.operators.cost import check_price_table, load_price_table
+from airflow_provider_vertex_ray.operators.leases import LeaseClosing, check_lease, lease_owner_of
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.cluster import VertexRayClusterDeleteTrigger
 
@@ -104,20 +106,23 @@ class VertexRayDeleteClusterOperator(VertexRayBaseOperator):
     The result has ``cluster_id``, ``name`` and ``existed``.
 
     :param cluster_id: Id or full resource name. (templated)
+    :param lease_uri: Folder in Cloud Storage with the leases: a cluster that others hold is not deleted, and takes no
+        new holders while it is. (templated)
     :param delete_timeout: Seconds that it may take, the end of PROVISIONING included.
     :param poll_interval: Seconds between two looks.
     :param deferrable: Wait in the triggerer; default: ``[operators] default_deferrable``.
 
-    Raises NotAuthorisedError, OperationTimeoutError.
+    Raises LeaseHeldError, NotAuthorisedError, OperationTimeoutError.
     """
 
-    template_fields: Sequence[str] = ("cluster_id", *VertexRayBaseOperator.connection_fields)
+    template_fields: Sequence[str] = ("cluster_id", "lease_uri", *VertexRayBaseOperator.connection_fields)
     operator_extra_links = (VertexRayClusterListLink(),)
 
     def __init__(
         self,
         *,
         cluster_id: str | None = None,
+        lease_uri: str | None = None,
         delete_timeout: float = 3600.0,
         poll_interval: float = 15.0,
         deferrable: bool | None = None,
@@ -125,28 +130,55 @@ class VertexRayDeleteClusterOperator(VertexRayBaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         cluster_id = self._checked_cluster_id(cluster_id)
+        check_lease(lease_uri)
         positive("delete_timeout", delete_timeout, none_allowed=False)
         positive("poll_interval", poll_interval, none_allowed=False)
         self.cluster_id = cluster_id
+        self.lease_uri = lease_uri
         self.delete_timeout = delete_timeout
         self.poll_interval = poll_interval
         self.deferrable = deferrable_by_default() if deferrable is None else deferrable
 
     def execute(self, context: Context) -> Any:
         """Delete, in the trigger, because the first tries may be refused."""
+        from airflow_provider_vertex_ray.hooks.base import run_sync
+
         name = self._name(self.cluster_id)
         persist_link_facts(context, project_id=name.project)
+        owner = lease_owner_of(context, None)
+        closed = run_sync(lambda: self._close(name, owner)) if self.lease_uri else None
         trigger = VertexRayClusterDeleteTrigger(
             cluster_name=name.full,
             poll_interval=self.poll_interval,
             deadline=deadline_after(self.delete_timeout),
+            carry={"closed": closed},
             **self._connection_arguments(),
         )
         return self._wait(context, trigger, self.deferrable)
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return what was deleted, or raise why it was not."""
+        from airflow_provider_vertex_ray.hooks.base import run_sync
+
+        closed = ((event or {}).get("carry") or {}).get("closed")
+        if closed:
+            closing = LeaseClosing(self, str(self.lease_uri), lease_owner_of(context, None))
+            gone = (event or {}).get("status") == "success"
+            run_sync(lambda: closing.done(closed, gone=gone))
         return result_of(event)
+
+    async def _close(self, name: ClusterName, owner: str) -> str | None:
+        """Keep others off; gives the name of the cluster whose lease is closed now, None for one that is gone."""
+        hook = self.cluster_hook
+        async with hook.session():
+            try:
+                cluster = await hook.get_cluster(name.full)
+            except ClusterNotFoundError:
+                return None
+            await LeaseClosing(self, str(self.lease_uri), owner).close(
+                cluster.name, "it is deleted", self.delete_timeout
+            )
+            return cluster.name
 
 
 def persist_cluster_facts(context: Context, name: ClusterName, cluster: Cluster) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_vertex_ray.deadlines import deadline_after
-from airflow_provider_vertex_ray.errors import VertexRayError
 from airflow_provider_vertex_ray.links.base import persist_link_facts
 from airflow_provider_vertex_ray.links.cluster import VertexRayClusterLink, VertexRayDashboardLink, VertexRayLogsLink
 from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator, deferrable_by_default, positive
-from airflow_provider_vertex_ray.operators.leases import check_lease, lease_owner_of
+from airflow_provider_vertex_ray.operators.leases import LeaseClosing, check_lease, lease_owner_of
 from airflow_provider_vertex_ray.spec_error import SpecError, has_template
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.cluster import VertexRayClusterResizeTrigger
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_vertex_ray.cluster_name import ClusterName
-    from airflow_provider_vertex_ray.lease import Lease
 
 
 class VertexRayResizeClusterOperator(VertexRayBaseOperator):
@@ -120,11 +117,8 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
 
         closed = ((event or {}).get("carry") or {}).get("closed")
         if closed:
-            owner = lease_owner_of(context, None)
-            try:
-                run_sync(lambda: self._change(closed, lambda lease: lease.reopen(owner)))
-            except VertexRayError as error:
-                self.log.warning("The lease of %s opens later, by itself: %s", closed, error)
+            closing = LeaseClosing(self, str(self.lease_uri), lease_owner_of(context, None))
+            run_sync(lambda: closing.done(closed, gone=False))
         return result_of(event)
 
     def _wanted(self) -> dict[str, int]:
@@ -151,30 +145,17 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
             if not replicas:
                 replicas = await hook.replicas_for(name.full, _whole(self.total_nodes))
             cluster = await hook.get_cluster(name.full)
+            closing = LeaseClosing(self, str(self.lease_uri), owner)
             closed = None
             if self.lease_uri and not self.force and shrinks(cluster, replicas):
-                now = time.time()
                 closed = cluster.name
-
-                def close(lease: Lease) -> Lease:
-                    # This run's own hold is no reason to refuse.
-                    return lease.release(owner, now).close(owner, "it gets smaller", now, self.resize_timeout)
-
-                await self._change(closed, close)
+                await closing.close(closed, "it gets smaller", self.resize_timeout)
             try:
                 return replicas, await hook.resize_cluster(name.full, replicas, force=self.force), closed
             except BaseException:
                 if closed:
-                    await self._change(closed, lambda lease: lease.reopen(owner))
+                    await closing.done(closed, gone=False)
                 raise
-
-    async def _change(self, cluster: str, step: Any) -> None:
-        from airflow_provider_vertex_ray.cluster_name import parse_cluster_name
-        from airflow_provider_vertex_ray.hooks.lease import VertexRayLeaseAsyncHook
-
-        hook = VertexRayLeaseAsyncHook(self.gcp_conn_id, self.impersonation_chain)
-        async with hook.store(str(self.lease_uri)) as store:
-            await store.change(parse_cluster_name(cluster), step)
 
 
 def _whole(total_nodes: Any) -> int:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.errors import ClusterNotFoundError
+from airflow_provider_vertex_ray.cluster_name import parse_cluster_name
+from airflow_provider_vertex_ray.errors import ClusterNotFoundError, VertexRayError
 from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator, positive
 from airflow_provider_vertex_ray.spec_error import has_template
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_vertex_ray.api.leases import LeaseStore
 
 LEASE_TTL = 900.0
 """Seconds for which a run holds a cluster without saying so again."""
@@ -32,6 +37,51 @@ def lease_owner_of(context: Context, lease_owner: str | None) -> str:
     """Who holds a lease: what the user says, else the DAG run."""
     ti = context["ti"]
     return lease_owner or f"{ti.dag_id}/{ti.run_id}"
+
+
+class LeaseClosing:
+    """Keeps new work off a cluster while it is deleted or made smaller.
+
+    :param task: The task, for its connection.
+    :param lease_uri: Folder with the leases.
+    :param owner: This run: its own hold is no reason to refuse.
+    """
+
+    def __init__(self, task: VertexRayBaseOperator, lease_uri: str, owner: str) -> None:
+        self._task = task
+        self._uri = lease_uri
+        self._owner = owner
+
+    async def close(self, cluster: str, reason: str, seconds: float) -> None:
+        """Take no new holders for so many seconds.
+
+        :param cluster: Full name, as the service says it.
+        :raises LeaseHeldError: Somebody else holds it.
+        :raises ClusterClosingError: Somebody else is about to change it already.
+        """
+        now = time.time()
+        async with self._store() as store:
+            await store.change(
+                parse_cluster_name(cluster),
+                lambda lease: lease.release(self._owner, now).close(self._owner, reason, now, seconds),
+            )
+
+    async def done(self, cluster: str, *, gone: bool) -> None:
+        """Take holders again, or forget the lease of a cluster that is gone. What fails mends itself with time."""
+        try:
+            async with self._store() as store:
+                name = parse_cluster_name(cluster)
+                if gone:
+                    await store.forget(name)
+                else:
+                    await store.change(name, lambda lease: lease.reopen(self._owner))
+        except VertexRayError as error:
+            self._task.log.warning("The lease of %s opens later, by itself: %s", cluster, error)
+
+    def _store(self) -> contextlib.AbstractAsyncContextManager[LeaseStore]:
+        from airflow_provider_vertex_ray.hooks.lease import VertexRayLeaseAsyncHook
+
+        return VertexRayLeaseAsyncHook(self._task.gcp_conn_id, self._task.impersonation_chain).store(self._uri)
 
 
 class VertexRayReleaseClusterOperator(VertexRayBaseOperator):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
-from airflow_provider_vertex_ray.errors import NotAuthorisedError, OperationTimeoutError
+from airflow_provider_vertex_ray.errors import LeaseHeldError, NotAuthorisedError, OperationTimeoutError
 from airflow_provider_vertex_ray.links.base import LINK_KEY
 from airflow_provider_vertex_ray.spec_error import SpecError
 from tests.operators.builders import delete
 from tests.support.clusters import BODY, cluster_ids, full_name, start
 from tests.support.emulator import EmulatorProcess
+from tests.support.leases import change_lease
+from tests.support.storage import StorageEmulator
 from tests.support.tasks import context_of, run_task
 
 
@@ -129,3 +132,26 @@ def test_no_project(fake_emulator: EmulatorProcess, deferrable: bool, monkeypatc
     with pytest.raises(SpecError, match="^project_id: "):
         run_task(delete("shared", deferrable=deferrable))
     assert fake_emulator.calls() == []
+
+
+def test_what_others_hold_is_not_deleted(
+    fake_emulator: EmulatorProcess, storage: StorageEmulator, deferrable: bool
+) -> None:
+    start(fake_emulator)
+    change_lease(storage, lambda lease: lease.acquire("other/run", time.time(), 60))
+    with pytest.raises(LeaseHeldError, match="other/run"):
+        run_task(delete("shared", deferrable=deferrable, lease_uri=storage.uri))
+    assert cluster_ids(fake_emulator) == ["shared"]
+    change_lease(storage, lambda lease: lease.release("other/run", time.time()).acquire("dag/run-1", time.time(), 60))
+    # This run's own hold is no reason.
+    assert run_task(delete("shared", deferrable=deferrable, lease_uri=storage.uri))["existed"] is True
+    assert storage.names() == []
+    assert run_task(delete("shared", deferrable=deferrable, lease_uri=storage.uri))["existed"] is False
+
+
+def test_a_deletion_that_fails_opens_the_lease_again(fake_emulator: EmulatorProcess, storage: StorageEmulator) -> None:
+    start(fake_emulator)
+    refusal = {"scope": "control_plane", "method": "Delete*", "action": "status", "status": 403}
+    with fake_emulator.fault(**refusal), pytest.raises(NotAuthorisedError):
+        run_task(delete("shared", deferrable=False, lease_uri=storage.uri))
+    assert change_lease(storage, lambda lease: lease.acquire("other/run", time.time(), 60)).closing is None

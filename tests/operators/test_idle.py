@@ -11,8 +11,6 @@ import pytest
 
 from airflow_provider_vertex_ray.errors import ClusterClosingError, LeaseHeldError
 from airflow_provider_vertex_ray.generations import GENERATION_LABEL, SHARED_LABEL
-from airflow_provider_vertex_ray.hooks.base import run_sync
-from airflow_provider_vertex_ray.hooks.lease import VertexRayLeaseAsyncHook
 from airflow_provider_vertex_ray.lease import CLOCK_SKEW, Lease
 from airflow_provider_vertex_ray.operators.cluster_create import OWNER_LABEL
 from airflow_provider_vertex_ray.operators.idle import VertexRayDeleteIdleClustersOperator
@@ -21,11 +19,11 @@ from airflow_provider_vertex_ray.spec_error import SpecError
 from tests.operators.builders import COMMON, submit_job
 from tests.support.clusters import BODY, LOCATION, cluster_ids, jobs_of, submit
 from tests.support.emulator import EmulatorProcess, until
+from tests.support.leases import NUMBER, change_lease
 from tests.support.storage import StorageEmulator
 from tests.support.tasks import TaskInstance, context_of, may_run_tasks, run_task
 
 OURS = {OWNER_LABEL: "0123456789abcdef", "airflow-dag": "etl", "airflow-run": "run-7"}
-NUMBER = "123456789012"
 
 
 def made(emulator: EmulatorProcess, cluster_id: str = "ours", **labels: str) -> dict[str, Any]:
@@ -42,16 +40,6 @@ def reap(**more: Any) -> dict[str, Any]:
 def why(result: dict[str, Any], cluster_id: str = "ours") -> tuple[str, str]:
     (found,) = (each for each in result["clusters"] if each["cluster_id"] == cluster_id)
     return found["action"], found["why"]
-
-
-def leases(storage: StorageEmulator, step: Any, cluster_id: str = "ours") -> Lease:
-    from airflow_provider_vertex_ray.cluster_name import ClusterName
-
-    async def change() -> Lease:
-        async with VertexRayLeaseAsyncHook().store(storage.uri) as store:
-            return await store.change(ClusterName(NUMBER, LOCATION, cluster_id), step)
-
-    return run_sync(change)
 
 
 def test_an_idle_one_goes_and_the_report_says_why(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
@@ -143,19 +131,19 @@ def test_an_older_generation_goes_when_its_successor_runs(fake_emulator: Emulato
 
 def test_a_live_lease_keeps_it(fake_emulator: EmulatorProcess, storage: StorageEmulator) -> None:
     made(fake_emulator)
-    leases(storage, lambda lease: lease.acquire("dag/run", time.time(), 60))
+    change_lease(storage, lambda lease: lease.acquire("dag/run", time.time(), 60), "ours")
     assert why(reap(lease_uri=storage.uri)) == ("kept", "in use: lease holder dag/run")
     # Dead by its own clock, but another machine's may be five minutes behind.
-    leases(storage, lambda lease: Lease().acquire("dag/run", time.time() - 60 - CLOCK_SKEW + 20, 60))
+    change_lease(storage, lambda lease: Lease().acquire("dag/run", time.time() - 60 - CLOCK_SKEW + 20, 60), "ours")
     assert why(reap(lease_uri=storage.uri))[0] == "kept"
-    leases(storage, lambda lease: Lease().acquire("dag/run", time.time() - 61 - CLOCK_SKEW, 60))
+    change_lease(storage, lambda lease: Lease().acquire("dag/run", time.time() - 61 - CLOCK_SKEW, 60), "ours")
     assert why(reap(lease_uri=storage.uri))[0] == "deleted"
     assert storage.names() == []
 
 
 def test_somebody_else_deletes_it_already(fake_emulator: EmulatorProcess, storage: StorageEmulator) -> None:
     made(fake_emulator)
-    leases(storage, lambda lease: lease.close("another reaper", "idle", time.time(), 60))
+    change_lease(storage, lambda lease: lease.close("another reaper", "idle", time.time(), 60), "ours")
     action, reason = why(reap(lease_uri=storage.uri))
     assert (action, "another reaper" in reason) == ("kept", True)
 
@@ -218,7 +206,7 @@ def test_a_refused_delete_is_reported_and_the_lease_opens_again(
     refusal = {"method": "DeletePersistentResource", "status": 400, "code": "FAILED_PRECONDITION", "message": "no"}
     with fake_emulator.fault(scope="control_plane", action="status", **refusal):
         assert why(reap(lease_uri=storage.uri))[0] == "kept"
-    assert leases(storage, lambda lease: lease.acquire("dag/run", time.time(), 60)).closing is None
+    assert change_lease(storage, lambda lease: lease.acquire("dag/run", time.time(), 60), "ours").closing is None
 
 
 def racing(emulator: EmulatorProcess, storage: StorageEmulator, lease_uri: str | None) -> tuple[Any, Any]:
@@ -273,7 +261,7 @@ def test_a_job_that_arrives_before_the_last_look(fake_emulator: EmulatorProcess,
 
 def test_a_run_that_comes_too_late_is_told(fake_emulator: EmulatorProcess, storage: StorageEmulator) -> None:
     made(fake_emulator)
-    leases(storage, lambda lease: lease.close("reaper", "idle", time.time(), 60))
+    change_lease(storage, lambda lease: lease.close("reaper", "idle", time.time(), 60), "ours")
     operator = submit_job("true", "ours", deferrable=False, lease_uri=storage.uri)
     with pytest.raises(ClusterClosingError, match="reaper"):
         run_task(operator, context_of(operator))
@@ -285,10 +273,10 @@ def test_a_waiting_job_renews_the_lease(fake_emulator: EmulatorProcess, storage:
     operator = submit_job("sleep 3", "ours", deferrable=False, lease_uri=storage.uri, lease_ttl=1.0)
     begin = time.time()
     run_task(operator, context_of(operator))
-    held = leases(storage, lambda lease: lease)
+    held = change_lease(storage, lambda lease: lease, "ours")
     assert held.holders["dag/run-1"].expires >= begin + 3.0
     with pytest.raises(LeaseHeldError):
-        leases(storage, lambda lease: lease.close("reaper", "idle", time.time(), 60))
+        change_lease(storage, lambda lease: lease.close("reaper", "idle", time.time(), 60), "ours")
 
 
 @pytest.fixture(params=["in-worker", "deferred"])

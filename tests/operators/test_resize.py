@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_vertex_ray.cluster_name import ClusterName
 from airflow_provider_vertex_ray.cluster_spec import AutoscalingSpec, ClusterSpec, Resources
 from airflow_provider_vertex_ray.errors import (
     ClusterClosingError,
@@ -20,14 +19,12 @@ from airflow_provider_vertex_ray.errors import (
     StockoutError,
     VertexRayError,
 )
-from airflow_provider_vertex_ray.hooks.base import run_sync
-from airflow_provider_vertex_ray.hooks.lease import VertexRayLeaseAsyncHook
-from airflow_provider_vertex_ray.lease import Lease
 from airflow_provider_vertex_ray.operators.cluster import VertexRayResizeClusterOperator
 from airflow_provider_vertex_ray.spec_error import SpecError
 from tests.operators.builders import COMMON, resize
 from tests.support.clusters import BODY, LOCATION, SPEC, start, submit
 from tests.support.emulator import EmulatorProcess
+from tests.support.leases import change_lease
 from tests.support.storage import StorageEmulator
 from tests.support.tasks import context_of, deferral_of, run_task
 
@@ -208,7 +205,7 @@ def test_a_cluster_that_others_hold_does_not_get_smaller(
     fake_emulator: EmulatorProcess, storage: StorageEmulator, deferrable: bool
 ) -> None:
     start(fake_emulator)
-    lease(storage, lambda found: found.acquire("other/run", time.time(), 60))
+    change_lease(storage, lambda found: found.acquire("other/run", time.time(), 60))
     with pytest.raises(LeaseHeldError, match="other/run"):
         run_task(resize("shared", {WORKERS: 1}, deferrable=deferrable, lease_uri=storage.uri))
     assert updates(fake_emulator) == 0
@@ -221,10 +218,10 @@ def test_while_it_gets_smaller_it_takes_no_new_work(
 ) -> None:
     start(fake_emulator)
     # This run's own hold is no reason.
-    lease(storage, lambda found: found.acquire("dag/run-1", time.time(), 60))
+    change_lease(storage, lambda found: found.acquire("dag/run-1", time.time(), 60))
     waiting = deferral_of(resize("shared", {WORKERS: 1}, deferrable=True, lease_uri=storage.uri))
     with pytest.raises(ClusterClosingError, match="it gets smaller"):
-        lease(storage, lambda found: found.acquire("other/run", time.time(), 60))
+        change_lease(storage, lambda found: found.acquire("other/run", time.time(), 60))
     assert waiting.trigger is not None
     operator = resize("shared", {WORKERS: 1}, deferrable=deferrable, lease_uri=storage.uri)
     assert run_task(operator)["live_nodes"] == 2
@@ -235,12 +232,4 @@ def test_the_lease_opens_again_also_after_a_failure(fake_emulator: EmulatorProce
     refusal = {"scope": "control_plane", "method": "Update*", "action": "status", "status": 400}
     with fake_emulator.fault(**refusal), pytest.raises(VertexRayError):
         run_task(resize("shared", {WORKERS: 1}, deferrable=False, lease_uri=storage.uri))
-    assert lease(storage, lambda found: found.acquire("other/run", time.time(), 60)).closing is None
-
-
-def lease(storage: StorageEmulator, step: Any) -> Lease:
-    async def change() -> Lease:
-        async with VertexRayLeaseAsyncHook().store(storage.uri) as store:
-            return await store.change(ClusterName("123456789012", LOCATION, "shared"), step)
-
-    return run_sync(change)
+    assert change_lease(storage, lambda found: found.acquire("other/run", time.time(), 60)).closing is None
