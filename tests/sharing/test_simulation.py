@@ -282,19 +282,38 @@ def test_nothing_is_lost_and_nothing_is_left_in_thousands(plan: Plan, clocks: An
     check(plan, clocks)
 
 
-def test_the_simulation_sees_a_reaper_without_the_lease(clocks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the lease the same world shows what it is there for: jobs that are deleted under."""
+def busy_plan(seed: int) -> Plan:
+    """Runs that come and go all the time, so that some come while a reaper deletes."""
+    starts = random.Random(seed)
+    runs = [(100.0 * number + starts.uniform(0, 100), [(0.0, 1.0)], False) for number in range(15)]
+    return Plan(seed, [0.0] * 20, runs, [5.0, 7.0], None, 0.0)
 
-    async def no_lease(self: Retirement, name: Any, why: str) -> None:
+
+def test_the_simulation_sees_a_reaper_that_does_not_close_the_lease(
+    clocks: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it the same world shows what it is there for: a run that comes between the last look and the deletion."""
+
+    async def not_closed(self: Retirement, name: Any, why: str) -> None:
         return None
 
-    monkeypatch.setattr(Retirement, "_close", no_lease)
-    for seed in range(500):
-        starts = random.Random(seed)
-        runs = [(starts.uniform(0, 1500), [(0.0, 1.0)], False) for _ in range(5)]
-        if acted_out(Plan(seed, [0.0] * 8, runs, [5.0, 7.0], None, 0.0), clocks).world.wrong:
+    monkeypatch.setattr(Retirement, "_close", not_closed)
+    # It happens in about one of 150; these two are known.
+    for seed in (43, 123, *range(1000, 1600)):
+        if acted_out(busy_plan(seed), clocks).world.wrong:
             return
     raise AssertionError("no run has come between a reaper's last look and the deletion")
+
+
+def test_the_simulation_sees_a_reaper_that_knows_of_no_leases(clocks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    init = Retirement.__init__
+
+    def without(self: Retirement, transport: Any, store: Any, by: str) -> None:
+        init(self, transport, None, by)
+
+    monkeypatch.setattr(Retirement, "__init__", without)
+    plan = Plan(0, [0.0] * 8, [(0.0, [(0.0, 1.0), (300.0, 1.0)], False)], [5.0], None, 0.0)
+    assert "although run-0 holds it" in str(acted_out(plan, clocks).world.wrong)
 
 
 def test_the_simulation_sees_clocks_that_disagree(clocks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
