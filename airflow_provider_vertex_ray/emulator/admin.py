@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,10 @@ from .settings import LOOPBACK
 if TYPE_CHECKING:
     from .backend import ClusterBackend
     from .calls import CallLog
+    from .companions import Companions
     from .control_plane import ControlPlane
     from .lifecycle import Cluster
+    from .serving import Serving
     from .tokens import Tokens
 
 PARTS = ("head", "gcs", "dashboard", "agent", "raylet", "driver")
@@ -31,6 +34,8 @@ class Admin:
 
     :param control_plane: The clusters.
     :param backend: Their nodes.
+    :param serving: Models and endpoints.
+    :param companions: What runs beside.
     :param cut_connections: Cuts every connection to a dashboard, and gives how many there were.
     """
 
@@ -38,6 +43,8 @@ class Admin:
         self,
         control_plane: ControlPlane,
         backend: ClusterBackend,
+        serving: Serving,
+        companions: Companions,
         faults: Faults,
         calls: CallLog,
         tokens: Tokens,
@@ -45,6 +52,8 @@ class Admin:
     ) -> None:
         self._plane = control_plane
         self._backend = backend
+        self._serving = serving
+        self._companions = companions
         self._faults = faults
         self._calls = calls
         self._tokens = tokens
@@ -52,10 +61,14 @@ class Admin:
         table: tuple[tuple[str, str, _Handler], ...] = (
             ("GET", r"health", self._health),
             ("GET", r"clusters", self._clusters),
+            ("GET", r"companions", self._list_companions),
             ("DELETE", r"clusters", self._purge),
             ("DELETE", r"clusters/([^/]+)", self._purge_one),
             ("POST", r"clusters/([^/]+)/state", self._state),
             ("POST", r"clusters/([^/]+)/kill", self._kill),
+            ("GET", r"endpoints", self._endpoints),
+            ("DELETE", r"endpoints", self._purge_serving),
+            ("POST", r"endpoints/([^/]+)/kill", self._kill_predictor),
             ("GET", r"calls", self._read_calls),
             ("DELETE", r"calls", self._clear_calls),
             ("POST", r"faults", self._add_faults),
@@ -85,6 +98,9 @@ class Admin:
 
     async def _health(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
         return {"status": "ok"}
+
+    async def _list_companions(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
+        return {"companions": self._companions.describe()}
 
     async def _clusters(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
         return {"clusters": [await self._describe(cluster) for cluster in self._plane.clusters()]}
@@ -141,6 +157,24 @@ class Admin:
         except (LookupError, ValueError) as error:
             raise invalid(str(error)) from error
         return {"pids": pids}
+
+    async def _endpoints(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
+        return {"endpoints": self._serving.describe()}
+
+    async def _purge_serving(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
+        await self._serving.purge()
+        return {}
+
+    async def _kill_predictor(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
+        body = await _object(request)
+        signal_name = body.get("signal", "KILL")
+        if signal_name not in SIGNALS:
+            raise invalid(f"signal must be one of {list(SIGNALS)}")
+        number = signal.Signals[f"SIG{signal_name}"]
+        try:
+            return {"pids": self._serving.kill(match.group(1), body.get("deployed_model"), number)}
+        except LookupError as error:
+            raise ApiError("NOT_FOUND", str(error)) from error
 
     async def _read_calls(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
         query = request.query

@@ -29,6 +29,7 @@ _SECONDS = {
     "token_seconds": "the life of an access token",
     "delete_seconds": "the least time that a delete takes",
     "resize_seconds": "the least time that a resize takes",
+    "deploy_seconds": "the least time that a deployment of a model takes",
 }
 
 
@@ -63,6 +64,14 @@ def _parser() -> argparse.ArgumentParser:
         default=defaults.dashboard_addresses,
         help="localhost:PORT/<host>, which all clients reach, or the bare <host> that the Google provider wants",
     )
+    start.add_argument(
+        "--with",
+        dest="companions",
+        type=_names,
+        default="",
+        metavar="NAMES",
+        help="other services' emulators to run beside, such as storage,bigquery",
+    )
     start.add_argument("--project", default=defaults.project, help="the project's id")
     start.add_argument("--project-number", default=defaults.project_number, help="the project's number")
     env = commands.add_parser("env", help="print the environment that leads an unmodified SDK here")
@@ -76,11 +85,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows defaults, except those that say nothing."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default is False else super()._get_help_string(action)
+        return action.help if action.default in (False, "") else super()._get_help_string(action)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -107,6 +120,7 @@ def _complain(text: str, code: int) -> int:
 def _start(settings: Settings) -> int:
     # The servers cost a second to import, and `env` runs in people's shells.
     try:
+        from .companions import CompanionError
         from .service import AlreadyRunningError, Emulator
     except ImportError as error:
         return _complain(f"{error}; install airflow-provider-vertex-ray[emulator]", 1)
@@ -120,7 +134,7 @@ def _start(settings: Settings) -> int:
         emulator = Emulator(settings)
         try:
             await emulator.start()
-        except AlreadyRunningError as error:
+        except (AlreadyRunningError, CompanionError) as error:
             return _complain(str(error), 1)
         except OSError as error:
             return _complain(f"can not listen or write: {error}", 1)
@@ -146,16 +160,29 @@ def _env(state_dir: Path, *, as_json: bool) -> int:
 
 def _status(state_dir: Path, *, as_json: bool) -> int:
     note = running(state_dir)
-    clusters = _clusters(note["host"]) if note else None
+    clusters = _asked(note["host"], "clusters") if note else None
     if note is None or clusters is None:
         if as_json:
             print(json.dumps({"running": False}))
             return NOT_RUNNING
         return _complain(f"not running (state directory {state_dir})", NOT_RUNNING)
+    companions = _asked(note["host"], "companions") or []
     if as_json:
-        print(json.dumps({"running": True, "host": note["host"], "pid": note["pid"], "clusters": clusters}))
+        print(
+            json.dumps(
+                {
+                    "running": True,
+                    "host": note["host"],
+                    "pid": note["pid"],
+                    "clusters": clusters,
+                    "companions": companions,
+                }
+            )
+        )
         return 0
     print(f"running on {note['host']} (pid {note['pid']}), project {note['project']}")
+    for each in companions:
+        print(f"{each['name']} on {each['address']}" + ("" if each["alive"] else " HAS DIED"))
     rows = [("CLUSTER", "STATE", "NODES", "AGE", "DASHBOARD")]
     rows += [
         (
@@ -173,13 +200,13 @@ def _status(state_dir: Path, *, as_json: bool) -> int:
     return 0
 
 
-def _clusters(host: str) -> list[dict[str, Any]] | None:
-    """The emulator's clusters; None when nobody answers there."""
+def _asked(host: str, what: str) -> list[dict[str, Any]] | None:
+    """The emulator's clusters or companions; None when nobody answers there."""
     # A proxy of the user's (this emulator's own, after `eval $(… env)`) is not for loopback.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"http://{host}/emulator/clusters", timeout=10) as answer:
-            return list(json.load(answer)["clusters"])
+        with opener.open(f"http://{host}/emulator/{what}", timeout=10) as answer:
+            return list(json.load(answer)[what])
     except (OSError, ValueError, KeyError):
         return None
 

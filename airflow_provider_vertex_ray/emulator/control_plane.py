@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import contextlib
-import re
 import secrets
 import time
 from typing import TYPE_CHECKING, Any
@@ -14,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from . import rules
 from .errors import ApiError, invalid
 from .lifecycle import Cluster, Lifecycle, Publisher, cancel, now
+from .names import PARENT, Names, pattern
 from .operations import Operations, Running
 from .outcomes import internal
+from .paging import page
 from .plan import is_ray
 from .protos import Api, PersistentResource, State
 
@@ -24,10 +23,7 @@ if TYPE_CHECKING:
     from .faults import Faults
     from .settings import Settings
 
-PARENT = re.compile(r"projects/(?P<project>[^/]+)/locations/(?P<location>[a-z0-9-]+)")
-NAME = re.compile(PARENT.pattern + r"/persistentResources/(?P<id>[^/]+)")
-DEFAULT_PAGE = 100
-MAX_PAGE = 1000
+NAME = pattern("persistentResources")
 # Longer than any client waits for one answer; a Get that is held for ever would keep its connection.
 HOLD_LIMIT_SECONDS = 600.0
 
@@ -43,6 +39,7 @@ class ControlPlane:
 
     def __init__(self, settings: Settings, backend: ClusterBackend, publisher: Publisher, faults: Faults) -> None:
         self._settings = settings
+        self._names = Names(settings)
         self._faults = faults
         self._clusters: dict[str, Cluster] = {}
         self._tombstones: dict[str, float] = {}
@@ -54,27 +51,10 @@ class ControlPlane:
 
     def canonical(self, name: str) -> str:
         """A resource's name with the project's number in place of its id."""
-        return re.sub(
-            rf"^projects/{re.escape(self._settings.project)}(?=/|$)",
-            f"projects/{self._settings.project_number}",
-            name,
-        )
-
-    def _check(self, pattern: re.Pattern[str], name: str, permission: str) -> str:
-        name = self.canonical(name)
-        match = pattern.fullmatch(name)
-        if match is None:
-            raise invalid(f"Invalid resource name: {name!r}.")
-        if match["project"] != self._settings.project_number:
-            raise ApiError(
-                "PERMISSION_DENIED",
-                f"Permission 'aiplatform.{permission}' denied on resource "
-                f"'//aiplatform.googleapis.com/{name}' (or it may not exist).",
-            )
-        return name
+        return self._names.canonical(name)
 
     def _find(self, name: str, verb: str) -> Cluster:
-        name = self._check(NAME, name, f"persistentResources.{verb}")
+        name = self._names.check(NAME, name, f"persistentResources.{verb}")
         cluster = self._clusters.get(name)
         if cluster is None:
             raise ApiError("NOT_FOUND", f"The PersistentResource {name!r} does not exist.")
@@ -95,7 +75,7 @@ class ControlPlane:
         """Begin to create a resource."""
         if self._closed:
             raise ApiError("UNAVAILABLE", "The emulator is being stopped.")
-        parent = self._check(PARENT, parent, "persistentResources.create")
+        parent = self._names.check(PARENT, parent, "persistentResources.create")
         rules.check_id(cluster_id)
         resource = _accepted(body)
         rules.check_create(resource)
@@ -130,15 +110,9 @@ class ControlPlane:
 
     async def list_page(self, parent: str, page_size: int, page_token: str) -> tuple[list[Any], str]:
         """A page of a location's resources by name, and the token of the next page or an empty string."""
-        parent = self._check(PARENT, parent, "persistentResources.list")
-        if page_size < 0:
-            raise invalid("page_size must not be negative.")
-        size = min(page_size or DEFAULT_PAGE, MAX_PAGE)
-        after = _read_token(page_token)
-        found = [c for c in self.clusters() if c.listed and c.name.startswith(parent + "/") and c.name > after]
-        page = found[:size]
-        token = base64.urlsafe_b64encode(page[-1].name.encode()).decode() if len(found) > size else ""
-        return [c.resource for c in page], token
+        parent = self._names.check(PARENT, parent, "persistentResources.list")
+        found = [c.resource for c in self.clusters() if c.listed and c.name.startswith(parent + "/")]
+        return page(found, page_size, page_token)
 
     async def update(self, wanted: Any, paths: list[str], api: Api) -> Running:
         """Begin to change the replica counts."""
@@ -247,10 +221,3 @@ def _accepted(body: Any) -> Any:
         if pool.HasField("autoscaling_spec") and not pool.replica_count:
             pool.replica_count = pool.autoscaling_spec.min_replica_count
     return resource
-
-
-def _read_token(token: str) -> str:
-    try:
-        return base64.b64decode(token.encode(), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError) as error:
-        raise invalid(f"Invalid page_token: {token!r}.") from error

@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Scope = Literal["control_plane", "auth", "dashboard", "provisioning"]
+Scope = Literal["control_plane", "auth", "dashboard", "provisioning", "deployment"]
 Action = Literal[
     "status", "reset", "hang", "drop_response", "hold_response", "truncate", "ws_abort", "ws_close", "slow", "outcome"
 ]
-ProvisioningOutcome = Literal["quota", "stockout", "internal", "ip_ranges", "stuck", "partial", "slow"]
+Outcome = Literal["quota", "stockout", "internal", "ip_ranges", "stuck", "partial", "slow", "unhealthy"]
+_OUTCOMES_OF: dict[str, set[str]] = {
+    "provisioning": {"quota", "stockout", "internal", "ip_ranges", "stuck", "partial", "slow"},
+    "deployment": {"quota", "stockout", "internal", "stuck", "slow", "unhealthy"},
+}
 
 DEFAULT_MESSAGE = "injected"
 _ON_REQUESTS = {"status", "reset", "hang", "drop_response", "truncate", "slow"}
@@ -24,6 +28,7 @@ _ACTIONS_OF: dict[str, set[str]] = {
     "dashboard": _ON_REQUESTS | {"hold_response", "ws_abort", "ws_close"},
     "auth": {"status", "slow"},
     "provisioning": {"outcome"},
+    "deployment": {"outcome"},
 }
 
 
@@ -33,7 +38,7 @@ class Fault:
 
     :param scope: ``control_plane`` (a request to the API), ``auth`` (a check of a token; 401 or 403, or with
         ``method="GetToken"`` the metadata server), ``dashboard`` (a request to a cluster), ``provisioning``
-        (what a create, resize or delete comes to).
+        (what a create, resize or delete comes to), ``deployment`` (what a deployment of a model comes to).
     :param method: An fnmatch pattern over :attr:`Call.method <.calls.Call.method>`.
     :param resource: An fnmatch pattern over the resource's full name, or over its last part (the cluster id).
     :param contains: Text in the request's body, such as a job's submission id; only scope ``dashboard``.
@@ -43,14 +48,16 @@ class Fault:
         carried out, ``drop_response`` after it, ``hold_response`` carries it out and keeps the answer back until the
         client goes away (``delay`` > 0: cuts after so long; only ``dashboard``), ``hang`` never answers (``delay`` > 0:
         cuts after so long), ``slow`` only waits, ``truncate`` cuts within the body, ``ws_abort`` and ``ws_close`` end a
-        websocket (cut, or closed with 1000), ``outcome`` goes with ``scope="provisioning"``.
+        websocket (cut, or closed with 1000), ``outcome`` goes with the scopes
+        ``provisioning`` and ``deployment``.
     :param status: The HTTP status of ``status``.
     :param code: The gRPC code's name; by default the one that fits ``status``.
     :param message: The error's text; a provisioning outcome has the service's own text unless it is given.
     :param delay: Seconds before the effect. With the outcome ``stuck``: seconds until the stuck resource
         turns to ERROR; 0 never.
     :param after: Websocket frames (``ws_abort``, ``ws_close``) or bytes (``truncate``) that pass first.
-    :param outcome: What a create, a resize or a delete (only ``stuck``) comes to; ``slow`` takes ``delay`` seconds
+    :param outcome: What a create, a resize, a delete (only ``stuck``) or a deployment comes to; ``unhealthy`` is for
+        deployments only, ``ip_ranges`` and ``partial`` for clusters only; ``slow`` takes ``delay`` seconds
         longer and comes to what it should.
     :param id: Names the fault for its removal; given by :meth:`Faults.add` when empty.
     """
@@ -67,7 +74,7 @@ class Fault:
     message: str = DEFAULT_MESSAGE
     delay: float = 0.0
     after: int = 0
-    outcome: ProvisioningOutcome | None = None
+    outcome: Outcome | None = None
     id: str = field(default="")
 
     @classmethod
@@ -82,9 +89,9 @@ class Fault:
         if "scope" not in data:
             raise ValueError(f"scope is required: one of {list(get_args(Scope))}")
         values = dict(data)
-        if values["scope"] == "provisioning":
+        if values["scope"] in _OUTCOMES_OF:
             values.setdefault("action", "outcome")
-        choices = {"scope": Scope, "action": Action, "outcome": ProvisioningOutcome}
+        choices = {"scope": Scope, "action": Action, "outcome": Outcome}
         for name, kind in choices.items():
             value = values.get(name)
             if value is not None and value not in get_args(kind):
@@ -98,8 +105,11 @@ class Fault:
             if name in values and (not isinstance(values[name], expected) or isinstance(values[name], bool)):
                 raise ValueError(f"{name} has a value of the wrong type: {values[name]!r}")
         fault = cls(**values)
-        if (fault.scope == "provisioning") != (fault.outcome is not None):
-            raise ValueError('outcome goes with scope "provisioning", and only with it')
+        outcomes = _OUTCOMES_OF.get(fault.scope)
+        if (outcomes is not None) != (fault.outcome is not None):
+            raise ValueError('outcome goes with scope "provisioning" or "deployment", and only with these')
+        if outcomes is not None and fault.outcome not in outcomes:
+            raise ValueError(f"scope {fault.scope!r} has the outcomes {sorted(outcomes)}, not {fault.outcome!r}")
         if fault.action not in _ACTIONS_OF[fault.scope]:
             raise ValueError(
                 f"scope {fault.scope!r} has the actions {sorted(_ACTIONS_OF[fault.scope])}, not {fault.action!r}"

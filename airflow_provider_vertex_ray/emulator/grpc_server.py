@@ -13,13 +13,15 @@ from .errors import ApiError, ConnectionCutError
 from .operations import WAIT_SECONDS
 from .projects import get_project
 from .protos import APIS, Api, GetProjectRequest, PersistentResource, convert
+from .serving_api import too_large
 from .settings import LOOPBACK, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from .control_plane import ControlPlane
     from .gate import Gate
+    from .serving_api import Rpc
 
 OPTIONS = [
     # Two emulators on one port would share its connections.
@@ -51,9 +53,15 @@ class GrpcApi:
     :param control_plane: What carries the requests out.
     :param gate: What they pass first.
     :param settings: Knows the project.
+    :param serving: The RPCs of models, endpoints and predictions.
     """
 
-    def __init__(self, control_plane: ControlPlane, gate: Gate, settings: Settings) -> None:
+    def __init__(
+        self, control_plane: ControlPlane, gate: Gate, settings: Settings, serving: Sequence[Rpc] = ()
+    ) -> None:
+        self.passages: list[Any] = []
+        """Handlers of what is passed on to other services; to be added before the start."""
+        self._serving = serving
         self._plane = control_plane
         self._gate = gate
         self._settings = settings
@@ -66,6 +74,10 @@ class GrpcApi:
             (f"google.cloud.aiplatform.{api.version}.PersistentResourceService", self._resources(api))
             for api in APIS.values()
         ]
+        for api in APIS.values():
+            for service in sorted({rpc.service for rpc in self._serving}):
+                methods = [_method(rpc, api) for rpc in self._serving if rpc.service == service]
+                services.append((f"google.cloud.aiplatform.{api.version}.{service}", methods))
         services.append(("google.longrunning.Operations", self._operations()))
         services.append(("google.cloud.resourcemanager.v3.Projects", self._projects()))
         self._server.add_generic_rpc_handlers(
@@ -73,6 +85,7 @@ class GrpcApi:
                 grpc.method_handlers_generic_handler(name, {m.name: self._handler(m) for m in methods})
                 for name, methods in services
             ]
+            + self.passages
         )
         credentials = grpc.ssl_server_credentials([(private_key, certificate)])
         port = int(self._server.add_secure_port(f"{LOOPBACK}:0", credentials))
@@ -189,6 +202,15 @@ class GrpcApi:
             return get_project(request.name, settings)
 
         return [_Method("GetProject", GetProjectRequest, lambda q: str(q.name), get)]
+
+
+def _method(rpc: Rpc, api: Api) -> _Method:
+    async def work(request: Any) -> Any:
+        if request.ByteSize() > rpc.max_body:
+            raise too_large(rpc.max_body)
+        return await rpc.carry_out(request, api)
+
+    return _Method(rpc.name, rpc.request(api), rpc.resource, work)
 
 
 def _neutral(resource: Any) -> Any:

@@ -22,8 +22,9 @@ WAIT_SECONDS = 30
 class Running:
     """One operation.
 
-    :param name: ``projects/…/persistentResources/…/operations/N``.
-    :param kind: ``Create``, ``Update``, ``Delete`` or ``Reboot``: which metadata message it carries.
+    :param name: ``projects/…/persistentResources/…/operations/N``; of models and endpoints likewise.
+    :param kind: Which metadata message it carries: ``Create``, ``Update``, ``Delete`` or ``Reboot`` (a cluster), or the
+        RPC's name, such as ``DeployModel``.
     :param api: The version that the caller used; the ``Any`` fields are of this version.
     """
 
@@ -48,7 +49,7 @@ class Running:
         """
         api = api or self.api
         message = Operation(name=self.name, done=self.done)
-        metadata = getattr(api, f"{self.kind}Metadata")()
+        metadata = api.metadata(self.kind)()
         metadata.generic_metadata.create_time.CopyFrom(self.created)
         metadata.generic_metadata.update_time.CopyFrom(self.updated)
         message.metadata.Pack(metadata)
@@ -119,12 +120,12 @@ class Operations:
         return [op for name, op in reversed(self._all.items()) if name.startswith(parent + "/")]
 
     def cancel(self, name: str) -> None:
-        """Refuse: nothing tells of an operation on a persistent resource that could be cancelled.
+        """Refuse: nothing tells of an operation of these services that could be cancelled.
 
         :raises ApiError: UNIMPLEMENTED while it runs; a finished one is left as it is, as the API says.
         """
         if not self.get(name).done:
-            raise ApiError("UNIMPLEMENTED", "Operations on a PersistentResource can not be cancelled.")
+            raise ApiError("UNIMPLEMENTED", f"The operation {name!r} can not be cancelled.")
 
     def delete(self, name: str) -> None:
         """Forget a finished operation.

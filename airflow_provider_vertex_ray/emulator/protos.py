@@ -7,6 +7,7 @@ only when somebody asks for a name that is not loaded yet, and then fills the ve
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import sys
@@ -65,6 +66,10 @@ def _types(package: str, module: str) -> Any:
     return importlib.import_module(f"google.cloud.{package}.types.{module}")
 
 
+# Where the messages of models, endpoints and predictions are.
+_SERVING_MODULES = ("model", "endpoint", "model_service", "endpoint_service", "prediction_service")
+
+
 @dataclass(frozen=True)
 class Api:
     """The raw protobuf classes of one version of the API."""
@@ -82,6 +87,28 @@ class Api:
     UpdateMetadata: Any
     RebootMetadata: Any
     DeleteMetadata: Any
+
+    def message(self, name: str) -> Any:
+        """The message class of a name, such as ``Model`` or ``PredictRequest``.
+
+        :raises LookupError: for one that the emulator does not serve.
+        """
+        return _message(self.version, name)
+
+    def metadata(self, kind: str) -> Any:
+        """The class of an operation's metadata: of ``Create`` (a cluster), ``DeployModel`` and so on."""
+        return getattr(self, f"{kind}Metadata", None) or self.message(f"{kind}OperationMetadata")
+
+
+@functools.cache
+def _message(version: str, name: str) -> Any:
+    if name == "PersistentResource":
+        return APIS[version].PersistentResource
+    for module in _SERVING_MODULES:
+        found = getattr(_types(f"aiplatform_{version}", module), name, None)
+        if found is not None:
+            return found.pb()
+    raise LookupError(f"no message {name!r} in {version}")
 
 
 def _api(version: str) -> Api:
@@ -135,7 +162,7 @@ def accelerator_name(machine_spec: Any) -> str | None:
 
 
 def convert(resource: Any, api: Api) -> Any:
-    """A persistent resource in another version of the API; fields that it does not have are left out."""
-    message = api.PersistentResource.FromString(resource.SerializeToString())
+    """A message in another version of the API; fields that it does not have are left out."""
+    message = api.message(resource.DESCRIPTOR.name).FromString(resource.SerializeToString())
     message.DiscardUnknownFields()
     return message

@@ -45,7 +45,8 @@ class RayBackend:
     either.
 
     :param state_dir: Where records are kept of what has to be ended (see ``processes.reclaim``).
-    :param node_environment: Further variables for the nodes, and so for the jobs; they go before all else.
+    :param node_environment: Further variables for the nodes, and so for the jobs; they go before all else. It is read
+        when a cluster starts, so it may be filled until then.
     :raises RuntimeError: The machine has no ``/proc``: processes could not be ended safely.
     """
 
@@ -53,7 +54,7 @@ class RayBackend:
         if not Path("/proc/self/stat").exists():
             raise RuntimeError("real clusters need Linux (/proc); elsewhere use the backend without Ray")
         self._state_dir = state_dir
-        self._node_environment = dict(node_environment or {})
+        self._node_environment = {} if node_environment is None else node_environment
         self._clusters: dict[str, Cluster] = {}
         self._starts = asyncio.Semaphore(STARTS_AT_ONCE)
 

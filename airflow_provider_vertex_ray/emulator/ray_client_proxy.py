@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from airflow_provider_vertex_ray.emulator.errors import CODES, UNAUTHENTICATED_MESSAGE
+from airflow_provider_vertex_ray.emulator.grpc_passage import CHANNEL_OPTIONS, Passage
 from airflow_provider_vertex_ray.emulator.outcomes import as_error
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from airflow_provider_vertex_ray.emulator.calls import CallLog
     from airflow_provider_vertex_ray.emulator.faults import Faults
@@ -27,11 +28,6 @@ LOOPBACK = "127.0.0.1"
 SERVICE_PREFIX = "/ray.rpc."
 # The Ray Client sends arrays in single messages and pings often; a proxy must allow what Ray's own server
 # allows.
-CHANNEL_OPTIONS = [
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.enable_http_proxy", 0),
-]
 SERVER_OPTIONS = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
@@ -40,7 +36,6 @@ SERVER_OPTIONS = [
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
     ("grpc.so_reuseport", 0),
 ]
-_NOT_FOR_RAY = frozenset({"authorization", "user-agent"})
 
 
 @dataclass
@@ -84,7 +79,7 @@ class RayClientProxy:
         await self.remove(key)
         server = grpc.aio.server(options=SERVER_OPTIONS)
         channel = grpc.aio.insecure_channel(f"{LOOPBACK}:{client_port}", options=CHANNEL_OPTIONS)
-        server.add_generic_rpc_handlers([_Passage(channel, self._gate, resource or key)])
+        server.add_generic_rpc_handlers([Passage(channel, SERVICE_PREFIX, self._gate, resource or key)])
         port: int = server.add_secure_port(f"{LOOPBACK}:0", self._credentials)
         await server.start()
         self._routes[key] = _Route(server, channel)
@@ -129,32 +124,3 @@ class RayClientProxy:
             raise
         else:
             self._calls.record("ray_client", method, resource, authorised=True, status=CODES["OK"][1])
-
-
-class _Passage(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """Handles every method of Ray's services; on the wire a unary call is a stream of one message."""
-
-    def __init__(self, channel: Any, gate: Callable[[str, str, Any], Any], resource: str) -> None:
-        self._channel = channel
-        self._gate = gate
-        self._resource = resource
-
-    def service(self, details: Any) -> Any:
-        """The handler for one call; None (UNIMPLEMENTED) outside Ray's services."""
-        path: str = details.method
-        if not path.startswith(SERVICE_PREFIX):
-            return None
-
-        async def run(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
-            async with self._gate(path.removeprefix(SERVICE_PREFIX), self._resource, context):
-                metadata = [(k, v) for k, v in context.invocation_metadata() if k not in _NOT_FOR_RAY]
-                call = self._channel.stream_stream(path)(requests, metadata=metadata)
-                try:
-                    await context.send_initial_metadata(tuple(await call.initial_metadata()))
-                    async for message in call:
-                        yield message
-                    context.set_trailing_metadata(tuple(await call.trailing_metadata()))
-                finally:
-                    call.cancel()
-
-        return grpc.stream_stream_rpc_method_handler(run)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
+from google.api import httpbody_pb2
 from google.longrunning import operations_pb2
 from google.protobuf import empty_pb2, json_format
 
@@ -17,19 +18,19 @@ from .errors import ApiError, ConnectionCutError, invalid
 from .operations import WAIT_SECONDS
 from .projects import get_project
 from .protos import APIS, V1BETA1, Api, PersistentResource, convert
+from .serving_api import ENDPOINT, LOCATION, MAX_BODY, MODEL, Rpc, too_large, unreadable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from .control_plane import ControlPlane
     from .gate import Answer, Gate
     from .settings import Settings
 
 VERSIONS = ("v1", "v1beta1", "ui")
-_LOCATION = r"projects/[^/:]+/locations/[^/:]+"
-_RESOURCE = _LOCATION + r"/persistentResources/[^/:]+"
-_OPERATION = rf"(?:{_RESOURCE}|{_LOCATION})/operations/[^/:]+"
-MAX_BODY = 1 << 20
+_RESOURCE = LOCATION + r"/persistentResources/[^/:]+"
+_OWNER = rf"(?:{_RESOURCE}|{MODEL}|{ENDPOINT}|{LOCATION})"
+_OPERATION = rf"{_OWNER}/operations/[^/:]+"
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class _Request:
     :param api: The version in its path.
     :param poll: The version that an operation is answered in: None is that of its creator.
     :param name: The resource, the operation or the parent in its path, with the project's number.
+    :param data: The body as it came.
     """
 
     api: Api
@@ -46,6 +48,7 @@ class _Request:
     name: str
     query: dict[str, str]
     body: dict[str, Any]
+    data: bytes = b""
 
     def parameter(self, camel: str) -> str:
         """A query parameter; the API takes its name in both spellings."""
@@ -59,36 +62,42 @@ class RestApi:
     :param control_plane: What carries the requests out.
     :param gate: What they pass first.
     :param settings: Knows the project.
+    :param serving: The RPCs of models, endpoints and predictions.
     """
 
-    def __init__(self, control_plane: ControlPlane, gate: Gate, settings: Settings) -> None:
+    def __init__(
+        self, control_plane: ControlPlane, gate: Gate, settings: Settings, serving: Sequence[Rpc] = ()
+    ) -> None:
         self._plane = control_plane
         self._gate = gate
         self._settings = settings
         table: tuple[tuple[str, str, str, str, Callable[[_Request], Awaitable[Any]]], ...] = (
-            ("POST", rf"({_LOCATION})/persistentResources", "", "CreatePersistentResource", self._create),
-            ("GET", rf"({_LOCATION})/persistentResources", "", "ListPersistentResources", self._list),
+            ("POST", rf"({LOCATION})/persistentResources", "", "CreatePersistentResource", self._create),
+            ("GET", rf"({LOCATION})/persistentResources", "", "ListPersistentResources", self._list),
             ("GET", rf"({_RESOURCE})", "", "GetPersistentResource", self._get),
             ("PATCH", rf"({_RESOURCE})", "", "UpdatePersistentResource", self._update),
             ("DELETE", rf"({_RESOURCE})", "", "DeletePersistentResource", self._delete),
             ("POST", rf"({_RESOURCE})", ":reboot", "RebootPersistentResource", self._reboot),
-            ("GET", rf"({_RESOURCE}|{_LOCATION})/operations", "", "ListOperations", self._operations),
+            ("GET", rf"({_OWNER})/operations", "", "ListOperations", self._operations),
             ("GET", rf"({_OPERATION})", "", "GetOperation", self._operation),
             ("DELETE", rf"({_OPERATION})", "", "DeleteOperation", self._delete_operation),
             ("POST", rf"({_OPERATION})", ":wait", "WaitOperation", self._wait),
             ("POST", rf"({_OPERATION})", ":cancel", "CancelOperation", self._cancel),
         )
-        self._routes = [(verb, re.compile(path + end), rpc, work) for verb, path, end, rpc, work in table]
+        self._routes = [
+            *((verb, re.compile(path + end), rpc, work, MAX_BODY) for verb, path, end, rpc, work in table),
+            *((r.verb, re.compile(f"({r.path}){r.end}"), r.name, _serve(r), r.max_body) for r in serving),
+        ]
         # Of another service, and so of another version than the rest.
-        self._projects = [("GET", re.compile(r"(projects/[^/:]+)"), "GetProject", self._project)]
+        self._projects = [("GET", re.compile(r"(projects/[^/:]+)"), "GetProject", self._project, MAX_BODY)]
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request (an aiohttp handler)."""
         version, _, path = request.path.lstrip("/").partition("/")
-        for verb, pattern, rpc, work in self._projects if version == "v3" else self._routes:
+        for verb, pattern, rpc, work, limit in self._projects if version == "v3" else self._routes:
             match = pattern.fullmatch(path)
             if match and verb == request.method:
-                return await self._answer(request, version, match.group(1), rpc, work)
+                return await self._answer(request, version, match.group(1), rpc, work, limit)
         return _error(ApiError("NOT_FOUND", f"Method not found: {request.method} {request.path}"))
 
     async def _answer(
@@ -98,24 +107,31 @@ class RestApi:
         name: str,
         rpc: str,
         work: Callable[[_Request], Awaitable[Any]],
+        limit: int,
     ) -> web.StreamResponse:
         name = self._plane.canonical(name)
 
         async def carry_out() -> Any:
+            data = await _read(request, limit)
             return await work(
                 _Request(
                     APIS.get(version, V1BETA1),
                     APIS.get(version),
                     name,
                     dict(request.query),
-                    await _body(request),
+                    {} if rpc == "RawPredict" else _body(data),
+                    data,
                 )
             )
 
         resource = name
-        if rpc == "CreatePersistentResource":
-            wanted = request.query.get("persistentResourceId", request.query.get("persistent_resource_id", ""))
-            resource = f"{name}/persistentResources/{wanted}"
+        for collection, camel, snake in (
+            ("persistentResources", "persistentResourceId", "persistent_resource_id"),
+            ("endpoints", "endpointId", "endpoint_id"),
+        ):
+            wanted = request.query.get(camel, request.query.get(snake, ""))
+            if rpc in ("CreatePersistentResource", "CreateEndpoint") and wanted:
+                resource = f"{name}/{collection}/{wanted}"
         try:
             answer = await self._gate.run("rest", rpc, resource, request.headers.get("Authorization"), carry_out)
         except ApiError as error:
@@ -180,15 +196,29 @@ class RestApi:
         return empty_pb2.Empty()
 
 
-async def _body(request: web.Request) -> dict[str, Any]:
+def _serve(rpc: Rpc) -> Callable[[_Request], Awaitable[Any]]:
+    async def work(request: _Request) -> Any:
+        if rpc.work_json is not None:
+            return await rpc.work_json(request.name, request.body)
+        message = rpc.from_http(request.api, request.name, request.query, request.body, request.data)
+        return await rpc.carry_out(message, request.api)
+
+    return work
+
+
+async def _read(request: web.Request, limit: int) -> bytes:
     if not request.can_read_body:
-        return {}
+        return b""
     # The application itself has no limit: it is one for the streams to dashboards, too.
     data = b""
     async for chunk in request.content.iter_any():
         data += chunk
-        if len(data) > MAX_BODY:
-            raise invalid(f"Request payload size exceeds the limit: {MAX_BODY} bytes.")
+        if len(data) > limit:
+            raise too_large(limit)
+    return data
+
+
+def _body(data: bytes) -> dict[str, Any]:
     try:
         body = json.loads(data or b"{}")
     except ValueError as error:
@@ -204,13 +234,7 @@ def _parse(request: _Request) -> Any:
     try:
         json_format.ParseDict(request.body, message)
     except json_format.ParseError as error:
-        unknown = re.search(r'has no field named "([^"]*)"(?: at "([^"]*)")?', str(error))
-        if unknown:
-            where = ".".join(["persistent_resource", *(unknown.group(2) or "").split(".")[1:]])
-            raise invalid(
-                f"Invalid JSON payload received. Unknown name \"{unknown.group(1)}\" at '{where}': Cannot find field."
-            ) from error
-        raise invalid(f"Invalid JSON payload received. {error}") from error
+        raise unreadable(error, "persistent_resource") from error
     return PersistentResource.FromString(message.SerializeToString())
 
 
@@ -219,9 +243,14 @@ def _error(error: ApiError) -> web.Response:
 
 
 async def _respond(request: web.Request, answer: Answer) -> web.StreamResponse:
+    if isinstance(answer.message, httpbody_pb2.HttpBody):
+        return web.Response(body=answer.message.data, content_type=answer.message.content_type)
     # GAPIC's REST clients ask for numbers in place of the names of enum values.
     numbers = "enum-encoding=int" in request.query.get("$alt", "")
-    text = json_format.MessageToJson(answer.message, use_integers_for_enums=numbers, ensure_ascii=False)
+    if isinstance(answer.message, dict):
+        text = json.dumps(answer.message)
+    else:
+        text = json_format.MessageToJson(answer.message, use_integers_for_enums=numbers, ensure_ascii=False)
     if answer.truncate_after is None:
         return web.Response(text=text, content_type="application/json")
     body = text.encode()

@@ -58,7 +58,7 @@ def check_create(resource: Any) -> None:
     if len(resource.display_name) > MAX_DISPLAY_NAME:
         raise invalid(f"display_name must be at most {MAX_DISPLAY_NAME} characters long.")
     _check_pools(resource)
-    _check_labels(resource.labels)
+    check_labels(resource.labels)
     _check_network(resource)
     if resource.HasField("encryption_spec") and not KMS_PATTERN.fullmatch(resource.encryption_spec.kms_key_name):
         raise invalid(
@@ -153,7 +153,8 @@ def _is_label_character(char: str) -> bool:
     return char in "_-" or unicodedata.category(char) in ("Ll", "Lo", "Lm", "Mn", "Mc", "Nd", "Nl", "No")
 
 
-def _check_labels(labels: Any) -> None:
+def check_labels(labels: Any) -> None:
+    """Refuse labels that no resource may have."""
     if len(labels) > MAX_LABELS:
         raise invalid(f"labels: at most {MAX_LABELS} labels are allowed, not {len(labels)}.")
     for key, value in labels.items():

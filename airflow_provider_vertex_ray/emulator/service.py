@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import ssl
 from typing import TYPE_CHECKING, Any
 
+import grpc
 from aiohttp import web
 
 from . import pki
 from .admin import Admin
 from .calls import CallLog
+from .companions import Companions
 from .connect_proxy import ConnectProxy, Destination
 from .control_plane import ControlPlane
 from .dashboard_proxy import DASHBOARD_DOMAIN, DashboardProxy
-from .errors import ApiError
+from .errors import UNAUTHENTICATED_MESSAGE, ApiError
 from .faults import Faults
 from .gate import Gate
+from .grpc_passage import CHANNEL_OPTIONS, Passage
 from .grpc_server import GrpcApi
 from .metadata import MetadataServer
 from .note import note_file, running
@@ -26,11 +30,27 @@ from .processes import reclaim
 from .publisher import Publisher
 from .ray_client_proxy import RayClientProxy
 from .rest import VERSIONS, RestApi
+from .serving import Serving
 from .settings import LOOPBACK, Settings
 from .tokens import Tokens
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from .backend import ClusterBackend
+
+
+# What makes Google's clients in a job come here, as on the service they have the cluster's account by themselves.
+_FOR_JOBS = (
+    "GOOGLE_CLOUD_PROJECT",
+    "GCE_METADATA_HOST",
+    "GCE_METADATA_IP",
+    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+    "grpc_proxy",
+    "no_grpc_proxy",
+    "STORAGE_EMULATOR_HOST",
+    "BIGQUERY_EMULATOR_HOST",
+)
 
 
 class AlreadyRunningError(RuntimeError):
@@ -53,6 +73,11 @@ class Emulator:
         self._given_backend = backend
         self._runners: list[web.AppRunner] = []
         self._lock: int | None = None
+        self.companions = Companions(settings.state_dir, settings.project)
+        # Where predictors get their models from.
+        self.storage_host = os.environ.get("STORAGE_EMULATOR_HOST")
+        self._node_environment: dict[str, str] = {}
+        self._channels: list[Any] = []
         self.host = ""
         self.ports: dict[str, int] = {}
         self.env: dict[str, str] = {}
@@ -71,15 +96,30 @@ class Emulator:
         certificates = pki.ensure(settings.state_dir / "pki")
         key, certificate = certificates.key.read_bytes(), certificates.certificate.read_bytes()
 
-        backend = self._given_backend or _backend(settings)
+        await self.companions.start(settings.companions)
+        if (storage := self.companions.get("storage")) is not None:
+            self.storage_host = f"http://{storage.address}"
+        backend = self._given_backend or _backend(settings, self._node_environment)
         self._plane = ControlPlane(settings, backend, self._publisher, self.faults)
         gate = Gate(self.tokens, self.faults, self.calls)
-        self._rest = RestApi(self._plane, gate, settings)
+        self._serving = Serving(settings, self._plane.operations, self.faults, lambda: self.storage_host)
+        rpcs = self._serving.rpcs()
+        self._rest = RestApi(self._plane, gate, settings, rpcs)
         self._metadata = MetadataServer(settings, self.tokens, self.faults, self.calls)
         self._dashboards = DashboardProxy(self._publisher.target, self.tokens, self.faults, self.calls)
-        self._admin = Admin(self._plane, backend, self.faults, self.calls, self.tokens, self._dashboards.cut_all)
+        self._admin = Admin(
+            self._plane,
+            backend,
+            self._serving,
+            self.companions,
+            self.faults,
+            self.calls,
+            self.tokens,
+            self._dashboards.cut_all,
+        )
         self._ray_client = RayClientProxy(self.tokens, self.calls, self.faults, key, certificate)
-        self._grpc = GrpcApi(self._plane, gate, settings)
+        self._grpc = GrpcApi(self._plane, gate, settings, rpcs)
+        self._lead_to_bigquery()
         await self._dashboards.start()
         self._publisher.ray_client = self._ray_client
 
@@ -100,12 +140,17 @@ class Emulator:
         proxy = await self._connect.start()
         self.ports = {"main": main, "dashboard": dashboard, "grpc": grpc_port, "rest": rest, "proxy": proxy}
         self.host = f"{LOOPBACK}:{main}"
-        self.env = _environment(settings, self.host, proxy, certificates)
+        self.env = {
+            **_environment(settings, self.host, proxy, certificates),
+            **self.companions.environment(),
+        }
+        self._node_environment.update({name: self.env[name] for name in _FOR_JOBS if name in self.env})
         self._write_note()
 
     async def stop(self) -> None:
         """Delete all clusters, stop listening, remove the note."""
         note_file(self.settings.state_dir).unlink(missing_ok=True)
+        await self._serving.close()
         await self._plane.close()
         await self._connect.close()
         await self._ray_client.close()
@@ -113,7 +158,30 @@ class Emulator:
         await self._dashboards.close()
         for runner in self._runners:
             await runner.cleanup()
+        for channel in self._channels:
+            await channel.close()
+        await self.companions.close()
         self._release_lock()
+
+    def _lead_to_bigquery(self) -> None:
+        """Let the host of BigQuery's Storage Read API, which speaks gRPC only, lead to BigQuery's emulator."""
+        bigquery = self.companions.get("bigquery")
+        if bigquery is None or bigquery.grpc is None:
+            return
+        channel = grpc.aio.insecure_channel(bigquery.grpc, options=CHANNEL_OPTIONS)
+        self._channels.append(channel)
+        self._grpc.passages.append(Passage(channel, "/google.cloud.bigquery.storage.", self._token_gate, "bigquery"))
+
+    @contextlib.asynccontextmanager
+    async def _token_gate(self, method: str, resource: str, context: Any) -> AsyncIterator[None]:
+        authorised = self.tokens.accepts(dict(context.invocation_metadata()).get("authorization"))
+        self.calls.record("grpc", method, resource, authorised=authorised, status=200 if authorised else 401)
+        if not authorised:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, UNAUTHENTICATED_MESSAGE)
+        try:
+            yield
+        except grpc.aio.AioRpcError as error:
+            await context.abort(error.code(), error.details() or "")
 
     async def _serve(self, handler: Any, port: int, context: ssl.SSLContext | None) -> int:
         # Uploads to a dashboard are streamed through, so no limit applies; the REST API has its own.
@@ -173,7 +241,7 @@ class Emulator:
         new.replace(file)
 
 
-def _backend(settings: Settings) -> ClusterBackend:
+def _backend(settings: Settings, node_environment: dict[str, str]) -> ClusterBackend:
     # Imported here: the one serves without the other's requirements.
     if settings.backend == "fake":
         from .fake_backend import FakeBackend
@@ -181,7 +249,7 @@ def _backend(settings: Settings) -> ClusterBackend:
         return FakeBackend()
     from .ray_backend import RayBackend
 
-    return RayBackend(settings.state_dir)
+    return RayBackend(settings.state_dir, node_environment=node_environment)
 
 
 def _environment(settings: Settings, host: str, proxy: int, certificates: pki.Pki) -> dict[str, str]:

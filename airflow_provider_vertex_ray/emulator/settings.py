@@ -13,6 +13,7 @@ BackendKind = Literal["ray", "fake"]
 DashboardAddresses = Literal["localhost", "google"]
 
 LOOPBACK = "127.0.0.1"
+COMPANIONS = ("storage", "bigquery")
 
 
 def default_state_dir() -> Path:
@@ -34,12 +35,14 @@ class Settings:
     :param token_seconds: The life of an access token; Google's live about 3,600.
     :param delete_seconds: The least time that a delete takes.
     :param resize_seconds: The least time that a resize takes; the service "a few minutes".
+    :param deploy_seconds: The least time that a deployment of a model takes; the service takes minutes.
     :param hold_get: Answer Get only once the cluster is no longer PROVISIONING. The SDK sleeps for 150 s when
         its first Get finds a cluster that is not RUNNING; with this it need not.
     :param dashboard_addresses: The form of RAY_DASHBOARD_URI. ``google`` is the service's own, a bare host name, which
         only clients that use the proxy of the environment can reach (``requests`` does, aiohttp and so Ray's
         ``tail_job_logs`` do not). ``localhost`` puts ``localhost:PORT/`` before it, which every client can reach, but
         which the Google provider's Ray operators do not know for a Vertex address.
+    :param companions: Other services' emulators to run beside, out of ``storage`` and ``bigquery``.
     :param project: The only project's id.
     :param project_number: Its number; resource names in answers have it in place of the id.
     """
@@ -53,8 +56,10 @@ class Settings:
     token_seconds: float = 3600.0
     delete_seconds: float = 0.0
     resize_seconds: float = 0.0
+    deploy_seconds: float = 0.5
     hold_get: bool = False
     dashboard_addresses: DashboardAddresses = "localhost"
+    companions: tuple[str, ...] = ()
     project: str = "demo-project"
     project_number: str = "123456789012"
 
@@ -67,11 +72,15 @@ class Settings:
             "name_reuse_seconds",
             "delete_seconds",
             "resize_seconds",
+            "deploy_seconds",
         ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must not be negative, and finite: {getattr(self, name)}")
         if not 0 < self.token_seconds < math.inf:
             raise ValueError(f"token_seconds must be positive, and finite: {self.token_seconds}")
+        for name in self.companions:
+            if name not in COMPANIONS:
+                raise ValueError(f"with must name some of {', '.join(COMPANIONS)}, not {name!r}")
         if not re.fullmatch(r"[a-z][a-z0-9-]{4,28}[a-z0-9]", self.project):
             raise ValueError(f"project is no project id (6 to 30 of a-z, 0-9 and -): {self.project!r}")
         if not re.fullmatch(r"[1-9][0-9]{5,18}", self.project_number):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
-QUICK = ["--backend", "fake", "--provisioning-seconds", "0", "--name-reuse-seconds", "0"]
+QUICK = ["--backend", "fake", "--provisioning-seconds", "0", "--name-reuse-seconds", "0", "--deploy-seconds", "0"]
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from google.longrunning import operations_pb2
 from google.protobuf import json_format
 
 from airflow_provider_vertex_ray.emulator.protos import APIS, Api, GetProjectRequest, Project, state_name
+from tests.emulator.serving import model_body
 from tests.support.emulator import EmulatorProcess, cluster_body, until
 
 PARENT = "projects/demo-project/locations/us-central1"
@@ -160,3 +161,36 @@ def test_the_project(emulator: EmulatorProcess, call: Call) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         call(path, GetProjectRequest(name="projects/other"), Project)
     assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+@pytest.mark.parametrize("version", ["v1", "v1beta1"])
+def test_models_and_endpoints(emulator: EmulatorProcess, call: Call, version: str) -> None:
+    api = APIS[version]
+    services = f"/google.cloud.aiplatform.{version}."
+    request = api.message("UploadModelRequest")(parent=PARENT, model_id="m")
+    json_format.ParseDict(model_body(), request.model)
+    operation = call(f"{services}ModelService/UploadModel", request, operations_pb2.Operation)
+    operation = operation_done(call, operation.name)
+    metadata, uploaded = api.message("UploadModelOperationMetadata")(), api.message("UploadModelResponse")()
+    assert operation.metadata.Unpack(metadata)
+    assert operation.response.Unpack(uploaded)
+    get = api.message("GetModelRequest")(name=f"{PARENT}/models/m@{uploaded.model_version_id}")
+    model = call(f"{services}ModelService/GetModel", get, api.message("Model"))
+    assert model.name == uploaded.model
+    page = api.message("ListModelsResponse")
+    listed = call(f"{services}ModelService/ListModels", api.message("ListModelsRequest")(parent=PARENT), page)
+    assert list(listed.models) == [model]
+
+    new = api.message("CreateEndpointRequest")(parent=PARENT, endpoint_id="e")
+    new.endpoint.display_name = "x"
+    call(f"{services}EndpointService/CreateEndpoint", new, operations_pb2.Operation)
+    predict = api.message("PredictRequest")(endpoint=f"{PARENT}/endpoints/e")
+    predict.instances.add().string_value = "x"
+    path, answer = f"{services}PredictionService/Predict", api.message("PredictResponse")
+    with pytest.raises(grpc.RpcError, match="doesn't have traffic_split"):
+        call(path, predict, answer)
+    predict.instances.add().string_value = "x" * 1_600_000
+    with pytest.raises(grpc.RpcError, match="Request payload size exceeds the limit: 1572864 bytes"):
+        call(path, predict, answer)
+    seen = [(each["surface"], each["resource"]) for each in emulator.calls("CreateEndpoint")]
+    assert seen == [("grpc", f"{PARENT.replace('demo-project', '123456789012')}/endpoints/e")]

@@ -1,0 +1,246 @@
+"""The process behind one deployed model: what a prebuilt serving container does, with the real framework.
+
+Run by ``predictors`` with the framework, the artifact's folder in Cloud Storage and a local folder. It downloads the
+artifact, loads the one file that Google's containers know, and prints one JSON line: ``{"port": 1234}`` once it serves
+on 127.0.0.1, or ``{"error": "…"}`` before it ends with 1. ``POST /predict`` takes the body of a predict request.
+
+How a container treats instances and which words its errors have is known from ``prediction/sklearn`` and
+``prediction/xgboost`` of google-cloud-aiplatform and from reports (googleapis/python-aiplatform#514, #2037).
+
+The end of stdin means that the emulator is gone, and ends the process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Protocol
+
+LOOPBACK = "127.0.0.1"
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+_SECONDS = 60.0
+
+
+class ArtifactError(Exception):
+    """There is nothing to load; the text says what was looked for."""
+
+
+class PredictionError(Exception):
+    """Instances could not be predicted; the text is the container's."""
+
+
+class Model(Protocol):
+    """A loaded model."""
+
+    def predict(self, instances: Any, **parameters: Any) -> Any:
+        """Predictions for a request's instances, one each.
+
+        :raises PredictionError: They do not fit the model.
+        """
+        ...
+
+
+class SklearnModel:
+    """What was dumped by scikit-learn: an estimator or a pipeline.
+
+    :param estimator: Anything with ``predict``.
+    """
+
+    def __init__(self, estimator: Any) -> None:
+        self._estimator = estimator
+
+    def predict(self, instances: Any, **parameters: Any) -> Any:
+        """Predict on a numpy array of the instances."""
+        import numpy as np
+
+        try:
+            return self._estimator.predict(np.array(instances), **parameters)
+        except Exception as error:
+            raise PredictionError(f"Prediction failed: Exception during sklearn prediction: {error}") from error
+
+
+class XgboostModel:
+    """A booster, which is what the container takes every XGBoost artifact for.
+
+    :param booster: Of XGBoost's own file, or dumped.
+    """
+
+    def __init__(self, booster: Any) -> None:
+        self._booster = booster
+
+    def predict(self, instances: Any, **parameters: Any) -> Any:
+        """Predict on a matrix of the instances."""
+        import numpy as np
+        import xgboost
+
+        try:
+            # An array first: of a list, XGBoost's readers differ between its versions.
+            matrix = xgboost.DMatrix(np.array(instances))
+        except Exception as error:
+            raise PredictionError(f"Prediction failed: Could not initialize DMatrix from inputs: {error}") from error
+        try:
+            return self._booster.predict(matrix, **parameters)
+        except Exception as error:
+            raise PredictionError(f"Prediction failed: Exception during xgboost prediction: {error}") from error
+
+
+def load(framework: str, file: Path) -> Model:
+    """Load an artifact file.
+
+    :param framework: ``sklearn`` or ``xgboost``.
+    """
+    if file.suffix == ".bst":
+        import xgboost
+
+        return XgboostModel(xgboost.Booster(model_file=str(file)))
+    if file.suffix == ".joblib":
+        import joblib
+
+        found = joblib.load(file)
+    else:
+        import pickle
+
+        # As the container does; the artifact is the user's own.
+        with file.open("rb") as stream:
+            found = pickle.load(stream)  # noqa: S301
+    return SklearnModel(found) if framework == "sklearn" else XgboostModel(found)
+
+
+def download(storage: str, uri: str, folder: Path, wanted: tuple[str, ...]) -> Path:
+    """Copy an artifact folder here; gives the file to load.
+
+    :param storage: The JSON API's address, such as ``http://127.0.0.1:4443``.
+    :param uri: ``gs://bucket/path``.
+    :param wanted: File names of which one must be there, the best one first.
+    :raises ArtifactError: There is none, or no bucket.
+    """
+    bucket, _, path = uri.removeprefix("gs://").partition("/")
+    prefix = path.rstrip("/") + "/" if path.strip("/") else ""
+    names = _names(storage, bucket, prefix)
+    for name in names:
+        if name.endswith("/"):
+            continue
+        target = folder / name.removeprefix(prefix)
+        if not target.resolve().is_relative_to(folder.resolve()):
+            raise ArtifactError(f"the object {name!r} would be outside of the artifact's folder")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        address = f"{storage}/download/storage/v1/b/{bucket}/o/{urllib.parse.quote(name, safe='')}?alt=media"
+        with _OPENER.open(address, timeout=_SECONDS) as source, target.open("wb") as copy:
+            shutil.copyfileobj(source, copy)
+    return find(folder, wanted, uri)
+
+
+def find(folder: Path, wanted: tuple[str, ...], uri: str) -> Path:
+    """The file of a downloaded artifact that is to be loaded.
+
+    :raises ArtifactError: There is none.
+    """
+    for name in wanted:
+        if (folder / name).is_file():
+            return folder / name
+    there = sorted(str(each.relative_to(folder)) for each in folder.rglob("*") if each.is_file())
+    raise ArtifactError(
+        f"One of the following model files must be provided: {list(wanted)}. "
+        f"There is in {uri}: {there[:20] or 'nothing'}"
+    )
+
+
+def _names(storage: str, bucket: str, prefix: str) -> list[str]:
+    found: list[str] = []
+    token = ""
+    while True:
+        query = urllib.parse.urlencode({"prefix": prefix, "pageToken": token} if token else {"prefix": prefix})
+        try:
+            with _OPENER.open(f"{storage}/storage/v1/b/{bucket}/o?{query}", timeout=_SECONDS) as answer:
+                body = json.load(answer)
+        except urllib.error.HTTPError as error:
+            raise ArtifactError(f"the bucket {bucket!r} can not be listed: HTTP {error.code}") from error
+        except OSError as error:
+            raise ArtifactError(f"Cloud Storage does not answer at {storage}: {error}") from error
+        found += [item["name"] for item in body.get("items") or []]
+        token = body.get("nextPageToken", "")
+        if not token:
+            return found
+
+
+def answer(model: Model, body: bytes) -> tuple[int, bytes]:
+    """The status and the body for a predict request's body."""
+    try:
+        request = json.loads(body)
+        instances = request["instances"]
+    except (ValueError, KeyError, TypeError):
+        return 400, _said("Invalid request: the body must be a JSON object with instances.")
+    extra = {name: value for name, value in request.items() if name != "instances"}
+    try:
+        found = model.predict(instances, **extra)
+    except PredictionError as error:
+        return 400, _said(str(error))
+    found = found.tolist() if hasattr(found, "tolist") else list(found)
+    return 200, json.dumps({"predictions": found}).encode()
+
+
+def _said(text: str) -> bytes:
+    # The containers answer errors as a JSON string and a line's end, and the service passes that on as it is.
+    return json.dumps(text).encode() + b"\n"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    # Headers and body are two writes: without this the second waits for the peer's delayed acknowledgement.
+    disable_nagle_algorithm = True
+    model: Model
+
+    def do_POST(self) -> None:
+        status, body = answer(self.model, self.rfile.read(int(self.headers.get("Content-Length", 0))))
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Requests are in the emulator's own log."""
+
+
+def _end_with_parent() -> None:
+    while os.read(0, 1024):
+        pass
+    os._exit(0)
+
+
+def main() -> None:
+    """Serve until stdin ends."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    framework, files, uri, storage, place = sys.argv[1:]
+    wanted, folder = tuple(files.split(",")), Path(place)
+    # Nothing but the one line is printed there: a model's unpickling may print what it likes.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    try:
+        # One that is started again has its artifact already.
+        file = find(folder, wanted, uri) if folder.is_dir() else download(storage, uri, _made(folder), wanted)
+        _Handler.model = load(framework, file)
+        server = ThreadingHTTPServer((LOOPBACK, 0), _Handler)
+    except Exception as error:
+        print(json.dumps({"error": f"{type(error).__name__}: {error}"}), file=answers, flush=True)
+        raise
+    server.daemon_threads = True
+    print(json.dumps({"port": server.server_address[1]}), file=answers, flush=True)
+    server.serve_forever()
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
+
+
+if __name__ == "__main__":
+    main()
