@@ -1,4 +1,4 @@
-"""The module that is sent for one call of a function: the runner's text, and what it shall run."""
+"""What is sent for one call: our programs for the cluster as text, and what they shall run."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_vertex_ray.remote import runner
+from airflow_provider_vertex_ray.remote import bigquery, runner
 
-__all__ = ["task_module"]
+__all__ = ["step_package", "task_module"]
 
 
 def task_module(payload: dict[str, Any]) -> tuple[str, str]:
@@ -22,3 +22,27 @@ def task_module(payload: dict[str, Any]) -> tuple[str, str]:
     text = Path(runner.__file__).read_text("utf-8")
     text += f"\n\nif __name__ == '__main__':\n    main(json.loads({json.dumps(payload, sort_keys=True)!r}))\n"
     return f"vertex_ray_task_{hashlib.sha256(text.encode()).hexdigest()[:16]}", text
+
+
+def step_package(plan: dict[str, Any], folder: Path) -> Path:
+    """Write the package that ``python -m`` runs for a BigQuery step.
+
+    Its name holds a hash of the content, so that a retry sends nothing new.
+
+    :param plan: What ``remote.bigquery.program.main`` takes, JSON-able.
+    :param folder: An empty folder.
+    :return: The package's own folder.
+    """
+    parts = Path(bigquery.__file__).parent
+    start = (
+        f"import json\n\nfrom .bigquery.program import main\n\nmain(json.loads({json.dumps(plan, sort_keys=True)!r}))\n"
+    )
+    texts = {"__init__.py": "", "__main__.py": start, "runner.py": Path(runner.__file__).read_text("utf-8")}
+    texts |= {f"bigquery/{path.name}": path.read_text("utf-8") for path in sorted(parts.glob("*.py"))}
+    digest = hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()[:16]
+    package = folder / f"vertex_ray_bigquery_{digest}"
+    for name, text in texts.items():
+        path = package / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+    return package

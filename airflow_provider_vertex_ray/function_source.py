@@ -156,7 +156,7 @@ def _definition(inner: FunctionType) -> tuple[str, int, ast.FunctionDef]:
         raise _refused(
             inner, code.co_firstlineno, code.co_name, f"what is in its file at that line is no function: {error}"
         ) from error
-    if definition.name != code.co_name:
+    if not isinstance(definition, ast.FunctionDef) or definition.name != code.co_name:
         raise _refused(
             inner, code.co_firstlineno, code.co_name, "the file was changed since it was read: another def is there now"
         )

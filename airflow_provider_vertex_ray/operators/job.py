@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from airflow_provider_vertex_ray.api.submission import Found, Submission
     from airflow_provider_vertex_ray.cluster_name import ClusterName
     from airflow_provider_vertex_ray.price_table import PriceTable
+    from airflow_provider_vertex_ray.triggers.base import WaitTrigger
 
 __all__ = [
     "VertexRayDeleteJobOperator",
@@ -284,7 +285,7 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
         )
         if not self.wait_for_completion:
             return {"submission_id": job_id, "adopted": started.adopted, **facts}
-        trigger = VertexRayJobTrigger(
+        trigger = self._trigger(
             cluster_name=started.name.full,
             submission_id=job_id,
             dashboard_uri=started.dashboard_uri,
@@ -301,6 +302,10 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
         )
         ended = started.found.job is not None and started.found.job.status.is_terminal
         return self._wait(context, trigger, self.deferrable and not ended)
+
+    def _trigger(self, **arguments: Any) -> WaitTrigger:
+        """What waits for the job."""
+        return VertexRayJobTrigger(**arguments)
 
     def _request(self, context: Context) -> JobRequest:
         """What is submitted, but for the id.

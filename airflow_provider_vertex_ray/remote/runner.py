@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-__all__ = ["NotPlainError", "ResultError", "main", "plain"]
+__all__ = ["NotPlainError", "ResultError", "hand_back", "main", "plain"]
 
 DEEPEST = 100
 """Levels of lists and dicts in one another."""
@@ -167,31 +167,32 @@ def _advice(value: Any) -> str:
 # --- the function ---------------------------------------------------------------------------------------------------
 
 
-def parse(source: str, filename: str, first_line: int) -> ast.FunctionDef:
-    """The function's definition, with the line numbers and columns that it has in its file.
+def parse(source: str, filename: str, first_line: int) -> ast.FunctionDef | ast.ClassDef:
+    """The definition of the function or class, with the line numbers and columns that it has in its file.
 
     :param source: Its lines as they are in the file, decorators included; they may be indented.
     :param filename: Its file, for errors.
     :param first_line: The number of its first line there.
-    :raises SyntaxError: This Python can not read it, or it is no ``def``.
+    :raises SyntaxError: This Python can not read it, or it is neither ``def`` nor ``class``.
     """
     indented = source[:1] in (" ", "\t")
     # Not dedented: that would change texts over several lines, and the columns that a traceback marks.
     tree = ast.parse("if 1:\n" + source if indented else source, filename)
     ast.increment_lineno(tree, first_line - (2 if indented else 1))
     body = tree.body[0].body if indented and isinstance(tree.body[0], ast.If) else tree.body
-    if not body or not isinstance(body[0], ast.FunctionDef):
+    if not body or not isinstance(body[0], (ast.FunctionDef, ast.ClassDef)):
         raise SyntaxError("no function definition")
     return body[0]
 
 
 def load(payload: dict[str, Any]) -> Callable[..., Any]:
-    """The function, as if it had been defined in its DAG file: same file, same lines."""
+    """The function or class, as if it had been defined in its DAG file: same file, same lines."""
     filename = payload["filename"]
     definition = parse(payload["source"], filename, payload["first_line"])
     kept = payload["kept_decorators"]
     definition.decorator_list = definition.decorator_list[-kept:] if kept else []
-    _without_hints_and_defaults(definition)
+    if isinstance(definition, ast.FunctionDef):
+        _without_hints_and_defaults(definition)
     module = ast.fix_missing_locations(ast.Module([definition], []))
     flags = ANNOTATIONS if payload["future_annotations"] else 0
     code = compile(module, filename, "exec", flags=flags, dont_inherit=True)
@@ -319,7 +320,7 @@ def _by_fsspec(uri: str, data: bytes) -> bool:
 
 def _by_pyarrow(uri: str, data: bytes) -> bool:
     try:
-        from pyarrow.fs import FileSystem  # type: ignore[import-untyped]
+        from pyarrow.fs import FileSystem
 
         system, path = FileSystem.from_uri(uri)
     except (ImportError, ValueError, NotImplementedError):
@@ -399,7 +400,17 @@ def _shortened(text: str, limit: int) -> str:
 
 
 def main(payload: dict[str, Any]) -> NoReturn:
-    """Call the function where Ray is, and print its result, or its error, as the last line; then exit.
+    """Call the function where Ray is, and hand back its result, or its error; then exit."""
+
+    def call() -> dict[str, Any]:
+        show_in_tracebacks(payload)
+        return answer(payload, load(payload)(*payload["args"], **payload["kwargs"]))
+
+    hand_back(payload, call)
+
+
+def hand_back(payload: dict[str, Any], work: Callable[[], dict[str, Any]]) -> NoReturn:
+    """Do some work where Ray is, and print what it gives, or its error, as the last line; then exit.
 
     The exit code is 0 after a result, else 1.
     """
@@ -411,10 +422,8 @@ def main(payload: dict[str, Any]) -> NoReturn:
     code = 1
     content: dict[str, Any]
     try:
-        show_in_tracebacks(payload)
         ray.init()
-        value = load(payload)(*payload["args"], **payload["kwargs"])
-        content = answer(payload, value)
+        content = work()
         code = 0
     except BaseException as error:  # noqa: BLE001 (also sys.exit() in the function: it must not pass for a result)
         content = {"error": explain(error, payload["max_bytes"])}

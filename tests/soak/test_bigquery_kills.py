@@ -1,0 +1,48 @@
+"""Fifty kills at random moments of BigQuery steps; a few of them are in the ordinary tests."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import use
+from tests.soak.bigquery_kills import PARTS, Kills
+from tests.support.bigquery import BigQuery, connection
+from tests.support.emulator import EmulatorProcess
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(3600)]
+
+DISPOSITIONS = ("WRITE_APPEND", "WRITE_TRUNCATE")
+
+
+@pytest.fixture(scope="module")
+def kills() -> Iterator[Kills]:
+    seed = random.SystemRandom().randrange(10**6)
+    print("seed", seed)
+    with (
+        tempfile.TemporaryDirectory(prefix="vre-") as folder,
+        EmulatorProcess(Path(folder), ["--with", "bigquery"]) as process,
+        pytest.MonkeyPatch.context() as monkeypatch,
+    ):
+        use(process, monkeypatch)
+        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", process.env["BIGQUERY_EMULATOR_HOST"])
+        monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", connection(process))
+        yield Kills(process, BigQuery(process), seed)
+
+
+@pytest.mark.soak
+def test_no_kill_leaves_a_half_table_or_doubles_a_row(kills: Kills) -> None:
+    while sum(kills.outcome.kills.values()) < 50:
+        kills.run(PARTS[sum(kills.outcome.kills.values()) % len(PARTS)], kills.chance.choice(DISPOSITIONS))
+    print(kills.outcome)
+    assert kills.outcome.failures == []
+
+
+def test_a_few_kills(kills: Kills) -> None:
+    for part in ("worker", "task"):
+        kills.run(part, "WRITE_APPEND")
+    assert kills.outcome.failures == []

@@ -1,0 +1,50 @@
+"""A BigQuery beside the emulator: what tests put into it and ask of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import bigquery
+
+from tests.support.emulator import EmulatorProcess
+
+DATASET = "shop"
+
+
+class BigQuery:
+    """Google's client, and the dataset ``shop``."""
+
+    def __init__(self, emulator: EmulatorProcess) -> None:
+        options = {"api_endpoint": emulator.env["BIGQUERY_EMULATOR_HOST"]}
+        self.project = emulator.project
+        self.client = bigquery.Client(emulator.project, credentials=AnonymousCredentials(), client_options=options)
+        self.client.create_dataset(DATASET, exists_ok=True)
+
+    def sql(self, text: str) -> list[dict[str, Any]]:
+        """The rows of a query."""
+        return [dict(row) for row in self.client.query(text).result()]
+
+    def numbers(self, table: str, count: int) -> str:
+        """A table with ``x`` from 1 to ``count``, and ``y``, a half of it; gives its name."""
+        rows = f"SELECT x, x / 2 AS y FROM UNNEST(GENERATE_ARRAY(1, {count})) x"
+        self.sql(f"CREATE OR REPLACE TABLE {DATASET}.{table} AS {rows}")
+        return f"{DATASET}.{table}"
+
+    def counts(self, table: str) -> tuple[int, int]:
+        """How many rows a table has, and how many different ``x``."""
+        (row,) = self.sql(f"SELECT COUNT(*) n, COUNT(DISTINCT x) d FROM {DATASET}.{table}")
+        return row["n"], row["d"]
+
+    def tables(self) -> set[str]:
+        """The tables of the dataset."""
+        return {item.table_id for item in self.client.list_tables(DATASET)}
+
+    def staging(self) -> set[str]:
+        """Those that a step has left."""
+        return {name for name in self.tables() if "staging" in name}
+
+
+def connection(emulator: EmulatorProcess) -> str:
+    """An Airflow connection with which the Google provider's BigQuery hook asks for no credentials."""
+    return f"google-cloud-platform://?project={emulator.project}&is_anonymous=True"
