@@ -30,14 +30,18 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "integration-name": service,
                 "python-modules": [
+                    f"{_PACKAGE}.operators.bigquery",
                     f"{_PACKAGE}.operators.cluster",
                     f"{_PACKAGE}.operators.cluster_create",
                     f"{_PACKAGE}.operators.cluster_resize",
                     f"{_PACKAGE}.operators.cost",
+                    f"{_PACKAGE}.operators.endpoint",
                     f"{_PACKAGE}.operators.idle",
                     f"{_PACKAGE}.operators.job",
                     f"{_PACKAGE}.operators.job_calls",
                     f"{_PACKAGE}.operators.leases",
+                    f"{_PACKAGE}.operators.model",
+                    f"{_PACKAGE}.operators.prediction",
                 ],
             }
         ],
@@ -46,6 +50,7 @@ def get_provider_info() -> dict[str, Any]:
                 "integration-name": service,
                 "python-modules": [
                     f"{_PACKAGE}.sensors.cluster",
+                    f"{_PACKAGE}.sensors.endpoint",
                     f"{_PACKAGE}.sensors.idle",
                     f"{_PACKAGE}.sensors.job",
                 ],
@@ -55,9 +60,11 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "integration-name": service,
                 "python-modules": [
+                    f"{_PACKAGE}.hooks.bigquery",
                     f"{_PACKAGE}.hooks.cluster",
                     f"{_PACKAGE}.hooks.job",
                     f"{_PACKAGE}.hooks.lease",
+                    f"{_PACKAGE}.hooks.model",
                 ],
             }
         ],
@@ -65,10 +72,12 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "integration-name": service,
                 "python-modules": [
+                    f"{_PACKAGE}.triggers.bigquery",
                     f"{_PACKAGE}.triggers.cluster",
                     f"{_PACKAGE}.triggers.ensure",
                     f"{_PACKAGE}.triggers.idle",
                     f"{_PACKAGE}.triggers.job",
+                    f"{_PACKAGE}.triggers.serving",
                 ],
             }
         ],
@@ -80,5 +89,7 @@ def get_provider_info() -> dict[str, Any]:
             f"{_PACKAGE}.links.cluster.VertexRayClusterListLink",
             f"{_PACKAGE}.links.cluster.VertexRayDashboardLink",
             f"{_PACKAGE}.links.cluster.VertexRayLogsLink",
+            f"{_PACKAGE}.links.serving.VertexRayEndpointLink",
+            f"{_PACKAGE}.links.serving.VertexRayModelLink",
         ],
     }

@@ -232,6 +232,60 @@ class PackageTooLargeError(VertexRayError):
     remedy = "Name what the job does not need in excludes, or put it into Cloud Storage."
 
 
+# --- models ---------------------------------------------------------------------------------------------------------
+
+
+class ResourceExistsError(ServiceError):
+    """A model or endpoint of that id is there already."""
+
+    remedy = "Choose another id."
+
+
+class ModelNotFoundError(ServiceError):
+    """There is no such model, or no such version of it."""
+
+
+class EndpointNotFoundError(ServiceError):
+    """There is no such endpoint."""
+
+
+class ArtifactNotFoundError(VertexRayError):
+    """The artifact folder has no file that the serving container can load."""
+
+    remedy = "Let the training job write it with export_model, or give the folder that has it."
+
+
+class DeployFailedError(VertexRayError):
+    """The model was not deployed; what the task had made for it is gone again."""
+
+
+class EndpointNotServingError(VertexRayError):
+    """The endpoint has no deployed model that gets traffic."""
+
+    remedy = "Deploy a model to it first, with VertexRayDeployModelOperator."
+
+
+class PredictionError(VertexRayError):
+    """The model's server refused the instances."""
+
+
+# --- BigQuery -------------------------------------------------------------------------------------------------------
+
+
+class BigQueryTableError(VertexRayError):
+    """A dataset or table of the step is not there, can not be read, or is not as the step needs it."""
+
+
+class BytesBilledLimitError(VertexRayError):
+    """Reading the source would bill more than maximum_bytes_billed."""
+
+    remedy = "Read fewer columns, filter by the partition, or raise maximum_bytes_billed."
+
+
+class BigQueryStepError(JobFailedError):
+    """The BigQuery step failed on the cluster; the target table is as it was."""
+
+
 # --- leases ---------------------------------------------------------------------------------------------------------
 
 

@@ -19,6 +19,7 @@ from airflow_provider_vertex_ray.decorators.job import PLAIN_CONTEXT, _VertexRay
 from airflow_provider_vertex_ray.emulator import admin, cli, faults
 from airflow_provider_vertex_ray.job_state import MAX_RESULT_BYTES
 from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
+from airflow_provider_vertex_ray.operators.job import VertexRaySubmitJobOperator
 from airflow_provider_vertex_ray.remote import runner
 from airflow_provider_vertex_ray.sensors.base import VertexRayBaseSensor
 from airflow_provider_vertex_ray.spec_error import SpecError
@@ -104,6 +105,8 @@ def test_there_is_a_page_for_each_subject_and_the_index_leads_to_it() -> None:
         "cost",
         "jobs",
         "functions",
+        "bigquery",
+        "models",
         "ray-client",
         "emulator",
         "service-facts",
@@ -134,6 +137,8 @@ def test_every_error_has_its_row() -> None:
 def test_every_operator_and_sensor_is_documented_with_its_parameters(name: str) -> None:
     # The base classes have the connection's parameters, which are documented once.
     shared = set(_parameters(VertexRayBaseOperator)) | ({"mode"} if name.endswith("Sensor") else set())
+    if issubclass(TASKS[name], VertexRaySubmitJobOperator) and TASKS[name] is not VertexRaySubmitJobOperator:
+        shared |= set(_parameters(VertexRaySubmitJobOperator))
     own = {key: default for key, default in _parameters(TASKS[name]).items() if key not in shared}
     (table,) = (table for table in _tables(_section(name)) if table[0][0] == "parameter")
     assert {row[0]: row[1] for row in table[1:]} == own
@@ -257,7 +262,7 @@ def test_the_fields_of_a_fault_and_their_values() -> None:
         default = "required" if field.default is dataclasses.MISSING else field.default
         assert documented[name][0] == ("null" if default is None else str(default)), name
     for name, kind in (
-        ("scope", faults.Scope), ("action", faults.Action), ("outcome", faults.ProvisioningOutcome),
+        ("scope", faults.Scope), ("action", faults.Action), ("outcome", faults.Outcome),
     ):  # fmt: skip
         # The action "outcome" goes with the scope "provisioning" by itself.
         assert set(get_args(kind)) - {"outcome"} <= set(re.findall(r"\w+", documented[name][1])), name

@@ -96,7 +96,7 @@ def test_the_wheel_holds_every_module_and_nothing_else(wheel: Path) -> None:
     shipped = {name for name in names if not name.startswith(f"{PACKAGE}-{__version__}.dist-info/")}
     assert on_disk <= shipped
     assert {name.split("/")[0] for name in shipped} == {PACKAGE}
-    assert {Path(name).suffix for name in shipped - on_disk} <= {".typed"}
+    assert {Path(name).suffix for name in shipped - on_disk} <= {".typed", ".txt"}
 
 
 def test_the_wheels_metadata(wheel: Path) -> None:

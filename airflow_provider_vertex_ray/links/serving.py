@@ -1,0 +1,30 @@
+"""Links to a model and to an endpoint in the Google Cloud console."""
+
+from __future__ import annotations
+
+from airflow_provider_vertex_ray.links.base import VertexRayLink
+from airflow_provider_vertex_ray.links.cluster import CONSOLE
+
+
+class VertexRayModelLink(VertexRayLink):
+    """The model's page in the Model Registry."""
+
+    name = "Model"
+
+    def url(self, facts: dict[str, str]) -> str:
+        """The console's address of the model."""
+        place = (
+            f"locations/{facts['location']}/models/{facts['model_id']}/versions/{facts.get('version_id', 'default')}"
+        )
+        return f"{CONSOLE}/vertex-ai/models/{place}/properties?project={facts['project_id']}"
+
+
+class VertexRayEndpointLink(VertexRayLink):
+    """The endpoint's page."""
+
+    name = "Endpoint"
+
+    def url(self, facts: dict[str, str]) -> str:
+        """The console's address of the endpoint."""
+        place = f"locations/{facts['location']}/endpoints/{facts['endpoint_id']}"
+        return f"{CONSOLE}/vertex-ai/online-prediction/{place}?project={facts['project_id']}"

@@ -1,0 +1,355 @@
+"""A model on an endpoint, and off it again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_vertex_ray.cluster_name import validate_location, validate_project
+from airflow_provider_vertex_ray.deadlines import deadline_after
+from airflow_provider_vertex_ray.errors import VertexRayError, error_from_dict
+from airflow_provider_vertex_ray.links.base import persist_link_facts
+from airflow_provider_vertex_ray.links.serving import VertexRayEndpointLink
+from airflow_provider_vertex_ray.operators.base import deferrable_by_default, positive
+from airflow_provider_vertex_ray.operators.cluster_create import owner_labels
+from airflow_provider_vertex_ray.operators.serving import LIFE_LABEL, ServingOperator, later, life_of
+from airflow_provider_vertex_ray.spec_error import SpecError
+from airflow_provider_vertex_ray.triggers.base import result_of
+from airflow_provider_vertex_ray.triggers.serving import (
+    CLEAN_UP_SECONDS,
+    VertexRayEndpointTrigger,
+    VertexRayUndeployTrigger,
+)
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+MADE_LABEL = "made-by"
+MADE_HERE = "vertex-ray-deploy"
+"""Label of an endpoint that ``VertexRayDeployModelOperator`` has made."""
+
+DELETE_ENDPOINT = ("if_created", "always", "never")
+
+
+class VertexRayDeployModelOperator(ServingOperator):
+    """Deploys a model to an endpoint, and waits until it serves. It bills until it is undeployed.
+
+    The deployed model's id, and the id of an endpoint that the task makes, are the task's own: a retry finds what an
+    earlier try has started, and nothing is deployed twice. A deployment that fails, takes too long or is killed is
+    undone: the model is undeployed, and an endpoint that was made for it is deleted.
+
+    Returns ``endpoint`` (the resource name), ``endpoint_id``, ``deployed_model_id``, ``deployed_models``,
+    ``traffic_split``, ``endpoint_created`` and ``adopted``.
+
+    :param model: Id or resource name, with ``@version`` for a certain version. (templated)
+    :param endpoint_id: An endpoint that is there: id or resource name. None: one is made. (templated)
+    :param endpoint_display_name: The name of the endpoint that is made; default: the task's id. (templated)
+    :param deployed_model_display_name: The name of the deployed model; default: the task's id. (templated)
+    :param machine_type: Machine of each replica.
+    :param min_replica_count: Replicas that always run.
+    :param max_replica_count: Replicas at most; default: ``min_replica_count``.
+    :param accelerator_type: Accelerator of each replica, such as ``NVIDIA_TESLA_T4``.
+    :param accelerator_count: How many of them.
+    :param autoscaling_targets: Target in percent by metric, such as ``{"cpu": 60, "gpu": 60}``.
+    :param service_account: The account that the container runs as. (templated)
+    :param traffic_percentage: Percent of the endpoint's traffic for this model; the others share the rest.
+    :param traffic_split: Or all shares by deployed model's id, this one as ``"0"``. (templated)
+    :param deploy_timeout: Seconds until it must serve; the service takes 5 to 20 minutes.
+    :param poll_interval: Seconds between two looks.
+    :param stop_on_kill: Whether the deployment is undone when the task is killed or cleared while it waits.
+    :param deferrable: Wait in the triggerer; default: ``[operators] default_deferrable``.
+
+    Raises SpecError before any call; ModelNotFoundError, EndpointNotFoundError, DeployFailedError,
+    OperationTimeoutError, NotAuthorisedError.
+    """
+
+    template_fields: Sequence[str] = (
+        "model",
+        "endpoint_id",
+        "endpoint_display_name",
+        "deployed_model_display_name",
+        "service_account",
+        "traffic_split",
+        *ServingOperator.connection_fields,
+    )
+    operator_extra_links = (VertexRayEndpointLink(),)
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        endpoint_id: str | None = None,
+        endpoint_display_name: str | None = None,
+        deployed_model_display_name: str | None = None,
+        machine_type: str = "n1-standard-2",
+        min_replica_count: int = 1,
+        max_replica_count: int | None = None,
+        accelerator_type: str | None = None,
+        accelerator_count: int | None = None,
+        autoscaling_targets: dict[str, int] | None = None,
+        service_account: str | None = None,
+        traffic_percentage: int = 100,
+        traffic_split: dict[str, int] | None = None,
+        deploy_timeout: float = 3600.0,
+        poll_interval: float = 15.0,
+        stop_on_kill: bool = True,
+        deferrable: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self._check_resource("models", model, "model")
+        if endpoint_id is not None:
+            self._check_resource("endpoints", endpoint_id, "endpoint_id")
+        most = min_replica_count if max_replica_count is None else max_replica_count
+        for field, count in (("min_replica_count", min_replica_count), ("max_replica_count", most)):
+            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+                raise SpecError(field, count, "give a number of replicas, 1 or more")
+        if most < min_replica_count:
+            raise SpecError("max_replica_count", most, f"min_replica_count is {min_replica_count}")
+        if isinstance(traffic_percentage, bool) or not 0 <= traffic_percentage <= 100:
+            raise SpecError("traffic_percentage", traffic_percentage, "give a percentage, 0 to 100")
+        if (accelerator_type is None) != (accelerator_count is None):
+            raise SpecError("accelerator_count", accelerator_count, "it goes with accelerator_type")
+        for metric in autoscaling_targets or {}:
+            if metric not in _METRICS:
+                raise SpecError("autoscaling_targets", metric, f"the metrics are {', '.join(_METRICS)}")
+        if isinstance(traffic_split, dict) and not any(map(later, traffic_split.values())):
+            _check_split(traffic_split)
+        positive("deploy_timeout", deploy_timeout, none_allowed=False)
+        positive("poll_interval", poll_interval, none_allowed=False)
+        self.model = model
+        self.endpoint_id = endpoint_id
+        self.endpoint_display_name = endpoint_display_name
+        self.deployed_model_display_name = deployed_model_display_name
+        self.machine_type = machine_type
+        self.min_replica_count = min_replica_count
+        self.max_replica_count = max_replica_count
+        self.accelerator_type = accelerator_type
+        self.accelerator_count = accelerator_count
+        self.autoscaling_targets = autoscaling_targets
+        self.service_account = service_account
+        self.traffic_percentage = traffic_percentage
+        self.traffic_split = traffic_split
+        self.deploy_timeout = deploy_timeout
+        self.poll_interval = poll_interval
+        self.stop_on_kill = stop_on_kill
+        self.deferrable = deferrable_by_default() if deferrable is None else deferrable
+        self._undo: VertexRayEndpointTrigger | None = None
+
+    def execute(self, context: Context) -> Any:
+        """Make the endpoint if need be, start the deployment or adopt it, and wait."""
+        from airflow_provider_vertex_ray.hooks.base import run_sync
+
+        self.project_id = validate_project(self.project_id or self._connection_project())
+        validate_location(self.location)
+        if self.traffic_split is not None:
+            _check_split(self.traffic_split)
+        model = self._resource("models", self.model, "model")
+        life = life_of(context)
+        # One to ten digits, the first of them none of 0.
+        deployed_id = str(10**9 + int(life, 16) % (9 * 10**9))
+
+        async def start() -> tuple[dict[str, Any], str | None, bool]:
+            hook = self.model_hook
+            async with hook.session():
+                await hook.get_model(model)
+                if self.endpoint_id:
+                    endpoint = await hook.get_endpoint(self.endpoint_id)
+                else:
+                    labels = {**owner_labels(context), LIFE_LABEL: life, MADE_LABEL: MADE_HERE}
+                    shown = self.endpoint_display_name or self.task_id
+                    endpoint, _ = await hook.ensure_endpoint(f"af-{life}", {"displayName": shown, "labels": labels})
+                made = (endpoint.get("labels") or {}).get(LIFE_LABEL) == life
+                try:
+                    operation = await hook.deploy_model(
+                        endpoint["name"], self._deployed(model, deployed_id), self._split(endpoint)
+                    )
+                except VertexRayError:
+                    if made:
+                        await hook.undeploy(endpoint["name"], [deployed_id], deadline_after(60.0), delete=True)
+                    raise
+                return endpoint, operation, made
+
+        endpoint, operation, made = run_sync(start)
+        persist_link_facts(context, **self._facts(endpoint["name"]))
+        self.log.info(
+            "%s is %s on %s as %s",
+            model,
+            "being deployed" if operation else "there, by an earlier try,",
+            endpoint["name"],
+            deployed_id,
+        )
+        trigger = VertexRayEndpointTrigger(
+            name=endpoint["name"],
+            deployed_model_id=deployed_id,
+            operation=operation,
+            poll_interval=self.poll_interval,
+            deadline=deadline_after(self.deploy_timeout),
+            stop_on_kill=self.stop_on_kill,
+            delete_endpoint=made,
+            carry={
+                "deployed_model_id": deployed_id,
+                "endpoint": endpoint["name"],
+                "endpoint_created": made,
+                "adopted": operation is None,
+                "operation": operation,
+            },
+            **self._connection_arguments(),
+        )
+        self._undo = trigger
+        return self._wait(context, trigger, self.deferrable)
+
+    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:
+        """Return the endpoint; or undo the deployment, and then raise why it failed."""
+        carried: dict[str, Any] = (event or {}).get("carry") or {}
+        try:
+            result = result_of(event)
+        except VertexRayError as error:
+            self.log.warning("%s\nUndoing the deployment", error)
+            trigger = VertexRayUndeployTrigger(
+                name=carried["endpoint"],
+                deployed_model_ids=[carried["deployed_model_id"]],
+                delete_endpoint=carried["endpoint_created"],
+                operation=carried["operation"],
+                deadline=deadline_after(CLEAN_UP_SECONDS),
+                carry={"error": error.to_dict()},
+                **self._connection_arguments(),
+            )
+            return self._wait(context, trigger, self.deferrable, "undone")
+        keep = {key: carried[key] for key in ("deployed_model_id", "endpoint_created", "adopted")}
+        return {**result, **keep}
+
+    def undone(self, context: Context, event: dict[str, Any] | None = None) -> None:
+        """The deployment is undone: raise why it failed."""
+        carried: dict[str, Any] = (event or {}).get("carry") or {}
+        try:
+            result_of(event)
+        except VertexRayError as error:
+            self.log.error("The deployment could not be undone, and may cost money: %s", error)
+        raise error_from_dict(carried["error"])
+
+    def on_kill(self) -> None:
+        """The task is killed while it waits in the worker: undo the deployment."""
+        from airflow_provider_vertex_ray.hooks.base import run_sync
+
+        if self._undo is not None and self.stop_on_kill:
+            run_sync(self._undo.undo)
+
+    def _deployed(self, model: str, deployed_id: str) -> dict[str, Any]:
+        machine: dict[str, Any] = {"machineType": self.machine_type}
+        if self.accelerator_type:
+            machine |= {"acceleratorType": self.accelerator_type, "acceleratorCount": self.accelerator_count}
+        resources: dict[str, Any] = {
+            "machineSpec": machine,
+            "minReplicaCount": self.min_replica_count,
+            "maxReplicaCount": self.max_replica_count or self.min_replica_count,
+        }
+        if self.autoscaling_targets:
+            resources["autoscalingMetricSpecs"] = [
+                {"metricName": _METRICS[metric], "target": target}
+                for metric, target in self.autoscaling_targets.items()
+            ]
+        deployed = {
+            "id": deployed_id,
+            "model": model,
+            "displayName": self.deployed_model_display_name or self.task_id,
+            "dedicatedResources": resources,
+        }
+        return {**deployed, "serviceAccount": self.service_account} if self.service_account else deployed
+
+    def _split(self, endpoint: dict[str, Any]) -> dict[str, int]:
+        """All shares: this model's, and the others' in proportion to what they had."""
+        if self.traffic_split is not None:
+            return {str(key): int(value) for key, value in self.traffic_split.items()}
+        had = {key: share for key, share in (endpoint.get("trafficSplit") or {}).items() if share}
+        if not had:
+            return {"0": 100}
+        rest, total = 100 - self.traffic_percentage, sum(had.values())
+        shares = {key: share * rest // total for key, share in had.items()}
+        first = next(iter(shares))
+        shares[first] += rest - sum(shares.values())
+        return {"0": self.traffic_percentage, **shares}
+
+
+class VertexRayUndeployModelOperator(ServingOperator):
+    """Undeploys models from an endpoint, so that they stop costing money, and deletes the endpoint where wanted.
+
+    What is gone already is no error. Made for the end of a DAG, as teardown.
+
+    Returns ``undeployed`` (ids) and ``endpoint_deleted``.
+
+    :param endpoint_id: Id or resource name. (templated)
+    :param deployed_model_id: The deployed model; None: all of the endpoint's. (templated)
+    :param delete_endpoint: ``if_created``: when ``VertexRayDeployModelOperator`` has made it; ``always`` or ``never``.
+        An endpoint that still has models stays.
+    :param undeploy_timeout: Seconds that it may take.
+    :param deferrable: Wait in the triggerer; default: ``[operators] default_deferrable``.
+
+    Raises OperationTimeoutError, NotAuthorisedError.
+    """
+
+    template_fields: Sequence[str] = ("endpoint_id", "deployed_model_id", *ServingOperator.connection_fields)
+    operator_extra_links = (VertexRayEndpointLink(),)
+
+    def __init__(
+        self,
+        *,
+        endpoint_id: str,
+        deployed_model_id: str | None = None,
+        delete_endpoint: str = "if_created",
+        undeploy_timeout: float = 1800.0,
+        deferrable: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self._check_resource("endpoints", endpoint_id, "endpoint_id")
+        if delete_endpoint not in DELETE_ENDPOINT:
+            raise SpecError("delete_endpoint", delete_endpoint, f"give one of {', '.join(DELETE_ENDPOINT)}")
+        positive("undeploy_timeout", undeploy_timeout, none_allowed=False)
+        self.endpoint_id = endpoint_id
+        self.deployed_model_id = deployed_model_id
+        self.delete_endpoint = delete_endpoint
+        self.undeploy_timeout = undeploy_timeout
+        self.deferrable = deferrable_by_default() if deferrable is None else deferrable
+
+    def execute(self, context: Context) -> Any:
+        """Ask for the endpoint, then do it."""
+        from airflow_provider_vertex_ray.errors import EndpointNotFoundError
+        from airflow_provider_vertex_ray.hooks.base import run_sync
+
+        name = self._resource("endpoints", self.endpoint_id, "endpoint_id")
+        self._at(name)
+        persist_link_facts(context, **self._facts(name))
+        try:
+            endpoint = run_sync(lambda: self.model_hook.get_endpoint(name))
+        except EndpointNotFoundError:
+            self.log.info("There is no endpoint %s", name)
+            return {"undeployed": [], "endpoint_deleted": False}
+        made = (endpoint.get("labels") or {}).get(MADE_LABEL) == MADE_HERE
+        trigger = VertexRayUndeployTrigger(
+            name=name,
+            deployed_model_ids=[self.deployed_model_id] if self.deployed_model_id else None,
+            delete_endpoint=self.delete_endpoint == "always" or (self.delete_endpoint == "if_created" and made),
+            deadline=deadline_after(self.undeploy_timeout),
+            **self._connection_arguments(),
+        )
+        return self._wait(context, trigger, self.deferrable)
+
+    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return what was done."""
+        return result_of(event)
+
+
+_METRICS = {
+    "cpu": "aiplatform.googleapis.com/prediction/online/cpu/utilization",
+    "gpu": "aiplatform.googleapis.com/prediction/online/accelerator/duty_cycle",
+}
+
+
+def _check_split(split: Any) -> None:
+    rule = 'give percentages that add up to 100, by deployed model\'s id; this one is "0"'
+    shares = list(split.values()) if isinstance(split, dict) else []
+    if "0" not in (split or {}) or any(isinstance(s, bool) or not isinstance(s, int) for s in shares):
+        raise SpecError("traffic_split", split, rule)
+    if sum(shares) != 100 or min(shares) < 0:
+        raise SpecError("traffic_split", split, rule)

@@ -1,0 +1,59 @@
+"""Waiting for an endpoint that serves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import PokeReturnValue
+
+from airflow_provider_vertex_ray.errors import OperationTimeoutError
+from airflow_provider_vertex_ray.resource_name import check_resource, resource_name
+from airflow_provider_vertex_ray.sensors.base import VertexRayBaseSensor
+from airflow_provider_vertex_ray.spec_error import has_template
+from airflow_provider_vertex_ray.triggers.serving import VertexRayEndpointTrigger, endpoint_summary, serves
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+
+class VertexRayEndpointSensor(VertexRayBaseSensor):
+    """Waits until an endpoint serves a model; returns its deployed models and traffic.
+
+    :param endpoint_id: Id or resource name. (templated)
+    :param deployed_model_id: The deployed model that it shall have; None: any that gets traffic. (templated)
+
+    Raises EndpointNotFoundError, AirflowSensorTimeout.
+    """
+
+    template_fields: Sequence[str] = ("endpoint_id", "deployed_model_id", *VertexRayBaseSensor.connection_fields)
+    timeout_errors = (OperationTimeoutError,)
+
+    def __init__(self, *, endpoint_id: str, deployed_model_id: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not has_template(endpoint_id) and not hasattr(endpoint_id, "iter_references"):
+            check_resource("endpoints", endpoint_id, "endpoint_id")
+        self.endpoint_id = endpoint_id
+        self.deployed_model_id = deployed_model_id
+
+    def poke(self, context: Context) -> PokeReturnValue:
+        """One look."""
+        from airflow_provider_vertex_ray.hooks.base import run_sync
+
+        trigger = self.trigger(None)
+        found = run_sync(lambda: trigger.hook.get_endpoint(trigger.name))
+        if serves(found, self.deployed_model_id):
+            return PokeReturnValue(True, endpoint_summary(found))
+        self.log.info("%s does not serve yet", found["name"])
+        return PokeReturnValue(False)
+
+    def trigger(self, deadline: float | None) -> VertexRayEndpointTrigger:
+        """The same, from the triggerer."""
+        project = self.project_id or (None if "/" in self.endpoint_id else self._connection_project())
+        return VertexRayEndpointTrigger(
+            name=resource_name("endpoints", self.endpoint_id, "endpoint_id", project, self.location or None),
+            deployed_model_id=self.deployed_model_id,
+            poll_interval=self.poke_interval,
+            deadline=deadline,
+            **self._connection_arguments(),
+        )

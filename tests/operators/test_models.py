@@ -1,0 +1,221 @@
+"""A model from Cloud Storage to predictions and away again, by our operators, with a real predictor behind."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_vertex_ray.errors import (
+    ArtifactNotFoundError,
+    DeployFailedError,
+    EndpointNotFoundError,
+    EndpointNotServingError,
+    ModelNotFoundError,
+    PredictionError,
+)
+from airflow_provider_vertex_ray.operators.endpoint import VertexRayDeployModelOperator, VertexRayUndeployModelOperator
+from airflow_provider_vertex_ray.operators.model import VertexRayUploadModelOperator
+from airflow_provider_vertex_ray.operators.prediction import VertexRayPredictOperator
+from airflow_provider_vertex_ray.sensors.endpoint import VertexRayEndpointSensor
+from tests.conftest import use
+from tests.support.artifacts import iris, put_sklearn, put_xgboost, sklearn_model
+from tests.support.clusters import LOCATION
+from tests.support.emulator import EmulatorProcess
+from tests.support.storage import StorageEmulator
+from tests.support.tasks import TaskInstance, context_of, deferral_of, round_trip, run_task
+
+COMMON: dict[str, Any] = {"location": LOCATION}
+ARGUMENTS = ["--backend", "fake", "--deploy-seconds", "0"]
+
+
+@pytest.fixture(scope="module")
+def process(storage_process: StorageEmulator) -> Iterator[EmulatorProcess]:
+    with tempfile.TemporaryDirectory(prefix="vre-") as folder, pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://{storage_process.host}")
+        with EmulatorProcess(Path(folder), ARGUMENTS) as process:
+            yield process
+
+
+@pytest.fixture
+def emulator(
+    process: EmulatorProcess, storage: StorageEmulator, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[EmulatorProcess]:
+    use(process, monkeypatch)
+    yield process
+    process.reset()
+
+
+def upload(uri: str, **more: Any) -> VertexRayUploadModelOperator:
+    given = {"display_name": "iris", "artifact_uri": uri, "framework": "sklearn", "deferrable": False}
+    return VertexRayUploadModelOperator(**{"task_id": "upload", **COMMON, **given, **more})
+
+
+def deploy(model: str, **more: Any) -> VertexRayDeployModelOperator:
+    given = {"model": model, "poll_interval": 0.2, "deferrable": False}
+    return VertexRayDeployModelOperator(**{"task_id": "deploy", **COMMON, **given, **more})
+
+
+def endpoints(emulator: EmulatorProcess) -> list[dict[str, Any]]:
+    return list(emulator.api("GET", "endpoints")[1].get("endpoints") or [])
+
+
+def retry_of(operator: Any, number: int = 1, **more: Any) -> Any:
+    return context_of(operator, TaskInstance(operator.task_id, max_tries=3, try_number=number, **more))
+
+
+def test_from_the_artifact_to_predictions_and_away_again(
+    emulator: EmulatorProcess, storage: StorageEmulator, deferrable: bool
+) -> None:
+    model = run_task(
+        upload(
+            put_sklearn(storage, "iris"),
+            metrics={"accuracy": 0.953},
+            submission_id="af-train-1",
+            version_aliases=["champion"],
+            deferrable=deferrable,
+        )
+    )
+    assert model["image_uri"].endswith("/sklearn-cpu.1-6:latest")
+    assert model["labels"]["metric-accuracy"] == "0_953"
+    assert model["labels"]["ray-job"] == "af-train-1"
+    assert set(model["version_aliases"]) == {"champion", "default"}
+    served = run_task(deploy(model["model_version"], deferrable=deferrable))
+    assert served["endpoint_created"] is True
+    assert served["adopted"] is False
+    assert list(served["deployed_models"]) == [served["deployed_model_id"]]
+    common = {**COMMON, "endpoint_id": served["endpoint_id"]}
+    seen = run_task(VertexRayEndpointSensor(task_id="wait", deferrable=deferrable, **common))
+    assert seen["traffic_split"] == {served["deployed_model_id"]: 100}
+    rows = iris()[0].tolist()
+    found = run_task(VertexRayPredictOperator(task_id="ask", instances=rows, instances_per_request=40, **common))
+    assert found["predictions"] == sklearn_model().predict(iris()[0]).tolist()
+    assert found["count"] == len(rows)
+    assert found["deployed_model_ids"] == [served["deployed_model_id"]]
+    away = VertexRayUndeployModelOperator(task_id="away", deferrable=deferrable, **common)
+    assert run_task(away) == {"undeployed": [served["deployed_model_id"]], "endpoint_deleted": True}
+    assert run_task(away) == {"undeployed": [], "endpoint_deleted": False}
+    assert endpoints(emulator) == []
+
+
+def test_a_retry_finds_what_a_lost_try_has_made(emulator: EmulatorProcess, storage: StorageEmulator) -> None:
+    operator = upload(put_sklearn(storage, "iris"))
+    first = run_task(operator, retry_of(operator))
+    again = run_task(operator, retry_of(operator, 2))
+    assert (first["adopted"], again["adopted"]) == (False, True)
+    assert again["model_version"] == first["model_version"]
+    # A Clear is another life.
+    cleared = context_of(operator, TaskInstance("upload", max_tries=4))
+    assert run_task(operator, cleared)["model"] != first["model"]
+    serving = deploy(first["model_version"], deferrable=True)
+    # The worker is lost after the deployment began; the next try waits for the very same.
+    deferral_of(serving, retry_of(serving))
+    served = run_task(serving, retry_of(serving, 2))
+    assert served["adopted"] is True
+    assert len(served["deployed_models"]) == 1
+    assert len(endpoints(emulator)) == 1
+
+
+def test_a_new_version_takes_a_share_of_the_traffic(emulator: EmulatorProcess, storage: StorageEmulator) -> None:
+    first = run_task(upload(put_sklearn(storage, "iris")))
+    second = run_task(
+        upload(
+            put_xgboost(storage, "boosted"),
+            task_id="second",
+            framework="xgboost",
+            framework_version="2.1",
+            parent_model=first["model"],
+        )
+    )
+    assert (second["model"], second["version_id"]) == (first["model"], "2")
+    old = run_task(deploy(first["model_version"]))
+    new = run_task(
+        deploy(second["model_version"], task_id="new", endpoint_id=old["endpoint_id"], traffic_percentage=30)
+    )
+    assert new["endpoint_created"] is False
+    assert new["traffic_split"] == {old["deployed_model_id"]: 70, new["deployed_model_id"]: 30}
+    common = {**COMMON, "endpoint_id": old["endpoint_id"]}
+    run_task(VertexRayUndeployModelOperator(task_id="one", deployed_model_id=old["deployed_model_id"], **common))
+    (left,) = endpoints(emulator)
+    assert left["trafficSplit"] == {new["deployed_model_id"]: 100}
+
+
+def test_a_failed_deployment_leaves_nothing(emulator: EmulatorProcess, storage: StorageEmulator) -> None:
+    model = run_task(upload(put_sklearn(storage, "iris")))
+    storage.clear()
+    with pytest.raises(DeployFailedError, match="not deployed: Model server terminated"):
+        run_task(deploy(model["model_version"], deferrable=True))
+    assert endpoints(emulator) == []
+
+
+def test_a_killed_deployment_is_undone(emulator: EmulatorProcess, storage: StorageEmulator) -> None:
+    import asyncio
+
+    model = run_task(upload(put_sklearn(storage, "iris")))
+    waiting = deferral_of(deploy(model["model_version"], deferrable=True))
+    asyncio.run(round_trip(waiting.trigger).killed())  # type: ignore[attr-defined]
+    assert endpoints(emulator) == []
+
+
+def test_an_artifact_that_is_not_there_is_said_before_the_upload(
+    emulator: EmulatorProcess, storage: StorageEmulator
+) -> None:
+    storage.put("empty/readme.txt", b"no model")
+    uri = f"gs://{storage.bucket}/empty"
+    with pytest.raises(ArtifactNotFoundError, match=r"loads model.joblib or model.pkl, .*there is readme.txt"):
+        run_task(upload(uri))
+    with pytest.raises(ArtifactNotFoundError, match="no bucket"):
+        run_task(upload("gs://another-bucket/iris"))
+    assert emulator.api("GET", "models")[1].get("models") is None
+
+
+def test_wrong_instances_are_told_in_the_containers_words(emulator: EmulatorProcess, storage: StorageEmulator) -> None:
+    model = run_task(upload(put_sklearn(storage, "iris")))
+    served = run_task(deploy(model["model_version"]))
+    rows = [*iris()[0].tolist()[:3], [1.0, 2.0]]
+    operator = VertexRayPredictOperator(
+        task_id="ask", endpoint_id=served["endpoint_id"], instances=rows, instances_per_request=2, **COMMON
+    )
+    with pytest.raises(PredictionError, match=r"refuses instances 2 to 3: Prediction failed") as caught:
+        run_task(operator)
+    assert caught.value.details["first_instance"] == 2
+
+
+def test_files_of_instances_and_predictions(
+    emulator: EmulatorProcess, storage: StorageEmulator, tmp_path: Path
+) -> None:
+    model = run_task(upload(put_sklearn(storage, "iris")))
+    served = run_task(deploy(model["model_version"]))
+    rows = iris()[0].tolist()
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    expected = sklearn_model().predict(iris()[0]).tolist()
+    for text in ("".join(json.dumps(row) + "\n" for row in rows), json.dumps(rows)):
+        source.write_text(text)
+        found = run_task(
+            VertexRayPredictOperator(
+                task_id="ask",
+                endpoint_id=served["endpoint"],
+                instances_uri=f"file://{source}",
+                output_uri=f"file://{target}",
+                **COMMON,
+            )
+        )
+        assert found["count"] == len(rows)
+        assert [json.loads(line) for line in target.read_text().splitlines()] == expected
+
+
+def test_an_endpoint_without_a_model_or_none_at_all(emulator: EmulatorProcess) -> None:
+    operation = emulator.api("POST", "endpoints?endpointId=bare", {"displayName": "bare"})[1]
+    emulator.wait(operation)
+    ask = {"task_id": "ask", "instances": [[1]], **COMMON}
+    with pytest.raises(EndpointNotServingError, match="no deployed model with traffic"):
+        run_task(VertexRayPredictOperator(endpoint_id="bare", **ask))
+    with pytest.raises(EndpointNotFoundError):
+        run_task(VertexRayPredictOperator(endpoint_id="nowhere", **ask))
+    with pytest.raises(ModelNotFoundError):
+        run_task(deploy("nothing"))
+    assert [each["displayName"] for each in endpoints(emulator)] == ["bare"]
