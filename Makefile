@@ -1,5 +1,6 @@
 # Everything bootstraps itself from Python 3.11, make and git.
 #   make demo            the main job on the emulator, with a real Airflow and a real Ray   (KEEP=1 leaves it up)
+#                        DAG=example_vertex_ray_train_deploy: from BigQuery to a prediction
 #   make test            the tests; AIRFLOW=2.11 for the other Airflow line                 (PYTEST_ARGS=… for some of them)
 #   make soak            the long tests (an hour), with the same PYTEST_ARGS
 #   make install         .venv, with everything for development
@@ -11,6 +12,7 @@ AIRFLOW ?= 3.3.2
 PYTHON ?= python3.11
 PYTEST_ARGS ?=
 KEEP ?=
+DAG ?= example_vertex_ray_shared_cluster
 
 ifeq ($(AIRFLOW),3.3.2)
 VENV := .venv
@@ -35,7 +37,7 @@ $(READY):
 	@touch $@
 
 demo: $(READY)
-	$(BIN)/python -m devtools.demo $(if $(KEEP),--keep)
+	$(BIN)/python -m devtools.demo --dag $(DAG) $(if $(KEEP),--keep)
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not soak" $(PYTEST_ARGS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from benchmarks import amortisation, end_of_job, imports, many_waits, requests_per_job
+from benchmarks import amortisation, bigquery_step, end_of_job, imports, many_waits, requests_per_job
 from benchmarks.import_time import import_meter
 from benchmarks.report import print_figures
 
@@ -22,6 +22,8 @@ def main() -> int:
     figures += end_of_job.run()
     print("Twenty jobs on a shared cluster, and on clusters of their own: five minutes ...", flush=True)
     figures += amortisation.run()
+    print("The BigQuery step, and its script by hand: two minutes ...", flush=True)
+    figures += bigquery_step.run()
     print("A thousand waits in one process, three ways: four minutes ...", flush=True)
     figures += many_waits.run()
     print(f"Measured in {time.monotonic() - begun:.0f} s.\n")

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from devtools.dag_run_report import DEFERRED, RUNNING, DagRunReport, seconds_by_state
+from devtools.dag_run_report import DEFERRED, RUNNING, DagRunReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-# The tasks of the example DAG whose instances wait for Ray jobs.
-JOB_TASKS = ("count_primes", "pair_primes")
 _LINE_EVERY_SECONDS = 5.0
 
 
@@ -109,34 +107,3 @@ def task_table(report: DagRunReport) -> list[str]:
             f"   {'' if job is None else f'{job:.1f}'}".rstrip()
         )
     return lines
-
-
-def slot_lines(report: DagRunReport, slots: int) -> list[str]:
-    """Worker slots used against the time that was waited without one."""
-    spent = seconds_by_state(report)
-    running = sum(spent.get(task, {}).get(RUNNING, 0.0) for task in JOB_TASKS)
-    deferred = sum(spent.get(task, {}).get(DEFERRED, 0.0) for task in JOB_TASKS)
-    jobs = sum(
-        report.xcoms[task.task_id, task.map_index]["duration_seconds"] or 0.0
-        for task in report.tasks
-        if task.task_id in JOB_TASKS and (task.task_id, task.map_index) in report.xcoms
-    )
-    return [
-        f"Ray jobs ran for {jobs:.0f} job seconds. Their tasks waited {deferred:.0f} s without a worker slot and",
-        f"  held one for {running:.0f} s, to submit and to collect. A task that waits in its slot would have",
-        f"  held one for {running + deferred:.0f} s.",
-        f"At the peak {report.peak(DEFERRED, JOB_TASKS)} jobs were waited for at once, with {slots} worker slots.",
-    ]
-
-
-def answer_lines(answer: dict[str, Any]) -> list[str]:
-    """The computation's answer, its check, and what the warm cache was good for."""
-    primes, twins = answer["published"]
-    first, second = answer["seconds_first_round"], answer["seconds_second_round"]
-    return [
-        f"Below {answer['limit']:,} there are {answer['primes']:,} primes (published: {primes:,}) and"
-        f" {answer['twin_pairs']:,} twin pairs (published: {twins:,}).",
-        f"Round 2 found {answer['pieces_from_cache']} of {answer['pieces']} pieces in the actors that round 1 left on"
-        f" the cluster:",
-        f"  {first:.2f} s in Ray for round 1, {second:.2f} s for round 2.",
-    ]

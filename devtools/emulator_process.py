@@ -16,6 +16,7 @@ from devtools.process_keeper import ProcessKeeper
 _REPOSITORY = Path(__file__).resolve().parent.parent
 # It ends its Ray clusters first: about 3 s for each, more on a busy machine.
 _STOP_SECONDS = 30.0
+_BESIDE = ("STORAGE_EMULATOR_HOST", "BIGQUERY_EMULATOR_HOST")
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -49,8 +50,14 @@ class Emulator:
     @property
     def airflow_environment(self) -> dict[str, str]:
         """What Airflow's processes need to talk to it: its address, and a connection that names its project."""
-        connection = {"conn_type": "google_cloud_platform", "extra": {"project": self._note["project"]}}
+        extra: dict[str, Any] = {"project": self._note["project"]}
+        beside = {name: value for name, value in self._note["env"].items() if name in _BESIDE}
+        if beside:
+            # The Google provider's own hooks ask for no credentials then.
+            extra["is_anonymous"] = True
+        connection = {"conn_type": "google_cloud_platform", "extra": extra}
         return {
+            **beside,
             "VERTEX_RAY_EMULATOR_HOST": self.host,
             "AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT": json.dumps(connection),
         }
@@ -100,6 +107,11 @@ class Emulator:
         with _OPENER.open(f"http://{self.host}/emulator/clusters", timeout=30) as answer:
             clusters: list[dict[str, Any]] = json.load(answer)["clusters"]
             return clusters
+
+    def serving(self) -> list[str]:
+        """The endpoints and models that there are."""
+        with _OPENER.open(f"http://{self.host}/emulator/endpoints", timeout=30) as answer:
+            return [str(endpoint["name"]) for endpoint in json.load(answer)["endpoints"]]
 
     def calls(self, method: str) -> list[dict[str, Any]]:
         """The calls of one method that it has served, oldest first."""

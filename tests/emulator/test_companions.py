@@ -41,8 +41,8 @@ assert sum(rows) == 100, rows
 
 
 def load():
-    config = bigquery.LoadJobConfig(source_format="CSV", schema=[bigquery.SchemaField("n", "INT64")])
-    job = client.load_table_from_file(io.BytesIO(b"7\\n"), "ds.loaded", job_id="once", job_config=config)
+    config = bigquery.LoadJobConfig(source_format="NEWLINE_DELIMITED_JSON", schema=[bigquery.SchemaField("n", "INT64")])
+    job = client.load_table_from_file(io.BytesIO(b'{"n": 7}'), "ds.loaded", job_id="once", job_config=config)
     return job.result()
 
 

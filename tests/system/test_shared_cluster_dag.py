@@ -6,13 +6,15 @@ import pytest
 
 from devtools.dag_run_report import DEFERRED, DagRunReport
 from devtools.demo import problems
-from devtools.demo_report import JOB_TASKS, cluster_life
+from devtools.demo_dags import DEMOS
+from devtools.demo_report import cluster_life
 
 from .conftest import System
 
 pytestmark = [pytest.mark.system, pytest.mark.ray, pytest.mark.timeout(600)]
 
 SHARDS = 4
+DEMO = DEMOS["example_vertex_ray_shared_cluster"]
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +25,8 @@ def report(system: System) -> DagRunReport:
 
 def test_everything_succeeds_and_the_cluster_is_gone(system: System, report: DagRunReport) -> None:
     left = [cluster["id"] for cluster in system.emulator.clusters()]
-    assert problems(report, left, deleted=True) == []
-    for task_id in JOB_TASKS:
+    assert problems(DEMO, report, left, deleted=True) == []
+    for task_id in DEMO.job_tasks:
         assert [task.map_index for task in report.instances(task_id)] == list(range(SHARDS))
 
 
@@ -42,7 +44,7 @@ def test_the_second_round_finds_the_warm_cache(report: DagRunReport) -> None:
 
 
 def test_jobs_are_waited_for_in_the_triggerer(report: DagRunReport) -> None:
-    for task_id in (*JOB_TASKS, "create_cluster"):
+    for task_id in (*DEMO.job_tasks, "create_cluster"):
         assert report.seconds_in(DEFERRED, [task_id]) > 0
 
 
