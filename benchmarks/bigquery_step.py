@@ -51,15 +51,21 @@ def _resident_mib() -> float:
     raise RuntimeError("no VmRSS")
 
 
+class _TaskInstance:
+    """What an operator asks of the task that it runs in."""
+
+    dag_id, map_index, try_number, max_tries, id = "bench", -1, 1, 0, ""
+
+    def __init__(self, task_id: str, number: int) -> None:
+        self.task_id = task_id
+        self.run_id = f"run-{number}"
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        pass
+
+
 def _ours(number: int) -> float:
     from airflow_provider_vertex_ray.operators.bigquery import VertexRayBigQueryOperator
-
-    class TaskInstance:
-        dag_id, task_id, map_index, try_number, max_tries, id = "bench", "step", -1, 1, 0, ""
-        run_id = f"run-{number}"
-
-        def xcom_push(self, key: str, value: Any) -> None:
-            pass
 
     operator = VertexRayBigQueryOperator(
         task_id="step",
@@ -74,7 +80,7 @@ def _ours(number: int) -> float:
         deferrable=False,
     )
     begun = time.perf_counter()
-    found = operator.execute({"ti": TaskInstance()})  # type: ignore[arg-type]
+    found = operator.execute({"ti": _TaskInstance("step", number)})  # type: ignore[arg-type]
     seconds = time.perf_counter() - begun
     if (found["rows_read"], found["rows_written"]) != (ROWS, ROWS):
         raise RuntimeError(f"rows were lost or doubled: {found}")
@@ -86,13 +92,6 @@ def _by_hand(number: int, client: Any) -> float:
 
     client.query("CREATE OR REPLACE TABLE bench.by_hand AS SELECT x, x / 2 AS y FROM bench.source WHERE FALSE").result()
 
-    class TaskInstance:
-        dag_id, task_id, map_index, try_number, max_tries, id = "bench", "by-hand", -1, 1, 0, ""
-        run_id = f"run-{number}"
-
-        def xcom_push(self, key: str, value: Any) -> None:
-            pass
-
     operator = VertexRaySubmitJobOperator(
         task_id="by-hand",
         cluster_id="bench",
@@ -103,7 +102,7 @@ def _by_hand(number: int, client: Any) -> float:
         deferrable=False,
     )
     begun = time.perf_counter()
-    operator.execute({"ti": TaskInstance()})  # type: ignore[arg-type]
+    operator.execute({"ti": _TaskInstance("by-hand", number)})  # type: ignore[arg-type]
     seconds = time.perf_counter() - begun
     (count,) = [row[0] for row in client.query("SELECT COUNT(*) FROM bench.by_hand").result()]
     if count != ROWS:

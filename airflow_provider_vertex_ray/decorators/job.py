@@ -22,6 +22,7 @@ from airflow_provider_vertex_ray.function_module import task_module
 from airflow_provider_vertex_ray.function_source import FunctionSource, function_source
 from airflow_provider_vertex_ray.job_state import MAX_RESULT_BYTES, RESULT_MARKER
 from airflow_provider_vertex_ray.operators.job import VertexRaySubmitJobOperator
+from airflow_provider_vertex_ray.operators.job_module import runs_module
 from airflow_provider_vertex_ray.remote.runner import NotPlainError, plain
 from airflow_provider_vertex_ray.spec_error import SpecError, has_template
 
@@ -116,22 +117,14 @@ class _VertexRayDecoratedOperator(DecoratedOperator, VertexRaySubmitJobOperator)
 
     def _run(self, context: Context, failures: int, cluster: str | None = None) -> Any:
         """Every job of this task is sent from here, those of ``retry_failed_job`` too."""
-        given = self.py_modules, self.runtime_env
         name, text = task_module(self._payload(context))
         # What is local is sent before the call below ends, also when it defers.
         with tempfile.TemporaryDirectory(prefix="vertex-ray-task-") as folder:
             # A file and not a folder, as excludes are for folders only.
             file = Path(folder) / f"{name}.py"
             file.write_text(text, "utf-8")
-            self.entrypoint = ["python", "-m", name]
-            if isinstance(self.runtime_env, dict) and self.runtime_env.get("py_modules") and not self.py_modules:
-                self.py_modules = self.runtime_env["py_modules"]
-                self.runtime_env = {key: value for key, value in self.runtime_env.items() if key != "py_modules"}
-            self.py_modules = [*(self.py_modules or ()), str(file)]
-            try:
+            with runs_module(self, file):
                 return super()._run(context, failures, cluster)
-            finally:
-                self.py_modules, self.runtime_env = given
 
     def _payload(self, context: Context) -> dict[str, Any]:
         if self.result_path:

@@ -13,6 +13,7 @@ from airflow_provider_vertex_ray.errors import BigQueryStepError, BigQueryTableE
 from airflow_provider_vertex_ray.job_state import MAX_RESULT_BYTES, RESULT_MARKER
 from airflow_provider_vertex_ray.operators.base import positive, task_owner, task_try
 from airflow_provider_vertex_ray.operators.job import VertexRaySubmitJobOperator
+from airflow_provider_vertex_ray.operators.job_module import runs_module
 from airflow_provider_vertex_ray.spec_error import SpecError
 from airflow_provider_vertex_ray.triggers.bigquery import VertexRayBigQueryTrigger
 
@@ -201,20 +202,12 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
             self._bigquery.drop_staging(self._staging["dataset"], self._staging["owner"])
 
     def _run(self, context: Context, failures: int, cluster: str | None = None) -> Any:
-        given = self.py_modules, self.runtime_env
         with tempfile.TemporaryDirectory(prefix="vertex-ray-bigquery-") as folder:
             from airflow_provider_vertex_ray.function_module import step_package
 
             package = step_package(self._plan(context), Path(folder))
-            self.entrypoint = ["python", "-m", package.name]
-            if isinstance(self.runtime_env, dict) and self.runtime_env.get("py_modules") and not self.py_modules:
-                self.py_modules = self.runtime_env["py_modules"]
-                self.runtime_env = {key: value for key, value in self.runtime_env.items() if key != "py_modules"}
-            self.py_modules = [*(self.py_modules or ()), str(package)]
-            try:
+            with runs_module(self, package):
                 return super()._run(context, failures, cluster)
-            finally:
-                self.py_modules, self.runtime_env = given
 
     def _trigger(self, **arguments: Any) -> WaitTrigger:
         return VertexRayBigQueryTrigger(staging=self._staging or {}, **arguments)

@@ -16,12 +16,20 @@ from airflow_provider_vertex_ray.links.cluster import (
     VertexRayDashboardLink,
     VertexRayLogsLink,
 )
+from airflow_provider_vertex_ray.links.serving import VertexRayEndpointLink, VertexRayModelLink
 from tests.support.tasks import TaskInstance
 
 CLUSTER = {"project_id": "p1", "location": "us-central1", "cluster_id": "shared"}
 DASHBOARD = {"dashboard_uri": "abc-dot-us-central1.aiplatform-training.googleusercontent.com"}
 JOB = {"submission_id": "af-job/1"}
-LINKS = [VertexRayClusterLink(), VertexRayClusterListLink(), VertexRayDashboardLink(), VertexRayLogsLink()]
+LINKS = [
+    VertexRayClusterLink(),
+    VertexRayClusterListLink(),
+    VertexRayDashboardLink(),
+    VertexRayLogsLink(),
+    VertexRayModelLink(),
+    VertexRayEndpointLink(),
+]
 
 
 @pytest.fixture
@@ -71,6 +79,17 @@ def test_the_logs(link: Any) -> None:
     assert unquote(text).splitlines() == lines
     of_job = unquote(link(VertexRayLogsLink(), {**CLUSTER, **JOB}).split(";query=")[1].partition("?")[0])
     assert of_job.splitlines() == [*lines, 'jsonPayload.tailed_path:"job-driver-af-job/1"']
+
+
+def test_a_model_s_and_an_endpoint_s_page(link: Any) -> None:
+    facts = {"project_id": "p1", "location": "us-central1", "model_id": "7", "version_id": "2", "endpoint_id": "9"}
+    console = "https://console.cloud.google.com/vertex-ai"
+    assert link(VertexRayModelLink(), facts) == (
+        f"{console}/models/locations/us-central1/models/7/versions/2/properties?project=p1"
+    )
+    assert link(VertexRayEndpointLink(), facts) == (
+        f"{console}/online-prediction/locations/us-central1/endpoints/9?project=p1"
+    )
 
 
 @pytest.mark.parametrize("kind", LINKS, ids=lambda kind: kind.name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,7 @@ from airflow_provider_vertex_ray.errors import BigQueryStepError, BigQueryTableE
 from airflow_provider_vertex_ray.hooks.bigquery import Source, VertexRayBigQueryHook
 from airflow_provider_vertex_ray.operators.bigquery import VertexRayBigQueryOperator
 from airflow_provider_vertex_ray.spec_error import SpecError
-from tests.conftest import use
-from tests.support.bigquery import BigQuery, connection
+from tests.support.bigquery import BigQuery, emulator_with_bigquery
 from tests.support.clusters import LOCATION, jobs_of, start
 from tests.support.emulator import EmulatorProcess, until
 from tests.support.tasks import TaskInstance, context_of, deferral_of, run_task
@@ -25,14 +23,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 @pytest.fixture(scope="module")
 def emulator() -> Iterator[EmulatorProcess]:
     """With BigQuery beside it, and a cluster ``shared``."""
-    with (
-        tempfile.TemporaryDirectory(prefix="vre-") as folder,
-        EmulatorProcess(Path(folder), ["--with", "bigquery"]) as process,
-        pytest.MonkeyPatch.context() as monkeypatch,
-    ):
-        use(process, monkeypatch)
-        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", process.env["BIGQUERY_EMULATOR_HOST"])
-        monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", connection(process))
+    with emulator_with_bigquery() as process:
         start(process)
         yield process
 

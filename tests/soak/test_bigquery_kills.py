@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import random
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.conftest import use
 from tests.soak.bigquery_kills import PARTS, Kills
-from tests.support.bigquery import BigQuery, connection
-from tests.support.emulator import EmulatorProcess
+from tests.support.bigquery import BigQuery, emulator_with_bigquery
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(3600)]
 
@@ -23,14 +19,7 @@ DISPOSITIONS = ("WRITE_APPEND", "WRITE_TRUNCATE")
 def kills() -> Iterator[Kills]:
     seed = random.SystemRandom().randrange(10**6)
     print("seed", seed)
-    with (
-        tempfile.TemporaryDirectory(prefix="vre-") as folder,
-        EmulatorProcess(Path(folder), ["--with", "bigquery"]) as process,
-        pytest.MonkeyPatch.context() as monkeypatch,
-    ):
-        use(process, monkeypatch)
-        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", process.env["BIGQUERY_EMULATOR_HOST"])
-        monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", connection(process))
+    with emulator_with_bigquery() as process:
         yield Kills(process, BigQuery(process), seed)
 
 

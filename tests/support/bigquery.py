@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import pytest
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
 
+from tests.conftest import use
 from tests.support.emulator import EmulatorProcess
 
 DATASET = "shop"
@@ -43,6 +49,20 @@ class BigQuery:
     def staging(self) -> set[str]:
         """Those that a step has left."""
         return {name for name in self.tables() if "staging" in name}
+
+
+@contextmanager
+def emulator_with_bigquery() -> Iterator[EmulatorProcess]:
+    """An emulator with BigQuery beside it, and this process set up for both."""
+    with (
+        tempfile.TemporaryDirectory(prefix="vre-") as folder,
+        EmulatorProcess(Path(folder), ["--with", "bigquery"]) as process,
+        pytest.MonkeyPatch.context() as monkeypatch,
+    ):
+        use(process, monkeypatch)
+        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", process.env["BIGQUERY_EMULATOR_HOST"])
+        monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", connection(process))
+        yield process
 
 
 def connection(emulator: EmulatorProcess) -> str:
