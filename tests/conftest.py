@@ -77,6 +77,8 @@ def storage_process() -> Iterator[StorageEmulator]:
 def storage(storage_process: StorageEmulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[StorageEmulator]:
     """Cloud Storage with an empty bucket, beside the emulator."""
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://{storage_process.host}")
+    # Other modules keep artifacts there for all of their tests.
+    storage_process.clear()
     yield storage_process
     storage_process.clear()
 
