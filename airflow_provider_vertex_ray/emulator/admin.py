@@ -15,6 +15,7 @@ from .faults import Fault, Faults
 from .settings import LOOPBACK
 
 if TYPE_CHECKING:
+    from .admin_cloud import AdminCloud
     from .backend import ClusterBackend
     from .calls import CallLog
     from .companions import Companions
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 PARTS = ("head", "gcs", "dashboard", "agent", "raylet", "driver")
 SIGNALS = ("KILL", "STOP", "CONT", "TERM")
 
-_Handler = Callable[[web.Request, re.Match[str]], Awaitable[dict[str, Any]]]
+Handler = Callable[[web.Request, re.Match[str]], Awaitable[dict[str, Any]]]
 
 
 class Admin:
@@ -37,6 +38,7 @@ class Admin:
     :param serving: Models and endpoints.
     :param companions: What runs beside.
     :param cut_connections: Cuts every connection to a dashboard, and gives how many there were.
+    :param cloud: The project, and what is known of logs and metrics.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Admin:
         calls: CallLog,
         tokens: Tokens,
         cut_connections: Callable[[], int],
+        cloud: AdminCloud,
     ) -> None:
         self._plane = control_plane
         self._backend = backend
@@ -58,7 +61,7 @@ class Admin:
         self._calls = calls
         self._tokens = tokens
         self._cut_connections = cut_connections
-        table: tuple[tuple[str, str, _Handler], ...] = (
+        table: tuple[tuple[str, str, Handler], ...] = (
             ("GET", r"health", self._health),
             ("GET", r"clusters", self._clusters),
             ("GET", r"companions", self._list_companions),
@@ -78,6 +81,7 @@ class Admin:
             ("POST", r"connections/cut", self._cut),
             ("POST", r"tokens/revoke", self._revoke),
             ("POST", r"tokens/settings", self._token_settings),
+            *cloud.routes(),
         )
         self._routes = [(verb, re.compile(path), handler) for verb, path, handler in table]
 
@@ -134,7 +138,7 @@ class Admin:
         return {}
 
     async def _state(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
-        cluster, body = self._cluster(match), await _object(request)
+        cluster, body = self._cluster(match), await read_object(request)
         error = None
         if given := body.get("error"):
             names = {number: name for name, (number, _) in CODES.items()}
@@ -146,7 +150,7 @@ class Admin:
         return {"name": cluster.name, "state": cluster.state}
 
     async def _kill(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
-        cluster, body = self._cluster(match), await _object(request)
+        cluster, body = self._cluster(match), await read_object(request)
         part, signal_name = body.get("part"), body.get("signal", "KILL")
         if part not in PARTS or signal_name not in SIGNALS:
             raise invalid(f"part must be one of {list(PARTS)}, signal one of {list(SIGNALS)}")
@@ -166,7 +170,7 @@ class Admin:
         return {}
 
     async def _kill_predictor(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
-        body = await _object(request)
+        body = await read_object(request)
         signal_name = body.get("signal", "KILL")
         if signal_name not in SIGNALS:
             raise invalid(f"signal must be one of {list(SIGNALS)}")
@@ -196,7 +200,7 @@ class Admin:
         return {}
 
     async def _add_faults(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
-        body = await _json(request)
+        body = await read_json(request)
         try:
             faults = [Fault.from_json(each) for each in (body if isinstance(body, list) else [body])]
         except (ValueError, TypeError) as error:
@@ -223,22 +227,30 @@ class Admin:
         return {}
 
     async def _token_settings(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
-        seconds = (await _object(request)).get("seconds")
+        seconds = (await read_object(request)).get("seconds")
         if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or seconds <= 0:
             raise invalid("seconds must be a positive number: the life of the tokens minted from now on")
         self._tokens.seconds = float(seconds)
         return {"seconds": self._tokens.seconds}
 
 
-async def _json(request: web.Request) -> Any:
+async def read_json(request: web.Request) -> Any:
+    """A request's JSON.
+
+    :raises ApiError: INVALID_ARGUMENT for what is none.
+    """
     try:
         return json.loads(await request.read() or b"{}")
     except ValueError as error:
         raise invalid(f"the body is no JSON: {error}") from error
 
 
-async def _object(request: web.Request) -> dict[str, Any]:
-    body = await _json(request)
+async def read_object(request: web.Request) -> dict[str, Any]:
+    """A request's JSON object.
+
+    :raises ApiError: INVALID_ARGUMENT for anything else.
+    """
+    body = await read_json(request)
     if not isinstance(body, dict):
         raise invalid("the body must be a JSON object")
     return body

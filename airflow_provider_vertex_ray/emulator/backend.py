@@ -73,6 +73,19 @@ class ClusterBackend(Protocol):
         """Send a signal to a part of a cluster (a fault on demand); return the pids that got it."""
         ...
 
+    def new_log_lines(self, key: str, seen: dict[str, int], *, last: bool = False) -> list[tuple[str, list[str]]]:
+        """The lines that were added to the nodes' log files; called on a thread of its own.
+
+        :param seen: How far each file was read, in a measure of the backend's own; it is kept up to date.
+        :param last: Nothing more will come, so give also a line that does not end.
+        :return: Paths with their lines; nothing for an unknown key.
+        """
+        ...
+
+    async def metrics_targets(self, key: str) -> list[str]:
+        """The ``host:port`` of each ``/metrics`` of the nodes; nothing for an unknown key."""
+        ...
+
     async def close(self) -> None:
         """Stop every cluster."""
         ...

@@ -30,6 +30,7 @@ _SECONDS = {
     "delete_seconds": "the least time that a delete takes",
     "resize_seconds": "the least time that a resize takes",
     "deploy_seconds": "the least time that a deployment of a model takes",
+    "scrape_seconds": "how often the nodes' metrics are read",
 }
 
 

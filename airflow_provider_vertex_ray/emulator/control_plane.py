@@ -16,7 +16,9 @@ from .operations import Operations, Running
 from .outcomes import internal
 from .paging import page
 from .plan import is_ray
+from .project_script import Project
 from .protos import Api, PersistentResource, State
+from .quotas import Quotas
 
 if TYPE_CHECKING:
     from .backend import ClusterBackend
@@ -35,15 +37,24 @@ class ControlPlane:
     :param backend: Starts and stops the nodes.
     :param publisher: Makes dashboards reachable.
     :param faults: Asked for the outcome of each create, resize and delete.
+    :param project: Has the limits that a create or a resize may exceed.
     """
 
-    def __init__(self, settings: Settings, backend: ClusterBackend, publisher: Publisher, faults: Faults) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        backend: ClusterBackend,
+        publisher: Publisher,
+        faults: Faults,
+        project: Project | None = None,
+    ) -> None:
         self._settings = settings
         self._names = Names(settings)
         self._faults = faults
         self._clusters: dict[str, Cluster] = {}
         self._tombstones: dict[str, float] = {}
         self._closed = False
+        self.quotas = Quotas(project or Project(settings.project, settings.project_number), self.clusters)
         self.operations = Operations(now)
         self._life = Lifecycle(settings, backend, publisher, self.operations)
 
@@ -90,6 +101,7 @@ class ControlPlane:
             )
         self._tombstones.pop(name, None)
         fault = self._faults.take("provisioning", "CreatePersistentResource", name)
+        fault = fault or self.quotas.exceeded(name, resource.resource_pools)
         resource.name = name
         resource.create_time.CopyFrom(now())
         operation = self.operations.begin(name, "Create", api)
@@ -121,6 +133,8 @@ class ControlPlane:
         rules.check_state_allows(cluster.id, cluster.state, ("RUNNING",), "updated")
         counts = rules.wanted_counts(cluster.resource, wanted)
         fault = self._faults.take("provisioning", "UpdatePersistentResource", cluster.name)
+        pools = cluster.resource.resource_pools
+        fault = fault or self.quotas.exceeded(cluster.name, _resized(cluster.resource, counts).resource_pools, pools)
         cluster.operation = self.operations.begin(cluster.name, "Update", api)
         cluster.become("UPDATING")
         self._life.spawn(cluster, self._life.resize(cluster, cluster.operation, counts, fault))
@@ -202,6 +216,15 @@ class ControlPlane:
         self._closed = True
         await self._life.close(self.clusters())
         self._clusters.clear()
+
+
+def _resized(resource: Any, counts: dict[str, int]) -> Any:
+    """A resource as it will be with other replica counts."""
+    target = PersistentResource()
+    target.CopyFrom(resource)
+    for pool in target.resource_pools:
+        pool.replica_count = counts[pool.id]
+    return target
 
 
 def _accepted(body: Any) -> Any:

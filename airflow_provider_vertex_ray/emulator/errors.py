@@ -49,12 +49,21 @@ class ApiError(Exception):
     :param code: The canonical code's name, such as ``NOT_FOUND``.
     :param message: The text for the caller.
     :param http_status: The status on REST; by default the one that belongs to the code.
+    :param details: What is said for programs, such as a ``google.rpc.ErrorInfo``; only REST has it.
     """
 
-    def __init__(self, code: str, message: str, *, http_status: int | None = None) -> None:
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        http_status: int | None = None,
+        details: list[dict[str, Any]] | None = None,
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.details = details or []
         self.http_status = http_status if http_status is not None else CODES[code][1]
 
     @property
@@ -64,7 +73,10 @@ class ApiError(Exception):
 
     def body(self) -> dict[str, Any]:
         """The JSON body that goes with it."""
-        return {"error": {"code": self.http_status, "message": self.message, "status": self.code}}
+        error: dict[str, Any] = {"code": self.http_status, "message": self.message, "status": self.code}
+        if self.details:
+            error["details"] = self.details
+        return {"error": error}
 
 
 class ConnectionCutError(Exception):

@@ -151,6 +151,22 @@ class FakeBackend:
             raise ValueError(f"part {part!r} is none of head, gcs, dashboard, agent, raylet, driver")
         return []
 
+    def new_log_lines(self, key: str, seen: dict[str, int], *, last: bool = False) -> list[tuple[str, list[str]]]:
+        """The lines that jobs have written, as if they were in files of Ray's names."""
+        cluster = self._clusters.get(key)
+        found = []
+        for job in cluster.dashboard.jobs.all() if cluster is not None else ():
+            path = f"/tmp/ray/session_fake_{key}/logs/job-driver-{job.submission_id}.log"  # noqa: S108
+            if len(job.log) > seen.get(path, 0):
+                lines = job.log[seen.get(path, 0) :]
+                seen[path] = seen.get(path, 0) + len(lines)
+                found.append((path, [line.rstrip("\n") for line in lines]))
+        return found
+
+    async def metrics_targets(self, key: str) -> list[str]:
+        """None: there is nothing to measure. The admin API sets metrics."""
+        return []
+
     async def close(self) -> None:
         """Stop every cluster."""
         await asyncio.gather(*(self.stop(key) for key in list(self._clusters)))

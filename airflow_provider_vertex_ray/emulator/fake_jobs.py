@@ -196,6 +196,10 @@ class FakeJobs:
         """Every job, as ``GET /api/jobs/`` has it."""
         return [job.details() for job in self._jobs.values()]
 
+    def all(self) -> list[FakeJob]:
+        """Every job, in the order of their submission."""
+        return list(self._jobs.values())
+
     def submit(self, request: JobRequest) -> str:
         """Accept a job and start it.
 

@@ -30,14 +30,21 @@ def parse(text: str, fields: dict[str, Callable[[Any], str]], describe: str) -> 
     return _Parser(text, fields, describe).parse()
 
 
-class _Parser:
-    def __init__(self, text: str, fields: dict[str, Callable[[Any], str]], describe: str) -> None:
-        self._text, self._fields, self._describe = text, fields, describe
+class Grammar:
+    """What the filters of Google's APIs have in common: AND, OR, NOT and parentheses around comparisons.
+
+    :param text: The filter.
+    :param token: Finds the next token; its groups are ``mark``, ``quoted`` and ``bare``.
+    :raises ApiError: INVALID_ARGUMENT for what has no such tokens.
+    """
+
+    def __init__(self, text: str, token: re.Pattern[str]) -> None:
+        self._text = text
         self._tokens: list[tuple[str, str]] = []
         position = 0
         stripped = text.rstrip()
         while position < len(stripped):
-            match = _TOKEN.match(stripped, position)
+            match = token.match(stripped, position)
             if match is None:
                 raise self._error()
             kind = match.lastgroup or ""
@@ -58,6 +65,10 @@ class _Parser:
         return False
 
     def parse(self) -> Test:
+        """The test that the filter stands for.
+
+        :raises ApiError: INVALID_ARGUMENT for what can not be read.
+        """
         test = self._all_of()
         if self._tokens:
             raise self._error()
@@ -86,6 +97,15 @@ class _Parser:
                 raise self._error()
             return inner
         return self._comparison()
+
+    def _comparison(self) -> Test:
+        raise NotImplementedError
+
+
+class _Parser(Grammar):
+    def __init__(self, text: str, fields: dict[str, Callable[[Any], str]], describe: str) -> None:
+        super().__init__(text, _TOKEN)
+        self._fields, self._describe = fields, describe
 
     def _comparison(self) -> Test:
         kind, name = self._peek()

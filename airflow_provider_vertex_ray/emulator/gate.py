@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from .calls import CallLog
     from .faults import Fault, Faults
+    from .project_script import Project
     from .tokens import Tokens
 
 # A request that hangs is let go in the end, or a forgotten fault would keep connections for ever.
@@ -39,9 +40,11 @@ class Gate:
     :param tokens: Which callers may.
     :param faults: What is to go wrong, by the scopes ``auth`` and ``control_plane``.
     :param calls: Where each request is noted, refused ones too.
+    :param project: Which services are enabled, and what the caller may do; None for everything.
     """
 
-    def __init__(self, tokens: Tokens, faults: Faults, calls: CallLog) -> None:
+    def __init__(self, tokens: Tokens, faults: Faults, calls: CallLog, project: Project | None = None) -> None:
+        self._project = project
         self._tokens = tokens
         self._faults = faults
         self._calls = calls
@@ -74,7 +77,13 @@ class Gate:
                     raise as_error(fault)
             if not authorised:
                 raise unauthenticated()
-            answer = await self._run(self._faults.take("control_plane", method, resource), work)
+
+            async def allowed() -> Any:
+                if self._project is not None:
+                    self._project.check(method, resource)
+                return await work()
+
+            answer = await self._run(self._faults.take("control_plane", method, resource), allowed)
             status = 200
             return answer
         except ApiError as error:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from .catalog import MACHINES
 from .errors import CODES, UNAUTHENTICATED_MESSAGE, ApiError, code_for_status
 from .faults import DEFAULT_MESSAGE, Fault
 from .protos import accelerator_name
+from .quota_metrics import cpu_metric, gpu_metric
 
 INTERNAL_TEXT = (
     "An internal error occurred on your cluster. Please try recreating one in a few minutes. "
@@ -24,12 +24,8 @@ def quota_metric(resource: Any) -> str:
     """The training quota that a resource's last pool draws on: ``…/custom_model_training_nvidia_t4_gpus``."""
     spec = resource.resource_pools[-1].machine_spec
     accelerator = accelerator_name(spec)
-    if accelerator:
-        kind = accelerator.lower().replace("nvidia_tesla_", "nvidia_") + "_gpus"
-    else:
-        family = MACHINES[spec.machine_type].name.split("-")[0]
-        kind = "cpus" if family in ("n1", "e2") else f"{family}_cpus"
-    return f"aiplatform.googleapis.com/custom_model_training_{kind}"
+    metric = gpu_metric(accelerator) if accelerator else cpu_metric(spec.machine_type)
+    return f"aiplatform.googleapis.com/{metric}"
 
 
 def failure(fault: Fault, resource: Any, region: str) -> ApiError | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import random
 import signal
 import socket
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 
 from airflow_provider_vertex_ray.emulator.backend import ClusterAddresses, NodePlan
+from airflow_provider_vertex_ray.emulator.log_files import new_lines
 from airflow_provider_vertex_ray.emulator.processes import ClusterRecord, send, started_at
 from airflow_provider_vertex_ray.emulator.ray_cluster import PARTS, Cluster, ClusterError, Node
 
@@ -153,6 +155,26 @@ class RayBackend:
         pids = await asyncio.to_thread(cluster.pids_of, part, where, submission_id)
         number = signal.Signals[f"SIG{signal_name}"]
         return [pid for pid in pids if send(pid, number)]
+
+    def new_log_lines(self, key: str, seen: dict[str, int], *, last: bool = False) -> list[tuple[str, list[str]]]:
+        """The lines that were added to the files in the session's ``logs`` (called on a thread)."""
+        cluster = self._clusters.get(key)
+        if cluster is None:
+            return []
+        # Ray's own name for it is a link, session_latest; a file's path should not change with it.
+        session = (Path(cluster.record.temp_dir) / "session_latest").resolve()
+        return new_lines(session / "logs", seen, last=last)
+
+    async def metrics_targets(self, key: str) -> list[str]:
+        """The agents of the nodes, as the dashboard writes them down for Prometheus."""
+        cluster = self._clusters.get(key)
+        if cluster is None:
+            return []
+        try:
+            text = (Path(cluster.record.temp_dir) / "prom_metrics_service_discovery.json").read_text()
+            return [str(target) for group in json.loads(text) for target in group["targets"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            return []  # not written yet, or just being written
 
     async def close(self) -> None:
         """Stop every cluster."""

@@ -14,6 +14,7 @@ from google.api import httpbody_pb2
 from google.longrunning import operations_pb2
 from google.protobuf import empty_pb2, json_format
 
+from .cloud_api import CloudApis, Found, error_body
 from .errors import ApiError, ConnectionCutError, invalid
 from .operations import WAIT_SECONDS
 from .projects import get_project
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from .gate import Answer, Gate
     from .settings import Settings
 
-VERSIONS = ("v1", "v1beta1", "ui")
+VERSIONS = ("v1", "v1beta1", "v2", "v3", "compute", "ui")
 _RESOURCE = LOCATION + r"/persistentResources/[^/:]+"
 _OWNER = rf"(?:{_RESOURCE}|{MODEL}|{ENDPOINT}|{LOCATION})"
 _OPERATION = rf"{_OWNER}/operations/[^/:]+"
@@ -63,11 +64,18 @@ class RestApi:
     :param gate: What they pass first.
     :param settings: Knows the project.
     :param serving: The RPCs of models, endpoints and predictions.
+    :param others: The methods of other services.
     """
 
     def __init__(
-        self, control_plane: ControlPlane, gate: Gate, settings: Settings, serving: Sequence[Rpc] = ()
+        self,
+        control_plane: ControlPlane,
+        gate: Gate,
+        settings: Settings,
+        serving: Sequence[Rpc] = (),
+        others: CloudApis | None = None,
     ) -> None:
+        self._others = others
         self._plane = control_plane
         self._gate = gate
         self._settings = settings
@@ -98,6 +106,9 @@ class RestApi:
             match = pattern.fullmatch(path)
             if match and verb == request.method:
                 return await self._answer(request, version, match.group(1), rpc, work, limit)
+        found = self._others.find(request.method, request.path.lstrip("/")) if self._others else None
+        if self._others and found:
+            return await self._answer_other(request, self._others, found)
         return _error(ApiError("NOT_FOUND", f"Method not found: {request.method} {request.path}"))
 
     async def _answer(
@@ -136,6 +147,19 @@ class RestApi:
             answer = await self._gate.run("rest", rpc, resource, request.headers.get("Authorization"), carry_out)
         except ApiError as error:
             return _error(error)
+        except ConnectionCutError:
+            return cut(request)
+        return await _respond(request, answer)
+
+    async def _answer_other(self, request: web.Request, others: CloudApis, found: Found) -> web.StreamResponse:
+        async def carry_out() -> Any:
+            return await others.carry_out(found, request, await _read(request, MAX_BODY))
+
+        authorization = request.headers.get("Authorization")
+        try:
+            answer = await self._gate.run("rest", found.rpc.name, found.resource, authorization, carry_out)
+        except ApiError as error:
+            return web.json_response(error_body(error, request.path), status=error.http_status)
         except ConnectionCutError:
             return cut(request)
         return await _respond(request, answer)

@@ -14,8 +14,11 @@ from aiohttp import web
 
 from . import pki
 from .admin import Admin
+from .admin_cloud import AdminCloud
 from .calls import CallLog
+from .cloud_api import CloudApis
 from .companions import Companions
+from .compute_api import ComputeApi
 from .connect_proxy import ConnectProxy, Destination
 from .control_plane import ControlPlane
 from .dashboard_proxy import DASHBOARD_DOMAIN, DashboardProxy
@@ -24,14 +27,20 @@ from .faults import Faults
 from .gate import Gate
 from .grpc_passage import CHANNEL_OPTIONS, Passage
 from .grpc_server import GrpcApi
+from .iam_api import IamApi
+from .logging_api import LoggingApi
 from .metadata import MetadataServer
+from .monitoring_api import MonitoringApi
 from .note import note_file, running
 from .processes import reclaim
+from .project_script import Project
 from .publisher import Publisher
 from .ray_client_proxy import RayClientProxy
 from .rest import VERSIONS, RestApi
+from .service_usage import ServiceUsage
 from .serving import Serving
 from .settings import LOOPBACK, Settings
+from .telemetry import Telemetry, WatchedPublisher
 from .tokens import Tokens
 
 if TYPE_CHECKING:
@@ -100,11 +109,14 @@ class Emulator:
         if (storage := self.companions.get("storage")) is not None:
             self.storage_host = f"http://{storage.address}"
         backend = self._given_backend or _backend(settings, self._node_environment)
-        self._plane = ControlPlane(settings, backend, self._publisher, self.faults)
-        gate = Gate(self.tokens, self.faults, self.calls)
+        self._telemetry = Telemetry(settings, backend)
+        project = Project(settings.project, settings.project_number)
+        publisher = WatchedPublisher(self._publisher, self._telemetry)
+        self._plane = ControlPlane(settings, backend, publisher, self.faults, project)
+        gate = Gate(self.tokens, self.faults, self.calls, project)
         self._serving = Serving(settings, self._plane.operations, self.faults, lambda: self.storage_host)
         rpcs = self._serving.rpcs()
-        self._rest = RestApi(self._plane, gate, settings, rpcs)
+        self._rest = RestApi(self._plane, gate, settings, rpcs, self._others(project))
         self._metadata = MetadataServer(settings, self.tokens, self.faults, self.calls)
         self._dashboards = DashboardProxy(self._publisher.target, self.tokens, self.faults, self.calls)
         self._admin = Admin(
@@ -116,10 +128,12 @@ class Emulator:
             self.calls,
             self.tokens,
             self._dashboards.cut_all,
+            AdminCloud(project, self._plane, self._telemetry),
         )
         self._ray_client = RayClientProxy(self.tokens, self.calls, self.faults, key, certificate)
         self._grpc = GrpcApi(self._plane, gate, settings, rpcs)
         self._lead_to_bigquery()
+        self._telemetry.start()
         await self._dashboards.start()
         self._publisher.ray_client = self._ray_client
 
@@ -151,6 +165,7 @@ class Emulator:
         """Delete all clusters, stop listening, remove the note."""
         note_file(self.settings.state_dir).unlink(missing_ok=True)
         await self._serving.close()
+        await self._telemetry.close()
         await self._plane.close()
         await self._connect.close()
         await self._ray_client.close()
@@ -162,6 +177,18 @@ class Emulator:
             await channel.close()
         await self.companions.close()
         self._release_lock()
+
+    def _others(self, project: Project) -> CloudApis:
+        """The other services of Google that clients of clusters ask."""
+        telemetry, quotas = self._telemetry, self._plane.quotas
+        apis = (
+            LoggingApi(project, telemetry.logs, telemetry.read_logs),
+            MonitoringApi(project, telemetry.metrics, quotas),
+            ServiceUsage(project, quotas),
+            IamApi(project),
+            ComputeApi(project),
+        )
+        return CloudApis([rpc for api in apis for rpc in api.rpcs()], project)
 
     def _lead_to_bigquery(self) -> None:
         """Let the host of BigQuery's Storage Read API, which speaks gRPC only, lead to BigQuery's emulator."""

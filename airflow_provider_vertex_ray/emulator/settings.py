@@ -36,6 +36,7 @@ class Settings:
     :param delete_seconds: The least time that a delete takes.
     :param resize_seconds: The least time that a resize takes; the service "a few minutes".
     :param deploy_seconds: The least time that a deployment of a model takes; the service takes minutes.
+    :param scrape_seconds: How often the nodes' metrics are read.
     :param hold_get: Answer Get only once the cluster is no longer PROVISIONING. The SDK sleeps for 150 s when
         its first Get finds a cluster that is not RUNNING; with this it need not.
     :param dashboard_addresses: The form of RAY_DASHBOARD_URI. ``google`` is the service's own, a bare host name, which
@@ -57,6 +58,7 @@ class Settings:
     delete_seconds: float = 0.0
     resize_seconds: float = 0.0
     deploy_seconds: float = 0.5
+    scrape_seconds: float = 5.0
     hold_get: bool = False
     dashboard_addresses: DashboardAddresses = "localhost"
     companions: tuple[str, ...] = ()
@@ -76,8 +78,9 @@ class Settings:
         ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must not be negative, and finite: {getattr(self, name)}")
-        if not 0 < self.token_seconds < math.inf:
-            raise ValueError(f"token_seconds must be positive, and finite: {self.token_seconds}")
+        for name in ("token_seconds", "scrape_seconds"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be positive, and finite: {getattr(self, name)}")
         for name in self.companions:
             if name not in COMPANIONS:
                 raise ValueError(f"with must name some of {', '.join(COMPANIONS)}, not {name!r}")
