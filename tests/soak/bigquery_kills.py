@@ -17,7 +17,7 @@ from airflow_provider_vertex_ray.emulator.processes import command_line, descend
 from airflow_provider_vertex_ray.errors import VertexRayError
 from airflow_provider_vertex_ray.operators.bigquery import VertexRayBigQueryOperator
 from tests.support.bigquery import BigQuery
-from tests.support.clusters import LOCATION, start
+from tests.support.clusters import BODY, LOCATION
 from tests.support.emulator import EmulatorProcess
 from tests.support.tasks import TaskInstance, context_of, first_event, round_trip
 
@@ -63,7 +63,9 @@ class Kills:
         if self.cluster:
             self.emulator.admin("DELETE", f"clusters/{self.cluster}")
         self.number += 1
-        self.cluster = start(self.emulator, f"kills-{self.number}")
+        self.cluster = f"kills-{self.number}"
+        found = self.emulator.create(self.cluster, BODY, seconds=180)
+        assert found["state"] == "RUNNING", found
 
     def run(self, part: str, write_disposition: str) -> None:
         """One step: a kill in its first try, and retries until it is done."""
