@@ -1,7 +1,8 @@
 # Everything bootstraps itself from Python 3.11, make and git.
 #   make demo            the main job on the emulator, with a real Airflow and a real Ray   (KEEP=1 leaves it up)
 #                        DAG=example_vertex_ray_train_deploy: from BigQuery to a prediction
-#   make test            the tests; AIRFLOW=2.11 for the other Airflow line                 (PYTEST_ARGS=… for some of them)
+#   make test            the tests; AIRFLOW=2.11 for the other Airflow line                 (PYTEST_ARGS=… for some of them,
+#                        JOBS=0 for one after the other)
 #   make soak            the long tests (an hour), with the same PYTEST_ARGS
 #   make install         .venv, with everything for development
 #   make lint            ruff and mypy
@@ -11,6 +12,7 @@
 AIRFLOW ?= 3.3.2
 PYTHON ?= python3.11
 PYTEST_ARGS ?=
+JOBS ?= 2
 KEEP ?=
 DAG ?= example_vertex_ray_shared_cluster
 
@@ -40,7 +42,7 @@ demo: $(READY)
 	$(BIN)/python -m devtools.demo --dag $(DAG) $(if $(KEEP),--keep)
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not soak" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not soak" -n $(JOBS) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
 
 soak: $(READY)
 	$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)

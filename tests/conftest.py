@@ -35,6 +35,19 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(_AIRFLOW_HOME, ignore_errors=True)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What shares a cluster or an Airflow stays in one of pytest-xdist's processes: a file, and all that runs Airflow.
+
+    The latter come first: they take longest, so nobody waits for them at the end.
+    """
+    for item in items:
+        place = (
+            "airflow" if item.get_closest_marker("system") else item.path.relative_to(item.config.rootpath).as_posix()
+        )
+        item.add_marker(pytest.mark.xdist_group(place))
+    items.sort(key=lambda item: item.get_closest_marker("system") is None)
+
+
 @pytest.fixture(scope="session")
 def fake_process() -> Iterator[EmulatorProcess]:
     """One emulator without Ray for the whole run."""
