@@ -42,6 +42,7 @@ def get_provider_info() -> dict[str, Any]:
                     f"{_PACKAGE}.operators.leases",
                     f"{_PACKAGE}.operators.model",
                     f"{_PACKAGE}.operators.prediction",
+                    f"{_PACKAGE}.operators.preflight",
                 ],
             }
         ],
@@ -53,6 +54,7 @@ def get_provider_info() -> dict[str, Any]:
                     f"{_PACKAGE}.sensors.endpoint",
                     f"{_PACKAGE}.sensors.idle",
                     f"{_PACKAGE}.sensors.job",
+                    f"{_PACKAGE}.sensors.quota",
                 ],
             }
         ],
@@ -65,6 +67,7 @@ def get_provider_info() -> dict[str, Any]:
                     f"{_PACKAGE}.hooks.job",
                     f"{_PACKAGE}.hooks.lease",
                     f"{_PACKAGE}.hooks.model",
+                    f"{_PACKAGE}.hooks.preflight",
                 ],
             }
         ],
@@ -77,6 +80,7 @@ def get_provider_info() -> dict[str, Any]:
                     f"{_PACKAGE}.triggers.ensure",
                     f"{_PACKAGE}.triggers.idle",
                     f"{_PACKAGE}.triggers.job",
+                    f"{_PACKAGE}.triggers.quota",
                     f"{_PACKAGE}.triggers.serving",
                 ],
             }
@@ -89,6 +93,7 @@ def get_provider_info() -> dict[str, Any]:
             f"{_PACKAGE}.links.cluster.VertexRayClusterListLink",
             f"{_PACKAGE}.links.cluster.VertexRayDashboardLink",
             f"{_PACKAGE}.links.cluster.VertexRayLogsLink",
+            f"{_PACKAGE}.links.quota.VertexRayQuotaLink",
             f"{_PACKAGE}.links.serving.VertexRayEndpointLink",
             f"{_PACKAGE}.links.serving.VertexRayModelLink",
         ],

@@ -114,6 +114,25 @@ class ServiceUnavailableError(ServiceError):
     remedy = "This is usually short; the task can be retried."
 
 
+# --- setting up -----------------------------------------------------------------------------------------------------
+
+
+class ServiceDisabledError(NotAuthorisedError):
+    """An API that is needed is not enabled in the project."""
+
+    remedy = "Enable it with gcloud services enable; it takes effect within some minutes."
+
+
+class PreflightFailedError(VertexRayError):
+    """The preflight has found something with which the cluster can not be created or used."""
+
+    remedy = "Each finding in the task's log and in its XCom has the command that mends it."
+
+
+class QuotaTooSmallError(QuotaExceededError):
+    """The limit of a training quota is smaller than what the cluster needs, so that waiting is of no use."""
+
+
 # --- clusters -------------------------------------------------------------------------------------------------------
 
 

@@ -47,6 +47,33 @@ class Addresses:
         """The Cloud Billing Catalog; the emulator has none, so that a request there is answered with 404."""
         return f"http://{self.emulator_host}" if self.emulator_host else f"https://cloudbilling.{self.universe}"
 
+    def monitoring(self) -> str:
+        """Cloud Monitoring, which has Prometheus' query API."""
+        return f"http://{self.emulator_host}" if self.emulator_host else f"https://monitoring.{self.universe}"
+
+    def service_usage(self) -> str:
+        """Service Usage: which APIs are enabled, and the limits of quotas."""
+        return self._cloud("serviceusage")
+
+    def resource_manager(self) -> str:
+        """Cloud Resource Manager: permissions on projects."""
+        return self._cloud("cloudresourcemanager")
+
+    def iam(self) -> str:
+        """Identity and Access Management: service accounts."""
+        return self._cloud("iam")
+
+    def compute(self) -> str:
+        """Compute Engine."""
+        return self._cloud("compute")
+
+    def kms(self) -> str:
+        """Cloud KMS."""
+        return self._cloud("cloudkms")
+
+    def _cloud(self, name: str) -> str:
+        return f"http://{self.emulator_host}" if self.emulator_host else f"https://{name}.{self.universe}"
+
     def dashboard(self, uri: str) -> str:
         """The base URL of a dashboard from a cluster's ``RAY_DASHBOARD_URI``, which has no scheme."""
         if self.emulator_host:

@@ -72,6 +72,12 @@ class CredentialsTokenSource(_RefreshingSource):
         self._credentials = credentials
         self.quota_project = getattr(credentials, "quota_project_id", None)
 
+    @property
+    def account(self) -> str | None:
+        """E-mail of the account, where the credentials have one; those of a machine know it once there was a token."""
+        found = getattr(self._credentials, "service_account_email", None) or getattr(self._credentials, "account", None)
+        return found if isinstance(found, str) and "@" in found else None
+
     async def _fetch(self) -> tuple[str, float]:
         from google.auth.exceptions import GoogleAuthError
         from google.auth.transport.requests import Request

@@ -108,6 +108,18 @@ class Transport:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    @property
+    def account(self) -> str | None:
+        """E-mail of the account that the tokens are for, as far as that is known once there was one."""
+        return getattr(self._tokens, "account", None)
+
+    async def authenticate(self) -> None:
+        """Get a token, without asking any service.
+
+        :raises NotAuthorisedError: The credentials give none.
+        """
+        await self._tokens.get()
+
     async def close(self) -> None:
         """Close all connections."""
         while self._sessions:

@@ -25,13 +25,11 @@ from airflow_provider_vertex_ray.errors import (
 )
 from airflow_provider_vertex_ray.hooks.base import run_sync
 from airflow_provider_vertex_ray.hooks.job import usable_dashboard
+from airflow_provider_vertex_ray.ray_versions import FULL_VERSIONS
 from airflow_provider_vertex_ray.spec_error import SpecError
 
 if TYPE_CHECKING:
     from airflow_provider_vertex_ray.hooks.base import VertexRayBaseAsyncHook, VertexRayBaseHook
-
-FULL_VERSIONS = {"2.9": "2.9.3", "2.33": "2.33.0", "2.42": "2.42.0", "2.47": "2.47.1"}
-"""Ray's version on the service's images, whose names have two numbers only (the SDK's SUPPORTED_RAY_VERSIONS)."""
 
 _IMAGE = re.compile(r"/ray-(?:cpu|gpu)\.(\d+)-(\d+)\.py(\d)(\d+)(?::|@|$)")
 

@@ -196,8 +196,9 @@ class EmulatorProcess:
                 self.request("DELETE", f"/emulator/faults/{fault_id}")
 
     def reset(self) -> None:
-        """No clusters, models, endpoints, faults and calls, and valid tokens: a clean one for the next test."""
+        """No clusters, models, endpoints, faults and calls, and a project as it was: a clean one for the next test."""
         self.admin("DELETE", "faults")
+        self.admin("DELETE", "project")
         self.admin("DELETE", "clusters")
         self.admin("DELETE", "endpoints")
         self.admin("DELETE", "calls")

@@ -1,0 +1,120 @@
+"""The preflight, and the training quotas, through an Airflow connection."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from airflow_provider_vertex_ray.api.buckets import bucket_uri
+from airflow_provider_vertex_ray.api.leases import parse_lease_uri
+from airflow_provider_vertex_ray.api.preflight import preflight
+from airflow_provider_vertex_ray.api.quotas import QuotasApi
+from airflow_provider_vertex_ray.api.transport import Transport
+from airflow_provider_vertex_ray.cluster_name import validate_location, validate_project
+from airflow_provider_vertex_ray.cluster_spec import ClusterSpec
+from airflow_provider_vertex_ray.hooks.base import VertexRayBaseAsyncHook, VertexRayBaseHook, run_sync
+from airflow_provider_vertex_ray.preflight import Report, choose_checks
+from airflow_provider_vertex_ray.preflight_needs import Asked
+from airflow_provider_vertex_ray.quota_demand import Standing, quota_demand, unknown_machines
+from airflow_provider_vertex_ray.spec_error import SpecError
+
+
+class VertexRayPreflightAsyncHook(VertexRayBaseAsyncHook):
+    """What there is for a cluster, for an event loop. Nothing is changed by any call."""
+
+    async def preflight(
+        self,
+        spec: ClusterSpec | dict[str, Any],
+        *,
+        checks: Sequence[str] | None = None,
+        bucket: str | None = None,
+        lease_uri: str | None = None,
+    ) -> Report:
+        """Look whether a cluster could be created and used.
+
+        What can not be looked at is a finding as well, and not an error.
+
+        :param spec: The cluster that is to be.
+        :param checks: Names of ``preflight.CHECKS``; None: all that apply to the spec.
+        :param bucket: A bucket that jobs use: ``my-bucket`` or ``gs://my-bucket/folder``.
+        :param lease_uri: Folder in Cloud Storage with leases.
+        :raises SpecError: An argument is wrong; nothing was asked.
+        """
+        spec = checked_spec(spec, self._location)
+        names = choose_checks(checks)
+        location = validate_location(self._location)
+        place = None if bucket is None else bucket_uri(bucket)
+        if lease_uri is not None:
+            parse_lease_uri(lease_uri)
+        own = (_installed_ray(), f"{sys.version_info.major}.{sys.version_info.minor}")
+        async with contextlib.AsyncExitStack() as stack:
+            transport, project, trouble = await self._open(stack)
+            asked = Asked(validate_project(project), location, spec, place, lease_uri)
+            return await preflight(asked, transport, names, own_versions=own, no_credentials=trouble)
+
+    async def _open(self, stack: contextlib.AsyncExitStack) -> tuple[Transport | None, str | None, str]:
+        """The transport and the project; or None, the hook's own project, and why there are no credentials."""
+        from google.auth.exceptions import GoogleAuthError
+
+        try:
+            transport, project = await stack.enter_async_context(self.session())
+        except GoogleAuthError as error:
+            return None, self._project_id, str(error)
+        return transport, project, ""
+
+    async def quota(self, spec: ClusterSpec | dict[str, Any]) -> list[Standing]:
+        """The training quotas that a cluster draws on, each with its limit and its use.
+
+        :raises SpecError: The spec is wrong, or names a machine whose size is not known.
+        :raises VertexRayError: They can not be read.
+        """
+        spec = checked_spec(spec, self._location)
+        location = validate_location(self._location)
+        for machine in unknown_machines(spec):
+            raise SpecError("spec", machine, "how many vCPUs it has is not known here, so its quota can not be told")
+        async with self.session() as (transport, project):
+            return await QuotasApi(transport, validate_project(project), location).standings(quota_demand(spec))
+
+
+def checked_spec(spec: ClusterSpec | dict[str, Any], location: str | None) -> ClusterSpec:
+    """The spec, complete and right for a region.
+
+    :raises SpecError: It is not.
+    """
+    found = ClusterSpec.from_value(spec)
+    found.to_persistent_resource(validate_location(location))
+    return found
+
+
+def _installed_ray() -> str | None:
+    try:
+        return importlib.metadata.version("ray")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+class VertexRayPreflightHook(VertexRayBaseHook):
+    """What there is for a cluster, from synchronous code."""
+
+    def _async(self) -> VertexRayPreflightAsyncHook:
+        return VertexRayPreflightAsyncHook(
+            self.gcp_conn_id, self.impersonation_chain, self.default_project_id, self.default_location
+        )
+
+    def preflight(
+        self,
+        spec: ClusterSpec | dict[str, Any],
+        *,
+        checks: Sequence[str] | None = None,
+        bucket: str | None = None,
+        lease_uri: str | None = None,
+    ) -> Report:
+        """Look whether a cluster could be created and used; see ``VertexRayPreflightAsyncHook.preflight``."""
+        return run_sync(lambda: self._async().preflight(spec, checks=checks, bucket=bucket, lease_uri=lease_uri))
+
+    def quota(self, spec: ClusterSpec | dict[str, Any]) -> list[Standing]:
+        """The training quotas that a cluster draws on; see ``VertexRayPreflightAsyncHook.quota``."""
+        return run_sync(lambda: self._async().quota(spec))

@@ -1,0 +1,16 @@
+"""Link to the quotas in the Google Cloud console."""
+
+from __future__ import annotations
+
+from airflow_provider_vertex_ray.links.base import VertexRayLink
+from airflow_provider_vertex_ray.preflight_needs import quota_page
+
+
+class VertexRayQuotaLink(VertexRayLink):
+    """The quotas of Vertex AI in the project, where more is asked for."""
+
+    name = "Quotas"
+
+    def url(self, facts: dict[str, str]) -> str:
+        """The console's address of the quotas."""
+        return quota_page(facts["project_id"])
