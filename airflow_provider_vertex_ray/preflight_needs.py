@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from airflow_provider_vertex_ray.cluster_pools import parse_official_image
 from airflow_provider_vertex_ray.cluster_spec import ClusterSpec
 
 CONSOLE = "https://console.cloud.google.com"
@@ -63,12 +64,24 @@ class Asked:
     def own_images(self) -> list[str]:
         """The images that are not the service's."""
         images = [pool.custom_image for pool in self.spec.pools()]
-        return list(dict.fromkeys(image for image in images if image))
+        return list(dict.fromkeys(image for image in images if image and parse_official_image(image) is None))
 
     @property
-    def has_service_image(self) -> bool:
-        """Whether some nodes run one of the service's images, so that the spec's versions count."""
-        return any(pool.custom_image is None for pool in self.spec.pools())
+    def pairs(self) -> list[tuple[str, str | None]]:
+        """The versions of Ray and Python of the service's images that nodes run, the head's first."""
+        found = [self._pair(pool.custom_image) for pool in self.spec.pools()]
+        return list(dict.fromkeys(pair for pair in found if pair is not None))
+
+    @property
+    def head_pair(self) -> tuple[str, str | None] | None:
+        """The head's versions, with which the Ray Client has to agree; None for an image that does not tell."""
+        return self._pair(self.spec.pools()[0].custom_image)
+
+    def _pair(self, image: str | None) -> tuple[str, str | None] | None:
+        if image is None:
+            return self.spec.ray_version, self.spec.python_version
+        official = parse_official_image(image)
+        return None if official is None else (official.ray_version, official.python_version)
 
 
 def required_services(asked: Asked) -> dict[str, str]:

@@ -96,6 +96,14 @@ def storage(storage_process: StorageEmulator, monkeypatch: pytest.MonkeyPatch) -
     storage_process.clear()
 
 
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries follow each other at once."""
+    from airflow_provider_vertex_ray.api.transport import RetryPolicy
+
+    monkeypatch.setattr(RetryPolicy, "delay", lambda self, failures, retry_after: 0.01)
+
+
 def use(emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make this process's hooks talk to an emulator."""
     monkeypatch.setenv("VERTEX_RAY_EMULATOR_HOST", emulator.host)

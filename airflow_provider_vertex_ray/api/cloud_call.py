@@ -14,6 +14,7 @@ from airflow_provider_vertex_ray.errors import (
     RateLimitedError,
     ServiceDisabledError,
     ServiceError,
+    ServiceUnavailableError,
     VertexRayError,
     service_error,
 )
@@ -75,6 +76,9 @@ def cloud_error(status: int, text: str) -> VertexRayError:
     if status == 429:
         # Its text speaks of an exceeded quota too, but of requests.
         return RateLimitedError(said, details)
+    if status >= 500:
+        # INTERNAL of a service that is only read: it may do better the next time.
+        return ServiceUnavailableError(said, details)
     return service_error(said, status=name, http_status=status)
 
 

@@ -154,17 +154,11 @@ def _spec(asked: Asked) -> list[Finding]:
 
 
 def _versions(asked: Asked, own_ray: str | None, own_python: str) -> list[Finding]:
-    spec = asked.spec
-    findings = [
-        Finding(
-            "versions",
-            Status.COULD_NOT_CHECK,
-            image,
-            "an image of your own: whether it extends one that the service still has, its name does not tell",
-        )
-        for image in asked.own_images
-    ]
-    if asked.has_service_image:
-        today = datetime.datetime.now(datetime.timezone.utc).date()
-        findings.append(pair_finding(spec.ray_version, spec.python_version, today))
-    return [*findings, client_finding(spec.ray_version, spec.python_version, own_ray, own_python)]
+    today = datetime.datetime.now(datetime.timezone.utc).date()
+    findings = [pair_finding(*pair, today) for pair in asked.pairs]
+    for image in asked.own_images:
+        found = "an image of your own: which versions it has, and whether the service still has them, it does not tell"
+        findings.append(Finding("versions", Status.COULD_NOT_CHECK, image, found))
+    if asked.head_pair is not None:
+        findings.append(client_finding(*asked.head_pair, own_ray, own_python))
+    return findings
