@@ -65,6 +65,9 @@ def summarise(demo: Demo, report: DagRunReport, emulator: Emulator, *, keep: boo
     for line in task_table(report):
         say(line)
     say()
+    for line in demo.preflight(report):
+        say(line)
+    say()
     for line in [*demo.slots(report, SLOTS), *demo.answer(report)]:
         say(line)
     created = report.xcoms.get(("create_cluster", -1))

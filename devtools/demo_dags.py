@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+PREFLIGHT = "preflight"
+"""The task that looks before anything is created."""
+
+
 @dataclass(frozen=True)
 class Demo:
     """One DAG.
@@ -26,6 +30,10 @@ class Demo:
     emulator_arguments: tuple[str, ...] = ()
     not_taken: tuple[str, ...] = ()
     can_keep: bool = False
+
+    def preflight(self, report: DagRunReport) -> list[str]:
+        """The findings of the preflight, for people; empty for a DAG without one."""
+        return preflight_lines(report.xcoms.get((PREFLIGHT, -1)))
 
     def slots(self, report: DagRunReport, slots: int) -> list[str]:
         """Worker slots used against the time that was waited without one."""
@@ -44,7 +52,10 @@ class SharedClusterDemo(Demo):
     """The primes."""
 
     def wrong(self, report: DagRunReport) -> list[str]:
-        """The numbers are published."""
+        """The numbers are published; and all was well before the cluster was created."""
+        return [*preflight_problems(report.xcoms.get((PREFLIGHT, -1))), *self._wrong_answer(report)]
+
+    def _wrong_answer(self, report: DagRunReport) -> list[str]:
         answer = report.xcoms.get(("combine", -1))
         if answer is None:
             return ["there is no answer"]
@@ -55,6 +66,30 @@ class SharedClusterDemo(Demo):
         """How many there are, and what the warm cache was good for."""
         answer = report.xcoms.get(("combine", -1))
         return answer_lines(answer) if answer else []
+
+
+def preflight_lines(found: dict[str, Any] | None) -> list[str]:
+    """A line for each finding of a preflight's result."""
+    if not found:
+        return []
+    findings = found["findings"]
+    widths = [max(len(each[name]) for each in findings) for name in ("status", "check", "subject")]
+    lines = [f"Preflight of {found['project_id']} in {found['location']}: {found['worst']}"]
+    for each in findings:
+        cells = [each[name].ljust(width) for name, width in zip(("status", "check", "subject"), widths, strict=True)]
+        lines.append(f"  {'  '.join(cells)}  {each['found']}")
+    return lines
+
+
+def preflight_problems(found: dict[str, Any] | None) -> list[str]:
+    """What of a preflight's result is neither a pass nor a warning."""
+    if not found or not found["findings"]:
+        return ["the preflight has found nothing"]
+    return [
+        f"preflight: {each['check']} of {each['subject']}: {each['status']}: {each['found']}"
+        for each in found["findings"]
+        if each["status"] not in ("pass", "warn")
+    ]
 
 
 class TrainDeployDemo(Demo):

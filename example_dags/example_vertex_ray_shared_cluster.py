@@ -1,7 +1,7 @@
 """One Ray cluster on Vertex AI, shared by many short jobs of a DAG run.
 
-create the cluster -> round 1: many jobs in parallel -> round 2: as many, on what round 1 left in the cluster's
-memory -> combine -> delete the cluster.
+look whether the cluster can be created at all -> create it -> round 1: many jobs in parallel -> round 2: as many, on
+what round 1 left in the cluster's memory -> combine -> delete the cluster.
 
 The jobs count primes and twin primes below ``limit``, so the answer can be checked. While a job runs, its task is
 deferred: it holds no worker slot. The cluster is deleted by a teardown task, also when a job fails.
@@ -26,9 +26,17 @@ from airflow_provider_vertex_ray.operators.cluster import (
     VertexRayDeleteClusterOperator,
 )
 from airflow_provider_vertex_ray.operators.job import VertexRaySubmitJobOperator
+from airflow_provider_vertex_ray.operators.preflight import VertexRayPreflightOperator
 
 LOCATION = "{{ var.value.get('vertex_ray_location', 'us-central1') }}"
 CLUSTER_ID = "{{ ti.xcom_pull(task_ids='create_cluster')['cluster_id'] }}"
+
+SPEC = ClusterSpec(
+    head_node_type=Resources(machine_type="n1-standard-16"),
+    # The head runs no work: its logical CPUs are 0.
+    worker_node_types=[Resources(machine_type="n1-standard-4", node_count=2)],
+    labels={"example": "shared-cluster"},
+)
 
 # limit -> primes below it (https://oeis.org/A006880), twin prime pairs below it (https://oeis.org/A007508).
 PUBLISHED = {
@@ -91,17 +99,15 @@ with DAG(
         "delete_cluster": Param(True, type="boolean", description="Delete the cluster at the end"),
     },
 ) as dag:
+    # A missing API, role or quota is known in seconds, and not after a quarter of an hour.
+    preflight = VertexRayPreflightOperator(task_id="preflight", location=LOCATION, spec=SPEC)
+
     create = VertexRayCreateClusterOperator(
         task_id="create_cluster",
         # Another id for each run: the id of a deleted cluster can not be used again for up to two hours.
         cluster_id="primes-{{ dag_run.start_date.strftime('%Y%m%d-%H%M%S-%f') }}",
         location=LOCATION,
-        spec=ClusterSpec(
-            head_node_type=Resources(machine_type="n1-standard-16"),
-            # The head runs no work: its logical CPUs are 0.
-            worker_node_types=[Resources(machine_type="n1-standard-4", node_count=2)],
-            labels={"example": "shared-cluster"},
-        ),
+        spec=SPEC,
         deferrable=True,
     )
 
@@ -132,4 +138,4 @@ with DAG(
     )
 
     answer = combine(count_primes.output, pair_primes.output)
-    create >> count_primes >> pair_primes >> answer >> delete.as_teardown(setups=create)
+    preflight >> create >> count_primes >> pair_primes >> answer >> delete.as_teardown(setups=create)

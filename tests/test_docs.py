@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
+import json
 import re
 from collections.abc import Iterator
 from importlib import import_module
@@ -13,13 +14,17 @@ from typing import Any, get_args
 
 import pytest
 
-from airflow_provider_vertex_ray import errors, get_provider_info
-from airflow_provider_vertex_ray.api import job_logs, packages, transport
+from airflow_provider_vertex_ray import errors, get_provider_info, preflight_needs, ray_versions
+from airflow_provider_vertex_ray.api import cloud_call, job_logs, packages, quotas, transport
+from airflow_provider_vertex_ray.api import preflight as cloud_preflight
 from airflow_provider_vertex_ray.decorators.job import PLAIN_CONTEXT, _VertexRayDecoratedOperator
 from airflow_provider_vertex_ray.emulator import admin, cli, faults
+from airflow_provider_vertex_ray.hooks import preflight_command
+from airflow_provider_vertex_ray.hooks.preflight import VertexRayPreflightHook
 from airflow_provider_vertex_ray.job_state import MAX_RESULT_BYTES
 from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
 from airflow_provider_vertex_ray.operators.job import VertexRaySubmitJobOperator
+from airflow_provider_vertex_ray.preflight import CHECKS, Status
 from airflow_provider_vertex_ray.remote import runner
 from airflow_provider_vertex_ray.sensors.base import VertexRayBaseSensor
 from airflow_provider_vertex_ray.spec_error import SpecError
@@ -100,6 +105,7 @@ def _blocks(language: str) -> list[Any]:
 def test_there_is_a_page_for_each_subject_and_the_index_leads_to_it() -> None:
     pages = {
         "getting-started",
+        "preflight",
         "clusters",
         "sharing",
         "cost",
@@ -174,7 +180,7 @@ def test_the_connections_parameters() -> None:
         assert set(_parameters(VertexRayBaseOperator)) <= set(task.template_fields)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("name", ["VertexRayClusterHook", "VertexRayJobHook"])
+@pytest.mark.parametrize("name", ["VertexRayClusterHook", "VertexRayJobHook", "VertexRayPreflightHook"])
 def test_the_hooks_methods(name: str) -> None:
     hooks = _public(("hooks",))
     for kind, more in ((name, set[str]()), (name.replace("Hook", "AsyncHook"), {"tail_job_logs", "jobs"})):
@@ -232,11 +238,43 @@ def test_options_that_are_named_exist() -> None:
     known = {
         option for parser in _commands().values() for action in parser._actions for option in action.option_strings
     }
+    known |= set(_preflight_options())
     # In Python blocks they are those of the reader's own scripts.
     text = FENCE.sub(lambda block: "" if block[1] == "python" else block[0], EVERYTHING)
+    # Those of Google's own command are not ours.
+    text = re.sub(r"gcloud [^`\n]*", "", text)
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text))
     assert {"--project", "--state-dir", "--json"} <= named
     assert named <= known
+
+
+def _preflight_options() -> list[str]:
+    return [option for action in preflight_command._parser()._actions for option in action.option_strings]
+
+
+def test_the_preflights_options_and_checks() -> None:
+    page = PAGES["preflight.md"]
+    (options,) = (table for table in _tables(page) if table[0][0] == "option")
+    documented = {option.strip("` ") for row in options[1:] for option in row[0].split(",")}
+    assert documented == set(_preflight_options()) - {"-h", "--help"}
+    (checks,) = (table for table in _tables(page) if table[0][0] == "check")
+    assert tuple(row[0] for row in checks[1:]) == CHECKS
+    (statuses,) = (table for table in _tables(page) if table[0][0] == "status")
+    assert [row[0] for row in statuses[1:]] == [status.value for status in Status]
+    looks = {permission for row in checks[1:] for permission in re.findall(r"[a-z]+\.[A-Za-z]+\.[a-z]+", row[4])}
+    assert looks <= set(preflight_needs.ROLES)
+    assert set(re.findall(r"`(roles/[\w.]+)`", page)) <= set(preflight_needs.ROLES.values())
+
+
+def test_the_preflights_sample_is_what_it_prints(fake_emulator: EmulatorProcess) -> None:
+    spec, script = (json.loads(match[2]) for match in FENCE.finditer(PAGES["preflight.md"]) if match[1] == "json")
+    (sample,) = (match[2] for match in FENCE.finditer(PAGES["preflight.md"]) if match[1] == "text")
+    fake_emulator.admin("PUT", "project", script)
+    table = VertexRayPreflightHook(location="us-central1").preflight(spec).table()
+    # Those depend on the day and on this process.
+    assert [line for line in table if " versions " not in line] == [
+        line for line in sample.splitlines() if " versions " not in line
+    ]
 
 
 def test_commands_that_are_named_exist() -> None:
@@ -309,6 +347,12 @@ def test_figures_that_the_code_has_too() -> None:
             f"on a line of up to {MAX_RESULT_BYTES >> 10} KiB",
             f"more than {runner.DEEPEST} levels",
             *(f"`{name}`" for name in PLAIN_CONTEXT),
+        ],
+        "preflight.md": [
+            f"for {cloud_preflight.LONGEST:.0f} seconds at most",
+            f"tried up to {cloud_call.ATTEMPTS} times",
+            f"`warn` {ray_versions.NOTICE_DAYS} days before",
+            f"last {quotas.WINDOW / 3600:.0f} hours",
         ],
         "service-facts.md": [f"bodies of up to {packages.MAX_PACKAGE_BYTES >> 20} MiB"],
         "clusters.md": [

@@ -116,6 +116,7 @@ def test_the_wheels_metadata(wheel: Path) -> None:
         assert f"\nRequires-Dist: {requirement}" in metadata
     assert f"provider_info = {PACKAGE}:get_provider_info" in entry_points
     assert f"vertex-ray-emulator = {PACKAGE}.emulator.cli:main" in entry_points
+    assert f"vertex-ray-preflight = {PACKAGE}.hooks.preflight_command:main" in entry_points
 
 
 def test_the_installed_package_is_the_wheels(installed: Installed) -> None:
@@ -167,6 +168,11 @@ def test_the_emulators_command_works_there(installed: Installed) -> None:
     assert "start" in installed.run(["vertex-ray-emulator", "--help"])
     assert "--state-dir" in installed.run(["vertex-ray-emulator", "start", "--help"])
     installed.run(["vertex-ray-emulator", "status", "--state-dir", str(installed.folder / "none")], code=3)
+
+
+def test_the_preflights_command_works_there(installed: Installed) -> None:
+    assert "--gcp-conn-id" in installed.run(["vertex-ray-preflight", "--help"])
+    installed.run(["vertex-ray-preflight", "--location", "nowhere"], code=2)
 
 
 def _json_of(output: str) -> str:

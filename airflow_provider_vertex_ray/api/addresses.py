@@ -47,9 +47,19 @@ class Addresses:
         """The Cloud Billing Catalog; the emulator has none, so that a request there is answered with 404."""
         return f"http://{self.emulator_host}" if self.emulator_host else f"https://cloudbilling.{self.universe}"
 
+    def logging(self) -> str:
+        """Cloud Logging."""
+        return f"http://{self.emulator_host}" if self.emulator_host else f"https://logging.{self.universe}"
+
     def monitoring(self) -> str:
         """Cloud Monitoring, which has Prometheus' query API."""
         return f"http://{self.emulator_host}" if self.emulator_host else f"https://monitoring.{self.universe}"
+
+    def dashboard(self, uri: str) -> str:
+        """The base URL of a dashboard from a cluster's ``RAY_DASHBOARD_URI``, which has no scheme."""
+        if self.emulator_host:
+            return f"http://{self.emulator_host}/{uri.rstrip('/').rsplit('/', 1)[-1]}"
+        return f"https://{uri.rstrip('/')}"
 
     def service_usage(self) -> str:
         """Service Usage: which APIs are enabled, and the limits of quotas."""
@@ -73,12 +83,6 @@ class Addresses:
 
     def _cloud(self, name: str) -> str:
         return f"http://{self.emulator_host}" if self.emulator_host else f"https://{name}.{self.universe}"
-
-    def dashboard(self, uri: str) -> str:
-        """The base URL of a dashboard from a cluster's ``RAY_DASHBOARD_URI``, which has no scheme."""
-        if self.emulator_host:
-            return f"http://{self.emulator_host}/{uri.rstrip('/').rsplit('/', 1)[-1]}"
-        return f"https://{uri.rstrip('/')}"
 
     def token_may_go_to(self, url: str) -> bool:
         """Whether a request to this URL may carry the access token (design rule 5)."""

@@ -16,6 +16,7 @@ from airflow_provider_vertex_ray.links.cluster import (
     VertexRayDashboardLink,
     VertexRayLogsLink,
 )
+from airflow_provider_vertex_ray.links.quota import VertexRayQuotaLink
 from airflow_provider_vertex_ray.links.serving import VertexRayEndpointLink, VertexRayModelLink
 from tests.support.tasks import TaskInstance
 
@@ -29,6 +30,7 @@ LINKS = [
     VertexRayLogsLink(),
     VertexRayModelLink(),
     VertexRayEndpointLink(),
+    VertexRayQuotaLink(),
 ]
 
 
@@ -89,6 +91,12 @@ def test_a_model_s_and_an_endpoint_s_page(link: Any) -> None:
     )
     assert link(VertexRayEndpointLink(), facts) == (
         f"{console}/online-prediction/locations/us-central1/endpoints/9?project=p1"
+    )
+
+
+def test_the_page_of_the_quotas(link: Any) -> None:
+    assert link(VertexRayQuotaLink(), {"project_id": "p1"}) == (
+        "https://console.cloud.google.com/apis/api/aiplatform.googleapis.com/quotas?project=p1"
     )
 
 
