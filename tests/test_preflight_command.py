@@ -106,6 +106,15 @@ def test_the_project_of_a_connection(command: Command) -> None:
     assert "project demo-project" in output
 
 
+@pytest.mark.parametrize("content", [b"", b"no database"])
+def test_a_database_without_a_connection(tmp_path: Path, fake_emulator: EmulatorProcess, content: bytes) -> None:
+    (tmp_path / "airflow").mkdir()
+    (tmp_path / "airflow" / "airflow.db").write_bytes(content)
+    code, output, said = Command(tmp_path, fake_emulator).run([*PLACE, "--check", "permissions"])
+    assert (code, output.splitlines()[1].split()[0]) == (0, "pass"), said
+    assert (tmp_path / "airflow" / "airflow.db").read_bytes() == content
+
+
 def test_no_credentials(tmp_path: Path) -> None:
     # Without an emulator, and at Google with a key that there is not.
     code, output, _ = Command(tmp_path, None).run(

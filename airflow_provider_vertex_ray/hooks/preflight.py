@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException
+
 from airflow_provider_vertex_ray.api.buckets import bucket_uri
 from airflow_provider_vertex_ray.api.leases import parse_lease_uri
 from airflow_provider_vertex_ray.api.preflight import preflight
@@ -45,7 +47,7 @@ class VertexRayPreflightAsyncHook(VertexRayBaseAsyncHook):
         """
         spec = checked_spec(spec, self._location)
         names = choose_checks(checks)
-        location = validate_location(self._location)
+        location = self._place()
         place = None if bucket is None else bucket_uri(bucket)
         if lease_uri is not None:
             parse_lease_uri(lease_uri)
@@ -55,14 +57,27 @@ class VertexRayPreflightAsyncHook(VertexRayBaseAsyncHook):
             asked = Asked(validate_project(project), location, spec, place, lease_uri)
             return await preflight(asked, transport, names, own_versions=own, no_credentials=trouble)
 
+    def _place(self) -> str:
+        """The region; and what is known of the project is judged as well, before any call."""
+        if self._project_id:
+            validate_project(self._project_id)
+        return validate_location(self._location)
+
     async def _open(self, stack: contextlib.AsyncExitStack) -> tuple[Transport | None, str | None, str]:
-        """The transport and the project; or None, the hook's own project, and why there are no credentials."""
+        """The transport and the project; or None, the project as far as it is named, and why there are no credentials.
+
+        :raises AirflowNotFoundException: There is no such connection.
+        """
         from google.auth.exceptions import GoogleAuthError
 
         try:
             transport, project = await stack.enter_async_context(self.session())
-        except GoogleAuthError as error:
-            return None, self._project_id, str(error)
+        except AirflowNotFoundException:
+            raise
+        except (GoogleAuthError, AirflowException, OSError, ValueError) as error:
+            # No key, one that can not be read, or one that is none: the Google provider has an exception for each.
+            named = (await self.get_sync_hook())._get_field("project")
+            return None, self._project_id or named or None, str(error)
         return transport, project, ""
 
     async def quota(self, spec: ClusterSpec | dict[str, Any]) -> list[Standing]:
@@ -72,7 +87,7 @@ class VertexRayPreflightAsyncHook(VertexRayBaseAsyncHook):
         :raises VertexRayError: They can not be read.
         """
         spec = checked_spec(spec, self._location)
-        location = validate_location(self._location)
+        location = self._place()
         for machine in unknown_machines(spec):
             raise SpecError("spec", machine, "how many vCPUs it has is not known here, so its quota can not be told")
         async with self.session() as (transport, project):

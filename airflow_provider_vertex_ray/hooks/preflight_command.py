@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import logging
 import os
@@ -79,7 +80,7 @@ def _look(given: argparse.Namespace) -> Report:
     spec.to_persistent_resource(validate_location(given.location, "--location"))
     if given.project is not None:
         validate_project(given.project, "--project")
-    _quieten()
+    _import_quietly()
     from airflow_provider_vertex_ray.hooks.preflight import VertexRayPreflightHook
 
     chain = [each.strip() for each in (given.impersonation_chain or "").split(",") if each.strip()]
@@ -105,34 +106,52 @@ def _connection(name: str | None) -> str:
 
     :raises _BadInputError: There is none of the name that was given.
     """
-    if _has_database():
-        # Airflow 3 asks its own database only for connections in a process that says so.
-        os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
-    from airflow.providers.common.compat.sdk import BaseHook
-
     wanted = name or DEFAULT_CONNECTION
-    try:
-        BaseHook.get_connection(wanted)
-    except Exception as error:
-        # There may be no database at all, or an old one: each says so in its own way.
-        if name is not None:
-            raise _BadInputError(f"--gcp-conn-id {name}: there is no such Airflow connection: {error}") from error
+    trouble = _trouble_with(wanted)
+    if trouble is not None and name is not None:
+        raise _BadInputError(f"--gcp-conn-id {name}: there is no such Airflow connection. {trouble}".strip())
+    if trouble is not None:
         # One without anything in it means application default credentials.
-        os.environ[f"AIRFLOW_CONN_{wanted.upper()}"] = "google-cloud-platform://"
+        os.environ[_variable(wanted)] = "google-cloud-platform://"
     return wanted
 
 
-def _has_database() -> bool:
+def _trouble_with(name: str) -> str | None:
+    """Why there is no such connection; None when there is one."""
+    from airflow.providers.common.compat.sdk import BaseHook, conf
+
+    if _variable(name) in os.environ:
+        return None
+    has_database = _has_database(str(conf.get("database", "sql_alchemy_conn", fallback="")))
+    if has_database:
+        # Airflow 3 asks its own database only for connections in a process that says so.
+        os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
+    elif not conf.get("secrets", "backend", fallback=""):
+        return "There is no database of Airflow here, and no secrets backend."
+    try:
+        BaseHook.get_connection(name)
+    except Exception as error:  # noqa: BLE001 - a database that is old, or does not answer, says so in many ways
+        return str(error)
+    return None
+
+
+def _variable(name: str) -> str:
+    return f"AIRFLOW_CONN_{name.upper()}"
+
+
+def _has_database(address: str) -> bool:
     """Whether there may be a database of Airflow: SQLite would make an empty one at the first look."""
-    from airflow.providers.common.compat.sdk import conf
-
-    kind, _, path = str(conf.get("database", "sql_alchemy_conn", fallback="")).partition(":///")
-    return not kind.startswith("sqlite") or Path(path).is_file()
+    kind, _, path = address.partition(":///")
+    return not kind.startswith("sqlite") or (Path(path).is_file() and Path(path).stat().st_size > 0)
 
 
-def _quieten() -> None:
+def _import_quietly() -> None:
+    """Import Airflow without what it has to say about its own settings and deprecations."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        import airflow_provider_vertex_ray.hooks.preflight  # noqa: F401
+    # Airflow sets both up anew at its import. A failed look into its database is logged by 2.11 with all its traceback.
     warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
+    logging.disable(logging.CRITICAL)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.cluster_name import validate_location, validate_project
 from airflow_provider_vertex_ray.cluster_spec import ClusterSpec
 from airflow_provider_vertex_ray.errors import PreflightFailedError
 from airflow_provider_vertex_ray.links.base import persist_link_facts
@@ -71,14 +70,14 @@ class VertexRayPreflightOperator(VertexRayBaseOperator):
         """Look, log, and fail where something is in the way."""
         from airflow_provider_vertex_ray.hooks.preflight import VertexRayPreflightHook
 
-        location = validate_location(self.location)
-        project = validate_project(self.project_id or self._connection_project())
-        persist_link_facts(context, project_id=project, location=location)
-        hook = VertexRayPreflightHook(self.gcp_conn_id, self.impersonation_chain, project, location)
+        hook = VertexRayPreflightHook(
+            self.gcp_conn_id, self.impersonation_chain, self.project_id or None, self.location or None
+        )
         # What a template renders to nothing was not asked for.
         report = hook.preflight(
             self.spec, checks=self.checks, bucket=self.bucket or None, lease_uri=self.lease_uri or None
         )
+        persist_link_facts(context, project_id=report.project, location=report.location)
         for line in report.table():
             self.log.info("%s", line)
         result = report.to_dict()

@@ -1,0 +1,57 @@
+"""The preflight through a connection: whose project, whose credentials, and what both forms give."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
+
+from airflow_provider_vertex_ray.hooks.preflight import VertexRayPreflightAsyncHook, VertexRayPreflightHook
+from airflow_provider_vertex_ray.preflight import Status
+from airflow_provider_vertex_ray.spec_error import SpecError
+from tests.support.clusters import LOCATION, SPEC
+from tests.support.emulator import EmulatorProcess
+
+
+def connect(monkeypatch: pytest.MonkeyPatch, **extra: Any) -> None:
+    connection = {"conn_type": "google_cloud_platform", "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", json.dumps(connection))
+
+
+async def test_both_forms_say_the_same(fake_emulator: EmulatorProcess) -> None:
+    asynchronous = await VertexRayPreflightAsyncHook(location=LOCATION).preflight(SPEC)
+    # From within an event loop, too.
+    synchronous = VertexRayPreflightHook(location=LOCATION).preflight(SPEC.to_dict())
+    assert asynchronous == synchronous
+    assert asynchronous.worst is Status.PASS
+    assert asynchronous.project == "demo-project"
+    (standing,) = VertexRayPreflightHook(location=LOCATION).quota(SPEC)
+    assert (standing.limit, standing.used) == (2200, 0)
+
+
+@pytest.mark.parametrize("content", [None, "not json", "{}", '{"type": "service_account"}'])
+def test_a_key_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None) -> None:
+    key = tmp_path / "key.json"
+    if content is not None:
+        key.write_text(content)
+    connect(monkeypatch, key_path=str(key), project="p1")
+    report = VertexRayPreflightHook(location=LOCATION).preflight(SPEC, checks=["versions", "permissions"])
+    assert report.project == "p1"
+    assert (report.findings[0].check, report.findings[0].status) == ("credentials", Status.FAIL)
+    assert report.findings[0].found
+    assert report.findings[-1].status is Status.COULD_NOT_CHECK
+
+
+def test_a_connection_that_there_is_not(fake_emulator: EmulatorProcess) -> None:
+    with pytest.raises(AirflowNotFoundException):
+        VertexRayPreflightHook(gcp_conn_id="nobody_s", location=LOCATION).preflight(SPEC)
+
+
+def test_no_project(fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect(monkeypatch)
+    with pytest.raises(SpecError, match="^project_id: "):
+        VertexRayPreflightHook(location=LOCATION).preflight(SPEC)
+    assert fake_emulator.calls() == []
