@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,6 +22,8 @@ from airflow_provider_vertex_ray.errors import VertexRayError
 from airflow_provider_vertex_ray.preflight import CHECKS, Finding, Report, Status
 from airflow_provider_vertex_ray.preflight_needs import Asked, member_of
 from airflow_provider_vertex_ray.ray_versions import client_finding, pair_finding
+
+log = logging.getLogger(__name__)
 
 MOST_AT_ONCE = 4
 """Checks that are made at a time."""
@@ -141,6 +144,11 @@ async def _part(
             return [Finding(name, Status.COULD_NOT_CHECK, check.subject(asked), found, AGAIN)]
         except VertexRayError as error:
             return [unchecked(asked, name, check.subject(asked), error, check.permission)]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            # JSON of another shape than Google's, from whatever is in between.
+            log.warning("The check %s could not read its answer", name, exc_info=True)
+            found = f"an answer that can not be read: {error!r}"
+            return [Finding(name, Status.COULD_NOT_CHECK, check.subject(asked), found, AGAIN)]
 
 
 def _spec(asked: Asked) -> list[Finding]:

@@ -29,6 +29,15 @@ def test_the_addresses_of_google() -> None:
     assert GOOGLE.dashboard(DASHBOARD + "/") == f"https://{DASHBOARD}"
 
 
+def test_the_addresses_of_the_other_services() -> None:
+    names = {"service_usage": "serviceusage", "resource_manager": "cloudresourcemanager", "iam": "iam",
+             "compute": "compute", "kms": "cloudkms", "monitoring": "monitoring"}  # fmt: skip
+    for method, name in names.items():
+        assert getattr(GOOGLE, method)() == f"https://{name}.googleapis.com"
+        assert GOOGLE.token_may_go_to(f"https://{name}.googleapis.com/v1/x")
+        assert getattr(EMULATOR, method)() == "http://127.0.0.1:8787"
+
+
 def test_the_addresses_of_an_emulator() -> None:
     assert EMULATOR.control_plane("us-east5") == "http://127.0.0.1:8787/v1beta1"
     for uri in (DASHBOARD, f"localhost:4711/{DASHBOARD}", f"localhost:4711/{DASHBOARD}/"):

@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import threading
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -153,3 +154,19 @@ async def test_no_emulator_at_all() -> None:
         host = server.host
     with pytest.raises(NotAuthorisedError, match=r"No emulator answers.*vertex-ray-emulator start"):
         await EmulatorTokenSource(host).get()
+
+
+@pytest.mark.parametrize(
+    ("fields", "account"),
+    [
+        ({"service_account_email": "ray@p.iam.gserviceaccount.com"}, "ray@p.iam.gserviceaccount.com"),
+        # Those of a machine say this until there was a token.
+        ({"service_account_email": "default"}, None),
+        ({"account": "me@example.com"}, "me@example.com"),
+        ({"account": ""}, None),
+        ({}, None),
+    ],
+)
+def test_the_account_of_credentials(fields: dict[str, str], account: str | None) -> None:
+    credentials: Any = SimpleNamespace(**fields)
+    assert CredentialsTokenSource(credentials).account == account

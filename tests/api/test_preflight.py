@@ -87,6 +87,28 @@ async def test_an_answer_without_anything_in_it_is_no_pass(body: dict[str, objec
     }
 
 
+ODD: dict[str, object] = {
+    "services": 3,
+    "permissions": 3,
+    "consumerQuotaLimits": 3,
+    "items": 3,
+    "peerings": 3,
+    "primary": 3,
+}
+
+
+async def test_an_answer_of_another_shape() -> None:
+    async def each_time(request: web.Request) -> web.StreamResponse:
+        return web.json_response(ODD)
+
+    async with serving(each_time) as server, to_both(server) as transport:
+        found = await report(transport)
+    remote = [finding for finding in found.findings if finding.check not in ("spec", "versions")]
+    assert {finding.check for finding in remote} == set(CHECKS) - {"spec", "versions"}
+    assert {finding.status for finding in remote} == {Status.COULD_NOT_CHECK}
+    assert all("can not be read" in finding.found for finding in remote)
+
+
 async def test_some_checks_at_a_time_and_no_more() -> None:
     busy, peak, gate = 0, 0, asyncio.Event()
 
