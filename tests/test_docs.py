@@ -334,6 +334,12 @@ def test_the_faults_in_the_example_are_taken(fake_emulator: EmulatorProcess) -> 
 def test_figures_that_the_code_has_too() -> None:
     lost = inspect.signature(VertexRayJobTrigger).parameters["lost_timeout"].default
     said = {
+        "preflight.md": [
+            f"for {cloud_preflight.LONGEST:.0f} seconds at most",
+            f"tried up to {cloud_call.ATTEMPTS} times",
+            f"`warn` {ray_versions.NOTICE_DAYS} days before",
+            f"last {quotas.WINDOW / 3600:.0f} hours",
+        ],
         "jobs.md": [
             f"up to {packages.MAX_PACKAGE_BYTES >> 20} MiB",
             f"up to {packages.SMALL_PACKAGE_BYTES >> 20} MiB",
@@ -347,12 +353,6 @@ def test_figures_that_the_code_has_too() -> None:
             f"on a line of up to {MAX_RESULT_BYTES >> 10} KiB",
             f"more than {runner.DEEPEST} levels",
             *(f"`{name}`" for name in PLAIN_CONTEXT),
-        ],
-        "preflight.md": [
-            f"for {cloud_preflight.LONGEST:.0f} seconds at most",
-            f"tried up to {cloud_call.ATTEMPTS} times",
-            f"`warn` {ray_versions.NOTICE_DAYS} days before",
-            f"last {quotas.WINDOW / 3600:.0f} hours",
         ],
         "service-facts.md": [f"bodies of up to {packages.MAX_PACKAGE_BYTES >> 20} MiB"],
         "clusters.md": [

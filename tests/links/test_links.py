@@ -24,13 +24,13 @@ CLUSTER = {"project_id": "p1", "location": "us-central1", "cluster_id": "shared"
 DASHBOARD = {"dashboard_uri": "abc-dot-us-central1.aiplatform-training.googleusercontent.com"}
 JOB = {"submission_id": "af-job/1"}
 LINKS = [
+    VertexRayQuotaLink(),
     VertexRayClusterLink(),
     VertexRayClusterListLink(),
     VertexRayDashboardLink(),
     VertexRayLogsLink(),
     VertexRayModelLink(),
     VertexRayEndpointLink(),
-    VertexRayQuotaLink(),
 ]
 
 
