@@ -370,37 +370,19 @@ _TEXTS: tuple[tuple[str, type[ServiceError]], ...] = (
     ("was deleted", NameNotReusableError),
 )
 _STATUS: dict[str, type[ServiceError]] = {
-    "INVALID_ARGUMENT": InvalidRequestError,
-    "UNAUTHENTICATED": NotAuthorisedError,
-    "PERMISSION_DENIED": NotAuthorisedError,
-    "NOT_FOUND": ClusterNotFoundError,
-    "ALREADY_EXISTS": ClusterExistsError,
-    "FAILED_PRECONDITION": PreconditionError,
-    "RESOURCE_EXHAUSTED": RateLimitedError,
-    "UNAVAILABLE": ServiceUnavailableError,
-    "DEADLINE_EXCEEDED": ServiceUnavailableError,
-    "INTERNAL": ServiceError,
-}
+    "INVALID_ARGUMENT": InvalidRequestError, "UNAUTHENTICATED": NotAuthorisedError,
+    "PERMISSION_DENIED": NotAuthorisedError, "NOT_FOUND": ClusterNotFoundError, "ALREADY_EXISTS": ClusterExistsError,
+    "FAILED_PRECONDITION": PreconditionError, "RESOURCE_EXHAUSTED": RateLimitedError,
+    "UNAVAILABLE": ServiceUnavailableError, "DEADLINE_EXCEEDED": ServiceUnavailableError, "INTERNAL": ServiceError,
+}  # fmt: skip
 _RPC_NAMES = {
-    3: "INVALID_ARGUMENT",
-    4: "DEADLINE_EXCEEDED",
-    5: "NOT_FOUND",
-    6: "ALREADY_EXISTS",
-    7: "PERMISSION_DENIED",
-    8: "RESOURCE_EXHAUSTED",
-    9: "FAILED_PRECONDITION",
-    13: "INTERNAL",
-    14: "UNAVAILABLE",
-    16: "UNAUTHENTICATED",
-}
+    3: "INVALID_ARGUMENT", 4: "DEADLINE_EXCEEDED", 5: "NOT_FOUND", 6: "ALREADY_EXISTS", 7: "PERMISSION_DENIED",
+    8: "RESOURCE_EXHAUSTED", 9: "FAILED_PRECONDITION", 13: "INTERNAL", 14: "UNAVAILABLE", 16: "UNAUTHENTICATED",
+}  # fmt: skip
 _HTTP_NAMES = {
-    400: "INVALID_ARGUMENT",
-    401: "UNAUTHENTICATED",
-    403: "PERMISSION_DENIED",
-    404: "NOT_FOUND",
-    409: "ALREADY_EXISTS",
-    429: "RESOURCE_EXHAUSTED",
-}
+    400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND",
+    409: "ALREADY_EXISTS", 429: "RESOURCE_EXHAUSTED",
+}  # fmt: skip
 
 
 def service_error(
