@@ -104,6 +104,16 @@ def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RetryPolicy, "delay", lambda self, failures, retry_after: 0.01)
 
 
+@pytest.fixture
+def in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The preflight is made on a day on which the service has the versions for long."""
+    import datetime
+
+    from airflow_provider_vertex_ray.api import preflight
+
+    monkeypatch.setattr(preflight, "_today", lambda: datetime.date(2026, 11, 25))
+
+
 def use(emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make this process's hooks talk to an emulator."""
     monkeypatch.setenv("VERTEX_RAY_EMULATOR_HOST", emulator.host)

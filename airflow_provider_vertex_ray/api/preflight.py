@@ -162,11 +162,14 @@ def _spec(asked: Asked) -> list[Finding]:
 
 
 def _versions(asked: Asked, own_ray: str | None, own_python: str) -> list[Finding]:
-    today = datetime.datetime.now(datetime.timezone.utc).date()
-    findings = [pair_finding(*pair, today) for pair in asked.pairs]
+    findings = [pair_finding(*pair, _today()) for pair in asked.pairs]
     for image in asked.own_images:
         found = "an image of your own: which versions it has, and whether the service still has them, it does not tell"
         findings.append(Finding("versions", Status.COULD_NOT_CHECK, image, found))
     if asked.head_pair is not None:
         findings.append(client_finding(*asked.head_pair, own_ray, own_python))
     return findings
+
+
+def _today() -> datetime.date:
+    return datetime.datetime.now(datetime.timezone.utc).date()

@@ -16,6 +16,9 @@ from tests.support.clusters import LOCATION, SPEC
 from tests.support.emulator import EmulatorProcess
 
 
+pytestmark = pytest.mark.usefixtures("in_time")
+
+
 def connect(monkeypatch: pytest.MonkeyPatch, **extra: Any) -> None:
     connection = {"conn_type": "google_cloud_platform", "extra": extra}
     monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", json.dumps(connection))

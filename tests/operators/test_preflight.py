@@ -18,6 +18,8 @@ from tests.support.emulator import EmulatorProcess
 from tests.support.storage import StorageEmulator
 from tests.support.tasks import TaskInstance, context_of, run_task
 
+pytestmark = pytest.mark.usefixtures("in_time")
+
 VPC = "projects/123456789012/global/networks/vpc"
 ATTACHMENT = f"projects/demo-project/regions/{LOCATION}/networkAttachments/att"
 KEY = f"projects/demo-project/locations/{LOCATION}/keyRings/ring/cryptoKeys/key"
