@@ -15,7 +15,6 @@ from airflow_provider_vertex_ray.spec_error import SpecError
 from tests.support.clusters import LOCATION, SPEC
 from tests.support.emulator import EmulatorProcess
 
-
 pytestmark = pytest.mark.usefixtures("in_time")
 
 
