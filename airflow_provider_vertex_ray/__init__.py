@@ -41,6 +41,8 @@ def get_provider_info() -> dict[str, Any]:
                     f"{_PACKAGE}.operators.job_calls",
                     f"{_PACKAGE}.operators.leases",
                     f"{_PACKAGE}.operators.model",
+                    f"{_PACKAGE}.operators.monitoring",
+                    f"{_PACKAGE}.operators.monitoring_logs",
                     f"{_PACKAGE}.operators.prediction",
                 ],
             }
@@ -53,6 +55,7 @@ def get_provider_info() -> dict[str, Any]:
                     f"{_PACKAGE}.sensors.endpoint",
                     f"{_PACKAGE}.sensors.idle",
                     f"{_PACKAGE}.sensors.job",
+                    f"{_PACKAGE}.sensors.monitoring",
                 ],
             }
         ],
@@ -65,6 +68,7 @@ def get_provider_info() -> dict[str, Any]:
                     f"{_PACKAGE}.hooks.job",
                     f"{_PACKAGE}.hooks.lease",
                     f"{_PACKAGE}.hooks.model",
+                    f"{_PACKAGE}.hooks.monitoring",
                 ],
             }
         ],
@@ -77,6 +81,7 @@ def get_provider_info() -> dict[str, Any]:
                     f"{_PACKAGE}.triggers.ensure",
                     f"{_PACKAGE}.triggers.idle",
                     f"{_PACKAGE}.triggers.job",
+                    f"{_PACKAGE}.triggers.monitoring",
                     f"{_PACKAGE}.triggers.serving",
                 ],
             }
@@ -89,6 +94,7 @@ def get_provider_info() -> dict[str, Any]:
             f"{_PACKAGE}.links.cluster.VertexRayClusterListLink",
             f"{_PACKAGE}.links.cluster.VertexRayDashboardLink",
             f"{_PACKAGE}.links.cluster.VertexRayLogsLink",
+            f"{_PACKAGE}.links.monitoring.VertexRayMetricsLink",
             f"{_PACKAGE}.links.serving.VertexRayEndpointLink",
             f"{_PACKAGE}.links.serving.VertexRayModelLink",
         ],

@@ -50,10 +50,15 @@ def moment(field: str, value: object) -> float | None:
         return aware.timestamp()
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e11:
         return float(value)
-    found = parse_rfc3339(value.strip()) if isinstance(value, str) else None
+    found = _read(value.strip()) if isinstance(value, str) else None
     if found is None:
         raise SpecError(field, value, "give a time such as 2026-01-31T12:00:00Z, a datetime, or unix seconds")
     return found
+
+
+def _read(text: str) -> float | None:
+    # A number becomes a text on its way through a template.
+    return float(text) if re.fullmatch(r"\d{1,11}(\.\d+)?", text) else parse_rfc3339(text)
 
 
 def check_window(start: object, end: object, window: object) -> None:

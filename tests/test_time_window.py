@@ -46,6 +46,7 @@ def test_texts(text: str, seconds: float | None) -> None:
     [
         NOON,
         int(NOON),
+        "1769860800.0",
         " 2026-01-31T12:00:00+00:00 ",
         datetime.datetime(2026, 1, 31, 12, tzinfo=UTC),
         datetime.datetime(2026, 1, 31, 12),  # noqa: DTZ001

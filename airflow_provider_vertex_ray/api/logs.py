@@ -30,6 +30,9 @@ PAGE_SIZE = 1000
 MAX_BYTES = 16 << 20
 """Bytes of messages that one call keeps in memory."""
 
+ATTEMPTS = 9
+"""Tries of a request: the quota is one of a minute, and so many tries last a minute and a half."""
+
 EMPTY_PAGES = 20
 """Pages without an entry, one after the other, after which the search counts as over: it may go on for an hour."""
 
@@ -109,14 +112,14 @@ class LogsApi:
         most: int,
         *,
         max_bytes: int = MAX_BYTES,
-        attempts: int | None = None,
+        attempts: int = ATTEMPTS,
         timeout: float | None = None,
     ) -> LogEntries:
         """The first entries that fit, in the query's order.
 
         :param most: Entries at most, above 0.
         :param max_bytes: Bytes of messages at most; the first entry is given whatever its size.
-        :param attempts: Tries of each request, if not the transport's.
+        :param attempts: Tries of each request.
         :param timeout: Seconds for one try of one request.
         :raises InvalidRequestError: Cloud Logging refuses the filter.
         :raises LogsNotAuthorisedError: The account may not read entries.
@@ -142,7 +145,7 @@ class LogsApi:
         query: LogQuery,
         *,
         page_size: int = PAGE_SIZE,
-        attempts: int | None = None,
+        attempts: int = ATTEMPTS,
         timeout: float | None = None,
     ) -> AsyncGenerator[LogEntries, None]:
         """All entries that fit, page by page; errors as ``entries`` has them.

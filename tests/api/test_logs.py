@@ -20,11 +20,11 @@ from airflow_provider_vertex_ray.errors import (
 )
 from airflow_provider_vertex_ray.log_query import LogQuery
 from tests.support.clusters import start, submit
-from tests.support.emulator import EmulatorProcess, until
+from tests.support.emulator import EmulatorProcess
+from tests.support.monitoring import OF_JOB, listed
 from tests.support.server import serving, transport_to
 
 LIST = "ListLogEntries"
-OF_JOB = LogQuery("shared", submission_id="one")
 
 
 @pytest.fixture
@@ -35,19 +35,6 @@ def emulator(fake_emulator: EmulatorProcess) -> EmulatorProcess:
     submit(fake_emulator, "shared", "one", "count 30 0")
     listed(fake_emulator, 30)
     return fake_emulator
-
-
-def listed(emulator: EmulatorProcess, count: int, query: LogQuery = OF_JOB) -> None:
-    """Return when the emulator has so many entries."""
-    body = {"resourceNames": [f"projects/{emulator.project}"], "filter": query.filter(), "pageSize": 1000}
-
-    def there() -> bool:
-        status, answer = emulator.request("POST", "/v2/entries:list", body, token=emulator.token())
-        assert status == 200, answer
-        return len(answer.get("entries", ())) >= count
-
-    until(there, 20, f"there are no {count} entries")
-    emulator.admin("DELETE", "calls")
 
 
 def numbers(entries: tuple[LogEntry, ...]) -> list[int]:

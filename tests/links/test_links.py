@@ -78,7 +78,7 @@ def test_the_logs(link: Any) -> None:
     ]
     assert unquote(text).splitlines() == lines
     of_job = unquote(link(VertexRayLogsLink(), {**CLUSTER, **JOB}).split(";query=")[1].partition("?")[0])
-    assert of_job.splitlines() == [*lines, 'jsonPayload.tailed_path:"job-driver-af-job/1"']
+    assert of_job.splitlines() == [*lines, 'jsonPayload.tailed_path:"job-driver-af-job/1.log"']
 
 
 def test_a_model_s_and_an_endpoint_s_page(link: Any) -> None:
