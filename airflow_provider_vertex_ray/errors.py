@@ -24,7 +24,8 @@ class VertexRayError(Exception):
         self.details: dict[str, Any] = details or {}
 
     def __str__(self) -> str:
-        return f"{self.message} {self.remedy}".strip()
+        # Below lines of a log it would pass for one of them.
+        return f"{self.message}{chr(10) if chr(10) in self.message else ' '}{self.remedy}".strip()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.message, self.details)

@@ -16,5 +16,8 @@ CLUSTER_LINKS = (VertexRayClusterLink(), VertexRayDashboardLink(), VertexRayLogs
 JOB_LINKS = (VertexRayDashboardLink(), VertexRayLogsLink(), VertexRayMetricsLink(), VertexRayClusterLink())
 """Of a task about jobs of a cluster: the dashboard first."""
 
+NAMED_LINKS = (VertexRayClusterLink(), VertexRayLogsLink(), VertexRayMetricsLink())
+"""Of a task that knows a cluster by its name alone."""
+
 GONE_LINKS = (VertexRayClusterListLink(), VertexRayLogsLink(), VertexRayMetricsLink())
 """Of a task after which the cluster is gone, but not what was logged and measured."""

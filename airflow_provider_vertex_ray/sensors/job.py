@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import PokeReturnValue
 
-from airflow_provider_vertex_ray.errors import OperationTimeoutError
+from airflow_provider_vertex_ray.errors import OperationTimeoutError, VertexRayError
 from airflow_provider_vertex_ray.job_input import check_submission_id
 from airflow_provider_vertex_ray.job_state import Job, JobStatus
 from airflow_provider_vertex_ray.links.of_task import JOB_LINKS
@@ -54,8 +54,20 @@ class VertexRayJobSensor(VertexRayBaseSensor):
         if not job.status.is_terminal:
             return PokeReturnValue(False)
         if job.status is not JobStatus.SUCCEEDED:
-            raise job.failure()
+            raise run_sync(lambda: self._failure(job))
         return PokeReturnValue(True, job.summary())
+
+    async def _failure(self, job: Job) -> VertexRayError:
+        """Its error; with the last lines, where Cloud Logging has them."""
+        from airflow_provider_vertex_ray.triggers.last_lines import last_lines
+
+        if job.status is not JobStatus.FAILED:
+            return job.failure()
+        name = self._name(self.cluster_id).full
+        begun = job.start_time / 1000 if job.start_time else None
+        connection = self._connection_arguments()
+        found = await last_lines(connection, name, self.submission_id, hidden=job.hidden, begun=begun)
+        return job.failure(found.lines)
 
     async def _look(self, context: Context) -> Job:
         from airflow_provider_vertex_ray.hooks.job import usable_dashboard
