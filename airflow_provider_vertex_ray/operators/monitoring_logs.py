@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from airflow_provider_vertex_ray.api.logs import LogEntry
 
 DAY = 86_400.0
+LEEWAY = 60.0
+"""Seconds after now that still count where no end is given: entries come in meanwhile, but reading them must end."""
+
 LOG_SUFFIXES = (".log", ".txt", ".jsonl")
 MOST_SHOWN = 10_000
 RETURNED_BYTES = 48 * 1024
@@ -110,6 +113,8 @@ class VertexRayClusterLogsOperator(MonitoringOperator):
         if self.submission_id:
             check_submission_id(self.submission_id)
         start, end = span(self.start, self.end, self.window, DAY)
+        if not self.end:
+            end += LEEWAY
         query = LogQuery(
             name.full,
             submission_id=self.submission_id or None,

@@ -103,7 +103,8 @@ class VertexRayMetricTrigger(WaitTrigger):
 
     async def look(self, hook: VertexRayMonitoringAsyncHook) -> dict[str, Any] | Verdict:
         """The result where the condition holds at this moment, else why it does not."""
-        now = time.time()
+        # As a request has it; or the last sample would seem to be of another time.
+        now = round(time.time(), 3)
         start, end = self._condition.window(now)
         try:
             series = await hook.query_range(self._promql, start, end, self._condition.step)
