@@ -81,7 +81,8 @@ class VertexRayClusterMetricsOperator(MonitoringOperator):
         if queries is not None and not isinstance(queries, Mapping) and not hasattr(queries, "iter_references"):
             raise SpecError("queries", queries, "give a dict with a PromQL query for each name")
         for key, promql in queries.items() if isinstance(queries, Mapping) else ():
-            check_promql(promql, f"queries[{key!r}]")
+            if not hasattr(promql, "iter_references"):
+                check_promql(promql, f"queries[{key!r}]")
         if not metrics and not queries:
             metric_queries((), {}, "any")
         positive("step", step)
