@@ -32,7 +32,6 @@ with DAG(
     schedule=None,
     start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
     catchup=False,
-    is_paused_upon_creation=True,
     default_args={
         "cluster_id": "{{ var.value.vertex_ray_cluster }}",
         "location": "{{ var.value.get('vertex_ray_location', 'us-central1') }}",
