@@ -24,7 +24,8 @@ class VertexRayError(Exception):
         self.details: dict[str, Any] = details or {}
 
     def __str__(self) -> str:
-        return f"{self.message} {self.remedy}".strip()
+        # Below lines of a log it would pass for one of them.
+        return f"{self.message}{chr(10) if chr(10) in self.message else ' '}{self.remedy}".strip()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.message, self.details)
@@ -303,6 +304,21 @@ class BytesBilledLimitError(VertexRayError):
 
 class BigQueryStepError(JobFailedError):
     """The BigQuery step failed on the cluster; the target table is as it was."""
+
+
+# --- monitoring -----------------------------------------------------------------------------------------------------
+
+
+class LogsNotAuthorisedError(NotAuthorisedError):
+    """The connection's account may not read the project's log entries."""
+
+    remedy = "Grant roles/logging.viewer in the project to the account, and enable logging.googleapis.com there."
+
+
+class MetricsNotAuthorisedError(NotAuthorisedError):
+    """The connection's account may not read the project's metrics."""
+
+    remedy = "Grant roles/monitoring.viewer in the project to the account, and enable monitoring.googleapis.com there."
 
 
 # --- leases ---------------------------------------------------------------------------------------------------------

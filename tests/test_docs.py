@@ -14,14 +14,24 @@ from typing import Any, get_args
 
 import pytest
 
-from airflow_provider_vertex_ray import errors, get_provider_info, preflight_needs, ray_versions
-from airflow_provider_vertex_ray.api import cloud_call, job_logs, packages, quotas, transport
+from airflow_provider_vertex_ray import (
+    errors,
+    get_provider_info,
+    metric_condition,
+    metric_summary,
+    preflight_needs,
+    ray_versions,
+)
+from airflow_provider_vertex_ray.api import cloud_call, job_logs, logs, packages, quotas, transport
 from airflow_provider_vertex_ray.api import preflight as cloud_preflight
 from airflow_provider_vertex_ray.decorators.job import PLAIN_CONTEXT, _VertexRayDecoratedOperator
 from airflow_provider_vertex_ray.emulator import admin, cli, faults
 from airflow_provider_vertex_ray.hooks import preflight_command
 from airflow_provider_vertex_ray.hooks.preflight import VertexRayPreflightHook
 from airflow_provider_vertex_ray.job_state import MAX_RESULT_BYTES
+from airflow_provider_vertex_ray.log_query import SEVERITIES
+from airflow_provider_vertex_ray.metric_query import METRICS
+from airflow_provider_vertex_ray.operators import monitoring, monitoring_logs
 from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
 from airflow_provider_vertex_ray.operators.job import VertexRaySubmitJobOperator
 from airflow_provider_vertex_ray.preflight import CHECKS, Status
@@ -113,6 +123,7 @@ def test_there_is_a_page_for_each_subject_and_the_index_leads_to_it() -> None:
         "functions",
         "bigquery",
         "models",
+        "monitoring",
         "ray-client",
         "emulator",
         "service-facts",
@@ -180,10 +191,12 @@ def test_the_connections_parameters() -> None:
         assert set(_parameters(VertexRayBaseOperator)) <= set(task.template_fields)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("name", ["VertexRayClusterHook", "VertexRayJobHook", "VertexRayPreflightHook"])
+@pytest.mark.parametrize(
+    "name", ["VertexRayClusterHook", "VertexRayJobHook", "VertexRayMonitoringHook", "VertexRayPreflightHook"]
+)
 def test_the_hooks_methods(name: str) -> None:
     hooks = _public(("hooks",))
-    for kind, more in ((name, set[str]()), (name.replace("Hook", "AsyncHook"), {"tail_job_logs", "jobs"})):
+    for kind, more in ((name, set[str]()), (name.replace("Hook", "AsyncHook"), {"tail_job_logs", "jobs", "log_pages"})):
         own = {key for key, value in vars(hooks[kind]).items() if inspect.isfunction(value) and key[0] != "_"}
         for method in own - more:
             assert f"`{method}`" in DOCS, method
@@ -354,6 +367,19 @@ def test_figures_that_the_code_has_too() -> None:
             f"more than {runner.DEEPEST} levels",
             *(f"`{name}`" for name in PLAIN_CONTEXT),
         ],
+        "monitoring.md": [
+            f"fit into {monitoring_logs.RETURNED_BYTES >> 10} KiB",
+            f"up to {monitoring_logs.MOST_SHOWN} |",
+            f"has\n{logs.PAGE_SIZE} entries",
+            f"The same {job_logs.KEPT_LINES} lines",
+            f"{metric_summary.MOST_POINTS} in all",
+            f"a metric {metric_summary.MOST_SERIES} series",
+            f"such that there are {monitoring.POINTS}",
+            f"gives {monitoring.MOST_POINTS} at most",
+            f"{metric_condition.STEPS} of them or one every {metric_condition.SHORTEST_STEP:.0f} to "
+            f"{metric_condition.LONGEST_STEP:.0f} seconds",
+            *(f"`{severity}`" for severity in SEVERITIES[1:]),
+        ],
         "service-facts.md": [f"bodies of up to {packages.MAX_PACKAGE_BYTES >> 20} MiB"],
         "clusters.md": [
             f"tried up to {transport.RetryPolicy().attempts} times",
@@ -367,6 +393,11 @@ def test_figures_that_the_code_has_too() -> None:
     }
     missing = [phrase for page, phrases in said.items() for phrase in phrases if phrase not in PAGES[page]]
     assert missing == []
+
+
+def test_the_named_metrics_and_their_queries() -> None:
+    (table,) = (table for table in _tables(PAGES["monitoring.md"]) if table[0][:2] == ["name", "what"])
+    assert {row[0]: row[2] for row in table[1:]} == {name: query("etl") for name, query in METRICS.items()}
 
 
 def test_the_benchmark_waits_as_the_operator_does_by_default() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from urllib.parse import quote
 
 from airflow_provider_vertex_ray.links.base import VertexRayLink
+from airflow_provider_vertex_ray.log_query import LogQuery
 
 CONSOLE = "https://console.cloud.google.com"
 
@@ -43,19 +44,13 @@ class VertexRayDashboardLink(VertexRayLink):
 
 
 class VertexRayLogsLink(VertexRayLink):
-    """Cloud Logging, with the filter for the cluster, and for the job where there is one, filled in.
-
-    The labels are documented at https://cloud.google.com/vertex-ai/docs/open-source/ray-on-vertex-ai/monitor#logs.
-    """
+    """Cloud Logging, with the filter for the cluster, and for the job where there is one, filled in."""
 
     name = "Cloud Logging"
 
     def url(self, facts: dict[str, str]) -> str:
         """The log explorer's address."""
-        query = [
-            'resource.labels.task_name="ray-cluster-logs"',
-            f'labels."ml.googleapis.com/ray_cluster_id"="{facts["cluster_id"]}"',
-        ]
-        if facts.get("submission_id"):
-            query.append(f'jsonPayload.tailed_path:"job-driver-{facts["submission_id"]}"')
-        return f"{CONSOLE}/logs/query;query={quote(chr(10).join(query), safe='')}?project={facts['project_id']}"
+        query = (
+            facts.get("log_filter") or LogQuery(facts["cluster_id"], submission_id=facts.get("submission_id")).filter()
+        )
+        return f"{CONSOLE}/logs/query;query={quote(query, safe='')}?project={facts['project_id']}"

@@ -11,12 +11,8 @@ from airflow_provider_vertex_ray.cluster_state import Cluster, ClusterState
 from airflow_provider_vertex_ray.deadlines import deadline_after
 from airflow_provider_vertex_ray.errors import ClusterNotFoundError
 from airflow_provider_vertex_ray.links.base import persist_link_facts
-from airflow_provider_vertex_ray.links.cluster import (
-    VertexRayClusterLink,
-    VertexRayClusterListLink,
-    VertexRayDashboardLink,
-    VertexRayLogsLink,
-)
+from airflow_provider_vertex_ray.links.cluster import VertexRayClusterListLink
+from airflow_provider_vertex_ray.links.of_task import CLUSTER_LINKS, GONE_LINKS
 from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator, deferrable_by_default, positive
 from airflow_provider_vertex_ray.operators.cluster_create import VertexRayCreateClusterOperator
 from airflow_provider_vertex_ray.operators.cluster_resize import VertexRayResizeClusterOperator
@@ -47,7 +43,7 @@ class VertexRayGetClusterOperator(VertexRayBaseOperator):
     """
 
     template_fields: Sequence[str] = ("cluster_id", "price_table", *VertexRayBaseOperator.connection_fields)
-    operator_extra_links = (VertexRayClusterLink(), VertexRayDashboardLink(), VertexRayLogsLink())
+    operator_extra_links = CLUSTER_LINKS
 
     def __init__(self, *, cluster_id: str | None = None, price_table: Any = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -116,7 +112,7 @@ class VertexRayDeleteClusterOperator(VertexRayBaseOperator):
     """
 
     template_fields: Sequence[str] = ("cluster_id", "lease_uri", *VertexRayBaseOperator.connection_fields)
-    operator_extra_links = (VertexRayClusterListLink(),)
+    operator_extra_links = GONE_LINKS
 
     def __init__(
         self,
@@ -144,7 +140,7 @@ class VertexRayDeleteClusterOperator(VertexRayBaseOperator):
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
         name = self._name(self.cluster_id)
-        persist_link_facts(context, project_id=name.project)
+        persist_link_facts(context, project_id=name.project, location=name.location, cluster_id=name.cluster_id)
         owner = lease_owner_of(context, None)
         closed = run_sync(lambda: self._close(name, owner)) if self.lease_uri else None
         trigger = VertexRayClusterDeleteTrigger(

@@ -13,7 +13,7 @@ from airflow_provider_vertex_ray.deadlines import deadline_after
 from airflow_provider_vertex_ray.errors import ClusterExistsError, VertexRayError, error_from_dict
 from airflow_provider_vertex_ray.generations import ON_SPEC_MISMATCH, SPEC_LABEL, validate_shared_name
 from airflow_provider_vertex_ray.links.base import persist_link_facts
-from airflow_provider_vertex_ray.links.cluster import VertexRayClusterLink, VertexRayDashboardLink, VertexRayLogsLink
+from airflow_provider_vertex_ray.links.of_task import CLUSTER_LINKS
 from airflow_provider_vertex_ray.operators.base import (
     VertexRayBaseOperator,
     deferrable_by_default,
@@ -103,7 +103,7 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
         "price_table",
         *VertexRayBaseOperator.connection_fields,
     )
-    operator_extra_links = (VertexRayClusterLink(), VertexRayDashboardLink(), VertexRayLogsLink())
+    operator_extra_links = CLUSTER_LINKS
 
     def __init__(
         self,

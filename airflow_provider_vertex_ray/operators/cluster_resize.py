@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_vertex_ray.deadlines import deadline_after
 from airflow_provider_vertex_ray.links.base import persist_link_facts
-from airflow_provider_vertex_ray.links.cluster import VertexRayClusterLink, VertexRayDashboardLink, VertexRayLogsLink
+from airflow_provider_vertex_ray.links.of_task import CLUSTER_LINKS
 from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator, deferrable_by_default, positive
 from airflow_provider_vertex_ray.operators.leases import LeaseClosing, check_lease, lease_owner_of
 from airflow_provider_vertex_ray.spec_error import SpecError, has_template
@@ -51,7 +51,7 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
         "lease_uri",
         *VertexRayBaseOperator.connection_fields,
     )
-    operator_extra_links = (VertexRayClusterLink(), VertexRayDashboardLink(), VertexRayLogsLink())
+    operator_extra_links = CLUSTER_LINKS
     _at_least: ClassVar[int] = 1
 
     def __init__(
@@ -99,7 +99,7 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
         replicas = self._wanted()
         persist_link_facts(context, project_id=name.project, location=name.location, cluster_id=name.cluster_id)
         owner = lease_owner_of(context, None)
-        replicas, operation, closed = run_sync(lambda: self._start(name, replicas, owner))
+        replicas, operation, closed = run_sync(lambda: self._start(context, name, replicas, owner))
         trigger = VertexRayClusterResizeTrigger(
             cluster_name=name.full,
             replicas=replicas,
@@ -135,16 +135,18 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
             raise SpecError("replicas", self.replicas, "give whole numbers by pool id") from error
 
     async def _start(
-        self, name: ClusterName, replicas: dict[str, int], owner: str
+        self, context: Context, name: ClusterName, replicas: dict[str, int], owner: str
     ) -> tuple[dict[str, int], str | None, str | None]:
         """Start it; gives the counts, the operation, and the name of the cluster whose lease was closed."""
         from airflow_provider_vertex_ray.api.shrinking import shrinks
+        from airflow_provider_vertex_ray.operators.cluster import persist_cluster_facts
 
         hook = self.cluster_hook
         async with hook.session():
             if not replicas:
                 replicas = await hook.replicas_for(name.full, _whole(self.total_nodes))
             cluster = await hook.get_cluster(name.full)
+            persist_cluster_facts(context, name, cluster)
             closing = LeaseClosing(self, str(self.lease_uri), owner)
             closed = None
             if self.lease_uri and not self.force and shrinks(cluster, replicas):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.links.cluster import VertexRayClusterLink
+from airflow_provider_vertex_ray.links.of_task import CLUSTER_LINKS
 from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
 from airflow_provider_vertex_ray.price_table import PriceTable
 from airflow_provider_vertex_ray.spec_error import SpecError, has_template
@@ -38,7 +38,7 @@ class VertexRayClusterCostOperator(VertexRayBaseOperator):
     """
 
     template_fields: Sequence[str] = ("cluster_id", "price_table", *VertexRayBaseOperator.connection_fields)
-    operator_extra_links = (VertexRayClusterLink(),)
+    operator_extra_links = CLUSTER_LINKS
 
     def __init__(self, *, cluster_id: str | None = None, price_table: Any = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)

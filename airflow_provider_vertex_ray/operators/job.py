@@ -11,7 +11,7 @@ from airflow_provider_vertex_ray.errors import JobFailedError, JobNotStoppedErro
 from airflow_provider_vertex_ray.job_input import command_line, runtime_environment
 from airflow_provider_vertex_ray.job_state import Record, submission_prefix
 from airflow_provider_vertex_ray.links.base import persist_link_facts
-from airflow_provider_vertex_ray.links.cluster import VertexRayClusterLink, VertexRayDashboardLink, VertexRayLogsLink
+from airflow_provider_vertex_ray.links.of_task import JOB_LINKS
 from airflow_provider_vertex_ray.operators.base import (
     VertexRayBaseOperator,
     deferrable_by_default,
@@ -136,7 +136,7 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
         "runtime_env": "json",
         "metadata": "json",
     }
-    operator_extra_links = (VertexRayDashboardLink(), VertexRayLogsLink(), VertexRayClusterLink())
+    operator_extra_links = JOB_LINKS
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 from airflow_provider_vertex_ray.deadlines import deadline_after
 from airflow_provider_vertex_ray.job_input import check_statuses, check_submission_id
 from airflow_provider_vertex_ray.links.base import persist_link_facts
-from airflow_provider_vertex_ray.links.cluster import VertexRayClusterLink, VertexRayDashboardLink, VertexRayLogsLink
+from airflow_provider_vertex_ray.links.of_task import JOB_LINKS
 from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator, deferrable_by_default, positive
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
@@ -66,7 +66,7 @@ class JobCallsOperator(VertexRayBaseOperator):
     """
 
     template_fields: Sequence[str] = ("cluster_id", *VertexRayBaseOperator.connection_fields)
-    operator_extra_links = (VertexRayDashboardLink(), VertexRayLogsLink(), VertexRayClusterLink())
+    operator_extra_links = JOB_LINKS
 
     def __init__(self, *, cluster_id: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)

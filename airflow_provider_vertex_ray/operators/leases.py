@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vertex_ray.cluster_name import parse_cluster_name
 from airflow_provider_vertex_ray.errors import ClusterNotFoundError, VertexRayError
+from airflow_provider_vertex_ray.links.base import persist_link_facts
+from airflow_provider_vertex_ray.links.of_task import NAMED_LINKS
 from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator, positive
 from airflow_provider_vertex_ray.spec_error import has_template
 
@@ -103,6 +105,7 @@ class VertexRayReleaseClusterOperator(VertexRayBaseOperator):
         "lease_owner",
         *VertexRayBaseOperator.connection_fields,
     )
+    operator_extra_links = NAMED_LINKS
 
     def __init__(
         self, *, lease_uri: str, cluster_id: str | None = None, lease_owner: str | None = None, **kwargs: Any
@@ -121,6 +124,7 @@ class VertexRayReleaseClusterOperator(VertexRayBaseOperator):
 
         check_lease(self.lease_uri)
         name = self._name(str(self.cluster_id))
+        persist_link_facts(context, project_id=name.project, location=name.location, cluster_id=name.cluster_id)
         owner = lease_owner_of(context, self.lease_owner)
         hook = VertexRayLeaseAsyncHook(self.gcp_conn_id, self.impersonation_chain)
         try:

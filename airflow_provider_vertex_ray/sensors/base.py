@@ -14,6 +14,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_vertex_ray.deadlines import deadline_after
 from airflow_provider_vertex_ray.errors import VertexRayError
+from airflow_provider_vertex_ray.links.base import persist_link_facts
 from airflow_provider_vertex_ray.operators.base import ConnectionMixin, deferrable_by_default
 from airflow_provider_vertex_ray.triggers.base import result_of
 
@@ -37,6 +38,8 @@ class VertexRayBaseSensor(ConnectionMixin, BaseSensorOperator):
     template_fields: Sequence[str] = ConnectionMixin.connection_fields
     timeout_errors: tuple[type[VertexRayError], ...] = ()
     """Errors of the trigger that mean that the sensor's own timeout passed."""
+    cluster_id: Any = None
+    _kept: dict[str, str | None] | None = None
 
     def __init__(
         self,
@@ -54,12 +57,31 @@ class VertexRayBaseSensor(ConnectionMixin, BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Defer, unless one look shows that it is so already; or poke."""
+        self._keep_link_facts(context)
         if not self.deferrable:
-            return super().execute(context)
+            return self._with_links(context, super().execute(context))
         first = self.poke(context)
         if isinstance(first, PokeReturnValue) and first.is_done:
-            return first.xcom_value
+            return self._with_links(context, first.xcom_value)
         return self.defer(trigger=self.trigger(deadline_after(self.timeout)), method_name="execute_complete")
+
+    def _keep_link_facts(self, context: Context, **more: str | None) -> None:
+        """Keep what the links need; without a cluster, nothing."""
+        if self.cluster_id is None:
+            return
+        name = self._name(self.cluster_id)
+        facts = {"project_id": name.project, "location": name.location, "cluster_id": name.cluster_id, **more}
+        # Not with each poke.
+        if facts != self._kept:
+            persist_link_facts(context, **facts)
+            self._kept = facts
+
+    def _with_links(self, context: Context, result: Any) -> Any:
+        """The result; where it tells of a dashboard, the links know it from now on."""
+        url = result.get("dashboard_url") if isinstance(result, dict) else None
+        if url:
+            self._keep_link_facts(context, dashboard_uri=str(url).removeprefix("https://"))
+        return result
 
     def trigger(self, deadline: float | None) -> WaitTrigger:
         """The trigger that waits for the same."""
@@ -71,7 +93,7 @@ class VertexRayBaseSensor(ConnectionMixin, BaseSensorOperator):
         :raises AirflowSensorTimeout: It did not come in time; a skip with ``soft_fail``.
         """
         try:
-            return result_of(event)
+            return dict(self._with_links(context, result_of(event)))
         except self.timeout_errors as error:
             if self.soft_fail:
                 raise AirflowSkipException(str(error)) from error

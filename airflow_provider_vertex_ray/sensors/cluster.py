@@ -9,6 +9,7 @@ from airflow.providers.common.compat.sdk import PokeReturnValue
 
 from airflow_provider_vertex_ray.cluster_state import ClusterState
 from airflow_provider_vertex_ray.errors import OperationTimeoutError
+from airflow_provider_vertex_ray.links.of_task import CLUSTER_LINKS
 from airflow_provider_vertex_ray.sensors.base import VertexRayBaseSensor
 from airflow_provider_vertex_ray.spec_error import SpecError
 from airflow_provider_vertex_ray.triggers.cluster import VertexRayClusterStateTrigger
@@ -30,6 +31,7 @@ class VertexRayClusterSensor(VertexRayBaseSensor):
     """
 
     template_fields: Sequence[str] = ("cluster_id", *VertexRayBaseSensor.connection_fields)
+    operator_extra_links = CLUSTER_LINKS
     timeout_errors = (OperationTimeoutError,)
 
     def __init__(

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import PokeReturnValue
 
 from airflow_provider_vertex_ray.errors import OperationTimeoutError
+from airflow_provider_vertex_ray.links.base import persist_link_facts
+from airflow_provider_vertex_ray.links.serving import VertexRayEndpointLink
 from airflow_provider_vertex_ray.resource_name import check_resource, resource_name
 from airflow_provider_vertex_ray.sensors.base import VertexRayBaseSensor
 from airflow_provider_vertex_ray.spec_error import has_template
@@ -27,6 +29,7 @@ class VertexRayEndpointSensor(VertexRayBaseSensor):
     """
 
     template_fields: Sequence[str] = ("endpoint_id", "deployed_model_id", *VertexRayBaseSensor.connection_fields)
+    operator_extra_links = (VertexRayEndpointLink(),)
     timeout_errors = (OperationTimeoutError,)
 
     def __init__(self, *, endpoint_id: str, deployed_model_id: str | None = None, **kwargs: Any) -> None:
@@ -41,6 +44,8 @@ class VertexRayEndpointSensor(VertexRayBaseSensor):
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
         trigger = self.trigger(None)
+        _, project, _, location, _, endpoint = trigger.name.split("/")
+        persist_link_facts(context, project_id=project, location=location, endpoint_id=endpoint)
         found = run_sync(lambda: trigger.hook.get_endpoint(trigger.name))
         if serves(found, self.deployed_model_id):
             return PokeReturnValue(True, endpoint_summary(found))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import PokeReturnValue
 
 from airflow_provider_vertex_ray.errors import OperationTimeoutError
+from airflow_provider_vertex_ray.links.of_task import CLUSTER_LINKS
 from airflow_provider_vertex_ray.operators.base import positive
 from airflow_provider_vertex_ray.operators.leases import check_lease
 from airflow_provider_vertex_ray.sensors.base import VertexRayBaseSensor
@@ -33,6 +34,7 @@ class VertexRayClusterIdleSensor(VertexRayBaseSensor):
     """
 
     template_fields: Sequence[str] = ("cluster_id", "lease_uri", *VertexRayBaseSensor.connection_fields)
+    operator_extra_links = CLUSTER_LINKS
     timeout_errors = (OperationTimeoutError,)
 
     def __init__(

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import PokeReturnValue
 
-from airflow_provider_vertex_ray.errors import OperationTimeoutError
+from airflow_provider_vertex_ray.errors import OperationTimeoutError, VertexRayError
 from airflow_provider_vertex_ray.job_input import check_submission_id
-from airflow_provider_vertex_ray.job_state import JobStatus
+from airflow_provider_vertex_ray.job_state import Job, JobStatus
+from airflow_provider_vertex_ray.links.of_task import JOB_LINKS
 from airflow_provider_vertex_ray.sensors.base import VertexRayBaseSensor
 from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
 
@@ -30,6 +31,7 @@ class VertexRayJobSensor(VertexRayBaseSensor):
     """
 
     template_fields: Sequence[str] = ("cluster_id", "submission_id", *VertexRayBaseSensor.connection_fields)
+    operator_extra_links = JOB_LINKS
     timeout_errors = (OperationTimeoutError,)
 
     def __init__(
@@ -47,14 +49,39 @@ class VertexRayJobSensor(VertexRayBaseSensor):
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
         check_submission_id(self.submission_id)
-        name = self._name(self.cluster_id)
-        job = run_sync(lambda: self.job_hook.get_job(name.full, self.submission_id))
+        job = run_sync(lambda: self._look(context))
         self.log.info("Ray job %s is %s", self.submission_id, job.status.value)
         if not job.status.is_terminal:
             return PokeReturnValue(False)
         if job.status is not JobStatus.SUCCEEDED:
-            raise job.failure()
+            raise run_sync(lambda: self._failure(job))
         return PokeReturnValue(True, job.summary())
+
+    async def _failure(self, job: Job) -> VertexRayError:
+        """Its error; with the last lines, where Cloud Logging has them."""
+        from airflow_provider_vertex_ray.triggers.last_lines import last_lines
+
+        if job.status is not JobStatus.FAILED:
+            return job.failure()
+        name = self._name(self.cluster_id).full
+        begun = job.start_time / 1000 if job.start_time else None
+        connection = self._connection_arguments()
+        found = await last_lines(connection, name, self.submission_id, hidden=job.hidden, begun=begun)
+        return job.failure(found.lines)
+
+    async def _look(self, context: Context) -> Job:
+        from airflow_provider_vertex_ray.hooks.job import usable_dashboard
+
+        name = self._name(self.cluster_id)
+        hook = self.job_hook
+        async with hook.session():
+            dashboard = usable_dashboard(await self.cluster_hook.get_cluster(name.full))
+            self._keep_link_facts(context, dashboard_uri=dashboard)
+            async with hook.jobs(name.full, dashboard) as api:
+                return await api.get(self.submission_id)
+
+    def _keep_link_facts(self, context: Context, **more: str | None) -> None:
+        super()._keep_link_facts(context, **{"submission_id": self.submission_id, **more})
 
     def trigger(self, deadline: float | None) -> WaitTrigger:
         """The same, from the triggerer."""

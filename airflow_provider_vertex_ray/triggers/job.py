@@ -30,6 +30,7 @@ from airflow_provider_vertex_ray.triggers.pace import Pace, take_turn
 if TYPE_CHECKING:
     from airflow_provider_vertex_ray.api.job_logs import JobLog
     from airflow_provider_vertex_ray.api.jobs import JobsApi
+    from airflow_provider_vertex_ray.triggers.last_lines import LastLines
 
 
 FIRST_SECONDS = 10.0
@@ -107,6 +108,8 @@ class VertexRayJobTrigger(WaitTrigger):
         self._lost_timeout = lost_timeout
         self._poll_interval = poll_interval
         self._status: JobStatus | None = None
+        self._hidden: Sequence[str] = ()
+        self._begun: float | None = None
         self._output: JobLog | None = None
         self._shown = LogPosition(None, submission_id)
 
@@ -124,14 +127,37 @@ class VertexRayJobTrigger(WaitTrigger):
             if self._output is not None:
                 await self._shown.keep(self._output.position)
             raise
+        except JobLostError as error:
+            raise (await self._last_lines()).of(error) from error
         finally:
             started()
             if self._output is not None:
                 await self._output.cancel()
         lines = list(self._output.last_lines)
         if job.status is not JobStatus.SUCCEEDED and self.arguments["raise_on_failure"]:
-            raise job.failure(lines, self._output.result)
+            raise await self._failure(job, lines, self._output.result)
         return {**job.summary(), "logs_tail": lines, "result": self._output.result}
+
+    async def _failure(self, job: Job, lines: list[str], result: Any) -> VertexRayError:
+        """The error of a job that ended badly; if the cluster did not give its output, from Cloud Logging."""
+        if lines or job.status is not JobStatus.FAILED:
+            return job.failure(lines, result)
+        found = await self._last_lines()
+        error = job.failure(found.lines, result)
+        return type(error)(found.note(error.message), error.details)
+
+    async def _last_lines(self) -> LastLines:
+        """What is known of the output when the cluster can not be asked."""
+        from airflow_provider_vertex_ray.triggers.last_lines import last_lines
+
+        return await last_lines(
+            self.arguments,
+            self.cluster_name,
+            self.submission_id,
+            known=list(self._output.last_lines) if self._output else (),
+            hidden=self._hidden,
+            begun=self._begun,
+        )
 
     async def killed(self) -> None:
         """Stop the job, and only that."""
@@ -202,6 +228,8 @@ class VertexRayJobTrigger(WaitTrigger):
                     await self._shown.keep_now_and_then(self._output.position)
 
     def _note(self, job: Job) -> None:
+        self._hidden = job.hidden
+        self._begun = job.start_time / 1000 if job.start_time else None
         if job.status is not self._status:
             self._status = job.status
             self.log.info("Ray job %s is %s", self.submission_id, job.status.value)

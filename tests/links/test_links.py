@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
@@ -16,6 +17,7 @@ from airflow_provider_vertex_ray.links.cluster import (
     VertexRayDashboardLink,
     VertexRayLogsLink,
 )
+from airflow_provider_vertex_ray.links.monitoring import VertexRayMetricsLink
 from airflow_provider_vertex_ray.links.quota import VertexRayQuotaLink
 from airflow_provider_vertex_ray.links.serving import VertexRayEndpointLink, VertexRayModelLink
 from tests.support.tasks import TaskInstance
@@ -29,6 +31,7 @@ LINKS = [
     VertexRayClusterListLink(),
     VertexRayDashboardLink(),
     VertexRayLogsLink(),
+    VertexRayMetricsLink(),
     VertexRayModelLink(),
     VertexRayEndpointLink(),
 ]
@@ -80,7 +83,34 @@ def test_the_logs(link: Any) -> None:
     ]
     assert unquote(text).splitlines() == lines
     of_job = unquote(link(VertexRayLogsLink(), {**CLUSTER, **JOB}).split(";query=")[1].partition("?")[0])
-    assert of_job.splitlines() == [*lines, 'jsonPayload.tailed_path:"job-driver-af-job/1"']
+    assert of_job.splitlines() == [*lines, 'jsonPayload.tailed_path:"job-driver-af-job/1.log"']
+
+
+def test_the_logs_of_a_task_s_own_filter(link: Any) -> None:
+    address = link(VertexRayLogsLink(), {**CLUSTER, "log_filter": 'severity>=ERROR\ntext:"a&b"'})
+    assert unquote(address.split(";query=")[1].partition("?")[0]) == 'severity>=ERROR\ntext:"a&b"'
+    assert address.endswith("?project=p1")
+
+
+def queries_of(address: str) -> list[str]:
+    """The queries in a Metrics Explorer's address, which must be one that a browser reads as it was meant."""
+    parts = urlsplit(address)
+    assert parts.path == "/monitoring/metrics-explorer;duration=PT6H"
+    found = parse_qs(parts.query, strict_parsing=True)
+    assert found.pop("project") == ["p1"]
+    (state,) = found.pop("pageState")
+    assert found == {}
+    return [each["prometheusQuery"] for each in json.loads(state)["xyChart"]["dataSets"]]
+
+
+def test_the_metrics(link: Any) -> None:
+    assert queries_of(link(VertexRayMetricsLink(), CLUSTER)) == [
+        'avg(ray_node_cpu_utilization{cluster="shared"})',
+        '100 * sum(ray_node_mem_used{cluster="shared"}) / sum(ray_node_mem_total{cluster="shared"})',
+        'avg(ray_node_gpus_utilization{cluster="shared"})',
+    ]
+    own = 'sum(rate(x{a="b&c=d"}[5m])) + 1'
+    assert queries_of(link(VertexRayMetricsLink(), {**CLUSTER, "promql": f"{own}\nup"})) == [own, "up"]
 
 
 def test_a_model_s_and_an_endpoint_s_page(link: Any) -> None:

@@ -37,7 +37,8 @@ def test_it_is_gone_when_the_task_ends(fake_emulator: EmulatorProcess, deferrabl
     assert fake_emulator.api("GET", "persistentResources/shared")[0] == 404
     assert cluster_ids(fake_emulator) == ["other"]
     assert deletes(fake_emulator) == [200]
-    assert context["ti"].xcoms[LINK_KEY] == {"project_id": fake_emulator.project}
+    facts = {"project_id": fake_emulator.project, "location": "us-central1", "cluster_id": "shared"}
+    assert context["ti"].xcoms[LINK_KEY] == facts
 
 
 def test_one_that_is_not_there(fake_emulator: EmulatorProcess, deferrable: bool) -> None:

@@ -8,10 +8,12 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowSkipException
 
 from airflow_provider_vertex_ray.errors import ClusterNotFoundError, JobFailedError, JobNotFoundError, JobStoppedError
+from airflow_provider_vertex_ray.log_query import LogQuery
 from airflow_provider_vertex_ray.sensors.job import VertexRayJobSensor
 from airflow_provider_vertex_ray.spec_error import SpecError
 from tests.support.clusters import LOCATION, dashboard_of, jobs_of, start, submit
 from tests.support.emulator import EmulatorProcess, until
+from tests.support.monitoring import listed
 from tests.support.tasks import context_of, deferral_of, run_task
 
 
@@ -107,3 +109,12 @@ def test_wrong_input(fake_emulator: EmulatorProcess, deferrable: bool, arguments
         run_task(operator, context_of(operator, nothing=""))
     assert caught.value.field == field
     assert fake_emulator.calls() == []
+
+
+def test_a_failed_job_s_last_lines(shared: EmulatorProcess, deferrable: bool) -> None:
+    shared.admin("DELETE", "telemetry")
+    submit(shared, "shared", "job", "echo before && exit 3")
+    listed(shared, 2, LogQuery("shared", submission_id="job"))
+    with pytest.raises(JobFailedError, match=r"(?s)exit code 3: .*    before$") as caught:
+        run_task(sensor(deferrable=deferrable))
+    assert caught.value.details["logs_tail"][-1] == "before"

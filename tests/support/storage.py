@@ -65,6 +65,12 @@ class StorageEmulator:
         """Write an object over whatever there is."""
         self._post(f"/upload/storage/v1/b/{self.bucket}/o?uploadType=media&name={path}", content)
 
+    def read(self, path: str) -> bytes:
+        """What an object holds."""
+        name = urllib.parse.quote(path, safe="")
+        with _OPENER.open(self._url(f"/storage/v1/b/{self.bucket}/o/{name}?alt=media"), timeout=10) as answer:
+            return bytes(answer.read())
+
     def clear(self) -> None:
         """Remove all objects."""
         for name in self.names():

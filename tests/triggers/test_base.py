@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_vertex_ray.errors import QuotaExceededError, VertexRayError
-from airflow_provider_vertex_ray.triggers import cluster, ensure, idle, job
+from airflow_provider_vertex_ray.triggers import cluster, ensure, idle, job, monitoring
 from airflow_provider_vertex_ray.triggers.base import WaitTrigger, result_of
 from airflow_provider_vertex_ray.triggers.cluster import (
     ClusterTrigger,
@@ -24,6 +24,7 @@ from airflow_provider_vertex_ray.triggers.cluster import (
 from airflow_provider_vertex_ray.triggers.ensure import VertexRayClusterEnsureTrigger
 from airflow_provider_vertex_ray.triggers.idle import VertexRayClusterIdleTrigger, VertexRayReaperTrigger
 from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
+from airflow_provider_vertex_ray.triggers.monitoring import VertexRayMetricTrigger
 from tests.support.clusters import full_name, start, submit
 from tests.support.emulator import EmulatorProcess
 from tests.support.tasks import first_event, round_trip
@@ -88,6 +89,13 @@ ALL: list[WaitTrigger] = [
         prices={"currency": "EUR", "regions": {}},
         dashboard_timeout=11.0,
     ),
+    VertexRayMetricTrigger(
+        **{name: value for name, value in COMMON.items() if name != "carry"},
+        promql="up",
+        comparison="<",
+        threshold=5.0,
+        for_seconds=60.0,
+    ),
 ]
 
 
@@ -105,7 +113,7 @@ def parameters_of(kind: type) -> dict[str, inspect.Parameter]:
 def test_all_triggers_are_looked_at() -> None:
     kinds = {
         kind
-        for module in (cluster, ensure, idle, job)
+        for module in (cluster, ensure, idle, job, monitoring)
         for kind in vars(module).values()
         if isinstance(kind, type) and issubclass(kind, WaitTrigger) and kind not in (WaitTrigger, ClusterTrigger)
     }
@@ -221,7 +229,8 @@ async def test_triggers_do_not_block_the_event_loop(fake_emulator: EmulatorProce
             VertexRayClusterStateTrigger(cluster_name=name, states=["RUNNING"]),
             VertexRayClusterResizeTrigger(cluster_name=name, replicas={"worker-pool1": 2}),
         ]
-        return await asyncio.gather(*(first_event(round_trip(trigger)) for trigger in [*jobs, *states]))
+        metric = VertexRayMetricTrigger(cluster_name=name, promql="vector(1)", comparison="==", threshold=1)
+        return await asyncio.gather(*(first_event(round_trip(trigger)) for trigger in [*jobs, *states, metric]))
 
     found: list[list[dict[str, Any]]] = []
 
@@ -232,4 +241,4 @@ async def test_triggers_do_not_block_the_event_loop(fake_emulator: EmulatorProce
         for scope in ("control_plane", "dashboard", "auth"):
             faults.enter_context(fake_emulator.fault(scope=scope, action="slow", delay=SLOW, times=5))
         assert await longest_block(asyncio.create_task(work())) < SLOW / 2
-    assert [event["status"] for event in found[0]] == ["success"] * 13
+    assert [event["status"] for event in found[0]] == ["success"] * 14

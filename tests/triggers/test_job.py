@@ -194,7 +194,7 @@ async def test_a_job_whose_cluster_is_deleted(emulator: EmulatorProcess) -> None
     work = asyncio.create_task(outcome())
     await waited_for(emulator)
     emulator.admin("DELETE", "clusters/shared")
-    with pytest.raises(JobLostError, match=r"its cluster .* was deleted.*outcome is unknown"):
+    with pytest.raises(JobLostError, match=r"(?s)its cluster .* was deleted.*outcome is unknown"):
         await work
 
 

@@ -1,0 +1,146 @@
+"""A cluster's logs and metrics as tasks: shown, summed up, and written as files for a report."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow_provider_vertex_ray.cluster_name import ClusterName
+from airflow_provider_vertex_ray.links.of_task import CLUSTER_LINKS
+from airflow_provider_vertex_ray.metric_query import METRICS, UNITS, check_metric, check_promql, metric_queries
+from airflow_provider_vertex_ray.metric_summary import summarised
+from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator, positive
+from airflow_provider_vertex_ray.operators.monitoring_base import MonitoringOperator
+from airflow_provider_vertex_ray.operators.monitoring_logs import VertexRayClusterLogsOperator
+from airflow_provider_vertex_ray.operators.output_files import check_file_uri, write_file
+from airflow_provider_vertex_ray.operators.plots import SUFFIXES, check_can_draw, draw
+from airflow_provider_vertex_ray.spec_error import SpecError
+from airflow_provider_vertex_ray.time_window import span
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+__all__ = ["VertexRayClusterLogsOperator", "VertexRayClusterMetricsOperator"]
+
+HOUR = 3_600.0
+MOST_POINTS = 11_000
+"""Points of a series; the service gives no more."""
+
+POINTS = 240
+"""Points of a series where no step is asked for."""
+
+
+class VertexRayClusterMetricsOperator(MonitoringOperator):
+    """Sums up what a cluster's nodes have measured, from Cloud Monitoring: also when the cluster is gone.
+
+    Returns ``cluster_id``, ``start``, ``end``, ``step`` (seconds), ``metrics`` (by name: ``query``, ``min``, ``avg``,
+    ``max``, ``last``, ``count`` and the ``series`` with their points, thinned out to some 40 KiB) and ``plot_path``.
+    A metric without data has None for its figures, and is no error.
+
+    :param cluster_id: Id or full resource name. (templated)
+    :param metrics: Names of metrics: ``cpu``, ``memory``, ``gpu``, ``tasks``, ``actors``, ``nodes``.
+    :param queries: PromQL of your own, by the name that it gets in the result. (templated)
+    :param start: From when on: an ISO time, a datetime, or unix seconds. (templated)
+    :param end: Until when; default: now. (templated)
+    :param window: Seconds before ``end``, in place of ``start``; default: an hour.
+    :param step: Seconds between two points; default: such that there are 240. The service gives 11,000 at most.
+    :param plot_path: URI of a file that gets a plot, ``.png`` or ``.svg``; needs the extra ``plots``. Any storage that
+        ``ObjectStoragePath`` knows will do. (templated)
+
+    Raises SpecError, MetricsNotAuthorisedError, InvalidRequestError, RateLimitedError, ServiceUnavailableError.
+    """
+
+    template_fields: Sequence[str] = (
+        "cluster_id",
+        "queries",
+        "start",
+        "end",
+        "plot_path",
+        *VertexRayBaseOperator.connection_fields,
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {"queries": "json"}
+    operator_extra_links = CLUSTER_LINKS
+
+    def __init__(
+        self,
+        *,
+        metrics: Sequence[str] = ("cpu", "memory", "gpu", "tasks", "nodes"),
+        queries: Mapping[str, str] | None = None,
+        step: float | None = None,
+        plot_path: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if isinstance(metrics, str) or not isinstance(metrics, Sequence):
+            raise SpecError("metrics", metrics, f"give a list of {', '.join(METRICS)}")
+        for metric in metrics:
+            check_metric(metric, "metrics")
+        if queries is not None and not isinstance(queries, Mapping) and not hasattr(queries, "iter_references"):
+            raise SpecError("queries", queries, "give a dict with a PromQL query for each name")
+        for key, promql in queries.items() if isinstance(queries, Mapping) else ():
+            if not hasattr(promql, "iter_references"):
+                check_promql(promql, f"queries[{key!r}]")
+        if not metrics and not queries:
+            metric_queries((), {}, "any")
+        positive("step", step)
+        check_file_uri("plot_path", plot_path, SUFFIXES)
+        self.metrics = list(metrics)
+        self.queries = queries
+        self.step = step
+        self.plot_path = plot_path
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Ask for all metrics, sum up, and draw."""
+        from airflow_provider_vertex_ray.hooks.base import run_sync
+
+        name = self._name(str(self.cluster_id))
+        plot_path = self.plot_path or None
+        check_file_uri("plot_path", plot_path, SUFFIXES)
+        check_can_draw("plot_path", plot_path)
+        start, end = span(self.start, self.end, self.window, HOUR)
+        step = self.step or max(1.0, float(round((end - start) / POINTS)))
+        if (end - start) / step > MOST_POINTS:
+            raise SpecError("step", step, f"a series has at most {MOST_POINTS} points: give a longer step")
+        queries = metric_queries(self.metrics, self.queries or {}, name.cluster_id)
+        found = run_sync(lambda: self._ask(context, name, queries, start, end, step))
+        summary = summarised(found)
+        for metric, figures in summary.items():
+            said = " ".join(f"{key} {figures[key]:g}" for key in ("min", "avg", "max", "last") if figures["count"])
+            self.log.info("%s: %s", metric, said or "no data (does the cluster collect metrics?)")
+        if plot_path:
+            title = f"{name.cluster_id}, {_minute(start)} to {_minute(end)}"
+            suffix = "." + plot_path.rsplit(".", 1)[1]
+            picture = draw(title, found, (start, end), step, suffix, UNITS)
+            write_file(plot_path, io.BytesIO(picture), self.gcp_conn_id)
+            self.log.info("The plot is %s", plot_path)
+        return {
+            "cluster_id": name.cluster_id,
+            "start": start,
+            "end": end,
+            "step": step,
+            "metrics": {metric: {"query": queries[metric], **figures} for metric, figures in summary.items()},
+            "plot_path": plot_path,
+        }
+
+    async def _ask(
+        self, context: Context, name: ClusterName, queries: dict[str, str], start: float, end: float, step: float
+    ) -> dict[str, Any]:
+        hook = self.monitoring_hook
+        async with hook.session():
+            # One a line, and at most as many as an address has room for.
+            shown = "\n".join(" ".join(query.split()) for query in list(queries.values())[:5])
+            await self._keep_link_facts(context, name, promql=shown)
+            answers = await asyncio.gather(
+                *(hook.query_range(query, start, end, step, project_id=name.project) for query in queries.values())
+            )
+        return {
+            metric: [(each.labels, each.points) for each in series]
+            for metric, series in zip(queries, answers, strict=True)
+        }
+
+
+def _minute(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
