@@ -114,7 +114,19 @@ class VertexRayJobTrigger(WaitTrigger):
         self._shown = LogPosition(None, submission_id)
 
     async def wait(self) -> dict[str, Any]:
-        """Follow the job to its end."""
+        """Follow the job to its end; a lost one's last lines come from elsewhere."""
+        try:
+            job, output = await self._follow()
+        except JobLostError as error:
+            # Only now: a log that is still open would go on to look for the cluster.
+            raise (await self._last_lines()).of(error) from error
+        lines = list(output.last_lines)
+        if job.status is not JobStatus.SUCCEEDED and self.arguments["raise_on_failure"]:
+            raise await self._failure(job, lines, output.result)
+        return {**job.summary(), "logs_tail": lines, "result": output.result}
+
+    async def _follow(self) -> tuple[Job, JobLog]:
+        """The job at its end, and its output, which is read and closed."""
         started = await take_turn()
         self._shown = LogPosition(getattr(self, "task_instance", None), self.submission_id)
         try:
@@ -123,20 +135,15 @@ class VertexRayJobTrigger(WaitTrigger):
                 if self._output is None:
                     self._output = await self._open_log(api, job)
                 await self._output.finish()
+                return job, self._output
         except asyncio.CancelledError:
             if self._output is not None:
                 await self._shown.keep(self._output.position)
             raise
-        except JobLostError as error:
-            raise (await self._last_lines()).of(error) from error
         finally:
             started()
             if self._output is not None:
                 await self._output.cancel()
-        lines = list(self._output.last_lines)
-        if job.status is not JobStatus.SUCCEEDED and self.arguments["raise_on_failure"]:
-            raise await self._failure(job, lines, self._output.result)
-        return {**job.summary(), "logs_tail": lines, "result": self._output.result}
 
     async def _failure(self, job: Job, lines: list[str], result: Any) -> VertexRayError:
         """The error of a job that ended badly; if the cluster did not give its output, from Cloud Logging."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from typing import Any
 
@@ -93,6 +94,8 @@ async def test_what_was_read_before_is_shown_when_cloud_logging_is_silent(
     emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subject, "LONGEST", 0.5)
+    leaked: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, told: leaked.append(told["message"]))
     with emulator.fault(scope="control_plane", method=LIST, action="hang", times=None):
         begin = time.monotonic()
         error = await killed_while_waited_for(emulator)
@@ -100,6 +103,9 @@ async def test_what_was_read_before_is_shown_when_cloud_logging_is_silent(
     assert "Last lines of its output, as they were read from the cluster:\n" in error.message
     assert "could not be read from Cloud Logging: no answer in time" in error.message
     assert error.details["logs_tail"][1:] == ["hello", "***", "the end"]
+    # Meanwhile nobody has looked for the cluster any more, on a session that nobody closes.
+    gc.collect()
+    assert leaked == []
 
 
 @pytest.mark.parametrize("status", [429, 503, 500])
