@@ -286,6 +286,21 @@ class BigQueryStepError(JobFailedError):
     """The BigQuery step failed on the cluster; the target table is as it was."""
 
 
+# --- monitoring -----------------------------------------------------------------------------------------------------
+
+
+class LogsNotAuthorisedError(NotAuthorisedError):
+    """The connection's account may not read the project's log entries."""
+
+    remedy = "Grant roles/logging.viewer in the project to the account, and enable logging.googleapis.com there."
+
+
+class MetricsNotAuthorisedError(NotAuthorisedError):
+    """The connection's account may not read the project's metrics."""
+
+    remedy = "Grant roles/monitoring.viewer in the project to the account, and enable monitoring.googleapis.com there."
+
+
 # --- leases ---------------------------------------------------------------------------------------------------------
 
 

@@ -47,6 +47,14 @@ class Addresses:
         """The Cloud Billing Catalog; the emulator has none, so that a request there is answered with 404."""
         return f"http://{self.emulator_host}" if self.emulator_host else f"https://cloudbilling.{self.universe}"
 
+    def logging(self) -> str:
+        """Cloud Logging."""
+        return f"http://{self.emulator_host}" if self.emulator_host else f"https://logging.{self.universe}"
+
+    def monitoring(self) -> str:
+        """Cloud Monitoring, which has Prometheus' query API."""
+        return f"http://{self.emulator_host}" if self.emulator_host else f"https://monitoring.{self.universe}"
+
     def dashboard(self, uri: str) -> str:
         """The base URL of a dashboard from a cluster's ``RAY_DASHBOARD_URI``, which has no scheme."""
         if self.emulator_host:

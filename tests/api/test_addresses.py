@@ -25,12 +25,15 @@ HOSTILE = st.lists(PIECES, max_size=8).map("".join).flatmap(lambda tail: st.samp
 
 def test_the_addresses_of_google() -> None:
     assert GOOGLE.control_plane("us-east5") == "https://us-east5-aiplatform.googleapis.com/v1beta1"
+    assert GOOGLE.logging() == "https://logging.googleapis.com"
+    assert GOOGLE.monitoring() == "https://monitoring.googleapis.com"
     assert GOOGLE.dashboard(DASHBOARD) == f"https://{DASHBOARD}"
     assert GOOGLE.dashboard(DASHBOARD + "/") == f"https://{DASHBOARD}"
 
 
 def test_the_addresses_of_an_emulator() -> None:
     assert EMULATOR.control_plane("us-east5") == "http://127.0.0.1:8787/v1beta1"
+    assert EMULATOR.logging() == EMULATOR.monitoring() == "http://127.0.0.1:8787"
     for uri in (DASHBOARD, f"localhost:4711/{DASHBOARD}", f"localhost:4711/{DASHBOARD}/"):
         assert EMULATOR.dashboard(uri) == f"http://127.0.0.1:8787/{DASHBOARD}"
 
