@@ -4,28 +4,38 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from airflow_provider_vertex_ray.job_state import Job, JobStatus
 from airflow_provider_vertex_ray.plugins.page_timeline import BAR, MOST_BARS, MOST_LANES, timeline
 from tests.plugins.builders import NOW, job
 
-MOMENTS = st.integers(-(10**13), 4 * 10**12) | st.integers(int((NOW - 4000) * 1000), int((NOW + 100) * 1000))
-JOBS = st.lists(
-    st.builds(
+ANY_TIME = st.integers(-(10**13), 4 * 10**12)
+LATELY = st.integers(int((NOW - 1000) * 1000), int((NOW + 100) * 1000))
+
+
+# Two that follow each other, and one that overlaps the older one only: the newer one leaves it room, the lane does not.
+CROWDED = [
+    {"start_time": int((NOW - begin) * 1000), "end_time": int((NOW - end) * 1000)}
+    for begin, end in ((10, 0), (50, 40), (60, 45))
+]
+
+
+def _jobs(moments: st.SearchStrategy[int]) -> st.SearchStrategy[list[Job]]:
+    one = st.builds(
         Job,
-        submission_id=st.text(max_size=5),
+        submission_id=st.text(max_size=3),
         status=st.sampled_from(JobStatus),
-        start_time=st.none() | MOMENTS,
-        end_time=st.none() | MOMENTS,
-        node_id=st.none() | st.sampled_from(["a", "b", "c"]),
-    ),
-    max_size=60,
-)
+        start_time=moments | st.none(),
+        end_time=moments | st.none(),
+        node_id=st.sampled_from(["a", "b", "c", None]),
+    )
+    return st.lists(one, max_size=40)
 
 
-@given(JOBS, st.floats(1.0, 4e9))
+@example([job(f"{place}", "SUCCEEDED", **times) for place, times in enumerate(CROWDED)], NOW)
+@given(_jobs(LATELY) | _jobs(ANY_TIME | LATELY), st.just(NOW) | st.floats(1.0, 4e9))
 def test_bars_never_overlap_and_stay_inside(jobs: list[Job], now: float) -> None:
     found = timeline(jobs, {"a": "head", "b": "worker 1"}, now)
     if found is None:
