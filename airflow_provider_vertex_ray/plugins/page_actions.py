@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import threading
 import time
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -141,7 +142,8 @@ class Actions:
         try:
             done = future.result(WAIT_SECONDS)
         except concurrent.futures.TimeoutError:
-            future.add_done_callback(lambda late: audit.outcome(late.result().said))
+            # In a thread of its own: the loop that it ends in is not to wait for the database.
+            future.add_done_callback(lambda late: threading.Thread(target=_note, args=(audit, late)).start())
             return JSONResponse({"done": False, "said": "It takes long and goes on; look again in a minute."}, 202)
         audit.outcome(done.said)
         return JSONResponse({"done": done.done, "said": done.said}, 200 if done.done else 409)
@@ -178,6 +180,10 @@ class Actions:
             return Done(True, f"Cluster {cluster.cluster_id} is being deleted.")
         reason = outcome.why or "; ".join(outcome.activity.reasons) or "it is being deleted already"
         return Done(False, f"Cluster {cluster.cluster_id} was not deleted: {reason}.")
+
+
+def _note(audit: Audit, late: concurrent.futures.Future[Done]) -> None:
+    audit.outcome("cut off by the end of the API server" if late.cancelled() else late.result().said)
 
 
 def _taken(lease: Lease, by: str, why: str) -> Lease:

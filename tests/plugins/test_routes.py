@@ -156,6 +156,20 @@ def test_one_that_nobody_uses_is_deleted_at_once(page: Page, fake_emulator: Emul
     assert until(lambda: cluster_ids(fake_emulator) == [])
 
 
+def test_what_takes_long_goes_on_and_the_audit_log_says_how_it_ended(
+    page: Page, fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_provider_vertex_ray.plugins import page_actions
+
+    start(fake_emulator, "idle")
+    page.get(f"{SOURCE}/idle?part=1")
+    monkeypatch.setattr(page_actions, "WAIT_SECONDS", 0.0)
+    answer = page.post(f"{SOURCE}/idle/delete", {"confirm": "idle"})
+    assert (answer.status_code, answer.json()["done"]) == (202, False)
+    assert until(lambda: cluster_ids(fake_emulator) == [])
+    assert until(lambda: json.loads(_audit()[-1].extra).get("outcome")) == "Cluster idle is being deleted."
+
+
 def test_what_the_service_refuses_is_said(page: Page, fake_emulator: EmulatorProcess) -> None:
     start(fake_emulator, "idle")
     fault = {
