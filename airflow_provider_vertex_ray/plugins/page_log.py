@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from dataclasses import dataclass
 
@@ -22,6 +23,10 @@ LONGEST_LINE = 2_000
 
 MOST_READ = 32 << 20
 """Characters of a log that are read; Ray gives it from its beginning only."""
+
+
+_TERMINAL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])|[\x00-\x08\x0b-\x1f\x7f]")
+"""What a terminal obeys and does not show: colours, titles, movements; Ray colours its own lines."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ async def _from_dashboard(transport: Transport, cluster: Cluster, job: Job, hide
     if not cluster.dashboard_uri:
         raise VertexRayError("The cluster has no dashboard.")
     lines: deque[str] = deque(maxlen=LINES)
-    assembler = LineAssembler(lambda line: lines.append(hide(line.text)[:LONGEST_LINE]))
+    assembler = LineAssembler(lambda line: lines.append(plain(hide(line.text))[:LONGEST_LINE]))
     read = 0
     api = JobsApi(transport, transport.addresses.dashboard(cluster.dashboard_uri))
     async with api.log_so_far(job.submission_id) as pieces:
@@ -77,5 +82,10 @@ async def _from_logging(
     except VertexRayError:
         # What was wrong first is what has to be mended.
         raise reason from None
-    lines = tuple(hide(entry.message)[:LONGEST_LINE] for entry in reversed(found.entries))
+    lines = tuple(plain(hide(entry.message))[:LONGEST_LINE] for entry in reversed(found.entries))
     return LogTail(lines, "Cloud Logging", f"The dashboard does not answer: {reason.message}")
+
+
+def plain(line: str) -> str:
+    """A line without what only a terminal understands."""
+    return _TERMINAL.sub("", line)

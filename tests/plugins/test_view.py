@@ -10,7 +10,7 @@ from airflow_provider_vertex_ray.errors import NotAuthorisedError, ServiceUnavai
 from airflow_provider_vertex_ray.lease import Lease
 from airflow_provider_vertex_ray.plugins.page_cache import Seen
 from airflow_provider_vertex_ray.plugins.page_cluster_view import cluster_view, log_view
-from airflow_provider_vertex_ray.plugins.page_log import LogTail
+from airflow_provider_vertex_ray.plugins.page_log import LogTail, plain
 from airflow_provider_vertex_ray.plugins.page_owners import Owner
 from airflow_provider_vertex_ray.plugins.page_reader import ClusterFacts, Nodes, SourceFacts
 from airflow_provider_vertex_ray.plugins.page_row import ClusterRow, cluster_row
@@ -173,3 +173,8 @@ def test_figures_as_a_person_reads_them() -> None:
     assert [money(2.5, "USD"), money(2.5, "CHF"), money(None, "USD"), money(1, None)] == ["$2.50", "2.50 CHF", "", ""]
     assert shortened("a" * 50 + "end", 20) == "a" * 12 + "…" + "aaaaend"
     assert shortened("  a \n b ", 20) == "a b"
+
+
+def test_a_log_line_is_shown_without_the_terminals_codes() -> None:
+    assert plain("at \x1b[1m\x1b[32mhttp://h \x1b[39m\x1b[22m\tok\r") == "at http://h \tok"
+    assert plain("\x1b]0;title\x07text\x00 [1m é") == "text [1m é"
