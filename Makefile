@@ -3,6 +3,7 @@
 #                        DAG=example_vertex_ray_train_deploy: from BigQuery to a prediction
 #   make test            the tests; AIRFLOW=2.11 for the other Airflow line                 (PYTEST_ARGS=… for some of them,
 #                        JOBS=0 for one after the other)
+#   make browser         the Chromium of the page's tests, from Debian's packages where there is none; "make test" does it
 #   make soak            the long tests (an hour), with the same PYTEST_ARGS
 #   make install         .venv, with everything for development
 #   make lint            ruff and mypy
@@ -25,7 +26,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS := constraints/airflow-$(AIRFLOW).txt
 READY := $(VENV)/.ready-$(shell cat pyproject.toml $(CONSTRAINTS) 2>/dev/null | cksum | cut -d' ' -f1)
 
-.PHONY: install demo test soak lint bench constraints clean
+.PHONY: install demo browser test soak lint bench constraints clean
 
 install: $(READY)
 
@@ -41,7 +42,13 @@ $(READY):
 demo: $(READY)
 	$(BIN)/python -m devtools.demo --dag $(DAG) $(if $(KEEP),--keep)
 
-test: $(READY)
+# Airflow 2 has no page. Without a Chromium the page's own tests fail, and say what to install; the others run.
+browser: $(READY)
+ifneq ($(AIRFLOW),2.11)
+	-@$(BIN)/python -m devtools.browser
+endif
+
+test: $(READY) browser
 	$(BIN)/python -m pytest -m "not soak" -n $(JOBS) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
 
 soak: $(READY)

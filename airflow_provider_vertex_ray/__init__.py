@@ -103,4 +103,29 @@ def get_provider_info() -> dict[str, Any]:
             f"{_PACKAGE}.links.serving.VertexRayEndpointLink",
             f"{_PACKAGE}.links.serving.VertexRayModelLink",
         ],
+        "config": {
+            "vertex_ray": {
+                "description": "The page Ray clusters in Airflow's user interface (Airflow 3).",
+                "options": {
+                    "page_locations": {
+                        "description": "Regions, with a comma between them, whose clusters the page shows through the "
+                        "connection google_cloud_default.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "us-central1,europe-west4",
+                        "default": "",
+                    },
+                    "page_sources": {
+                        "description": "What the page shows, as a JSON list of objects with location and, where they "
+                        "differ from the defaults, gcp_conn_id, project_id, impersonation_chain, lease_uri, "
+                        "price_table, and idle_for, max_age and label_filter of the DAG that deletes idle clusters. "
+                        "Takes the place of page_locations.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": '[{"location": "us-central1", "idle_for": 3600}]',
+                        "default": "",
+                    },
+                },
+            }
+        },
     }

@@ -74,6 +74,8 @@ class Job:
     metadata: dict[str, str] = field(default_factory=dict)
     is_driver: bool = False
     """Whether it was not submitted: a program that is connected to the cluster, such as a Ray Client's."""
+    node_id: str | None = None
+    """Ray's id of the node that its driver runs on, once it has one."""
     hidden: tuple[str, ...] = field(default=(), repr=False, compare=False)
     """Values of its environment variables, which may be secrets."""
 
@@ -91,6 +93,7 @@ class Job:
             end_time=data.get("end_time") or None,
             metadata={str(k): str(v) for k, v in (data.get("metadata") or {}).items()},
             is_driver=data.get("type") == "DRIVER",
+            node_id=data.get("driver_node_id") or None,
             hidden=tuple(str(v) for v in ((data.get("runtime_env") or {}).get("env_vars") or {}).values()),
         )
 

@@ -53,6 +53,8 @@ class AirflowSettings:
     :param triggerers: how many triggerers run.
     :param health_seconds: after so long without a heartbeat a component or a task counts as dead; None: as Airflow
         has it (30 s, and 300 s for a task).
+    :param only: names of the components that run; None: all of them.
+    :param users: on Airflow 3: role and password of those who may log in, by name; None: everybody is admin.
     """
 
     home: Path
@@ -60,6 +62,8 @@ class AirflowSettings:
     port: int
     triggerers: int = 1
     health_seconds: int | None = None
+    only: tuple[str, ...] | None = None
+    users: Mapping[str, tuple[str, str]] | None = None
 
     @property
     def major(self) -> int:
@@ -77,8 +81,12 @@ class AirflowSettings:
         return self.home / "dags"
 
     @property
+    def _passwords(self) -> Path:
+        return self.home / "passwords.json"
+
+    @property
     def web_url(self) -> str:
-        """Address of the user interface; no login is asked for."""
+        """Address of the user interface; no login is asked for, unless there are ``users``."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
@@ -92,6 +100,9 @@ class AirflowSettings:
 
         The logs are read from the same disk, so nobody needs those servers.
         """
+        return tuple(each for each in self._all_components() if self.only is None or each.name in self.only)
+
+    def _all_components(self) -> tuple[Component, ...]:
         server = ("--port", str(self.port), "--workers", "1")
         scheduler = Component("scheduler", ("scheduler", "--skip-serve-logs"), "SchedulerJob", 10)
         names = ["triggerer", *(f"triggerer-{n}" for n in range(2, self.triggerers + 1))]
@@ -114,6 +125,9 @@ class AirflowSettings:
         for folder in dag_folders:
             (self.dags / folder.name).symlink_to(folder.resolve(), target_is_directory=True)
         (self.home / "webserver_config.py").write_text(_FAB_CONFIG)
+        if self.users is not None:
+            passwords = {name: password for name, (_, password) in self.users.items()}
+            self._passwords.write_text(json.dumps(passwords))
 
     def environment(self, database: str, extra: Mapping[str, str], python_path: Sequence[Path]) -> dict[str, str]:
         """The whole environment of Airflow's processes.
@@ -180,7 +194,7 @@ class AirflowSettings:
         }
         return {
             "core.auth_manager": _SIMPLE_AUTH_MANAGER,
-            "core.simple_auth_manager_all_admins": "True",
+            **self._users_3(),
             "core.execution_api_server_url": f"{self.web_url}/execution/",
             "api.host": "127.0.0.1",
             "api.port": str(self.port),
@@ -198,6 +212,14 @@ class AirflowSettings:
             # New files are looked for often; parsing the same ones again would only cost time.
             "dag_processor.refresh_interval": "5",
             "dag_processor.min_file_process_interval": "3600",
+        }
+
+    def _users_3(self) -> dict[str, str]:
+        if self.users is None:
+            return {"core.simple_auth_manager_all_admins": "True"}
+        return {
+            "core.simple_auth_manager_users": ",".join(f"{name}:{role}" for name, (role, _) in self.users.items()),
+            "core.simple_auth_manager_passwords_file": str(self._passwords),
         }
 
     def _options_2(self) -> dict[str, str]:

@@ -46,6 +46,8 @@ class AirflowStack:
     :param python_path: folders to import from in Airflow's processes.
     :param triggerers: how many triggerers run: ``triggerer``, ``triggerer-2``, …
     :param health_seconds: after so long without a heartbeat a component counts as dead; None: Airflow's 30 s.
+    :param only: names of the components that run; None: all of them.
+    :param users: who may log in, by name: role and password, on Airflow 3; None: everybody is admin, without a login.
     """
 
     def __init__(
@@ -58,8 +60,18 @@ class AirflowStack:
         python_path: Sequence[Path] = (),
         triggerers: int = 1,
         health_seconds: int | None = None,
+        only: Sequence[str] | None = None,
+        users: Mapping[str, tuple[str, str]] | None = None,
     ) -> None:
-        self.settings = AirflowSettings(home.resolve(), slots, _free_port(), triggerers, health_seconds)
+        self.settings = AirflowSettings(
+            home.resolve(),
+            slots,
+            _free_port(),
+            triggerers,
+            health_seconds,
+            only=None if only is None else tuple(only),
+            users=users,
+        )
         self._dag_folders = list(dag_folders)
         self._extra = dict(environment or {})
         self._python_path = list(python_path)
@@ -69,6 +81,7 @@ class AirflowStack:
         self._reader: MetadataReader | None = None
         self._pids: dict[str, int] = {}
         self._down: set[str] = set()
+        self._once: set[str] = set()
         self._frozen: dict[str, list[int]] = {}
         self.api = AirflowApi(self.settings.web_url, self.settings.major)
 
@@ -209,6 +222,22 @@ class AirflowStack:
         self._down.discard(name)
         self._wait_until_healthy([component], since, deadline)
 
+    def command(self, name: str, arguments: Sequence[str], timeout: float) -> None:
+        """Run a command of Airflow to its end.
+
+        :param name: Its name, also of its log file.
+        :raises AirflowStackError: when it fails, or does not end in time.
+        """
+        self._launch(name, arguments, 5)
+        self._once.add(name)
+        deadline = time.monotonic() + timeout
+        while (code := self._kept().exit_codes()[name]) is None:
+            if time.monotonic() > deadline:
+                raise AirflowStackError(f"{name} has not ended after {timeout:.0f} s\n{self._tail(name)}")
+            time.sleep(0.1)
+        if code != 0:
+            raise AirflowStackError(f"{name} ended with {code}\n{self._tail(name)}")
+
     def log_file(self, component: str) -> Path:
         """Where a component writes its own log."""
         return self.settings.home / f"{component}.log"
@@ -218,14 +247,7 @@ class AirflowStack:
         self._postgres.start(timeout)
         address = self._postgres.address
         self._environment = self.settings.environment(address, self._extra, self._python_path)
-        self._launch("db-migrate", ("db", "migrate"), 5)
-        deadline = time.monotonic() + timeout
-        while (code := self._kept().exit_codes()["db-migrate"]) is None:
-            if time.monotonic() > deadline:
-                raise AirflowStackError(f"no database after {timeout:.0f} s\n{self._tail('db-migrate')}")
-            time.sleep(0.1)
-        if code != 0:
-            raise AirflowStackError(f"airflow db migrate ended with {code}\n{self._tail('db-migrate')}")
+        self.command("db-migrate", ("db", "migrate"), timeout)
         return address
 
     def _all_transactions_end(self, seconds: float = 2.0) -> bool:
@@ -288,7 +310,7 @@ class AirflowStack:
 
     def _check_components(self) -> None:
         for name, code in self._kept().exit_codes().items():
-            if code is not None and name != "db-migrate" and name not in self._down:
+            if code is not None and name not in self._once and name not in self._down:
                 raise AirflowStackError(f"Airflow's {name} ended with code {code}\n{self._tail(name)}")
 
     def _log_tails(self) -> str:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from devtools.dag_run_report import DagRunReport
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+LOCATION = "us-central1"
+"""The region of the example DAGs, whose clusters the page shows."""
+
 SLOTS = 2
 RUN_SECONDS = 600.0
 # The first time that BigQuery is asked for, its emulator is installed.
@@ -93,6 +96,8 @@ def hold(demo: Demo, emulator: Emulator, airflow: AirflowStack, home: Path) -> N
     """Print the addresses and wait for Ctrl-C."""
     say("\n== Kept running")
     say(f"Airflow:        {airflow.web_url}/dags/{demo.dag_id}   (no login: everybody on this machine is admin)")
+    if airflow.settings.major >= 3:
+        say(f"Ray clusters:   {airflow.web_url}/plugin/ray-clusters")
     for cluster in emulator.clusters():
         say(f"Ray dashboard:  {cluster['dashboard_url']}   (cluster {cluster['id']})")
     say(f"Emulator:       VERTEX_RAY_EMULATOR_HOST={emulator.host}")
@@ -117,7 +122,7 @@ def run(demo: Demo, keep: bool, home: Path) -> list[str]:
             home / "airflow",
             dag_folders=[REPOSITORY / "example_dags"],
             slots=SLOTS,
-            environment=emulator.airflow_environment,
+            environment={**emulator.airflow_environment, "AIRFLOW__VERTEX_RAY__PAGE_LOCATIONS": LOCATION},
             python_path=[REPOSITORY],
         )
         seconds = airflow.start()

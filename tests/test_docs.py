@@ -8,6 +8,7 @@ import inspect
 import json
 import re
 from collections.abc import Iterator
+from configparser import ConfigParser
 from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args
@@ -34,6 +35,8 @@ from airflow_provider_vertex_ray.metric_query import METRICS
 from airflow_provider_vertex_ray.operators import monitoring, monitoring_logs
 from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
 from airflow_provider_vertex_ray.operators.job import VertexRaySubmitJobOperator
+from airflow_provider_vertex_ray.plugins import page_log, page_reader, page_timeline
+from airflow_provider_vertex_ray.plugins.page_sources import MOST_SOURCES, REAPED_LABELS, Source, configured_sources
 from airflow_provider_vertex_ray.preflight import CHECKS, Status
 from airflow_provider_vertex_ray.remote import runner
 from airflow_provider_vertex_ray.sensors.base import VertexRayBaseSensor
@@ -124,6 +127,7 @@ def test_there_is_a_page_for_each_subject_and_the_index_leads_to_it() -> None:
         "bigquery",
         "models",
         "monitoring",
+        "page",
         "ray-client",
         "emulator",
         "service-facts",
@@ -344,6 +348,22 @@ def test_the_faults_in_the_example_are_taken(fake_emulator: EmulatorProcess) -> 
     assert len(fake_emulator.admin("GET", "faults")["faults"]) == 4
 
 
+def test_the_options_of_the_page() -> None:
+    tables = {table[0][0]: table for table in _tables(PAGES["page.md"])}
+    options = get_provider_info()["config"]["vertex_ray"]["options"]
+    assert {row[0] for row in tables["option"][1:]} == set(options)
+    fields = {field.name: field for field in dataclasses.fields(Source)}
+    assert {row[0] for row in tables["key"][1:]} == set(fields)
+    assert {row[0] for row in tables["key"][1:] if row[1] == "required"} == {"location"}
+    assert f"`{json.dumps(dict(REAPED_LABELS))}`" in PAGES["page.md"]
+    for text in (match[2] for match in FENCE.finditer(PAGES["page.md"]) if match[1] == "ini"):
+        parser = ConfigParser()
+        parser.read_string(text)
+        found = configured_sources(lambda name, parser=parser: parser["vertex_ray"].get(name, ""))  # type: ignore[misc]
+        assert found.sources
+        assert found.problems == ()
+
+
 def test_figures_that_the_code_has_too() -> None:
     lost = inspect.signature(VertexRayJobTrigger).parameters["lost_timeout"].default
     said = {
@@ -379,6 +399,15 @@ def test_figures_that_the_code_has_too() -> None:
             f"{metric_condition.STEPS} of them or one every {metric_condition.SHORTEST_STEP:.0f} to "
             f"{metric_condition.LONGEST_STEP:.0f} seconds",
             *(f"`{severity}`" for severity in SEVERITIES[1:]),
+        ],
+        "page.md": [
+            f"last {page_log.LINES} lines",
+            f"{page_log.MOST_READ >> 20} MiB of a log",
+            f"{MOST_SOURCES} entries at most",
+            f"{page_reader.MOST_CLUSTERS} clusters of a source, {page_reader.MOST_JOBS:,} jobs of a cluster",
+            f"{page_timeline.MOST_BARS} jobs in the timeline",
+            f"read again after {page_reader.FRESH:.0f} s, curves after {page_reader.METRICS_FRESH:.0f} s",
+            f"each read ends after {page_reader.DEADLINE:.0f} s",
         ],
         "service-facts.md": [f"bodies of up to {packages.MAX_PACKAGE_BYTES >> 20} MiB"],
         "clusters.md": [

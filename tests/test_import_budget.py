@@ -28,7 +28,7 @@ NEVER = (
     "airflow_provider_vertex_ray.api",
     "airflow_provider_vertex_ray.emulator",
 )
-NOT_FOR_DAG_FILES = {"api", "hooks", "emulator", "remote"}
+NOT_FOR_DAG_FILES = {"api", "hooks", "emulator", "remote", "plugins"}
 """Of ``remote`` the decorator needs a part, which is measured with it."""
 ROOT = Path(airflow_provider_vertex_ray.__file__).parent
 

@@ -335,5 +335,15 @@ class JobsApi:
         answer = await self._transport.request("GET", f"{self._base}/nodes?view=summary", error_from=dashboard_error)
         return list((answer.json().get("data") or {}).get("summary") or [])
 
+    async def usage(self) -> dict[str, tuple[float, float]]:
+        """Ray's own count of what is used and what there is of each resource; empty where it does not say.
+
+        It is what Ray's autoscaler last reported, some seconds ago.
+        """
+        answer = await self._transport.request("GET", f"{self._base}/api/cluster_status", error_from=dashboard_error)
+        status = (answer.json().get("data") or {}).get("clusterStatus") or {}
+        found = (status.get("loadMetricsReport") or {}).get("usage") or {}
+        return {str(name): (float(used), float(total)) for name, (used, total) in found.items()}
+
     def _url(self, submission_id: str) -> str:
         return f"{self._base}/api/jobs/{quote(submission_id, safe='')}"

@@ -208,6 +208,10 @@ class FakeDashboard:
         for node in nodes:
             for name, amount in node.resources.items():
                 usage.setdefault(name, [0.0, 0.0])[1] += amount
+        # As Ray counts: what drivers reserve for themselves. No tasks run here.
+        for job in (job for job in self.jobs.all() if job.status == "RUNNING"):
+            for name, amount in job.request.demands().items():
+                usage.setdefault(name, [0.0, 0.0])[0] += amount
         status = {
             "time": time.time(),
             "loadMetricsReport": {

@@ -155,6 +155,26 @@ async def test_a_job_that_waits_for_resources_starts_when_a_node_brings_them(bac
     assert (await _ended(session, jobs + job))["status"] == "SUCCEEDED"
 
 
+async def test_what_jobs_reserve_is_in_use_until_they_end(backend, session):
+    jobs = await _jobs(backend)
+    running = await _submit(session, jobs, "sleep 100", entrypoint_num_cpus=2)
+    await _submit(session, jobs, "sleep 100")
+
+    async def used() -> list[float]:
+        async with session.get(jobs.replace("jobs/", "cluster_status")) as response:
+            usage = (await response.json())["data"]["clusterStatus"]["loadMetricsReport"]["usage"]
+        return usage["CPU"]
+
+    async def two() -> bool:
+        return (await used())[0] == 2
+
+    assert await until(two, "in use")
+    async with session.post(f"{jobs}{running}/stop"):
+        pass
+    await _ended(session, f"{jobs}{running}")
+    assert (await used())[0] == 0
+
+
 async def test_a_job_that_is_placed_nowhere_fails_in_the_end(monkeypatch):
     monkeypatch.setattr("airflow_provider_vertex_ray.emulator.fake_jobs.START_TIMEOUT", 0.05)
     jobs = FakeJobs("http://127.0.0.1:1", lambda demands: None)

@@ -11,8 +11,8 @@ PACKAGE = "airflow_provider_vertex_ray"
 
 # The arrows of the design point to the same rank or a lower one. Modules at the top of the package are the pure ones.
 RANKS = {
+    "plugins": 7,
     "task_groups": 6,
-    "plugins": 5,
     "decorators": 5,
     "operators": 4,
     "sensors": 4,

@@ -23,7 +23,8 @@ def registered(folder: Path) -> Path | None:
         info.mkdir(parents=True)
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {NAME}\nVersion: {__version__}\n")
         entry = "provider_info = airflow_provider_vertex_ray:get_provider_info"
-        (info / "entry_points.txt").write_text(f"[apache_airflow_provider]\n{entry}\n")
+        plugin = "vertex_ray = airflow_provider_vertex_ray.plugins.ray_clusters:VertexRayPlugin"
+        (info / "entry_points.txt").write_text(f"[apache_airflow_provider]\n{entry}\n\n[airflow.plugins]\n{plugin}\n")
         sys.path.append(str(folder))
         return folder
     return None

@@ -1,0 +1,1 @@
+"""The "Ray clusters" page in the user interface of Airflow 3."""

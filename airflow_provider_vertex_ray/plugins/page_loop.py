@@ -1,0 +1,65 @@
+"""An event loop in a thread of its own: whatever Google or a dashboard does, the API server's loop goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+MOST_THREADS = 32
+"""Threads for blocking work, such as reading a connection from a secrets backend that hangs."""
+
+
+class PageLoop:
+    """Runs coroutines for the threads that serve requests; starts with the first one."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        """Start a coroutine there."""
+        return asyncio.run_coroutine_threadsafe(work, self._running())
+
+    def result(self, work: Coroutine[Any, Any, T], timeout: float) -> T:
+        """Run a coroutine there and wait for it.
+
+        :raises TimeoutError: It takes longer; it is cancelled then.
+        """
+        future = self.submit(work)
+        try:
+            return future.result(timeout)
+        except concurrent.futures.TimeoutError:
+            future.cancel()
+            raise TimeoutError(f"not done within {timeout:g} s") from None
+
+    def stop(self) -> None:
+        """End the thread."""
+        with self._lock:
+            if self._loop is not None and self._thread is not None:
+                self._loop.call_soon_threadsafe(self._loop.stop)
+                self._thread.join(10.0)
+                self._loop = self._thread = None
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                loop = self._loop = asyncio.new_event_loop()
+                pool = concurrent.futures.ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="ray-clusters")
+                loop.set_default_executor(pool)
+                self._thread = threading.Thread(target=_run, args=(loop,), name="ray-clusters-page", daemon=True)
+                self._thread.start()
+            return self._loop
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()

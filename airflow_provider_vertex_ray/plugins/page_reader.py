@@ -1,0 +1,282 @@
+"""What the page shows of clusters: read through the package's own clients, kept, and bounded in number and time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from airflow_provider_vertex_ray.api.clusters import ClustersApi
+from airflow_provider_vertex_ray.api.jobs import JobsApi
+from airflow_provider_vertex_ray.api.leases import LeaseStore
+from airflow_provider_vertex_ray.api.metrics import MetricsApi, Series
+from airflow_provider_vertex_ray.api.price_catalog import catalog_prices
+from airflow_provider_vertex_ray.cluster_name import parse_cluster_name, validate_project
+from airflow_provider_vertex_ray.cluster_state import Cluster, ClusterState
+from airflow_provider_vertex_ray.job_state import Job
+from airflow_provider_vertex_ray.lease import Lease
+from airflow_provider_vertex_ray.metric_query import metric_query
+from airflow_provider_vertex_ray.plugins.page_cache import Cache, Seen
+from airflow_provider_vertex_ray.plugins.page_connections import Connections
+from airflow_provider_vertex_ray.plugins.page_log import LogTail, read_log_tail
+from airflow_provider_vertex_ray.plugins.page_sources import Source
+from airflow_provider_vertex_ray.price_table import PriceTable
+from airflow_provider_vertex_ray.reaping import superseded_among
+
+T = TypeVar("T")
+
+MOST_CLUSTERS = 100
+"""Clusters of a source that are shown; those that run first."""
+
+MOST_JOBS = 2_000
+"""Jobs of a cluster that are kept, the newest; Ray itself gives all that it knows at once."""
+
+DEADLINE = 12.0
+"""Seconds for one read."""
+
+FRESH = 10.0
+"""Seconds after which clusters, jobs, nodes and leases are read again, if somebody looks."""
+
+METRICS_FRESH = 30.0
+PRICES_FRESH = 3600.0
+LOG_FRESH = 5.0
+HOUR = 3600.0
+METRIC_STEP = 60.0
+METRICS = ("cpu", "memory", "gpu")
+_WITH_DASHBOARD = (ClusterState.RUNNING, ClusterState.UPDATING)
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """What Ray says of its nodes.
+
+    :param alive: How many live, the head included; None where it does not say.
+    :param usage: Used and all of each resource.
+    :param ids: Ray's ids of the nodes that live, the head's first.
+    """
+
+    alive: int | None
+    usage: Mapping[str, tuple[float | None, float]]
+    ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ClusterFacts:
+    """One cluster with what is known around it."""
+
+    source: Source
+    cluster: Cluster
+    superseded: bool
+    jobs: Seen[tuple[Job, ...]]
+    nodes: Seen[Nodes]
+    lease: Seen[Lease]
+    prices: Seen[PriceTable]
+
+
+@dataclass(frozen=True)
+class SourceFacts:
+    """One source: its clusters, and whether they could be read.
+
+    :param listed: The list as it was read.
+    :param clusters: The first of them with what is known around them.
+    """
+
+    source: Source
+    listed: Seen[tuple[Cluster, ...]]
+    clusters: tuple[ClusterFacts, ...]
+
+
+class PageReader:
+    """Reads and keeps; belongs to one event loop.
+
+    Control plane, dashboards and Google's other services wait for their turns apart, so that a few dashboards that hang
+    keep nothing else waiting.
+    """
+
+    def __init__(self) -> None:
+        self.connections = Connections()
+        self._lists = Cache(concurrency=8, most=100, deadline=DEADLINE)
+        self._dashboards = Cache(concurrency=16, most=400, deadline=DEADLINE)
+        self._cloud = Cache(concurrency=16, most=400, deadline=DEADLINE)
+
+    async def overview(self, sources: Sequence[Source], seconds: float, *, patient: bool = False) -> list[SourceFacts]:
+        """All sources as far as they are known within so many seconds.
+
+        :param patient: Whether to use that time also where something older is known.
+        """
+        until = time.monotonic() + seconds
+        return list(await asyncio.gather(*(self._source(source, until, patient) for source in sources)))
+
+    async def cluster(
+        self, source: Source, cluster_id: str, seconds: float, *, patient: bool = False
+    ) -> tuple[ClusterFacts | None, Seen[Any]]:
+        """One cluster, and how its source's list was read; None while, or because, it is not in the list."""
+        until = time.monotonic() + seconds
+        listed = await self._listed(source, until, patient)
+        found = next((each for each in listed.value or () if each.cluster_id == cluster_id), None)
+        if found is None:
+            return None, listed
+        superseded = found.name in superseded_among(listed.value or ())
+        return await self._facts(source, found, superseded, until, patient), listed
+
+    async def metrics(self, source: Source, cluster: Cluster, seconds: float) -> dict[str, Seen[tuple[Series, ...]]]:
+        """The utilisation of the last hour, by the metric's name."""
+
+        def reading(name: str) -> Callable[[], Awaitable[tuple[Series, ...]]]:
+            async def read() -> tuple[Series, ...]:
+                opened = await self.connections.open(source)
+                project = validate_project(source.project_id or opened.project)
+                # Whole steps, so that a curve does not tremble from one look to the next.
+                end = time.time() // METRIC_STEP * METRIC_STEP
+                api = MetricsApi(opened.transport, project)
+                query = metric_query(name, cluster.cluster_id)
+                return tuple(await api.query_range(query, end - HOUR, end, METRIC_STEP))
+
+            return read
+
+        seen = await asyncio.gather(
+            *(
+                self._cloud.get(("metric", cluster.name, name), reading(name), fresh=METRICS_FRESH, wait=seconds)
+                for name in METRICS
+            )
+        )
+        return dict(zip(METRICS, seen, strict=True))
+
+    async def log(
+        self, source: Source, cluster: Cluster, job: Job, seconds: float, *, patient: bool = False
+    ) -> Seen[LogTail]:
+        """The end of a job's output."""
+
+        async def read() -> LogTail:
+            opened = await self.connections.open(source)
+            project = validate_project(source.project_id or opened.project)
+            return await read_log_tail(opened.transport, project, cluster, job)
+
+        # The output of a job that has ended changes no more.
+        fresh = 300.0 if job.status.is_terminal else LOG_FRESH
+        key = ("log", cluster.name, job.submission_id, job.status)
+        return await self._dashboards.get(key, read, fresh=fresh, wait=seconds, patient=patient)
+
+    async def close(self) -> None:
+        """End all reads and connections."""
+        for cache in (self._lists, self._dashboards, self._cloud):
+            await cache.close()
+        await self.connections.close()
+
+    def outdate(self, source: Source, cluster: Cluster) -> None:
+        """Something was done about a cluster."""
+        self._lists.outdate(source)
+        self._dashboards.outdate(("jobs", cluster.name), ("nodes", cluster.name))
+        self._cloud.outdate(("lease", source, cluster.name))
+
+    async def _source(self, source: Source, until: float, patient: bool) -> SourceFacts:
+        listed = await self._listed(source, until, patient)
+        every = listed.value or ()
+        superseded = superseded_among(every)
+        shown = sorted(every, key=lambda each: (each.state not in _WITH_DASHBOARD, each.cluster_id))[:MOST_CLUSTERS]
+        facts = await asyncio.gather(
+            *(self._facts(source, each, each.name in superseded, until, patient) for each in shown)
+        )
+        return SourceFacts(source, listed, tuple(facts))
+
+    async def _listed(self, source: Source, until: float, patient: bool) -> Seen[tuple[Cluster, ...]]:
+        async def read() -> tuple[Cluster, ...]:
+            opened = await self.connections.open(source)
+            project = validate_project(source.project_id or opened.project)
+            found = await ClustersApi(opened.transport).list_all(project, source.location)
+            return tuple(each for each in found if each.is_ray)
+
+        return await self._lists.get(source, read, fresh=FRESH, wait=_left(until), patient=patient)
+
+    async def _facts(
+        self, source: Source, cluster: Cluster, superseded: bool, until: float, patient: bool
+    ) -> ClusterFacts:
+        jobs, nodes, lease, prices = await asyncio.gather(
+            self._of_dashboard("jobs", source, cluster, _read_jobs, until, patient),
+            self._of_dashboard("nodes", source, cluster, _read_nodes, until, patient),
+            self._lease(source, cluster, until, patient),
+            self._prices(source, until),
+        )
+        return ClusterFacts(source, cluster, superseded, jobs, nodes, lease, prices)
+
+    async def _of_dashboard(
+        self,
+        what: str,
+        source: Source,
+        cluster: Cluster,
+        ask: Callable[[JobsApi], Awaitable[T]],
+        until: float,
+        patient: bool,
+    ) -> Seen[T]:
+        if cluster.state not in _WITH_DASHBOARD or not cluster.dashboard_uri:
+            return Seen()
+
+        async def read() -> T:
+            transport = (await self.connections.open(source)).transport
+            return await ask(JobsApi(transport, transport.addresses.dashboard(cluster.dashboard_uri or "")))
+
+        return await self._dashboards.get((what, cluster.name), read, fresh=FRESH, wait=_left(until), patient=patient)
+
+    async def _lease(self, source: Source, cluster: Cluster, until: float, patient: bool) -> Seen[Lease]:
+        uri = source.lease_uri
+        if uri is None:
+            return Seen()
+
+        async def read() -> Lease:
+            transport = (await self.connections.open(source)).transport
+            return (await LeaseStore(transport, uri).read(parse_cluster_name(cluster.name)))[0]
+
+        return await self._cloud.get(
+            ("lease", source, cluster.name), read, fresh=FRESH, wait=_left(until), patient=patient
+        )
+
+    async def _prices(self, source: Source, until: float) -> Seen[PriceTable]:
+        given = source.price_table
+        if given is None:
+            return Seen()
+        if isinstance(given, PriceTable):
+            return Seen(given, time.time())
+
+        async def read() -> PriceTable:
+            from airflow_provider_vertex_ray.operators.cost import CATALOG
+
+            if given == CATALOG:
+                return await catalog_prices((await self.connections.open(source)).transport, source.location)
+            return await asyncio.to_thread(_load_prices, given)
+
+        return await self._cloud.get(("prices", source, str(given)), read, fresh=PRICES_FRESH, wait=_left(until))
+
+
+def _left(until: float) -> float:
+    return max(0.0, until - time.monotonic())
+
+
+def _load_prices(given: str) -> PriceTable:
+    """From a file or an Airflow Variable; blocks."""
+    from typing import cast
+
+    from airflow_provider_vertex_ray.operators.cost import load_price_table
+
+    # The task is asked for its connection for the catalog only.
+    table = load_price_table(cast("Any", None), given)
+    return table or PriceTable("USD")
+
+
+async def _read_jobs(api: JobsApi) -> tuple[Job, ...]:
+    found = await api.list_all(drivers=True)
+    return tuple(sorted(found, key=lambda job: -(job.start_time or 0))[:MOST_JOBS])
+
+
+async def _read_nodes(api: JobsApi) -> Nodes:
+    nodes, usage = await asyncio.gather(api.nodes(), api.usage())
+    alive = [node.get("raylet") or {} for node in nodes]
+    alive = [node for node in alive if node.get("state") == "ALIVE"]
+    ids = sorted(alive, key=lambda node: not node.get("isHeadNode"))
+    found: dict[str, tuple[float | None, float]] = {name: usage[name] for name in ("CPU", "GPU") if name in usage}
+    for name in ("CPU", "GPU"):
+        if name not in found:
+            total = sum(float((node.get("resourcesTotal") or {}).get(name) or 0) for node in alive)
+            found[name] = (None, total)
+    return Nodes(len(alive), found, tuple(str(node.get("nodeId")) for node in ids))

@@ -1,0 +1,135 @@
+"""The page's cache: one reader for each thing, what is known at once, and an end to every wait."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from airflow_provider_vertex_ray.errors import NotAuthorisedError, ServiceUnavailableError, VertexRayError
+from airflow_provider_vertex_ray.plugins.page_cache import Cache
+from airflow_provider_vertex_ray.spec_error import SpecError
+
+
+class Service:
+    """Answers when it is let."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.at_once = 0
+        self.most_at_once = 0
+        self.open = asyncio.Event()
+        self.busy = asyncio.Semaphore(0)
+
+    async def read(self) -> int:
+        self.calls += 1
+        number = self.calls
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        self.busy.release()
+        try:
+            await self.open.wait()
+        finally:
+            self.at_once -= 1
+        return number
+
+
+def _now(value: int) -> Callable[[], Awaitable[int]]:
+    async def read() -> int:
+        return value
+
+    return read
+
+
+async def test_those_who_ask_at_the_same_time_share_one_read() -> None:
+    cache, service = Cache(), Service()
+    asking = [asyncio.create_task(cache.get("k", service.read, fresh=60, wait=5)) for _ in range(20)]
+    await service.busy.acquire()
+    service.open.set()
+    assert {seen.value for seen in await asyncio.gather(*asking)} == {1}
+    assert service.calls == 1
+
+
+async def test_nobody_waits_longer_than_they_have_and_the_read_goes_on() -> None:
+    cache, service = Cache(), Service()
+    seen = await cache.get("k", service.read, fresh=60, wait=0.01)
+    assert (seen.value, seen.known, seen.reading) == (None, False, True)
+    service.open.set()
+    assert (await cache.get("k", service.read, fresh=60, wait=5)).value == 1
+    assert service.calls == 1
+
+
+async def test_what_is_stale_is_shown_while_something_newer_is_read() -> None:
+    cache, service = Cache(), Service()
+    await cache.get("k", _now(0), fresh=60, wait=5)
+    seen = await cache.get("k", service.read, fresh=0, wait=5)
+    assert (seen.value, seen.reading) == (0, True)
+    service.open.set()
+    newer = await cache.get("k", service.read, fresh=60, wait=5, patient=True)
+    assert (newer.value, newer.reading) == (1, False)
+    assert (newer.at or 0) >= (seen.at or 1)
+
+
+async def test_a_read_ends_at_its_deadline_and_the_last_value_stays() -> None:
+    cache, service = Cache(deadline=0.02), Service()
+    await cache.get("k", _now(7), fresh=60, wait=5)
+    cache.outdate("k", "another")
+    seen = await cache.get("k", service.read, fresh=60, wait=5, patient=True)
+    assert seen.value == 7
+    assert isinstance(seen.error, ServiceUnavailableError)
+    assert service.at_once == 0
+
+
+async def test_a_failure_is_kept_and_not_repeated_at_once() -> None:
+    cache = Cache()
+    calls = []
+
+    async def fail() -> int:
+        calls.append(1)
+        raise NotAuthorisedError("no")
+
+    for _ in range(3):
+        seen = await cache.get("k", fail, fresh=60, wait=5)
+        assert isinstance(seen.error, NotAuthorisedError)
+    assert len(calls) == 1
+    assert (await cache.get("k", _now(1), fresh=0, wait=5, patient=True)).error is None
+
+
+async def test_any_exception_becomes_a_typed_error() -> None:
+    for place, error in enumerate((SpecError("location", None, "give one"), KeyError("x"), ValueError("y"))):
+
+        async def fail(error: Exception = error) -> int:
+            raise error
+
+        seen = await Cache().get(place, fail, fresh=60, wait=5)
+        assert isinstance(seen.error, VertexRayError)
+        assert str(error) in seen.error.message
+
+
+async def test_only_so_many_are_read_at_the_same_time() -> None:
+    cache, service = Cache(concurrency=3), Service()
+    asking = [asyncio.create_task(cache.get(key, service.read, fresh=60, wait=5)) for key in range(10)]
+    for _ in range(3):
+        await service.busy.acquire()
+    service.open.set()
+    await asyncio.gather(*asking)
+    assert service.most_at_once == 3
+    assert service.calls == 10
+
+
+async def test_only_so_many_are_kept_and_those_that_are_read_stay() -> None:
+    cache, service = Cache(most=2), Service()
+    waiting = asyncio.create_task(cache.get("slow", service.read, fresh=60, wait=5))
+    await asyncio.sleep(0)
+    for key in range(5):
+        await cache.get(key, _now(key), fresh=60, wait=5)
+    service.open.set()
+    assert (await waiting).value == 1
+    again = await cache.get(0, _now(100), fresh=60, wait=5)
+    assert again.value == 100, "the oldest was forgotten"
+
+
+async def test_closing_ends_what_is_read() -> None:
+    cache, service = Cache(), Service()
+    await cache.get("k", service.read, fresh=60, wait=0.01)
+    await cache.close()
+    assert service.at_once == 0

@@ -1,0 +1,62 @@
+"""The plugin as each process of Airflow loads it, on both of its lines."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from airflow_provider_vertex_ray.plugins.ray_clusters import PREFIX, LazyApp, VertexRayPlugin, base_path
+from tests.plugins.conftest import AIRFLOW_3
+
+_CHILD = """
+import json, sys
+import airflow.plugins_manager
+before = set(sys.modules)
+import airflow_provider_vertex_ray.plugins.ray_clusters
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+
+
+def test_loading_it_imports_next_to_nothing() -> None:
+    done = subprocess.run([sys.executable, "-c", _CHILD], capture_output=True, text=True, timeout=120, check=True)
+    loaded = json.loads(done.stdout.splitlines()[-1])
+    assert [name for name in loaded if name.split(".")[0] in ("fastapi", "aiohttp", "jinja2", "ray", "google")] == []
+    # The root may be there already: Airflow asks it for the provider's info.
+    assert {name for name in loaded if name.startswith("airflow_provider_vertex_ray.")} == {
+        "airflow_provider_vertex_ray.plugins",
+        "airflow_provider_vertex_ray.plugins.ray_clusters",
+    }
+    assert len(loaded) < 60
+
+
+def test_airflow_takes_it_for_a_plugin() -> None:
+    plugin = VertexRayPlugin()
+    plugin.validate()
+    assert plugin.name == "vertex_ray"
+
+
+@pytest.mark.skipif(AIRFLOW_3, reason="the page is there on Airflow 3")
+def test_on_airflow_2_it_is_empty() -> None:
+    for attribute in ("fastapi_apps", "external_views", "appbuilder_views", "flask_blueprints"):
+        assert getattr(VertexRayPlugin, attribute, []) == []
+
+
+@pytest.mark.skipif(not AIRFLOW_3, reason="there is no page on Airflow 2")
+def test_on_airflow_3_it_has_the_page_and_its_place_in_the_navigation() -> None:
+    (app,) = VertexRayPlugin.fastapi_apps
+    assert app["url_prefix"] == PREFIX
+    assert isinstance(app["app"], LazyApp)
+    (view,) = VertexRayPlugin.external_views
+    assert (view["destination"], view["href"]) == ("nav", "/ray-clusters/")
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [("", ""), ("http://h:80", ""), ("https://h/", ""), ("https://h/airflow/", "/airflow"), ("/a/b", "/a/b")],
+)
+def test_the_path_below_which_airflow_lives(monkeypatch: pytest.MonkeyPatch, url: str, path: str) -> None:
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", url)
+    assert base_path() == path

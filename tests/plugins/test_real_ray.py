@@ -1,0 +1,45 @@
+"""What a real Ray says of its nodes and jobs, as the page reads it."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from airflow_provider_vertex_ray.plugins.page_reader import PageReader
+from airflow_provider_vertex_ray.plugins.page_row import cluster_row
+from airflow_provider_vertex_ray.plugins.page_sources import Source
+from airflow_provider_vertex_ray.plugins.page_timeline import timeline
+from tests.support.clusters import BODY, LOCATION, submit
+from tests.support.emulator import EmulatorProcess
+
+pytestmark = pytest.mark.ray
+
+
+async def test_a_job_stands_on_its_node_and_takes_its_cpu(ray_emulator: EmulatorProcess) -> None:
+    ray_emulator.create("real", BODY, seconds=180)
+    submit(ray_emulator, "real", "on-a-worker", "echo hello && sleep 120", entrypoint_num_cpus=1)
+    source = Source("google_cloud_default", LOCATION)
+    reader = PageReader()
+    try:
+        deadline = time.monotonic() + 90
+        while True:
+            found, _ = await reader.cluster(source, "real", 10, patient=True)
+            assert found is not None
+            nodes, jobs = found.nodes.value, found.jobs.value or ()
+            # Ray's autoscaler reports every few seconds.
+            if nodes is not None and jobs and jobs[0].node_id and nodes.usage["CPU"] == (1.0, 16.0):
+                break
+            assert time.monotonic() < deadline, (nodes, jobs)
+            reader.outdate(source, found.cluster)
+        assert nodes.alive == 3
+        row = cluster_row(found, time.time(), lambda _: True, lambda _: None)
+        assert [(meter.name, meter.text) for meter in row.meters] == [("CPU", "1 / 16")]
+        drawn = timeline(jobs, {ray_id: f"node {place}" for place, ray_id in enumerate(nodes.ids)}, time.time())
+        assert drawn is not None
+        assert [group.label for group in drawn.groups] in (["node 1"], ["node 2"])
+        log = await reader.log(source, found.cluster, jobs[0], 20)
+        assert log.value is not None
+        assert "hello" in log.value.lines
+    finally:
+        await reader.close()

@@ -1,0 +1,374 @@
+"""The page's routes: who may see and do what, and what they do to the emulator's clusters and Airflow's audit log."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from typing import Any
+
+import pytest
+
+from airflow_provider_vertex_ray.plugins.page_owners import Owner
+from tests.plugins.conftest import AIRFLOW_3, POSTED, SOURCE, Page
+from tests.support.clusters import cluster_ids, jobs_of, start, submit
+from tests.support.emulator import EmulatorProcess, until
+from tests.support.leases import change_lease
+from tests.support.storage import StorageEmulator
+
+pytestmark = pytest.mark.skipif(not AIRFLOW_3, reason="there is no page on Airflow 2")
+
+HTML = {"Accept": "text/html"}
+HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(2)>'
+
+
+def _audit() -> list[Any]:
+    from airflow.models.log import Log
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        rows = session.scalars(select(Log).where(Log.event.like("vertex_ray.%")).order_by(Log.id)).all()
+        session.expunge_all()
+        return list(rows)
+
+
+def test_every_route_refuses_who_is_not_logged_in(page: Page) -> None:
+    from fastapi.routing import APIRoute
+
+    asked = 0
+    client = page.client(None)
+    for route in page.app.routes:
+        # Anything else, such as a mount, would have its own way past the login.
+        assert isinstance(route, APIRoute), route
+        path = route.path.format(source=SOURCE, cluster_id="x", name="page.css")
+        for method in route.methods:
+            answer = client.request(method, path, headers=POSTED if method == "POST" else {})
+            assert answer.status_code == 401, (method, path)
+            assert "Ray clusters" not in answer.text
+            asked += 1
+    assert asked == 5
+    for path in ("/docs", "/openapi.json", "/redoc"):
+        assert client.get(path).status_code in (401, 404)
+
+
+def test_a_person_who_is_not_logged_in_is_led_to_the_login(page: Page) -> None:
+    answer = page.get(f"{SOURCE}/x?show=failed", user=None, headers=HTML)
+    assert answer.status_code == 303
+    assert answer.headers["location"] == f"/api/v2/auth/login?next=%2F{SOURCE}%2Fx%3Fshow%3Dfailed"
+    assert page.get("?part=1", user=None, headers=HTML).status_code == 401
+
+
+def test_a_viewer_sees_everything_and_can_do_nothing(page: Page, busy: str, fake_emulator: EmulatorProcess) -> None:
+    text = page.get(f"{busy}?part=1", user="vic").text
+    assert "runs" in text
+    assert "data-act" not in text
+    assert "data-act" in page.get(f"{busy}?part=1").text
+    before = len(_audit())
+    assert page.post(f"{busy}/stop", {"job": "runs"}, user="vic").status_code == 403
+    assert page.post(f"{busy}/delete", {"confirm": "busy", "force": True}, user="vic").status_code == 403
+    assert cluster_ids(fake_emulator) == ["busy"]
+    assert jobs_of(fake_emulator, "busy")["runs"]["status"] == "RUNNING"
+    assert len(_audit()) == before
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"X-Vertex-Ray-Page": "1"},
+        {"X-Vertex-Ray-Page": "1", "Sec-Fetch-Site": "cross-site", "Origin": "http://testserver"},
+        {"X-Vertex-Ray-Page": "1", "Sec-Fetch-Site": "same-site"},
+        {"X-Vertex-Ray-Page": "1", "Sec-Fetch-Site": "none"},
+        {"X-Vertex-Ray-Page": "1", "Origin": "http://evil.example"},
+        {"X-Vertex-Ray-Page": "1", "Origin": "null"},
+        {"Sec-Fetch-Site": "same-origin"},
+    ],
+)
+def test_a_request_of_another_site_does_nothing(
+    page: Page, busy: str, fake_emulator: EmulatorProcess, headers: dict[str, str]
+) -> None:
+    assert page.post(f"{busy}/stop", {"job": "runs"}, headers=headers).status_code == 403
+    assert page.post(f"{busy}/delete", {"confirm": "busy", "force": True}, headers=headers).status_code == 403
+    assert cluster_ids(fake_emulator) == ["busy"]
+
+
+def test_requests_that_are_from_here(page: Page, busy: str) -> None:
+    for headers in (
+        POSTED,
+        {"X-Vertex-Ray-Page": "1", "Origin": "http://testserver"},
+        {"X-Vertex-Ray-Page": "1", "Authorization": f"Bearer {page.token('ada')}"},
+    ):
+        assert page.post(f"{busy}/stop", {"job": "none"}, headers=headers).status_code == 404
+
+
+def test_nothing_is_done_by_a_get(page: Page, busy: str, fake_emulator: EmulatorProcess) -> None:
+    for path in ("stop?job=runs", "delete?confirm=busy&force=true"):
+        assert page.get(f"{busy}/{path}").status_code in (404, 405)
+    assert cluster_ids(fake_emulator) == ["busy"]
+
+
+def test_stopping_a_job_is_audited(page: Page, busy: str, fake_emulator: EmulatorProcess) -> None:
+    answer = page.post(f"{busy}/stop", {"job": "runs"})
+    assert (answer.status_code, answer.json()) == (200, {"done": True, "said": "Job runs was told to stop."})
+    assert until(lambda: jobs_of(fake_emulator, "busy")["runs"]["status"] == "STOPPED")
+    row = _audit()[-1]
+    assert (row.event, row.owner) == ("vertex_ray.stop_job", "ada")
+    extra = json.loads(row.extra)
+    assert extra["job"] == "runs"
+    assert extra["cluster"].endswith("/busy")
+    assert extra["outcome"] == "Job runs was told to stop."
+
+
+def test_a_cluster_that_is_used_is_deleted_only_on_demand(
+    page: Page, busy: str, fake_emulator: EmulatorProcess
+) -> None:
+    answer = page.post(f"{busy}/delete", {"confirm": "busy", "force": False})
+    assert answer.status_code == 409
+    assert "job runs" in answer.json()["said"]
+    assert page.post(f"{busy}/delete", {"confirm": "else", "force": True}).status_code == 400
+    assert cluster_ids(fake_emulator) == ["busy"]
+    answer = page.post(f"{busy}/delete", {"confirm": "busy", "force": True})
+    assert (answer.status_code, answer.json()["said"]) == (200, "Cluster busy is being deleted.")
+    assert until(lambda: cluster_ids(fake_emulator) == [])
+    row = _audit()[-1]
+    assert (row.event, row.owner, json.loads(row.extra)["force"]) == ("vertex_ray.delete_cluster", "ada", True)
+    assert json.loads(_audit()[-2].extra)["outcome"].startswith("Cluster busy was not deleted")
+
+
+def test_a_cluster_that_is_leased_is_deleted_only_on_demand(
+    page: Page, fake_emulator: EmulatorProcess, storage: StorageEmulator
+) -> None:
+    start(fake_emulator, "held")
+    change_lease(storage, lambda lease: lease.acquire("etl/run", time.time(), 600), "held")
+    assert "etl/run" in page.get(f"{SOURCE}/held?part=1").text
+    answer = page.post(f"{SOURCE}/held/delete", {"confirm": "held"})
+    assert answer.status_code == 409
+    assert "etl/run" in answer.json()["said"]
+    assert page.post(f"{SOURCE}/held/delete", {"confirm": "held", "force": True}).status_code == 200
+    assert until(lambda: cluster_ids(fake_emulator) == [])
+    assert storage.names() == []
+
+
+def test_one_that_nobody_uses_is_deleted_at_once(page: Page, fake_emulator: EmulatorProcess) -> None:
+    start(fake_emulator, "idle")
+    assert page.post(f"{SOURCE}/idle/delete", {"confirm": "idle"}).status_code == 200
+    assert until(lambda: cluster_ids(fake_emulator) == [])
+
+
+def test_what_takes_long_goes_on_and_the_audit_log_says_how_it_ended(
+    page: Page, fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_provider_vertex_ray.plugins import page_actions
+
+    start(fake_emulator, "idle")
+    page.get(f"{SOURCE}/idle?part=1")
+    monkeypatch.setattr(page_actions, "WAIT_SECONDS", 0.0)
+    answer = page.post(f"{SOURCE}/idle/delete", {"confirm": "idle"})
+    assert (answer.status_code, answer.json()["done"]) == (202, False)
+    assert until(lambda: cluster_ids(fake_emulator) == [])
+    assert until(lambda: json.loads(_audit()[-1].extra).get("outcome")) == "Cluster idle is being deleted."
+
+
+def test_what_the_service_refuses_is_said(page: Page, fake_emulator: EmulatorProcess) -> None:
+    start(fake_emulator, "idle")
+    fault = {
+        "scope": "control_plane",
+        "method": "DeletePersistentResource",
+        "status": 403,
+        "message": "denied by policy",
+    }
+    with fake_emulator.fault(**fault):
+        answer = page.post(f"{SOURCE}/idle/delete", {"confirm": "idle"})
+    assert answer.status_code == 409
+    assert "denied by policy" in answer.json()["said"]
+    assert "denied by policy" in json.loads(_audit()[-1].extra)["outcome"]
+
+
+def test_hostile_names_entrypoints_and_lines_stay_text(page: Page, fake_emulator: EmulatorProcess) -> None:
+    start(fake_emulator, "busy")
+    submit(fake_emulator, "busy", HOSTILE, f"echo '{HOSTILE}' && fail", metadata={"airflow_dag_id": HOSTILE})
+    until(lambda: jobs_of(fake_emulator, "busy")[HOSTILE]["status"] == "FAILED")
+    for path in ("?part=1", f"{SOURCE}/busy?part=1", f"{SOURCE}/busy"):
+        text = page.get(path, params={"job": HOSTILE, "show": HOSTILE, "part": "1"}).text
+        assert "<script>alert" not in text
+        assert "<img" not in text
+    assert "&lt;script&gt;alert(1)" in text
+    policy = page.get("").headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+
+
+def test_secrets_of_a_job_are_not_shown(page: Page, fake_emulator: EmulatorProcess) -> None:
+    start(fake_emulator, "busy")
+    env = {"env_vars": {"PASSWORD": "hunter2-secret"}}
+    submit(fake_emulator, "busy", "j", "echo hunter2-secret", runtime_env=env)
+    until(lambda: jobs_of(fake_emulator, "busy")["j"]["status"] == "SUCCEEDED")
+    text = page.get(f"{SOURCE}/busy?part=1&job=j").text
+    assert "hunter2" not in text
+    assert "***" in text
+
+
+def test_the_log_comes_from_cloud_logging_when_the_dashboard_does_not_answer(
+    page: Page, fake_emulator: EmulatorProcess
+) -> None:
+    start(fake_emulator, "busy")
+    submit(fake_emulator, "busy", "j", "echo first && echo second")
+    until(lambda: jobs_of(fake_emulator, "busy")["j"]["status"] == "SUCCEEDED")
+    assert page.get(f"{SOURCE}/busy?part=1").status_code == 200
+    with fake_emulator.fault(scope="dashboard", method="GET /api/jobs/*/logs", status=500, times=None):
+        text = until(lambda: t if "</pre>" in (t := page.get(f"{SOURCE}/busy?part=1&job=j").text) else None)
+    assert "from Cloud Logging" in text
+    assert "second" in text
+
+
+@pytest.mark.parametrize("path", ["nowhere.us-central1/x", f"{SOURCE}/x", "static/page.py", "static/..%2Fpage.html"])
+def test_what_there_is_not(page: Page, path: str) -> None:
+    assert page.get(path, headers=HTML).status_code == 404
+
+
+def test_the_page_of_a_cluster_that_is_gone_says_so(page: Page) -> None:
+    answer = page.get(f"{SOURCE}/x?part=1")
+    assert answer.status_code == 200
+    assert "has no Ray cluster of this name" in answer.text
+
+
+def test_airflow_may_live_below_a_path(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastapi import FastAPI
+
+    from airflow_provider_vertex_ray.plugins.page_app import create_page
+    from airflow_provider_vertex_ray.plugins.page_service import PageService
+
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://example.org/airflow")
+    service = PageService(lambda _: "")
+    page.app = FastAPI(root_path="/airflow")
+    page.app.mount("/ray-clusters", create_page(service))
+    text = page.get("airflow/ray-clusters/").text
+    addresses = re.findall(r'(?:href|src)="([^"]+)"', text)
+    assert len(addresses) == 4
+    assert all(address.startswith("/airflow/ray-clusters/static/") for address in addresses)
+    assert page.get("airflow/ray-clusters/static/page.css").status_code == 200
+    answer = page.get("airflow/ray-clusters/", user=None, headers=HTML)
+    assert answer.headers["location"] == "/airflow/api/v2/auth/login?next=%2Fairflow%2Fray-clusters%2F"
+    service.stop()
+
+
+def test_without_configuration_the_page_says_how_to_configure_it(page: Page) -> None:
+    page.options.clear()
+    text = page.get("").text
+    assert "page_locations = us-central1" in text
+    assert "AIRFLOW__VERTEX_RAY__PAGE_SOURCES" in text
+
+
+def test_a_wrong_configuration_is_said_and_no_error(page: Page) -> None:
+    page.options["page_sources"] = '[{"location": "Mars!"}, {"location": "us-central1"}]'
+    text = page.get("").text
+    assert "page_sources[0].location" in text
+    assert "us-central1</h2>" in text
+
+
+def test_a_permission_that_is_missing_is_named(page: Page, fake_emulator: EmulatorProcess) -> None:
+    with fake_emulator.fault(
+        scope="control_plane", method="ListPersistentResources", status=403, message="no list", times=None
+    ):
+        text = page.get("?part=1").text
+    assert "NotAuthorisedError" in text
+    assert "Connection google_cloud_default, region us-central1" in text
+    assert "roles/aiplatform.user" in text
+
+
+def test_a_connection_that_there_is_not_is_said(page: Page) -> None:
+    page.options["page_sources"] = '[{"location": "us-central1", "gcp_conn_id": "nobody_has_it"}]'
+    text = until(lambda: t if "problem" in (t := page.get("?part=1").text) else None)
+    assert "nobody_has_it" in text
+
+
+def test_nothing_that_hangs_holds_the_page_up(page: Page, busy: str, fake_emulator: EmulatorProcess) -> None:
+    with fake_emulator.fault(scope="control_plane", action="hang", times=None):
+        begun = time.monotonic()
+        text = page.get("").text
+        assert time.monotonic() - begun < 1.5
+        assert 'data-reading="1"' in text
+
+
+def test_what_is_known_is_shown_while_a_dashboard_hangs(page: Page, busy: str, fake_emulator: EmulatorProcess) -> None:
+    assert "<b>1</b> running" in page.get("?part=1").text
+    with fake_emulator.fault(scope="dashboard", action="hang", times=None):
+        text = until(lambda: t if "does not answer" in (t := page.get("?part=1").text) else None, 60)
+        assert "<b>1</b> running" in text
+        assert "taken for used" in text
+
+
+def test_the_files_of_the_page(page: Page) -> None:
+    css = page.get("static/page.css")
+    assert css.headers["content-type"].startswith("text/css")
+    assert page.get("static/icon.svg", user="vic").headers["content-type"] == "image/svg+xml"
+
+
+@pytest.fixture
+def secret_dag(monkeypatch: pytest.MonkeyPatch, auth_manager: Any) -> None:
+    """An auth manager with permissions for each DAG, of which nobody has those of the DAG ``secret`` or of all."""
+
+    def is_authorized_dag(*, details: Any = None, **_: Any) -> bool:
+        return details is not None and details.id not in (None, "secret")
+
+    monkeypatch.setattr(auth_manager, "is_authorized_dag", is_authorized_dag)
+
+
+def _submit_of(emulator: EmulatorProcess, dag_id: str) -> str:
+    owner = Owner(dag_id, "run", "task")
+    names = {"dag_id": dag_id, "run_id": "run", "task_id": "task", "map_index": "-1", "owner": owner.key}
+    metadata = {f"airflow_{name}": value for name, value in names.items()}
+    submission_id = f"af-{dag_id}-task"
+    submit(emulator, "busy", submission_id, f"echo of {dag_id} && sleep 600", metadata=metadata)
+    return submission_id
+
+
+def test_what_belongs_to_a_dag_needs_that_dags_permissions(
+    page: Page, busy: str, fake_emulator: EmulatorProcess, storage: StorageEmulator, secret_dag: None
+) -> None:
+    secret, mine = _submit_of(fake_emulator, "secret"), _submit_of(fake_emulator, "mine")
+    change_lease(storage, lambda lease: lease.acquire("secret/run", time.time(), 600), "busy")
+    for path in ("?part=1", f"{busy}?part=1"):
+        text = page.get(path).text
+        assert "secret" not in text
+        assert mine in text
+    assert "of secret" not in page.get(f"{busy}?part=1&job={secret}").text
+    # A log: of the own DAG, and of a job of nobody, which needs the permission for all DAGs.
+    assert "of mine" in page.get(f"{busy}?part=1&job={mine}").text
+    assert "You may not read the task logs of all DAGs" in page.get(f"{busy}?part=1&job=runs").text
+    text = page.get(busy).text
+    assert f'data-name="{mine}"' in text
+    assert 'data-act="delete"' not in text
+    assert page.post(f"{busy}/stop", {"job": secret}).status_code == 403
+    assert page.post(f"{busy}/stop", {"job": "runs"}).status_code == 403
+    assert page.post(f"{busy}/delete", {"confirm": "busy"}).status_code == 403
+    assert page.post(f"{busy}/stop", {"job": mine}).status_code == 200
+    states = {name: job["status"] for name, job in jobs_of(fake_emulator, "busy").items()}
+    assert states == {"runs": "RUNNING", secret: "RUNNING", mine: "STOPPED"}
+
+
+def test_a_job_that_lies_about_its_dag_is_nobodys(
+    page: Page, busy: str, fake_emulator: EmulatorProcess, secret_dag: None
+) -> None:
+    metadata = {"airflow_dag_id": "mine", "airflow_run_id": "r", "airflow_task_id": "t", "airflow_owner": "0" * 16}
+    submit(fake_emulator, "busy", "liar", "sleep 600", metadata=metadata)
+    assert page.post(f"{busy}/stop", {"job": "liar"}).status_code == 403
+
+
+def test_deleting_under_others_needs_their_dags_permissions_too(
+    page: Page, fake_emulator: EmulatorProcess, secret_dag: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_provider_vertex_ray.plugins import page_airflow
+
+    creator = Owner("mine", "run", "create")
+    labels = {"airflow-owner": creator.key, "airflow-dag": "mine", "airflow-run": "run", "airflow-task": "create"}
+    start(fake_emulator, "busy", labels=labels)
+    # As if Airflow's database had that run.
+    monkeypatch.setattr(page_airflow, "_look_up", lambda labels: labels.owner("mine", "run", [("create", -1)]))
+    _submit_of(fake_emulator, "secret")
+    path = f"{SOURCE}/busy"
+    assert 'data-act="delete"' in page.get(f"{path}?part=1").text
+    assert page.post(f"{path}/delete", {"confirm": "busy"}).status_code == 409
+    assert page.post(f"{path}/delete", {"confirm": "busy", "force": True}).status_code == 403
+    assert cluster_ids(fake_emulator) == ["busy"]

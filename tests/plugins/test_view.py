@@ -1,0 +1,180 @@
+"""What the page says of a cluster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_provider_vertex_ray.errors import NotAuthorisedError, ServiceUnavailableError
+from airflow_provider_vertex_ray.lease import Lease
+from airflow_provider_vertex_ray.plugins.page_cache import Seen
+from airflow_provider_vertex_ray.plugins.page_cluster_view import cluster_view, log_view
+from airflow_provider_vertex_ray.plugins.page_log import LogTail, plain
+from airflow_provider_vertex_ray.plugins.page_owners import Owner
+from airflow_provider_vertex_ray.plugins.page_reader import ClusterFacts, Nodes, SourceFacts
+from airflow_provider_vertex_ray.plugins.page_row import ClusterRow, cluster_row
+from airflow_provider_vertex_ray.plugins.page_text import money, number, shortened, span
+from airflow_provider_vertex_ray.plugins.page_view import overview
+from airflow_provider_vertex_ray.price_table import PriceTable
+from tests.plugins.builders import NOW, OWNER, cluster, facts, job, seen
+
+PRICES = PriceTable("USD", {"us-central1": {"machines": {"n1-standard-16": 1.0, "n1-standard-8": 0.5}}})
+
+
+def _row(found: ClusterFacts, owner: Owner | None = None, may_read: bool = True) -> ClusterRow:
+    return cluster_row(found, NOW, lambda _: may_read, lambda _: owner)
+
+
+def _use(**given: Any) -> tuple[str, str, str]:
+    use = _row(facts(**given)).use
+    return use.head, use.tone, use.detail
+
+
+def _idle(seconds: float) -> Any:
+    return seen((job("j", "SUCCEEDED", end_time=int((NOW - seconds) * 1000)),))
+
+
+def test_who_uses_it() -> None:
+    jobs = seen(tuple(job(f"job-{place}") for place in range(8)))
+    lease = seen(Lease().acquire("etl/run", NOW, 60))
+    head, tone, detail = _use(jobs=jobs, lease=lease, idle_for=60.0, lease_uri="gs://bucket/l")
+    assert (head, tone) == ("in use", "good")
+    assert detail == "job job-0 and 7 more; lease holder etl/run"
+
+
+def test_when_the_reaper_takes_it() -> None:
+    assert _use(jobs=_idle(60), idle_for=100.0) == ("idle for 1 min", "warn", "the reaper takes it in 40 s")
+    assert _use(jobs=_idle(200), idle_for=100.0)[2].startswith(
+        "the reaper takes it at its next run: idle for 3 min 20 s"
+    )
+    assert _use(jobs=_idle(60), idle_for=1000.0, max_age=630.0)[2] == "the reaper takes it in 30 s"
+    assert _use(jobs=_idle(60)) == ("idle for 1 min", "warn", "no reaper is configured here")
+    assert _use(superseded=True, jobs=seen((job(),)), idle_for=100.0) == (
+        "in use",
+        "warn",
+        "a newer generation has taken its place; job job-1",
+    )
+
+
+def test_the_reaper_leaves_clusters_with_other_labels_alone() -> None:
+    found = facts(jobs=_idle(500), idle_for=100.0)
+    found.source.label_filter["airflow-owner"] = ""  # type: ignore[index]
+    assert _row(found).use.detail == "the reaper leaves it alone: it has other labels"
+
+
+@pytest.mark.parametrize(
+    ("given", "head"),
+    [
+        ({"jobs": Seen(reading=True)}, "reading…"),
+        ({"jobs": Seen(error=ServiceUnavailableError("x"))}, "taken for used"),
+        ({"lease": Seen(error=ServiceUnavailableError("x")), "lease_uri": "gs://bucket/l"}, "taken for used"),
+        ({"lease": Seen(reading=True), "lease_uri": "gs://bucket/l"}, "reading…"),
+        ({"of": cluster(state="STOPPING")}, "being deleted"),
+        ({"of": cluster(state="ERROR", error={"message": "quota"})}, "failed"),
+        ({"of": cluster(state="PROVISIONING"), "jobs": Seen()}, "starting"),
+        ({"of": cluster(state="UPDATING")}, "in use"),
+    ],
+)
+def test_unknown_means_busy(given: dict[str, Any], head: str) -> None:
+    assert _row(facts(idle_for=1.0, **given)).use.head == head
+
+
+def test_the_figures_of_a_row() -> None:
+    nodes = Nodes(3, {"CPU": (6.0, 16.0), "GPU": (None, 2.0)}, ("h", "w1", "w2"))
+    row = _row(
+        facts(
+            jobs=seen((job(), job("p", "PENDING"), job("d", is_driver=True))), prices=seen(PRICES), nodes=seen(nodes)
+        ),
+        OWNER,
+    )
+    assert (row.running, row.pending, row.nodes, row.age) == (1, 1, "3", "10 min")
+    assert (row.cost, row.hourly, row.node_hours) == ("$0.33", "$2.00/h", "0.5 node-hours")
+    assert [(each.name, each.text, each.percent) for each in row.meters] == [
+        ("CPU", "6 / 16", 37.5),
+        ("GPU", "? / 2", None),
+    ]
+    assert row.owner == OWNER
+    assert [name for name, _ in row.links] == ["Console", "Dashboard", "Logs"]
+
+
+def test_what_is_stale_or_did_not_answer_is_marked() -> None:
+    row = _row(facts(jobs=Seen((), NOW - 90, ServiceUnavailableError("x"))))
+    assert row.notes == ("The dashboard does not answer; jobs as of 1 min 30 s ago",)
+    assert _row(facts(jobs=seen((), 46))).notes == ("jobs as of 46 s ago",)
+    assert _row(facts(jobs=seen((), 40))).notes == ()
+    unpriced = PriceTable("USD", {"us-central1": {"machines": {"n1-standard-16": 1.0}}})
+    assert _row(facts(prices=seen(unpriced))).notes == ("no price for n1-standard-8 in us-central1",)
+
+
+def test_a_dag_that_one_may_not_read_is_not_named() -> None:
+    row = _row(facts(jobs=seen((job("af-etl"),))), OWNER, may_read=False)
+    assert row.owner is None
+    assert row.owner_text == "a DAG that you may not read"
+    assert "etl" not in row.use.detail
+
+
+def test_the_sums_above_the_list() -> None:
+    found = [
+        facts(prices=seen(PRICES)),
+        facts(of=cluster("b"), jobs=seen((job(),)), prices=seen(PRICES)),
+        facts(of=cluster("c", "PROVISIONING"), jobs=Seen()),
+    ]
+    clusters = tuple(each.cluster for each in found)
+    view = overview([SourceFacts(found[0].source, seen(clusters), tuple(found))], NOW, lambda _: True, lambda _: None)
+    figures = {name: (figure, remark) for name, figure, remark in view.figures}
+    assert figures["Clusters"] == ("3", "2 billed now")
+    assert figures["Nodes"] == ("6", "heads included")
+    assert figures["Jobs running"] == ("1", "0 pending")
+    assert figures["Idle"][0] == "1"
+    assert figures["Cost per hour"] == ("$4.00", "list prices, without disks")
+    assert [row.cluster_id for row in view.sources[0].rows] == ["b", "shared", "c"]
+
+
+def test_an_error_names_connection_region_type_and_remedy() -> None:
+    source = facts().source
+    view = overview(
+        [SourceFacts(source, Seen(error=NotAuthorisedError("denied")), ())], NOW, lambda _: True, lambda _: None
+    )
+    problem = view.sources[0].problem
+    assert problem is not None
+    assert (problem.what, problem.kind) == ("Connection google_cloud_default, region us-central1", "NotAuthorisedError")
+    assert "roles/aiplatform" in problem.remedy
+
+
+def test_the_table_of_jobs_is_bounded_and_can_be_filtered() -> None:
+    jobs = [job(f"job-{place}") for place in range(30)] + [job("bad", "FAILED", message="m, last available logs (x)")]
+    view = cluster_view(_row(facts(jobs=seen(tuple(jobs)))), {}, None, now=NOW, shown=5)
+    assert (len(view.jobs), view.more) == (5, 26)
+    assert view.filters == (("all", 31, True), ("active", 30, False), ("failed", 1, False))
+    failed = cluster_view(_row(facts(jobs=seen(tuple(jobs)))), {}, None, now=NOW, chosen="failed")
+    assert [(each.submission_id, each.message) for each in failed.jobs] == [("bad", "m")]
+
+
+def test_the_log_says_where_it_is_from() -> None:
+    (visible,) = _row(facts(jobs=seen((job(),)))).jobs
+    tail = LogTail(("a", "b"), "Cloud Logging", "The dashboard does not answer: x")
+    found = log_view(visible, seen(tail), cluster(), NOW)
+    assert found.about == "last 2 lines, from Cloud Logging. The dashboard does not answer: x"
+    failed = log_view(visible, Seen(error=ServiceUnavailableError("x")), cluster(), NOW)
+    assert failed.problem is not None
+
+
+def test_figures_as_a_person_reads_them() -> None:
+    assert [span(each) for each in (None, 0.04, 5, 59.6, 3661)] == ["-", "0.0 s", "5.0 s", "1 min", "1 h 1 min"]
+    assert [number(each) for each in (None, float("nan"), 3, 3.25, 12.34, 1234.5)] == [
+        "?",
+        "?",
+        "3",
+        "3.25",
+        "12.3",
+        "1,234",
+    ]
+    assert [money(2.5, "USD"), money(2.5, "CHF"), money(None, "USD"), money(1, None)] == ["$2.50", "2.50 CHF", "", ""]
+    assert shortened("a" * 50 + "end", 20) == "a" * 12 + "…" + "aaaaend"
+    assert shortened("  a \n b ", 20) == "a b"
+
+
+def test_a_log_line_is_shown_without_the_terminals_codes() -> None:
+    assert plain("at \x1b[1m\x1b[32mhttp://h \x1b[39m\x1b[22m\tok\r") == "at http://h \tok"
+    assert plain("\x1b]0;title\x07text\x00 [1m é") == "text [1m é"

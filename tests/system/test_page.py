@@ -1,0 +1,346 @@
+"""The page in a real Chromium, before a real API server of Airflow 3, with three clusters and 200 jobs."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import pytest
+from airflow import __version__ as airflow_version
+
+from devtools.browser import launched
+from devtools.page_world import HOSTILE, LOCATION, RUN, USERS, PageWorld
+from tests.support.emulator import until
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+    from playwright.sync_api import Page as Tab
+
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(airflow_version.startswith("2."), reason="there is no page on Airflow 2"),
+]
+
+JOBS = 200
+LOADS = 5
+ETL = f"google_cloud_default.{LOCATION}/etl-g7"
+FIRST_PAINT = 1.0
+FIRST_PAINT_HANGING = 2.0
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[PageWorld]:
+    with tempfile.TemporaryDirectory(prefix="vrp-") as folder, PageWorld(Path(folder)) as found:
+        found.fill(JOBS)
+        yield found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with launched() as found:
+        yield found
+
+
+@contextmanager
+def tab_of(
+    browser: Browser, world: PageWorld, user: str | None = "ada", width: int = 1280, **more: Any
+) -> Iterator[Tab]:
+    """A tab of a user; what goes wrong in it, in the console or on the wire, fails the test."""
+    context = browser.new_context(viewport={"width": width, "height": 900}, **more)
+    if user is not None:
+        home = world.url.removesuffix("/ray-clusters/")
+        context.add_cookies([{"name": "_token", "value": world.token(user), "url": home, "httpOnly": True}])
+    tab = context.new_page()
+    wrong: list[str] = []
+    tab.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+    tab.on("pageerror", lambda error: wrong.append(str(error)))
+    tab.on("requestfailed", lambda request: wrong.append(f"{request.url}: {request.failure}"))
+    tab.on("response", lambda answer: wrong.append(f"{answer.status} {answer.url}") if answer.status >= 400 else None)
+    try:
+        yield tab
+        # A reload, or the end of the test, may cut a refresh off.
+        assert [each for each in wrong if "ERR_ABORTED" not in each] == []
+    finally:
+        context.close()
+
+
+def _settled(tab: Tab) -> None:
+    tab.wait_for_selector("#live[data-reading='0']", timeout=20_000)
+
+
+def _warm(browser: Browser, world: PageWorld) -> None:
+    """Once: imports, the connection, and all that is read at the first look."""
+    with tab_of(browser, world) as tab:
+        tab.goto(world.url)
+        _settled(tab)
+
+
+def _first_paint(tab: Tab, url: str) -> float:
+    """Median of the seconds to the first contentful paint, over several loads."""
+    found = []
+    entry = "performance.getEntriesByName('first-contentful-paint').map(each => each.startTime)[0]"
+    for _ in range(LOADS):
+        tab.goto(url)
+        found.append(until(partial(tab.evaluate, entry), 10, "nothing was painted") / 1000)
+    return statistics.median(found)
+
+
+def test_the_list_says_what_the_emulator_knows(world: PageWorld, browser: Browser) -> None:
+    with tab_of(browser, world) as tab:
+        tab.goto(world.url)
+        _settled(tab)
+        rows = {row.locator("a.name").inner_text(): row for row in tab.locator("table.clusters tbody tr").all()}
+        assert set(rows) == {"etl-g7", "train-g2", "adhoc"}
+        running = 0
+        for name, row in rows.items():
+            states = Counter(each["status"] for each in world.jobs(name))
+            text = row.inner_text()
+            assert f"{states['RUNNING']} running" in text
+            assert f"{states['PENDING']} pending" in text
+            assert "RUNNING" in text
+            running += states["RUNNING"]
+        assert running == 9
+        etl = rows["etl-g7"].inner_text()
+        for said in ("shared as etl, generation 7", "scales 3 to 5", "6 / 16", "$1.75/h", "in use", f"etl_daily/{RUN}"):
+            assert said in etl, said
+        assert "0 / 2" in rows["train-g2"].inner_text()
+        assert "the reaper leaves it alone" in rows["adhoc"].inner_text()
+        figures = dict(
+            zip(
+                tab.locator(".figures dt").all_inner_texts(),
+                tab.locator(".figures dd:not(.remark)").all_inner_texts(),
+                strict=True,
+            )
+        )
+        assert figures == {"Clusters": "3", "Nodes": "8", "Jobs running": "9", "Idle": "1", "Cost per hour": "$7.52"}
+
+
+def test_the_links_lead_to_airflow_and_to_google(world: PageWorld, browser: Browser) -> None:
+    with tab_of(browser, world) as tab:
+        tab.goto(world.url)
+        _settled(tab)
+        row = tab.locator("tr", has=tab.get_by_role("link", name="train-g2"))
+        hrefs = {link.inner_text(): link.get_attribute("href") or "" for link in row.get_by_role("link").all()}
+        run = quote(RUN, safe="")
+        assert hrefs["Train.Model"] == "/dags/Train.Model"
+        assert hrefs[RUN] == f"/dags/Train.Model/runs/{run}"
+        base = "https://console.cloud.google.com"
+        assert hrefs["Console"] == f"{base}/vertex-ai/locations/{LOCATION}/ray-clusters/train-g2?project=123456789012"
+        assert hrefs["Logs"].startswith(f"{base}/logs/query;query=")
+        assert "ray_cluster_id" in hrefs["Logs"]
+        assert hrefs["Dashboard"].startswith("https://")
+        # What they lead to exists in this Airflow.
+        assert world.api("GET", f"dags/Train.Model/dagRuns/{run}")["dag_run_id"] == RUN
+        row.get_by_role("link", name="train-g2").click()
+        _settled(tab)
+        task = tab.locator("table.list td[data-label='Task'] a").first
+        assert task.get_attribute("href") in {
+            f"/dags/Train.Model/runs/{run}/tasks/{name}" for name in ("load", "score", "report")
+        }
+
+
+def test_a_clusters_page_has_jobs_timeline_curves_and_log(world: PageWorld, browser: Browser) -> None:
+    truth = world.jobs("etl-g7")
+    with tab_of(browser, world) as tab:
+        tab.goto(world.url + ETL)
+        _settled(tab)
+        states = Counter(each["status"] for each in truth)
+        assert tab.locator(".filters a").all_inner_texts() == [
+            f"all {len(truth)}",
+            f"active {states['RUNNING'] + states['PENDING']}",
+            f"failed {states['FAILED']}",
+        ]
+        assert tab.locator("table.list tbody tr").count() == 25
+        tab.get_by_role("link", name="Show more").click()
+        assert tab.locator("table.list tbody tr").count() == 50
+        assert tab.locator("svg.lanes rect.job.open").count() == states["RUNNING"]
+        assert tab.locator("svg.lanes > desc").text_content()
+        assert tab.locator("figure.plot figcaption").all_inner_texts()[0].startswith("CPU 59 % now")
+        assert tab.locator("figure.plot path.curve").first.get_attribute("d")
+        tab.get_by_role("link", name="by-hand").click()
+        _settled(tab)
+        assert HOSTILE in tab.locator("pre.log").inner_text()
+        assert tab.locator("pre.log img").count() == 0
+        assert tab.title() == "Ray clusters"
+        tab.get_by_role("link", name="failed").click()
+        assert set(tab.locator("table.list td[data-label='Status']").all_inner_texts()) == {"FAILED"}
+        assert "hunter2" not in tab.content()
+
+
+def test_who_is_not_logged_in_is_sent_to_the_login(world: PageWorld, browser: Browser) -> None:
+    with tab_of(browser, world, user=None) as tab:
+        tab.goto(world.url)
+        assert "/auth/login" in tab.url
+        assert tab.get_by_text("etl-g7").count() == 0
+        for path in ("?part=1", f"{ETL}?part=1", "static/page.css"):
+            assert tab.request.get(world.url + path).status == 401
+        for act in ("delete", "stop"):
+            assert tab.request.post(f"{world.url}{ETL}/{act}", data={}).status == 401
+
+
+def test_a_viewer_can_not_delete(world: PageWorld, browser: Browser) -> None:
+    with tab_of(browser, world, user="vic") as tab:
+        tab.goto(world.url + ETL)
+        _settled(tab)
+        assert tab.locator("table.list tbody tr").count() == 25
+        assert tab.locator("button[data-act]").count() == 0
+        headers = {"X-Vertex-Ray-Page": "1", "Sec-Fetch-Site": "same-origin"}
+        answer = tab.request.post(
+            f"{world.url}{ETL}/delete", data={"confirm": "etl-g7", "force": True}, headers=headers
+        )
+        assert answer.status == 403
+        assert world.vertex("GET", "persistentResources/etl-g7")["state"] == "RUNNING"
+
+
+def test_an_admin_deletes_a_cluster_and_stops_a_job(world: PageWorld, browser: Browser) -> None:
+    world.create("spare", {**world.vertex("GET", "persistentResources/adhoc"), "name": ""})
+    with tab_of(browser, world) as tab:
+        # One in use is not deleted by the name alone.
+        tab.goto(world.url + ETL)
+        _settled(tab)
+        tab.get_by_role("button", name="Delete…").click()
+        yes = tab.get_by_role("button", name="Delete cluster")
+        assert "It is in use: job" in tab.locator("#act-users").inner_text()
+        tab.get_by_label("Type etl-g7 to confirm").fill("etl-g7")
+        assert yes.is_disabled()
+        tab.get_by_label("Delete it although it is used").check()
+        assert yes.is_enabled()
+        tab.get_by_role("button", name="Cancel").click()
+        # A job, from the keyboard.
+        row = tab.locator("table.list tr", has_text="by-hand")
+        row.get_by_role("button", name="Stop…").focus()
+        tab.keyboard.press("Enter")
+        tab.get_by_role("button", name="Stop job").press("Enter")
+        until(lambda: {each["submission_id"]: each["status"] for each in world.jobs("etl-g7")}["by-hand"] == "STOPPED")
+        tab.get_by_text("Job by-hand was told to stop.").wait_for()
+        # One that nobody uses.
+        tab.goto(f"{world.url}google_cloud_default.{LOCATION}/spare")
+        _settled(tab)
+        tab.get_by_role("button", name="Delete…").click()
+        assert yes.is_disabled()
+        tab.get_by_label("Type spare to confirm").fill("spare")
+        yes.click()
+        tab.get_by_text("Cluster spare is being deleted.").wait_for()
+    until(lambda: "spare" not in str(world.emulate("GET", "clusters")))
+    for event, said in (("vertex_ray.delete_cluster", "/spare"), ("vertex_ray.stop_job", "by-hand")):
+        (row_of_audit,) = world.api("GET", f"eventLogs?event={event}")["event_logs"]
+        assert row_of_audit["owner"] == "ada"
+        assert said in row_of_audit["extra"]
+        assert "outcome" in row_of_audit["extra"]
+
+
+def test_the_first_paint_comes_in_time(world: PageWorld, browser: Browser) -> None:
+    _warm(browser, world)
+    with tab_of(browser, world) as tab:
+        assert _first_paint(tab, world.url) < FIRST_PAINT
+        assert _first_paint(tab, world.url + ETL) < FIRST_PAINT
+
+
+def test_a_dashboard_that_hangs_delays_nothing_and_is_said(world: PageWorld, browser: Browser) -> None:
+    _warm(browser, world)
+    fault = {"scope": "dashboard", "resource": "train-g2", "action": "hang", "times": None}
+    world.emulate("POST", "faults", fault)
+    try:
+        with tab_of(browser, world) as tab:
+            assert _first_paint(tab, world.url) < FIRST_PAINT_HANGING
+            row = tab.locator("tr", has=tab.get_by_role("link", name="train-g2"))
+            row.get_by_text("The dashboard does not answer").wait_for(timeout=40_000)
+            assert "2 running" in row.inner_text()
+            assert "taken for used" in row.inner_text()
+            assert "does not answer" not in tab.locator("tr", has=tab.get_by_role("link", name="etl-g7")).inner_text()
+            assert _first_paint(tab, f"{world.url}google_cloud_default.{LOCATION}/train-g2") < FIRST_PAINT_HANGING
+            tab.get_by_text("the dashboard does not answer").first.wait_for()
+    finally:
+        world.emulate("DELETE", "faults")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_is_usable_at_400_pixels_and_as_dark_as_airflow(world: PageWorld, browser: Browser, scheme: str) -> None:
+    other: Any = "light" if scheme == "dark" else "dark"
+    with tab_of(browser, world, width=400, color_scheme=other) as tab:
+        # Airflow's own choice wins over the system's.
+        tab.add_init_script(f"localStorage.setItem('theme', '{scheme}')")
+        for path in ("", f"{ETL}?job=by-hand"):
+            tab.goto(world.url + path)
+            _settled(tab)
+            assert tab.evaluate("document.documentElement.scrollWidth") <= 400
+            background = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+            assert background == ("rgb(0, 0, 0)" if scheme == "dark" else "rgb(255, 255, 255)")
+            assert tab.evaluate(CONTRAST) == []
+
+
+# Text whose colour is less than 4.5 to 1 to what is behind it (WCAG AA).
+CONTRAST = """() => {
+  const parts = text => (text.match(/[\\d.]+/g) || []).map(Number);
+  const light = c => c.slice(0, 3).map(v => v / 255).map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = node => {
+    for (; node; node = node.parentElement) {
+      const c = parts(getComputedStyle(node).backgroundColor);
+      if (c.length === 3 || c[3] === 1) return c;
+    }
+    return [255, 255, 255];
+  };
+  const weak = [];
+  const texts = document.createTreeWalker(document.getElementById('live'), NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const node = texts.currentNode.parentElement;
+    if (!texts.currentNode.data.trim() || node.closest('svg') || !node.getClientRects().length) continue;
+    const style = getComputedStyle(node);
+    if (style.color.startsWith('color(')) continue;
+    const [a, b] = [light(parts(style.color)), light(behind(node))].sort((x, y) => y - x);
+    if ((a + 0.05) / (b + 0.05) < 4.5) weak.push(node.className + ': ' + texts.currentNode.data.trim());
+  }
+  return weak;
+}"""
+
+
+def test_a_refresh_moves_nothing(world: PageWorld, browser: Browser) -> None:
+    with tab_of(browser, world) as tab:
+        tab.clock.install()
+        tab.goto(world.url + ETL)
+        _settled(tab)
+        tab.evaluate("""() => { window.shift = 0; new PerformanceObserver(list => {
+            for (const each of list.getEntries()) window.shift += each.value;
+        }).observe({type: 'layout-shift'}); }""")
+        tab.get_by_role("link", name="Ray clusters").focus()
+        with tab.expect_response(lambda answer: "part=1" in answer.url, timeout=30_000):
+            tab.clock.fast_forward(16_000)
+        tab.get_by_text("Updated just now").wait_for()
+        assert tab.evaluate("document.activeElement.textContent") == "Ray clusters"
+        assert tab.evaluate("window.shift") < 0.02
+
+
+def test_it_is_in_airflows_navigation_and_its_links_leave_the_frame(world: PageWorld, browser: Browser) -> None:
+    home = world.url.removesuffix("/ray-clusters/")
+    with tab_of(browser, world) as tab:
+        tab.goto(f"{home}/plugin/ray-clusters")
+        frame = tab.frame_locator("iframe[title='Ray clusters']")
+        frame.get_by_role("link", name="train-g2").wait_for(timeout=30_000)
+        assert tab.get_by_role("link", name="Ray clusters").count() >= 1
+        # Its pages can be linked to and reloaded, for Airflow keeps their address in its own.
+        frame.get_by_role("link", name="train-g2").click()
+        frame.get_by_role("heading", name="train-g2").wait_for()
+        tab.wait_for_url(f"**/plugin/ray-clusters/ray-clusters/google_cloud_default.{LOCATION}/train-g2")
+        frame.get_by_role("link", name="Train.Model", exact=True).click()
+        tab.wait_for_url(f"{home}/dags/Train.Model")
+        tab.goto(f"{home}/plugin/ray-clusters")
+        out = frame.get_by_role("link", name="Console").first
+        # Elsewhere in this machine: a test goes to nobody else.
+        out.evaluate("(link, home) => { link.href = home + '/ray-clusters/'; }", home)
+        with tab.context.expect_page() as opened:
+            out.click()
+        opened.value.wait_for_url(world.url)
+        assert opened.value.evaluate("window.opener") is None
+        opened.value.close()
+
+
+def test_users_have_the_roles_that_the_tests_mean() -> None:
+    assert {name: role for name, (role, _) in USERS.items()} == {"ada": "ADMIN", "vic": "VIEWER"}
