@@ -8,13 +8,8 @@ from datetime import datetime
 from enum import Enum
 from typing import Any
 
-from airflow_provider_vertex_ray.errors import (
-    ClusterFailedError,
-    NotARayClusterError,
-    ServiceError,
-    VertexRayError,
-    outcome_error,
-)
+from airflow_provider_vertex_ray.errors import ClusterFailedError, NotARayClusterError, ServiceError, VertexRayError
+from airflow_provider_vertex_ray.service_errors import outcome_error
 
 
 class ClusterState(str, Enum):

@@ -26,9 +26,8 @@ from airflow_provider_vertex_ray.errors import (
     StockoutError,
     VertexRayError,
     error_from_dict,
-    outcome_error,
-    service_error,
 )
+from airflow_provider_vertex_ray.service_errors import outcome_error, service_error
 
 KINDS = sorted(
     (

@@ -16,8 +16,8 @@ from airflow_provider_vertex_ray.errors import (
     ServiceError,
     ServiceUnavailableError,
     VertexRayError,
-    service_error,
 )
+from airflow_provider_vertex_ray.service_errors import service_error
 
 ATTEMPTS = 3
 """Tries of a call: whoever asks wants an answer soon, or none."""

@@ -22,8 +22,8 @@ from airflow_provider_vertex_ray.errors import (
     RateLimitedError,
     ServiceUnavailableError,
     VertexRayError,
-    service_error,
 )
+from airflow_provider_vertex_ray.service_errors import service_error
 
 REPLICA_MASK = "resource_pools.replica_count"
 """The only update that the service knows."""

@@ -23,7 +23,6 @@ from airflow_provider_vertex_ray.errors import (
     ClusterSpecMismatchError,
     NameNotReusableError,
     VertexRayError,
-    outcome_error,
 )
 from airflow_provider_vertex_ray.generations import (
     GENERATION_LABEL,
@@ -35,6 +34,7 @@ from airflow_provider_vertex_ray.generations import (
     generation_id,
     plan,
 )
+from airflow_provider_vertex_ray.service_errors import outcome_error
 
 log = logging.getLogger(__name__)
 

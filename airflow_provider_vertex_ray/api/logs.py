@@ -19,9 +19,9 @@ from airflow_provider_vertex_ray.errors import (
     NotAuthorisedError,
     ServiceError,
     VertexRayError,
-    service_error,
 )
 from airflow_provider_vertex_ray.log_query import LogQuery
+from airflow_provider_vertex_ray.service_errors import service_error
 from airflow_provider_vertex_ray.time_window import parse_rfc3339
 
 PAGE_SIZE = 1000

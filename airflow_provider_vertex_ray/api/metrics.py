@@ -20,8 +20,8 @@ from airflow_provider_vertex_ray.errors import (
     NotAuthorisedError,
     ServiceError,
     VertexRayError,
-    service_error,
 )
+from airflow_provider_vertex_ray.service_errors import service_error
 
 MOST_POINTS = 11_000
 """Points of a series that Prometheus gives at most; the service refuses more."""

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from airflow_provider_vertex_ray.api.transport import Transport
-from airflow_provider_vertex_ray.errors import ServiceError, VertexRayError, service_error
+from airflow_provider_vertex_ray.errors import ServiceError, VertexRayError
 from airflow_provider_vertex_ray.price_table import PriceTable
+from airflow_provider_vertex_ray.service_errors import service_error
 
 SERVICE = "C7E2-9256-1C43"
 """Vertex AI in the catalog."""

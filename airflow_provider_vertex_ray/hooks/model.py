@@ -18,10 +18,10 @@ from airflow_provider_vertex_ray.errors import (
     ResourceExistsError,
     ServiceUnavailableError,
     VertexRayError,
-    outcome_error,
 )
 from airflow_provider_vertex_ray.hooks.base import VertexRayBaseAsyncHook, VertexRayBaseHook, run_sync
 from airflow_provider_vertex_ray.resource_name import resource_name
+from airflow_provider_vertex_ray.service_errors import outcome_error
 
 T = TypeVar("T")
 

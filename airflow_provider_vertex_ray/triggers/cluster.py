@@ -19,8 +19,8 @@ from airflow_provider_vertex_ray.errors import (
     ResizeFailedError,
     ServiceUnavailableError,
     VertexRayError,
-    outcome_error,
 )
+from airflow_provider_vertex_ray.service_errors import outcome_error
 from airflow_provider_vertex_ray.triggers.base import WaitTrigger, pause
 
 if TYPE_CHECKING:

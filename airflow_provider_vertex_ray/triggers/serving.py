@@ -12,9 +12,9 @@ from airflow_provider_vertex_ray.errors import (
     OperationTimeoutError,
     RateLimitedError,
     ServiceUnavailableError,
-    outcome_error,
 )
 from airflow_provider_vertex_ray.resource_name import location_of
+from airflow_provider_vertex_ray.service_errors import outcome_error
 from airflow_provider_vertex_ray.triggers.base import WaitTrigger, pause
 
 if TYPE_CHECKING:
