@@ -11,6 +11,7 @@ from airflow_provider_vertex_ray.cluster_state import BILLED_STATES, Cluster, Cl
 from airflow_provider_vertex_ray.generations import SHARED_LABEL, generation_of
 from airflow_provider_vertex_ray.job_state import JobStatus
 from airflow_provider_vertex_ray.links.cluster import VertexRayClusterLink, VertexRayDashboardLink, VertexRayLogsLink
+from airflow_provider_vertex_ray.links.monitoring import VertexRayMetricsLink
 from airflow_provider_vertex_ray.plugins.page_cache import Seen
 from airflow_provider_vertex_ray.plugins.page_owners import Labels, Owner
 from airflow_provider_vertex_ray.plugins.page_reader import ClusterFacts
@@ -134,7 +135,11 @@ def outside_links(cluster: Cluster, submission_id: str | None = None) -> tuple[t
     facts = {"project_id": cluster.project, "location": cluster.location, "cluster_id": cluster.cluster_id}
     if submission_id:
         facts["submission_id"] = submission_id
-    found = [("Console", VertexRayClusterLink().url(facts)), ("Logs", VertexRayLogsLink().url(facts))]
+    found = [
+        ("Console", VertexRayClusterLink().url(facts)),
+        ("Logs", VertexRayLogsLink().url(facts)),
+        ("Metrics", VertexRayMetricsLink().url(facts)),
+    ]
     if cluster.dashboard_uri and cluster.state in BILLED_STATES:
         found.insert(1, ("Dashboard", VertexRayDashboardLink().url({**facts, "dashboard_uri": cluster.dashboard_uri})))
     return tuple(found)

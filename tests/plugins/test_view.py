@@ -95,7 +95,7 @@ def test_the_figures_of_a_row() -> None:
         ("GPU", "? / 2", None),
     ]
     assert row.owner == OWNER
-    assert [name for name, _ in row.links] == ["Console", "Dashboard", "Logs"]
+    assert [name for name, _ in row.links] == ["Console", "Dashboard", "Logs", "Metrics"]
 
 
 def test_what_is_stale_or_did_not_answer_is_marked() -> None:

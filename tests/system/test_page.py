@@ -135,6 +135,7 @@ def test_the_links_lead_to_airflow_and_to_google(world: PageWorld, browser: Brow
         assert hrefs["Console"] == f"{base}/vertex-ai/locations/{LOCATION}/ray-clusters/train-g2?project=123456789012"
         assert hrefs["Logs"].startswith(f"{base}/logs/query;query=")
         assert "ray_cluster_id" in hrefs["Logs"]
+        assert hrefs["Metrics"].startswith(f"{base}/monitoring/metrics-explorer;")
         assert hrefs["Dashboard"].startswith("https://")
         # What they lead to exists in this Airflow.
         assert world.api("GET", f"dags/Train.Model/dagRuns/{run}")["dag_run_id"] == RUN
