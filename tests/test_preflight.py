@@ -18,6 +18,7 @@ from airflow_provider_vertex_ray.preflight_needs import (
     roles_for,
 )
 from airflow_provider_vertex_ray.spec_error import SpecError
+from tests.support.ids import case_id
 
 TEXTS = st.text(max_size=60)
 FINDINGS = st.builds(Finding, st.sampled_from(CHECKS), st.sampled_from(Status), TEXTS, TEXTS, TEXTS)
@@ -125,7 +126,7 @@ AI, STORAGE = "aiplatform.googleapis.com", "storage.googleapis.com"
         ({}, {"bucket": "gs://b"}, {AI, STORAGE}),
         ({}, {"lease_uri": "gs://b/leases"}, {AI, STORAGE}),
     ],
-    ids=str,
+    ids=case_id,
 )
 def test_the_apis_follow_from_the_spec(fields: dict[str, object], more: dict[str, str], services: set[str]) -> None:
     asked = Asked("p", "us-central1", ClusterSpec(**fields), **more)  # type: ignore[arg-type]

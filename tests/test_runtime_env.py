@@ -11,6 +11,7 @@ import pytest
 
 from airflow_provider_vertex_ray.runtime_env import KNOWN_FIELDS, is_local, runtime_environment
 from airflow_provider_vertex_ray.spec_error import SpecError
+from tests.support.ids import case_id
 
 
 class Later:
@@ -150,7 +151,7 @@ RIGHT_BEFORE_THE_RENDERING: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("environment", RIGHT_BEFORE_THE_RENDERING, ids=str)
+@pytest.mark.parametrize("environment", RIGHT_BEFORE_THE_RENDERING, ids=case_id)
 def test_what_comes_later_passes_at_dag_parse(environment: dict[str, Any]) -> None:
     runtime_environment(environment, rendered=False)
 

@@ -12,6 +12,7 @@ from airflow_provider_vertex_ray.function_module import step_package
 from airflow_provider_vertex_ray.operators.bigquery import VertexRayBigQueryOperator
 from airflow_provider_vertex_ray.spec_error import SpecError
 from tests.support.clusters import LOCATION
+from tests.support.ids import case_id
 
 
 def step(**more: Any) -> VertexRayBigQueryOperator:
@@ -56,7 +57,7 @@ def same(batch: Any) -> Any:
         ({"entrypoint": "python x.py"}, "entrypoint"),
         ({"wait_for_completion": False}, "wait_for_completion"),
     ],
-    ids=str,
+    ids=case_id,
 )
 def test_a_wrong_value_is_named_at_parse(given: dict[str, Any], field: str) -> None:
     with pytest.raises(SpecError, match=rf"^{field}"):
@@ -73,7 +74,7 @@ def test_a_wrong_value_is_named_at_parse(given: dict[str, Any], field: str) -> N
         {"transform": "scoring.model:Predictor", "concurrency": 2, "fn_constructor_kwargs": {"path": "gs://b/m"}},
         {"source_table": None, "query": "score.sql"},
     ],
-    ids=str,
+    ids=case_id,
 )
 def test_what_is_right_or_not_known_yet_passes(given: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "score.sql").write_text("SELECT 1")

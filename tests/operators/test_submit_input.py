@@ -44,7 +44,7 @@ def test_at_dag_parse(fake_emulator: EmulatorProcess, arguments: dict[str, Any],
 
 
 ENVIRONMENTS: list[tuple[dict[str, Any], str, str]] = [
-    ({"runtime_env": {"pip": {"a", "b"}}}, "runtime_env['pip']", "give a list of packages"),
+    ({"runtime_env": {"pip": {"a"}}}, "runtime_env['pip']", "give a list of packages"),
     ({"runtime_env": {"working_dir": "/a"}, "working_dir": "/b"}, "working_dir", "give one of them"),
     ({"env_vars": {"N": 3}}, "env_vars['N']", "names and values are strings"),
 ]
