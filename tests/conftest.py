@@ -35,6 +35,7 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(_AIRFLOW_HOME, ignore_errors=True)
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist's own reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What shares a cluster or an Airflow stays in one of pytest-xdist's processes: a file, and all that runs Airflow.
 
