@@ -49,7 +49,7 @@ ifneq ($(AIRFLOW),2.11)
 endif
 
 test: $(READY) browser
-	$(BIN)/python -m pytest -m "not soak" -n $(JOBS) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not soak" -n $(JOBS) --no-loadscope-reorder $(PYTEST_ARGS)
 
 soak: $(READY)
 	$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)

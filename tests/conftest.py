@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,18 +36,28 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(_AIRFLOW_HOME, ignore_errors=True)
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist's own reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What shares a cluster or an Airflow stays in one of pytest-xdist's processes: a file, and all that runs Airflow.
+def _place(nodeid: str) -> str:
+    """What runs in one process: a file, for its cluster, or all that runs an Airflow."""
+    file = nodeid.partition("::")[0]
+    return "airflow" if file.startswith("tests/system/") else file
 
-    The latter come first: they take longest, so nobody waits for them at the end.
-    """
-    for item in items:
-        place = (
-            "airflow" if item.get_closest_marker("system") else item.path.relative_to(item.config.rootpath).as_posix()
-        )
-        item.add_marker(pytest.mark.xdist_group(place))
-    items.sort(key=lambda item: item.get_closest_marker("system") is None)
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What runs an Airflow comes first: it takes longest, so nobody waits for it at the end."""
+    items.sort(key=lambda item: _place(item.nodeid) != "airflow")
+
+
+# Its own groups by mark (--dist loadgroup) come to nothing with pytest 9.2.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """How ``make test`` spreads the tests over processes."""
+    from xdist.scheduler.loadscope import LoadScopeScheduling
+
+    class ByPlace(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _place(nodeid)
+
+    return ByPlace(config, log)
 
 
 @pytest.fixture(scope="session")
