@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -29,6 +31,7 @@ REGISTERED = registered(_AIRFLOW_HOME / "registered")
 for name in ("VERTEX_RAY_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_UNIVERSE_DOMAIN"):
     os.environ.pop(name, None)
 
+REPOSITORY = Path(__file__).parents[1]
 FAKE = ["--backend", "fake", "--provisioning-seconds", "0.1", "--name-reuse-seconds", "30"]
 
 
@@ -36,15 +39,16 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(_AIRFLOW_HOME, ignore_errors=True)
 
 
-def _place(nodeid: str) -> str:
-    """What runs in one process: a file, for its cluster, or all that runs an Airflow."""
-    file = nodeid.partition("::")[0]
-    return "airflow" if file.startswith("tests/system/") else file
+@functools.cache
+def _place(file: str) -> str:
+    """What runs in one process: a file; and all files with a real Ray or a real Airflow, one after the other."""
+    heavy = re.search(r"mark\.(ray|system)\b", (REPOSITORY / file).read_text("utf-8"))
+    return "clusters" if heavy else file
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What runs an Airflow comes first: it takes longest, so nobody waits for it at the end."""
-    items.sort(key=lambda item: _place(item.nodeid) != "airflow")
+    """What runs a Ray or an Airflow comes first: it takes longest, so nobody waits for it at the end."""
+    items.sort(key=lambda item: _place(item.nodeid.partition("::")[0]) != "clusters")
 
 
 # Its own groups by mark (--dist loadgroup) come to nothing with pytest 9.2.
@@ -55,7 +59,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class ByPlace(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return _place(nodeid)
+            return _place(nodeid.partition("::")[0])
 
     return ByPlace(config, log)
 
