@@ -62,7 +62,9 @@ def install() -> bool:
     if apt is None or (prefix and shutil.which("sudo") is None):
         return False
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for arguments in (["update", "-q"], ["install", "-q", "-y", "--no-install-recommends", "chromium"]):
+    # Without its recommended packages it comes without a font.
+    wanted = ["chromium", "fonts-liberation"]
+    for arguments in (["update", "-q"], ["install", "-q", "-y", "--no-install-recommends", *wanted]):
         if subprocess.run([*prefix, apt, *arguments], env=environment, check=False).returncode != 0:
             return False
     return find_browser() is not None
