@@ -4,7 +4,7 @@ Run by ``ray_cluster`` in a session of its own. Commands come as JSON lines on s
 stdout:
 
 - ``{"op": "start", "node_id": "head", "head": true, "cpus": 0, ...}`` starts a node and is answered
-  ``{"ok": true, "ray_id": "...", "processes": {"raylet": 1234, ...}}``;
+  ``{"ok": true, "ray_id": "...", "processes": {"raylet": 1234, ...}, "runtime_env_port": 5432}``;
 - ``{"op": "stop", "node_id": "pool-1"}`` is answered ``{"ok": true}``;
 - ``{"op": "agent"}`` is answered ``{"ok": true, "address": "127.0.0.1:5432"}``; null before it has registered.
 
@@ -17,12 +17,15 @@ the one version that the emulator asks for (2.47.1).
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import logging
 import os
 import queue
+import random
 import signal
+import socket
 import sys
 import threading
 from pathlib import Path
@@ -116,6 +119,7 @@ class NodeHost:
             min_worker_port=0,
             max_worker_port=0,
             dashboard_agent_listen_port=None,
+            runtime_env_agent_port=_quiet_port(),
             # The second one tells drivers on this node which node that is (see ray_driver_site/sitecustomize.py).
             env_vars={"RAY_OVERRIDE_NODE_ID_FOR_TESTING": ray_id, NODE_VARIABLE: ray_id},
             # Else all nodes, being on one machine, unpack a job's code into one folder, one under the other's job.
@@ -142,7 +146,11 @@ class NodeHost:
             # As "ray start" does. Ray gives a job's driver the address that stands here; without it, that of any Ray on
             # this machine, so that the job would run on another cluster.
             write_ray_address(node.gcs_address, str(self._temp_dir))
-        return {"ray_id": ray_id, "processes": dict(_pids(node))}
+        return {
+            "ray_id": ray_id,
+            "processes": dict(_pids(node)),
+            "runtime_env_port": node.runtime_env_agent_port,
+        }
 
     def _stop(self, node_id: str) -> None:
         node = self._nodes.pop(node_id)
@@ -166,6 +174,15 @@ class NodeHost:
             return None
         host, port, _ = json.loads(found)
         return f"{host}:{port}"
+
+
+def _quiet_port() -> int:
+    """A free port below the range from which Linux takes ports for outgoing connections: Ray binds it seconds later."""
+    while True:
+        port = random.randrange(10_000, 20_000)  # noqa: S311 - guards nothing
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((LOOPBACK, port))
+            return port
 
 
 def _infos(node: Any) -> list[Any]:

@@ -30,6 +30,8 @@ STARTS_AT_ONCE = 2
 START_ATTEMPTS = 3
 START_TIMEOUT = 120.0
 NODE_TIMEOUT = 60.0
+# After 30 seconds without this agent a raylet gives itself up.
+RUNTIME_ENV_TIMEOUT = 30.0
 # A node that was killed is declared dead after 15 seconds (measured).
 LIST_TIMEOUT = 60.0
 _POLL_SECONDS = 0.1
@@ -210,11 +212,16 @@ class RayBackend:
             **ports,
         )
         processes = {kind: (pid, started_at(pid)) for kind, pid in answer["processes"].items()}
-        cluster.nodes[plan.node_id] = Node(plan, answer["ray_id"], processes)
+        cluster.nodes[plan.node_id] = Node(plan, answer["ray_id"], processes, answer["runtime_env_port"])
 
     async def _until_ready(self, cluster: Cluster, client_port: int) -> None:
         """Wait until all nodes are listed, the head's agent answers, and the Ray Client listens."""
         await self._until_listed(cluster, START_TIMEOUT)
+        # One that lost its port to somebody's connection stays, deaf, and the node dies half a minute after its first
+        # job.
+        for node in cluster.nodes.values():
+            url = f"http://{LOOPBACK}:{node.runtime_env_port}/"
+            await self._until_answered(cluster, url, 404, RUNTIME_ENV_TIMEOUT)
         async for _ in self._polls(cluster, "the head's agent to register", START_TIMEOUT):
             agent = (await cluster.command(NODE_TIMEOUT, op="agent"))["address"]
             if agent is not None:
@@ -229,9 +236,9 @@ class RayBackend:
                 writer.close()
                 break
 
-    async def _until_answered(self, cluster: Cluster, url: str, status: int) -> None:
+    async def _until_answered(self, cluster: Cluster, url: str, status: int, timeout: float = START_TIMEOUT) -> None:
         async with _session() as session:
-            async for _ in self._polls(cluster, f"{url} to answer {status}", START_TIMEOUT):
+            async for _ in self._polls(cluster, f"{url} to answer {status}", timeout):
                 with contextlib.suppress(*_NOT_READY):
                     async with session.get(url) as response:
                         if response.status == status:

@@ -46,11 +46,15 @@ class ClusterError(RuntimeError):
 
 @dataclass
 class Node:
-    """A started node: its plan, Ray's id, and its processes by Ray's names, each with its start ticks."""
+    """A started node: its plan, Ray's id, and its processes by Ray's names, each with its start ticks.
+
+    :param runtime_env_port: Where its agent for runtime environments has to listen.
+    """
 
     plan: NodePlan
     ray_id: str
     processes: dict[str, tuple[int, int]]
+    runtime_env_port: int
 
     @property
     def alive(self) -> bool:
