@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from airflow_provider_vertex_ray.activity import Activity
 from airflow_provider_vertex_ray.api.clusters import ClustersApi
@@ -218,8 +217,3 @@ def _with_cluster(error: VertexRayError, name: str) -> VertexRayError:
     """The error of a cluster that was created here, which whoever cleans up has to find."""
     error.details.update({"cluster": name, "made_here": True})
     return error
-
-
-def result_of_plan(found: Plan, owner: str | None) -> dict[str, Any]:
-    """What a task returns besides the cluster's summary."""
-    return {"generation": found.number, "lease_owner": owner}

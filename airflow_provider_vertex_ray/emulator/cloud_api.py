@@ -141,6 +141,14 @@ def error_body(error: ApiError, path: str) -> dict[str, Any]:
 def _read_body(content_type: str, data: bytes) -> dict[str, Any]:
     if content_type == "application/x-www-form-urlencoded":
         return dict(parse_qsl(data.decode(errors="replace"), keep_blank_values=True))
+    return json_body(data)
+
+
+def json_body(data: bytes) -> dict[str, Any]:
+    """A request's JSON object; that of an empty body is empty.
+
+    :raises ApiError: INVALID_ARGUMENT for anything else, in the service's words.
+    """
     try:
         body = json.loads(data or b"{}")
     except ValueError as error:

@@ -15,7 +15,7 @@ from .paging import page
 from .protos import V1BETA1, Api
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from .background import Background
     from .operations import Operations, Running
@@ -97,11 +97,6 @@ class ModelRegistry:
         if entry is None or found is None:
             raise ApiError("NOT_FOUND", f"The Model does not exist: {name!r}.")
         return entry, found
-
-    def all_versions(self) -> Iterator[Any]:
-        """Every version of every model."""
-        for entry in self._models.values():
-            yield from entry.versions.values()
 
     # The API -------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from google.api import httpbody_pb2
 from google.longrunning import operations_pb2
 from google.protobuf import empty_pb2, json_format
 
-from .cloud_api import CloudApis, Found, error_body
+from .cloud_api import CloudApis, Found, error_body, json_body
 from .errors import ApiError, ConnectionCutError, invalid
 from .operations import WAIT_SECONDS
 from .projects import get_project
@@ -130,7 +130,7 @@ class RestApi:
                     APIS.get(version),
                     name,
                     dict(request.query),
-                    {} if rpc == "RawPredict" else _body(data),
+                    {} if rpc == "RawPredict" else json_body(data),
                     data,
                 )
             )
@@ -240,16 +240,6 @@ async def _read(request: web.Request, limit: int) -> bytes:
         if len(data) > limit:
             raise too_large(limit)
     return data
-
-
-def _body(data: bytes) -> dict[str, Any]:
-    try:
-        body = json.loads(data or b"{}")
-    except ValueError as error:
-        raise invalid(f"Invalid JSON payload received. {error}") from error
-    if not isinstance(body, dict):
-        raise invalid("Invalid JSON payload received. Root element must be a message.")
-    return body
 
 
 def _parse(request: _Request) -> Any:

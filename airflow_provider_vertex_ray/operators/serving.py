@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator, task_owner, task_try
+from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator, task_try
 from airflow_provider_vertex_ray.resource_name import check_resource, resource_name
 from airflow_provider_vertex_ray.spec_error import has_template
 
@@ -63,7 +63,3 @@ class ServingOperator(VertexRayBaseOperator):
         """What links need of a full name."""
         _, project, _, location, kind, resource = name.split("/")
         return {"project_id": project, "location": location, f"{kind.removesuffix('s')}_id": resource}
-
-    @staticmethod
-    def _task_hash(context: Context) -> str:
-        return task_owner(context)[0]
