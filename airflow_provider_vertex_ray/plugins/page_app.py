@@ -144,7 +144,7 @@ class Page:
         return log_view(VisibleJob(visible.job, visible.owner), seen, facts.cluster, time.time())
 
     def _missing(self, source: Source, cluster_id: str, listed: Seen[Any], part: str) -> HTMLResponse:
-        reading = listed.reading and not listed.known
+        reading = listed.reading
         where = f"Connection {source.gcp_conn_id}, region {source.location}"
         problem = Problem.of(where, listed.error) if listed.error else None
         # What the script asks for is a part of a page that is there, such as one whose cluster was deleted just now.

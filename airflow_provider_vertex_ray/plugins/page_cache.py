@@ -42,6 +42,7 @@ class _Entry:
         self.at: float | None = None
         self.error: VertexRayError | None = None
         self.tried = float("-inf")
+        self.began = float("-inf")
         self.flight: asyncio.Task[None] | None = None
 
     def seen(self) -> Seen[Any]:
@@ -70,6 +71,7 @@ class Cache:
         fresh: float,
         wait: float = 0.0,
         patient: bool = False,
+        since: float = float("-inf"),
     ) -> Seen[T]:
         """What is known; where that is nothing, what is read within ``wait`` seconds. Never raises what ``read`` does.
 
@@ -77,16 +79,25 @@ class Cache:
         :param fresh: Seconds after a read, also one that failed, within which there is no other.
         :param wait: Seconds that the caller has for a first value.
         :param patient: Wait also where something is known already, for what is read now.
+        :param since: Monotonic time; a read that began before it is not enough, however fresh. While there is no other,
+            the result says that it is being read.
         """
+        until = time.monotonic() + wait
         entry = self._entries.get(key)
         if entry is None:
             entry = self._entries[key] = _Entry()
             self._forget_some()
         self._entries.move_to_end(key)
-        if entry.flight is None and time.monotonic() - entry.tried >= fresh:
-            entry.flight = asyncio.create_task(self._read(entry, read))
-        if entry.flight is not None and wait > 0 and (patient or not entry.seen().known):
-            await asyncio.wait({entry.flight}, timeout=wait)
+        # Twice where the first has begun before ``since``.
+        for _ in range(2):
+            if entry.flight is None and (entry.began < since or time.monotonic() - entry.tried >= fresh):
+                entry.began = time.monotonic()
+                entry.flight = asyncio.create_task(self._read(entry, read))
+            left = until - time.monotonic()
+            if entry.flight is not None and left > 0 and (patient or not entry.seen().known):
+                await asyncio.wait({entry.flight}, timeout=left)
+            if entry.flight is not None or entry.began >= since:
+                break
         return entry.seen()
 
     def outdate(self, *keys: Hashable) -> None:

@@ -113,9 +113,14 @@ class PageReader:
         self, source: Source, cluster_id: str, seconds: float, *, patient: bool = False
     ) -> tuple[ClusterFacts | None, Seen[Any]]:
         """One cluster, and how its source's list was read; None while, or because, it is not in the list."""
-        until = time.monotonic() + seconds
+        began = time.monotonic()
+        until = began + seconds
         listed = await self._listed(source, until, patient)
-        found = next((each for each in listed.value or () if each.cluster_id == cluster_id), None)
+        found = _find(listed, cluster_id)
+        if found is None and listed.error is None:
+            # A list from before may be older than the cluster.
+            listed = await self._listed(source, until, True, since=began)
+            found = _find(listed, cluster_id)
         if found is None:
             return None, listed
         superseded = found.name in superseded_among(listed.value or ())
@@ -181,14 +186,16 @@ class PageReader:
         )
         return SourceFacts(source, listed, tuple(facts))
 
-    async def _listed(self, source: Source, until: float, patient: bool) -> Seen[tuple[Cluster, ...]]:
+    async def _listed(
+        self, source: Source, until: float, patient: bool, since: float = float("-inf")
+    ) -> Seen[tuple[Cluster, ...]]:
         async def read() -> tuple[Cluster, ...]:
             opened = await self.connections.open(source)
             project = validate_project(source.project_id or opened.project)
             found = await ClustersApi(opened.transport).list_all(project, source.location)
             return tuple(each for each in found if each.is_ray)
 
-        return await self._lists.get(source, read, fresh=FRESH, wait=_left(until), patient=patient)
+        return await self._lists.get(source, read, fresh=FRESH, wait=_left(until), patient=patient, since=since)
 
     async def _facts(
         self, source: Source, cluster: Cluster, superseded: bool, until: float, patient: bool
@@ -247,6 +254,10 @@ class PageReader:
             return await asyncio.to_thread(_load_prices, given)
 
         return await self._cloud.get(("prices", source, str(given)), read, fresh=PRICES_FRESH, wait=_left(until))
+
+
+def _find(listed: Seen[tuple[Cluster, ...]], cluster_id: str) -> Cluster | None:
+    return next((each for each in listed.value or () if each.cluster_id == cluster_id), None)
 
 
 def _left(until: float) -> float:

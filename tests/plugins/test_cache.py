@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 from airflow_provider_vertex_ray.errors import NotAuthorisedError, ServiceUnavailableError, VertexRayError
@@ -67,6 +68,29 @@ async def test_what_is_stale_is_shown_while_something_newer_is_read() -> None:
     newer = await cache.get("k", service.read, fresh=60, wait=5, patient=True)
     assert (newer.value, newer.reading) == (1, False)
     assert (newer.at or 0) >= (seen.at or 1)
+
+
+async def test_a_read_that_began_before_is_not_enough_for_who_needs_a_newer_one() -> None:
+    cache = Cache()
+    await cache.get("k", _now(0), fresh=60, wait=5)
+    assert (await cache.get("k", _now(1), fresh=60, wait=5, patient=True)).value == 0
+    now = time.monotonic()
+    assert (await cache.get("k", _now(2), fresh=60, wait=5, patient=True, since=now)).value == 2
+    assert (await cache.get("k", _now(3), fresh=60, wait=5, patient=True, since=now)).value == 2
+
+
+async def test_who_needs_a_newer_one_waits_for_the_read_that_goes_on_and_begins_another() -> None:
+    cache, service = Cache(), Service()
+    first = asyncio.create_task(cache.get("k", service.read, fresh=60, wait=5))
+    await service.busy.acquire()
+    now = time.monotonic()
+    late = await cache.get("k", service.read, fresh=60, wait=0.01, patient=True, since=now)
+    assert (late.known, late.reading) == (False, True)
+    second = asyncio.create_task(cache.get("k", service.read, fresh=60, wait=5, patient=True, since=now))
+    await asyncio.sleep(0)
+    service.open.set()
+    assert (await first).value == 1
+    assert (await second).value == 2
 
 
 async def test_a_read_ends_at_its_deadline_and_the_last_value_stays() -> None:

@@ -224,7 +224,30 @@ def test_the_log_comes_from_cloud_logging_when_the_dashboard_does_not_answer(
 
 @pytest.mark.parametrize("path", ["nowhere.us-central1/x", f"{SOURCE}/x", "static/page.py", "static/..%2Fpage.html"])
 def test_what_there_is_not(page: Page, path: str) -> None:
-    assert page.get(path, headers=HTML).status_code == 404
+    # Until the list is read, nobody knows.
+    until(lambda: page.get(path, headers=HTML).status_code == 404)
+
+
+def test_a_cluster_that_is_newer_than_the_list_is_there(page: Page, fake_emulator: EmulatorProcess) -> None:
+    until(lambda: page.get(f"{SOURCE}/new", headers=HTML).status_code == 404)
+    start(fake_emulator, "new")
+    answer = page.get(f"{SOURCE}/new", headers=HTML)
+    assert answer.status_code == 200
+    assert "has no Ray cluster of this name" not in answer.text
+    # The first look waits for a moment only.
+    shown = until(lambda: t if "Reading the cluster" not in (t := page.get(f"{SOURCE}/new").text) else None)
+    assert 'class="state' in shown
+
+
+def test_while_the_list_is_read_nobody_says_that_a_cluster_is_not_there(
+    page: Page, fake_emulator: EmulatorProcess
+) -> None:
+    until(lambda: page.get(f"{SOURCE}/x", headers=HTML).status_code == 404)
+    with fake_emulator.fault(scope="control_plane", method="ListPersistentResources", action="hang", times=1):
+        answer = page.get(f"{SOURCE}/x", headers=HTML)
+        assert answer.status_code == 200
+        assert "Reading the cluster" in answer.text
+        assert 'data-reading="1"' in answer.text
 
 
 def test_the_page_of_a_cluster_that_is_gone_says_so(page: Page) -> None:
