@@ -17,6 +17,9 @@ HAS_ON_KILL = hasattr(BaseTrigger, "on_kill")
 LAST_SECONDS = 5.0
 """Seconds for a cancelled wait to close what it opened."""
 
+LAST_LOOK = 1.0
+"""Seconds at least for a look that is on its way when the deadline comes."""
+
 STILL_WAITING = "deferred"
 
 
@@ -123,3 +126,8 @@ def result_of(event: dict[str, Any] | None) -> dict[str, Any]:
 async def pause(interval: float, deadline: float | None) -> None:
     """Sleep for an interval, but not past a deadline."""
     await asyncio.sleep(max(0.0, min(interval, seconds_left(deadline))))
+
+
+def time_for_a_look(deadline: float | None) -> float | None:
+    """Seconds that one look may take: the retries of a call could last longer than a deadline lets them."""
+    return None if deadline is None else max(LAST_LOOK, seconds_left(deadline))

@@ -11,13 +11,10 @@ from airflow_provider_vertex_ray.cluster_name import parse_cluster_name
 from airflow_provider_vertex_ray.deadlines import seconds_left
 from airflow_provider_vertex_ray.errors import OperationTimeoutError, RateLimitedError, ServiceUnavailableError
 from airflow_provider_vertex_ray.metric_condition import MetricCondition, Verdict
-from airflow_provider_vertex_ray.triggers.base import WaitTrigger, pause
+from airflow_provider_vertex_ray.triggers.base import WaitTrigger, pause, time_for_a_look
 
 if TYPE_CHECKING:
     from airflow_provider_vertex_ray.hooks.monitoring import VertexRayMonitoringAsyncHook
-
-LAST_LOOK = 1.0
-"""Seconds at least for a look that is on its way when the deadline comes."""
 
 
 class VertexRayMetricTrigger(WaitTrigger):
@@ -75,8 +72,7 @@ class VertexRayMetricTrigger(WaitTrigger):
         async with hook.session():
             while True:
                 try:
-                    # The retries of one call may last longer than the deadline lets them.
-                    found = await asyncio.wait_for(self.look(hook), self._time_for_a_look())
+                    found = await asyncio.wait_for(self.look(hook), time_for_a_look(self._deadline))
                 except asyncio.TimeoutError:
                     found = self._unknown("no answer in time")
                 if isinstance(found, dict):
@@ -88,9 +84,6 @@ class VertexRayMetricTrigger(WaitTrigger):
                         {"promql": self._promql, "value": found.value, "reason": found.reason},
                     )
                 await pause(self._poll_interval, self._deadline)
-
-    def _time_for_a_look(self) -> float | None:
-        return None if self._deadline is None else max(LAST_LOOK, seconds_left(self._deadline))
 
     @property
     def hook(self) -> VertexRayMonitoringAsyncHook:

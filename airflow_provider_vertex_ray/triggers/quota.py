@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from airflow_provider_vertex_ray.errors import (
     RateLimitedError,
     ServiceUnavailableError,
 )
-from airflow_provider_vertex_ray.triggers.base import WaitTrigger, pause
+from airflow_provider_vertex_ray.triggers.base import WaitTrigger, pause, time_for_a_look
 
 if TYPE_CHECKING:
     from airflow_provider_vertex_ray.hooks.preflight import VertexRayPreflightAsyncHook
@@ -91,12 +92,16 @@ class VertexRayQuotaTrigger(WaitTrigger):
 
     async def wait(self) -> dict[str, Any]:
         """Look until all is free."""
+        deadline = self.arguments["deadline"]
         async with self.hook.session():
             while True:
-                found = await self.look()
+                try:
+                    found = await asyncio.wait_for(self.look(), time_for_a_look(deadline))
+                except asyncio.TimeoutError:
+                    self.log.warning("The quotas could not be read in time")
+                    found = None
                 if found is not None:
                     return found
-                deadline = self.arguments["deadline"]
                 if seconds_left(deadline) <= 0:
                     raise OperationTimeoutError(f"The quota in {self.arguments['location']} did not get free in time.")
                 await pause(self.arguments["poll_interval"], deadline)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,9 +16,10 @@ from airflow_provider_vertex_ray.errors import NotAuthorisedError, QuotaTooSmall
 from airflow_provider_vertex_ray.links.base import LINK_KEY
 from airflow_provider_vertex_ray.sensors.quota import VertexRayQuotaSensor
 from airflow_provider_vertex_ray.spec_error import SpecError
+from airflow_provider_vertex_ray.triggers.quota import VertexRayQuotaTrigger
 from tests.support.clusters import LOCATION, SPEC, start
 from tests.support.emulator import EmulatorProcess, until
-from tests.support.tasks import TaskInstance, context_of, deferral_of, run_task
+from tests.support.tasks import TaskInstance, context_of, deferral_of, first_event, run_task
 
 CPUS = "custom_model_training_cpus"
 GROWING = ClusterSpec(worker_node_types=[Resources("n1-standard-8", autoscaling_spec=AutoscalingSpec(2, 10))])
@@ -148,6 +151,17 @@ def test_its_deadline_is_the_trigger_s(fake_emulator: EmulatorProcess) -> None:
     deferral = deferral_of(sensor(deferrable=True, timeout=90))
     assert deferral.timeout is None
     assert deferral.trigger.serialize()[1]["deadline"] is not None
+
+
+async def test_a_service_that_is_silent_does_not_hold_the_deadline_up(fake_emulator: EmulatorProcess) -> None:
+    trigger = VertexRayQuotaTrigger(
+        project_id="demo-project", location=LOCATION, spec=SPEC.to_dict(), deadline=time.time() + 0.5
+    )
+    with fake_emulator.fault(scope="control_plane", method="GetConsumerQuotaMetric", action="hang", times=None):
+        begin = time.monotonic()
+        event = await asyncio.wait_for(first_event(trigger), 15)
+    assert time.monotonic() - begin < 5
+    assert event["error"]["type"] == "OperationTimeoutError"
 
 
 @pytest.mark.parametrize(
