@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from airflow_provider_vertex_ray.api.addresses import Addresses
 from airflow_provider_vertex_ray.api.auth import TokenSource
 from airflow_provider_vertex_ray.api.transport import RetryPolicy, Transport
+from airflow_provider_vertex_ray.cluster_name import validate_project
 from airflow_provider_vertex_ray.plugins.page_sources import Source
 
 LIFE = 300.0
@@ -37,6 +38,13 @@ class Opened:
     project: str | None
     tokens: TokenSource
     since: float
+
+    def project_of(self, source: Source) -> str:
+        """The project of a source's clusters.
+
+        :raises SpecError: Neither the source nor the connection names one.
+        """
+        return validate_project(source.project_id or self.project)
 
     def acting(self) -> Transport:
         """A transport for calls that act: with the patience that these have everywhere else; to be closed."""
@@ -66,10 +74,6 @@ class Connections:
             task = self._opening[key] = asyncio.create_task(self._open(key, source, addresses))
             task.add_done_callback(lambda _: self._opening.pop(key, None))
         return await asyncio.shield(self._opening[key])
-
-    async def project(self, source: Source) -> str | None:
-        """The project of a source's clusters."""
-        return source.project_id or (await self.open(source)).project
 
     async def close(self) -> None:
         """Close all transports."""

