@@ -30,7 +30,7 @@ from airflow_provider_vertex_ray.plugins.page_sources import Source
 from airflow_provider_vertex_ray.plugins.page_visible import dag_of_holder
 
 LOOK_SECONDS = 15.0
-"""Seconds for finding out what it is about; an answer that is known counts."""
+"""Seconds for finding out what it is about, and who uses it now."""
 
 WAIT_SECONDS = 25.0
 """Seconds for which the browser waits; what takes longer goes on, and the audit log says how it ended."""
@@ -65,11 +65,13 @@ def needed_dags(row: ClusterRow, lease: Lease | None, *, jobs_too: bool) -> list
     """The DAGs of which one needs the permission to delete a cluster; None stands for all.
 
     :param lease: The lease as it is, with the holders whose names the user may not see.
-    :param jobs_too: Also those that use it now: it would be deleted from under them.
+    :param jobs_too: Also those that use it now: it would be deleted from under them. Where they are not known, all.
     """
     facts = row.facts
     needed: list[str | None] = [row.owner.dag_id if row.owner else None]
     if jobs_too:
+        if not facts.users_known:
+            needed.append(None)
         for job in facts.jobs.value or ():
             if not job.status.is_terminal:
                 owner = owner_of_job(job)
@@ -126,7 +128,7 @@ class Actions:
 
     def _find(self, eyes: Eyes, source: str, cluster_id: str) -> tuple[Source, ClusterFacts, ClusterRow]:
         chosen = self._service.sources().find(source)
-        facts = self._service.cluster(chosen, cluster_id, LOOK_SECONDS, patient=True)[0] if chosen else None
+        facts = self._service.cluster(chosen, cluster_id, LOOK_SECONDS, anew=True)[0] if chosen else None
         if chosen is None or facts is None:
             raise HTTPException(404, "There is no such cluster, or it can not be read now.")
         return chosen, facts, cluster_row(facts, time.time(), eyes.may_read, self._service.owners.find)
@@ -206,4 +208,8 @@ async def _with_outcome(work: Any) -> Done:
 
 def _whose(row: ClusterRow, force: bool) -> str:
     dag = f"DAG {row.owner.dag_id}" if row.owner else "all DAGs: who created the cluster is not known"
-    return f"{dag}, and every DAG that uses the cluster" if force else dag
+    if not force:
+        return dag
+    if not row.facts.users_known:
+        return "all DAGs: who uses the cluster can not be read"
+    return f"{dag}, and every DAG that uses the cluster"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -27,11 +27,13 @@ from airflow_provider_vertex_ray.reaping import superseded_among
 
 T = TypeVar("T")
 
+NEVER = float("-inf")
+
 MOST_CLUSTERS = 100
 """Clusters of a source that are shown; those that run first."""
 
 MOST_JOBS = 2_000
-"""Jobs of a cluster that are kept, the newest; Ray itself gives all that it knows at once."""
+"""Jobs of a cluster that are kept: those that have not ended, and the newest; Ray gives all that it knows at once."""
 
 DEADLINE = 12.0
 """Seconds for one read."""
@@ -46,6 +48,25 @@ HOUR = 3600.0
 METRIC_STEP = 60.0
 METRICS = ("cpu", "memory", "gpu")
 _WITH_DASHBOARD = (ClusterState.RUNNING, ClusterState.UPDATING)
+
+
+@dataclass(frozen=True)
+class Look:
+    """How something is looked at.
+
+    :param until: Monotonic time until which to wait.
+    :param patient: Whether to wait also where something older is known.
+    :param since: Monotonic time; what was read before it does not count.
+    """
+
+    until: float
+    patient: bool = False
+    since: float = NEVER
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left."""
+        return max(0.0, self.until - time.monotonic())
 
 
 @dataclass(frozen=True)
@@ -73,6 +94,14 @@ class ClusterFacts:
     nodes: Seen[Nodes]
     lease: Seen[Lease]
     prices: Seen[PriceTable]
+
+    @property
+    def users_known(self) -> bool:
+        """Whether jobs and lease were read, as far as there are any."""
+        asked: list[Seen[Any]] = [self.jobs] if self.cluster.state in _WITH_DASHBOARD else []
+        if self.source.lease_uri is not None:
+            asked.append(self.lease)
+        return all(seen.at is not None and seen.error is None and not seen.reading for seen in asked)
 
 
 @dataclass(frozen=True)
@@ -106,25 +135,29 @@ class PageReader:
 
         :param patient: Whether to use that time also where something older is known.
         """
-        until = time.monotonic() + seconds
-        return list(await asyncio.gather(*(self._source(source, until, patient) for source in sources)))
+        look = Look(time.monotonic() + seconds, patient)
+        return list(await asyncio.gather(*(self._source(source, look) for source in sources)))
 
     async def cluster(
-        self, source: Source, cluster_id: str, seconds: float, *, patient: bool = False
+        self, source: Source, cluster_id: str, seconds: float, *, patient: bool = False, anew: bool = False
     ) -> tuple[ClusterFacts | None, Seen[Any]]:
-        """One cluster, and how its source's list was read; None while, or because, it is not in the list."""
+        """One cluster, and how its source's list was read; None while, or because, it is not in the list.
+
+        :param anew: Whether what was read before does not count; what is not read in time is ``reading``.
+        """
         began = time.monotonic()
-        until = began + seconds
-        listed = await self._listed(source, until, patient)
+        look = Look(began + seconds, patient)
+        new = Look(look.until, True, began)
+        listed = await self._listed(source, new if anew else look)
         found = _find(listed, cluster_id)
         if found is None and listed.error is None:
             # A list from before may be older than the cluster.
-            listed = await self._listed(source, until, True, since=began)
+            listed = await self._listed(source, new)
             found = _find(listed, cluster_id)
         if found is None:
             return None, listed
         superseded = found.name in superseded_among(listed.value or ())
-        return await self._facts(source, found, superseded, until, patient), listed
+        return await self._facts(source, found, superseded, new if anew else look), listed
 
     async def metrics(self, source: Source, cluster: Cluster, seconds: float) -> dict[str, Seen[tuple[Series, ...]]]:
         """The utilisation of the last hour, by the metric's name."""
@@ -176,35 +209,29 @@ class PageReader:
         self._dashboards.outdate(("jobs", cluster.name), ("nodes", cluster.name))
         self._cloud.outdate(("lease", source, cluster.name))
 
-    async def _source(self, source: Source, until: float, patient: bool) -> SourceFacts:
-        listed = await self._listed(source, until, patient)
+    async def _source(self, source: Source, look: Look) -> SourceFacts:
+        listed = await self._listed(source, look)
         every = listed.value or ()
         superseded = superseded_among(every)
         shown = sorted(every, key=lambda each: (each.state not in _WITH_DASHBOARD, each.cluster_id))[:MOST_CLUSTERS]
-        facts = await asyncio.gather(
-            *(self._facts(source, each, each.name in superseded, until, patient) for each in shown)
-        )
+        facts = await asyncio.gather(*(self._facts(source, each, each.name in superseded, look) for each in shown))
         return SourceFacts(source, listed, tuple(facts))
 
-    async def _listed(
-        self, source: Source, until: float, patient: bool, since: float = float("-inf")
-    ) -> Seen[tuple[Cluster, ...]]:
+    async def _listed(self, source: Source, look: Look) -> Seen[tuple[Cluster, ...]]:
         async def read() -> tuple[Cluster, ...]:
             opened = await self.connections.open(source)
             project = opened.project_of(source)
             found = await ClustersApi(opened.transport).list_all(project, source.location)
             return tuple(each for each in found if each.is_ray)
 
-        return await self._lists.get(source, read, fresh=FRESH, wait=_left(until), patient=patient, since=since)
+        return await _seen(self._lists, source, read, FRESH, look)
 
-    async def _facts(
-        self, source: Source, cluster: Cluster, superseded: bool, until: float, patient: bool
-    ) -> ClusterFacts:
+    async def _facts(self, source: Source, cluster: Cluster, superseded: bool, look: Look) -> ClusterFacts:
         jobs, nodes, lease, prices = await asyncio.gather(
-            self._of_dashboard("jobs", source, cluster, _read_jobs, until, patient),
-            self._of_dashboard("nodes", source, cluster, _read_nodes, until, patient),
-            self._lease(source, cluster, until, patient),
-            self._prices(source, until),
+            self._of_dashboard("jobs", source, cluster, _read_jobs, look),
+            self._of_dashboard("nodes", source, cluster, _read_nodes, look),
+            self._lease(source, cluster, look),
+            self._prices(source, look),
         )
         return ClusterFacts(source, cluster, superseded, jobs, nodes, lease, prices)
 
@@ -214,8 +241,7 @@ class PageReader:
         source: Source,
         cluster: Cluster,
         ask: Callable[[JobsApi], Awaitable[T]],
-        until: float,
-        patient: bool,
+        look: Look,
     ) -> Seen[T]:
         if cluster.state not in _WITH_DASHBOARD or not cluster.dashboard_uri:
             return Seen()
@@ -224,9 +250,9 @@ class PageReader:
             transport = (await self.connections.open(source)).transport
             return await ask(JobsApi(transport, transport.addresses.dashboard(cluster.dashboard_uri or "")))
 
-        return await self._dashboards.get((what, cluster.name), read, fresh=FRESH, wait=_left(until), patient=patient)
+        return await _seen(self._dashboards, (what, cluster.name), read, FRESH, look)
 
-    async def _lease(self, source: Source, cluster: Cluster, until: float, patient: bool) -> Seen[Lease]:
+    async def _lease(self, source: Source, cluster: Cluster, look: Look) -> Seen[Lease]:
         uri = source.lease_uri
         if uri is None:
             return Seen()
@@ -235,11 +261,9 @@ class PageReader:
             transport = (await self.connections.open(source)).transport
             return (await LeaseStore(transport, uri).read(parse_cluster_name(cluster.name)))[0]
 
-        return await self._cloud.get(
-            ("lease", source, cluster.name), read, fresh=FRESH, wait=_left(until), patient=patient
-        )
+        return await _seen(self._cloud, ("lease", source, cluster.name), read, FRESH, look)
 
-    async def _prices(self, source: Source, until: float) -> Seen[PriceTable]:
+    async def _prices(self, source: Source, look: Look) -> Seen[PriceTable]:
         given = source.price_table
         if given is None:
             return Seen()
@@ -253,15 +277,15 @@ class PageReader:
                 return await catalog_prices((await self.connections.open(source)).transport, source.location)
             return await asyncio.to_thread(_load_prices, given)
 
-        return await self._cloud.get(("prices", source, str(given)), read, fresh=PRICES_FRESH, wait=_left(until))
+        return await _seen(self._cloud, ("prices", source, str(given)), read, PRICES_FRESH, Look(look.until))
 
 
 def _find(listed: Seen[tuple[Cluster, ...]], cluster_id: str) -> Cluster | None:
     return next((each for each in listed.value or () if each.cluster_id == cluster_id), None)
 
 
-def _left(until: float) -> float:
-    return max(0.0, until - time.monotonic())
+async def _seen(cache: Cache, key: Hashable, read: Callable[[], Awaitable[T]], fresh: float, look: Look) -> Seen[T]:
+    return await cache.get(key, read, fresh=fresh, wait=look.left, patient=look.patient, since=look.since)
 
 
 def _load_prices(given: str) -> PriceTable:
@@ -277,7 +301,9 @@ def _load_prices(given: str) -> PriceTable:
 
 async def _read_jobs(api: JobsApi) -> tuple[Job, ...]:
     found = await api.list_all(drivers=True)
-    return tuple(sorted(found, key=lambda job: -(job.start_time or 0))[:MOST_JOBS])
+    # One that runs is kept, however old it is.
+    kept = sorted(found, key=lambda job: (job.status.is_terminal, -(job.start_time or 0)))[:MOST_JOBS]
+    return tuple(sorted(kept, key=lambda job: -(job.start_time or 0)))
 
 
 async def _read_nodes(api: JobsApi) -> Nodes:

@@ -58,12 +58,12 @@ class PageService:
         return self._result(work(), seconds, [SourceFacts(source, Seen(reading=True), ()) for source in sources])
 
     def cluster(
-        self, source: Source, cluster_id: str, seconds: float, *, patient: bool = False
+        self, source: Source, cluster_id: str, seconds: float, *, patient: bool = False, anew: bool = False
     ) -> tuple[ClusterFacts | None, Seen[Any]]:
         """One cluster."""
 
         async def work() -> tuple[ClusterFacts | None, Seen[Any]]:
-            return await self.reader().cluster(source, cluster_id, seconds, patient=patient)
+            return await self.reader().cluster(source, cluster_id, seconds, patient=patient, anew=anew)
 
         return self._result(work(), seconds, (None, Seen(reading=True)))
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_vertex_ray.plugins import page_reader
 from airflow_provider_vertex_ray.plugins.page_owners import Owner
-from airflow_provider_vertex_ray.plugins.page_reader import DEADLINE
 from tests.plugins.conftest import AIRFLOW_3, POSTED, SOURCE, Page
 from tests.support.clusters import cluster_ids, jobs_of, start, submit
 from tests.support.emulator import EmulatorProcess, until
@@ -311,8 +311,20 @@ def test_nothing_that_hangs_holds_the_page_up(page: Page, busy: str, fake_emulat
     with fake_emulator.fault(scope="control_plane", action="hang", times=None):
         begun = time.monotonic()
         text = page.get("").text
-        assert time.monotonic() - begun < DEADLINE / 2
+        assert time.monotonic() - begun < page_reader.DEADLINE / 2
         assert 'data-reading="1"' in text
+
+
+def test_a_job_that_runs_is_kept_however_many_are_newer(
+    page: Page, busy: str, fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page_reader, "MOST_JOBS", 2)
+    for name in ("newer-1", "newer-2", "newer-3"):
+        submit(fake_emulator, "busy", name, "true")
+        until(lambda name=name: jobs_of(fake_emulator, "busy")[name]["status"] == "SUCCEEDED")
+    text = until(lambda: t if "newer-3" in (t := page.get(f"{busy}?part=1").text) else None)
+    assert "<b>1</b> running" in page.get("?part=1").text
+    assert ["sleep 600" in text, "newer-1" in text, "newer-2" in text] == [True, False, False]
 
 
 def test_what_is_known_is_shown_while_a_dashboard_hangs(page: Page, busy: str, fake_emulator: EmulatorProcess) -> None:
@@ -380,19 +392,55 @@ def test_a_job_that_lies_about_its_dag_is_nobodys(
     assert page.post(f"{busy}/stop", {"job": "liar"}).status_code == 403
 
 
-def test_deleting_under_others_needs_their_dags_permissions_too(
-    page: Page, fake_emulator: EmulatorProcess, secret_dag: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def _cluster_of_mine(emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster ``busy`` that the DAG ``mine`` has created."""
     from airflow_provider_vertex_ray.plugins import page_airflow
 
     creator = Owner("mine", "run", "create")
     labels = {"airflow-owner": creator.key, "airflow-dag": "mine", "airflow-run": "run", "airflow-task": "create"}
-    start(fake_emulator, "busy", labels=labels)
+    start(emulator, "busy", labels=labels)
     # As if Airflow's database had that run.
     monkeypatch.setattr(page_airflow, "_look_up", lambda labels: labels.owner("mine", "run", [("create", -1)]))
-    _submit_of(fake_emulator, "secret")
+
+
+def test_deleting_under_others_needs_their_dags_permissions_too(
+    page: Page, fake_emulator: EmulatorProcess, secret_dag: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _cluster_of_mine(fake_emulator, monkeypatch)
     path = f"{SOURCE}/busy"
     assert 'data-act="delete"' in page.get(f"{path}?part=1").text
+    # What the page knows already is not enough: this one has come since.
+    _submit_of(fake_emulator, "secret")
+    refused = page.post(f"{path}/delete", {"confirm": "busy", "force": True})
+    assert (refused.status_code, refused.json()["detail"]) == (
+        403,
+        "You need the permission to trigger DAG mine, and every DAG that uses the cluster.",
+    )
     assert page.post(f"{path}/delete", {"confirm": "busy"}).status_code == 409
-    assert page.post(f"{path}/delete", {"confirm": "busy", "force": True}).status_code == 403
     assert cluster_ids(fake_emulator) == ["busy"]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"scope": "dashboard", "method": "GET /api/jobs/", "status": 403},
+        {"scope": "dashboard", "action": "reset"},
+    ],
+    ids=str,
+)
+def test_deleting_under_nobody_knows_whom_needs_the_permissions_of_all(
+    page: Page,
+    fake_emulator: EmulatorProcess,
+    secret_dag: None,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: dict[str, Any],
+) -> None:
+    _cluster_of_mine(fake_emulator, monkeypatch)
+    path = f"{SOURCE}/busy"
+    assert page.get(f"{path}?part=1").status_code == 200
+    with fake_emulator.fault(**fault, times=None):
+        refused = page.post(f"{path}/delete", {"confirm": "busy", "force": True})
+    assert refused.status_code == 403
+    assert refused.json()["detail"].endswith("all DAGs: who uses the cluster can not be read.")
+    assert page.post(f"{path}/delete", {"confirm": "busy", "force": True}).status_code == 200
+    until(lambda: cluster_ids(fake_emulator) == [])
