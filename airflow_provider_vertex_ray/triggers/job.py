@@ -30,6 +30,7 @@ from airflow_provider_vertex_ray.triggers.pace import Pace, take_turn
 if TYPE_CHECKING:
     from airflow_provider_vertex_ray.api.job_logs import JobLog
     from airflow_provider_vertex_ray.api.jobs import JobsApi
+    from airflow_provider_vertex_ray.hooks.job import VertexRayJobAsyncHook
     from airflow_provider_vertex_ray.triggers.last_lines import LastLines
 
 
@@ -127,23 +128,25 @@ class VertexRayJobTrigger(WaitTrigger):
 
     async def _follow(self) -> tuple[Job, JobLog]:
         """The job at its end, and its output, which is read and closed."""
-        started = await take_turn()
         self._shown = LogPosition(getattr(self, "task_instance", None), self.submission_id)
-        try:
-            async with self._jobs() as api, self._lease():
-                job = await self._until_ended(api, started)
-                if self._output is None:
-                    self._output = await self._open_log(api, job)
-                await self._output.finish()
-                return job, self._output
-        except asyncio.CancelledError:
-            if self._output is not None:
-                await self._shown.keep(self._output.position)
-            raise
-        finally:
-            started()
-            if self._output is not None:
-                await self._output.cancel()
+        # Who waits for a turn holds the session already: it would else be closed, and opened anew, between two turns.
+        async with self._hook.session():
+            started = await take_turn()
+            try:
+                async with self._jobs() as api, self._lease():
+                    job = await self._until_ended(api, started)
+                    if self._output is None:
+                        self._output = await self._open_log(api, job)
+                    await self._output.finish()
+                    return job, self._output
+            except asyncio.CancelledError:
+                if self._output is not None:
+                    await self._shown.keep(self._output.position)
+                raise
+            finally:
+                started()
+                if self._output is not None:
+                    await self._output.cancel()
 
     async def _failure(self, job: Job, lines: list[str], result: Any) -> VertexRayError:
         """The error of a job that ended badly; if the cluster did not give its output, from Cloud Logging."""
@@ -174,11 +177,14 @@ class VertexRayJobTrigger(WaitTrigger):
         async with self._jobs() as api:
             await api.stop(self.submission_id)
 
-    def _jobs(self) -> contextlib.AbstractAsyncContextManager[JobsApi]:
+    @property
+    def _hook(self) -> VertexRayJobAsyncHook:
         from airflow_provider_vertex_ray.hooks.job import VertexRayJobAsyncHook
 
-        hook = VertexRayJobAsyncHook(self.arguments["gcp_conn_id"], self.arguments["impersonation_chain"])
-        return hook.jobs(self.cluster_name, self.arguments["dashboard_uri"])
+        return VertexRayJobAsyncHook(self.arguments["gcp_conn_id"], self.arguments["impersonation_chain"])
+
+    def _jobs(self) -> contextlib.AbstractAsyncContextManager[JobsApi]:
+        return self._hook.jobs(self.cluster_name, self.arguments["dashboard_uri"])
 
     @contextlib.asynccontextmanager
     async def _lease(self) -> AsyncIterator[None]:

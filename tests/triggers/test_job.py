@@ -17,10 +17,11 @@ from airflow_provider_vertex_ray.errors import (
     NotAuthorisedError,
     OperationTimeoutError,
 )
+from airflow_provider_vertex_ray.triggers import pace
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
 from tests.support.clusters import dashboard_of, full_name, jobs_of, start, submit
-from tests.support.emulator import EmulatorProcess
+from tests.support.emulator import EmulatorProcess, until
 from tests.support.tasks import first_event
 
 GET = "GET /api/jobs/one"
@@ -268,4 +269,18 @@ async def test_hundreds_of_waits_share_what_they_can(emulator: EmulatorProcess) 
     events = await asyncio.wait_for(asyncio.gather(*(first_event(wait) for wait in waits)), 60)
     assert {event["result"]["status"] for event in events} == {"SUCCEEDED"}
     assert {tuple(event["result"]["logs_tail"][1:]) for event in events} == {("done",)}
+    assert len(emulator.calls("GetToken")) == 1
+
+
+async def test_who_waits_for_a_turn_shares_the_session_already(
+    emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "STARTS_AT_ONCE", 1)
+    names = [f"job-{number}" for number in range(5)]
+    for name in names:
+        submit(emulator, "shared", name, "true")
+    # Each wait is over before the next one has its turn.
+    until(lambda: all(jobs_of(emulator, "shared")[name]["status"] == "SUCCEEDED" for name in names))
+    emulator.admin("DELETE", "calls")
+    await asyncio.gather(*(first_event(trigger(submission_id=name)) for name in names))
     assert len(emulator.calls("GetToken")) == 1
