@@ -41,7 +41,7 @@ def emulator(fake_emulator: EmulatorProcess) -> EmulatorProcess:
 
 
 async def lost(**arguments: Any) -> JobLostError:
-    """The error of a wait that ends with the cluster; the head is killed once the trigger has seen the job."""
+    """The error of a wait that ends with the cluster."""
     known = {"cluster_name": full_name("shared"), "submission_id": "one", "poll_interval": 0.1, "lost_timeout": 0.3}
     trigger = VertexRayJobTrigger(**{**known, **arguments})
     with pytest.raises(JobLostError) as caught:
@@ -49,16 +49,20 @@ async def lost(**arguments: Any) -> JobLostError:
     return caught.value
 
 
-async def killed_while_waited_for(emulator: EmulatorProcess, **arguments: Any) -> JobLostError:
-    emulator.admin("DELETE", "calls")
+async def killed_while_waited_for(
+    emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch, **arguments: Any
+) -> JobLostError:
+    """The head is killed once the trigger has read the job and its last line."""
+    said: list[str] = []
+    monkeypatch.setattr(VertexRayJobTrigger, "_say", lambda self, line: said.append(line))
     work = asyncio.create_task(lost(**arguments))
-    await asyncio.to_thread(until, lambda: emulator.calls("GET /api/jobs/one"), 20, "nobody asks")
+    await asyncio.to_thread(until, lambda: "the end" in said, 20, "the output is not read")
     await asyncio.to_thread(emulator.admin, "POST", "clusters/shared/kill", {"part": "head"})
     return await work
 
 
-async def test_a_lost_job_shows_its_last_lines(emulator: EmulatorProcess) -> None:
-    error = await killed_while_waited_for(emulator)
+async def test_a_lost_job_shows_its_last_lines(emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = await killed_while_waited_for(emulator, monkeypatch)
     assert error.details["logs_tail"][1:] == ["hello", "***", "the end"]
     assert error.details["submission_id"] == "one"
     message = str(error)
@@ -98,7 +102,7 @@ async def test_what_was_read_before_is_shown_when_cloud_logging_is_silent(
     asyncio.get_running_loop().set_exception_handler(lambda loop, told: leaked.append(told["message"]))
     with emulator.fault(scope="control_plane", method=LIST, action="hang", times=None):
         begin = time.monotonic()
-        error = await killed_while_waited_for(emulator)
+        error = await killed_while_waited_for(emulator, monkeypatch)
     assert time.monotonic() - begin < 15
     assert "Last lines of its output, as they were read from the cluster:\n" in error.message
     assert "could not be read from Cloud Logging: no answer in time" in error.message
