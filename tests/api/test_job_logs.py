@@ -70,7 +70,7 @@ NUMBERS = [str(n) for n in range(60)]
 
 
 async def test_all_lines_while_they_come(following: Following) -> None:
-    log = following.job("echo early && sleep 1.5 && echo late")
+    log = following.job("echo early && sleep 3 && echo late")
     log.start()
     await following.said("early")
     assert (await following.api.get("one")).status.value == "RUNNING"
@@ -217,7 +217,7 @@ async def test_a_long_log_is_not_read_as_a_whole(
 
 
 async def test_another_process_goes_on(following: Following) -> None:
-    first = following.job("echo VERTEX_RAY_RESULT 1 && count 30 0 && sleep 1 && echo late && echo later")
+    first = following.job("echo VERTEX_RAY_RESULT 1 && count 30 0 && sleep 3 && echo late && echo later")
     first.start()
     await following.said("line 29")
     await first.cancel()

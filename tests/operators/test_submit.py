@@ -212,7 +212,7 @@ def test_a_driver_that_is_never_started(shared: EmulatorProcess, deferrable: boo
 
 
 def test_pending_timeout_does_not_concern_a_running_job(shared: EmulatorProcess, deferrable: bool) -> None:
-    result = run_task(submit_job("sleep 0.8", deferrable=deferrable, pending_timeout=0.4))
+    result = run_task(submit_job("sleep 4", deferrable=deferrable, pending_timeout=3))
     assert result["status"] == "SUCCEEDED"
 
 

@@ -136,7 +136,7 @@ async def test_a_triggerer_that_takes_over_goes_on_with_the_output(
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr(VertexRayJobTrigger, "_say", lambda self, line: said.append(line))
-    submit(emulator, "shared", "talk", "echo a && echo b && sleep 2 && echo c")
+    submit(emulator, "shared", "talk", "echo a && echo b && sleep 4 && echo c")
     first = trigger(submission_id="talk")
     task = asyncio.create_task(first.outcome())
     await asyncio.to_thread(until, lambda: "b" in said)
