@@ -96,6 +96,11 @@ class Submission:
                 return found, True
 
 
+STOP_AGAIN = 5.0
+"""Seconds after which a job that goes on is told to stop once more: Ray answers before it has told the job, and never
+says whether that worked. Longer than the 3 s that it leaves a driver between SIGTERM and SIGKILL."""
+
+
 async def stop_and_wait(api: JobsApi, submission_id: str, timeout: float = STOP_SECONDS) -> None:
     """Stop a job and return when it has ended. One that the cluster does not know counts as ended.
 
@@ -103,9 +108,15 @@ async def stop_and_wait(api: JobsApi, submission_id: str, timeout: float = STOP_
     """
     deadline = time.monotonic() + timeout
     pause = 0.1
+    told = float("-inf")
     try:
-        await api.stop(submission_id)
-        while not (job := await api.get(submission_id)).status.is_terminal:
+        while True:
+            if time.monotonic() - told >= STOP_AGAIN:
+                await api.stop(submission_id)
+                told = time.monotonic()
+            job = await api.get(submission_id)
+            if job.status.is_terminal:
+                return
             if time.monotonic() > deadline:
                 raise JobNotStoppedError(
                     f"Ray job {submission_id} was told to stop {timeout:.0f} s ago and is still {job.status.value}.",

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 FIRST_SECONDS = 10.0
 """Seconds after the deferral within which a trigger is the first of its wait; no triggerer is given up so soon."""
 
+KILL_SECONDS = 20.0
+"""Seconds in which a killed task's job has to end; Airflow leaves ``on_kill`` 30."""
+
 
 class VertexRayJobTrigger(WaitTrigger):
     """Waits for the end of a job; the result is ``Job.summary()`` with ``logs_tail`` and ``result``.
@@ -170,12 +173,17 @@ class VertexRayJobTrigger(WaitTrigger):
         )
 
     async def killed(self) -> None:
-        """Stop the job, and only that."""
+        """Stop the job, and only that.
+
+        :raises JobNotStoppedError: It goes on.
+        """
         if not self.arguments["stop_on_kill"]:
             return
+        from airflow_provider_vertex_ray.api.submission import stop_and_wait
+
         self.log.info("The task was killed; stopping Ray job %s", self.submission_id)
         async with self._jobs() as api:
-            await api.stop(self.submission_id)
+            await stop_and_wait(api, self.submission_id, KILL_SECONDS)
 
     @property
     def _hook(self) -> VertexRayJobAsyncHook:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_vertex_ray.api import submission
+from airflow_provider_vertex_ray.api.jobs import JobsApi
 from airflow_provider_vertex_ray.triggers import base, task_facts
 from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
 from tests.support.clusters import full_name, jobs_of, start, submit
@@ -90,6 +92,27 @@ async def test_a_kill_stops_the_job_and_no_other(
     await wait.on_kill()
     assert statuses(emulator)[0] == "STOPPED"
     assert statuses(emulator)[1] != "STOPPED"
+
+
+async def test_a_stop_that_does_not_reach_the_job_is_repeated(
+    emulator: EmulatorProcess, airflow: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's answer only says that it passes the stop on."""
+    airflow["state"] = "failed"
+    wait = trigger()
+    await cancelled(wait, emulator)
+    original = JobsApi.stop
+    told: list[str] = []
+
+    async def stop(self: JobsApi, submission_id: str) -> bool:
+        told.append(submission_id)
+        return True if len(told) == 1 else await original(self, submission_id)
+
+    monkeypatch.setattr(JobsApi, "stop", stop)
+    monkeypatch.setattr(submission, "STOP_AGAIN", 0.3)
+    await wait.on_kill()
+    assert told[:2] == ["one", "one"]
+    assert statuses(emulator)[0] == "STOPPED"
 
 
 @pytest.mark.parametrize("state", ["deferred", RuntimeError("no answer")])
