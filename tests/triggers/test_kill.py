@@ -99,8 +99,6 @@ async def test_a_stop_that_does_not_reach_the_job_is_repeated(
 ) -> None:
     """Ray's answer only says that it passes the stop on."""
     airflow["state"] = "failed"
-    wait = trigger()
-    await cancelled(wait, emulator)
     original = JobsApi.stop
     told: list[str] = []
 
@@ -110,6 +108,8 @@ async def test_a_stop_that_does_not_reach_the_job_is_repeated(
 
     monkeypatch.setattr(JobsApi, "stop", stop)
     monkeypatch.setattr(submission, "STOP_AGAIN", 0.3)
+    wait = trigger()
+    await cancelled(wait, emulator)
     await wait.on_kill()
     assert told[:2] == ["one", "one"]
     assert statuses(emulator)[0] == "STOPPED"
