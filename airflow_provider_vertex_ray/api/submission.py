@@ -21,6 +21,10 @@ MAX_ATTEMPTS = 1000
 STOP_SECONDS = 60.0
 """Seconds for which a superseded job may take to end; Ray kills a driver that ignores the stop after 3."""
 
+STOP_AGAIN = 5.0
+"""Seconds after which a job that goes on is told to stop once more: Ray answers before it has told the job, and never
+says whether that worked. Longer than the 3 s that it leaves a driver between SIGTERM and SIGKILL."""
+
 
 @dataclass(frozen=True)
 class Found:
@@ -94,11 +98,6 @@ class Submission:
             found = await self.find(found.attempt)
             if found.job is not None:
                 return found, True
-
-
-STOP_AGAIN = 5.0
-"""Seconds after which a job that goes on is told to stop once more: Ray answers before it has told the job, and never
-says whether that worked. Longer than the 3 s that it leaves a driver between SIGTERM and SIGKILL."""
 
 
 async def stop_and_wait(api: JobsApi, submission_id: str, timeout: float = STOP_SECONDS) -> None:

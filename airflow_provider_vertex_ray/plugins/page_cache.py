@@ -14,6 +14,9 @@ from airflow_provider_vertex_ray.spec_error import SpecError
 
 T = TypeVar("T")
 
+NEVER = float("-inf")
+"""Monotonic time before any other."""
+
 
 @dataclass(frozen=True)
 class Seen(Generic[T]):
@@ -41,8 +44,8 @@ class _Entry:
         self.value: Any = None
         self.at: float | None = None
         self.error: VertexRayError | None = None
-        self.tried = float("-inf")
-        self.began = float("-inf")
+        self.tried = NEVER
+        self.began = NEVER
         self.flight: asyncio.Task[None] | None = None
 
     def seen(self) -> Seen[Any]:
@@ -71,7 +74,7 @@ class Cache:
         fresh: float,
         wait: float = 0.0,
         patient: bool = False,
-        since: float = float("-inf"),
+        since: float = NEVER,
     ) -> Seen[T]:
         """What is known; where that is nothing, what is read within ``wait`` seconds. Never raises what ``read`` does.
 
@@ -104,7 +107,7 @@ class Cache:
         """The next ``get`` of these reads anew; what is known is shown until then."""
         for key in keys:
             if key in self._entries:
-                self._entries[key].tried = float("-inf")
+                self._entries[key].tried = NEVER
 
     async def close(self) -> None:
         """End all reads."""

@@ -18,7 +18,7 @@ from airflow_provider_vertex_ray.cluster_state import Cluster, ClusterState
 from airflow_provider_vertex_ray.job_state import Job
 from airflow_provider_vertex_ray.lease import Lease
 from airflow_provider_vertex_ray.metric_query import metric_query
-from airflow_provider_vertex_ray.plugins.page_cache import Cache, Seen
+from airflow_provider_vertex_ray.plugins.page_cache import NEVER, Cache, Seen
 from airflow_provider_vertex_ray.plugins.page_connections import Connections
 from airflow_provider_vertex_ray.plugins.page_log import LogTail, read_log_tail
 from airflow_provider_vertex_ray.plugins.page_sources import Source
@@ -26,8 +26,6 @@ from airflow_provider_vertex_ray.price_table import PriceTable
 from airflow_provider_vertex_ray.reaping import superseded_among
 
 T = TypeVar("T")
-
-NEVER = float("-inf")
 
 MOST_CLUSTERS = 100
 """Clusters of a source that are shown; those that run first."""
