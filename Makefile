@@ -24,7 +24,7 @@ VENV := .venv-$(AIRFLOW)
 endif
 BIN := $(VENV)/bin
 CONSTRAINTS := constraints/airflow-$(AIRFLOW).txt
-READY := $(VENV)/.ready-$(shell cat pyproject.toml $(CONSTRAINTS) 2>/dev/null | cksum | cut -d' ' -f1)
+READY := $(VENV)/.ready-$(shell cat pyproject.toml emulator/pyproject.toml $(CONSTRAINTS) 2>/dev/null | cksum | cut -d' ' -f1)
 
 .PHONY: install demo browser test soak lint bench constraints clean
 
@@ -35,8 +35,8 @@ $(READY):
 	@test -f $(CONSTRAINTS) || { echo "AIRFLOW=$(AIRFLOW): the tested sets are $$(ls constraints)"; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "PYTHON=$(PYTHON): Python 3.11 is needed, as on the clusters"; exit 2; }
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c $(CONSTRAINTS) -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c $(CONSTRAINTS) --group dev -e '.[emulator,plots]' -e ./emulator
 	@touch $@
 
 demo: $(READY)

@@ -38,7 +38,7 @@ def get_provider_info() -> dict[str, Any]:
                     f"{_PACKAGE}.operators.endpoint",
                     f"{_PACKAGE}.operators.idle",
                     f"{_PACKAGE}.operators.job",
-                    f"{_PACKAGE}.operators.job_calls",
+                    f"{_PACKAGE}.operators.job_admin",
                     f"{_PACKAGE}.operators.leases",
                     f"{_PACKAGE}.operators.model",
                     f"{_PACKAGE}.operators.monitoring",

@@ -33,7 +33,7 @@ LOCATION = "us-central1"
 
 async def _cluster(name: str) -> tuple[str, float, float]:
     """Its full name, the seconds until it could take a job, and those of them that are billed."""
-    from airflow_provider_vertex_ray.cluster_state import unix_time
+    from airflow_provider_vertex_ray.core.cluster.state import unix_time
     from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
     from airflow_provider_vertex_ray.triggers.cluster import VertexRayClusterReadyTrigger
 
@@ -51,7 +51,7 @@ async def _cluster(name: str) -> tuple[str, float, float]:
 
 
 async def _job(cluster: str, job: str) -> float:
-    from airflow_provider_vertex_ray.api.jobs import JobRequest
+    from airflow_provider_vertex_ray.core.job.client import JobRequest
     from airflow_provider_vertex_ray.hooks.job import VertexRayJobAsyncHook
     from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
 
@@ -70,9 +70,9 @@ async def _delete(cluster: str) -> None:
 
 
 async def _measure() -> dict[str, Any]:
+    from airflow_provider_vertex_ray.core.cost.pricing import Measured, amortised
     from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
     from airflow_provider_vertex_ray.price_table import NodeKind
-    from airflow_provider_vertex_ray.pricing import Measured, amortised
 
     # One session and its imports for all.
     async with VertexRayClusterAsyncHook(location=LOCATION).session():

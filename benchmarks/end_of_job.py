@@ -22,7 +22,7 @@ GOAL = 0.5
 
 
 async def _delays(cluster: str, poll_interval: float) -> list[float]:
-    from airflow_provider_vertex_ray.api.jobs import JobRequest
+    from airflow_provider_vertex_ray.core.job.client import JobRequest
     from airflow_provider_vertex_ray.hooks.job import VertexRayJobAsyncHook
     from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
 

@@ -37,7 +37,7 @@ SERVICE = ("rest", "grpc", "dashboard")
 
 def requests_by_rule(seconds: float) -> int:
     """Status requests for one job within so many seconds, and its log's connection."""
-    from airflow_provider_vertex_ray.triggers.pace import interval
+    from airflow_provider_vertex_ray.triggers.polling import interval
 
     age, count = 0.0, 1
     while age < seconds:
@@ -48,7 +48,7 @@ def requests_by_rule(seconds: float) -> int:
 
 async def _wait_for_jobs(cluster: str) -> None:
     """Let all jobs run to their end."""
-    from airflow_provider_vertex_ray.api.jobs import JobRequest
+    from airflow_provider_vertex_ray.core.job.client import JobRequest
     from airflow_provider_vertex_ray.hooks.job import VertexRayJobAsyncHook
     from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
 
@@ -83,7 +83,7 @@ def _create(cluster_id: str) -> Any:
 @contextmanager
 def _peer(emulator: Emulator, address: str, log: Path) -> Iterator[None]:
     """The Google provider's operator, waiting for a job that ends after everything here."""
-    command = [sys.executable, "-m", "airflow_provider_vertex_ray.emulator", "env", "--json"]
+    command = [sys.executable, "-m", "vertex_ray_emulator", "env", "--json"]
     shown = subprocess.run([*command, "--state-dir", str(emulator.state_dir)], capture_output=True, check=True)
     own = {key: value for key, value in os.environ.items() if key.lower() not in ("http_proxy", "https_proxy")}
     connection = {"AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT": "google-cloud-platform://"}

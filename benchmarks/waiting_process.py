@@ -57,7 +57,7 @@ async def _watch(found: dict[str, float]) -> None:
 
 async def _submit(cluster: str, count: int, prefix: str) -> str:
     """Start the jobs; return the address of the dashboard."""
-    from airflow_provider_vertex_ray.api.jobs import JobRequest
+    from airflow_provider_vertex_ray.core.job.client import JobRequest
     from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
     from airflow_provider_vertex_ray.hooks.job import VertexRayJobAsyncHook
 
@@ -123,7 +123,7 @@ def _peer_of(base: str, token: str) -> Callable[[str, str, str], Awaitable[None]
 
 async def measure(way: str, count: int) -> dict[str, float]:
     """Wait in one way and say what it costs."""
-    from airflow_provider_vertex_ray.api.addresses import Addresses
+    from airflow_provider_vertex_ray.core.http.addresses import Addresses
     from airflow_provider_vertex_ray.hooks.base import VertexRayBaseHook
     from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
     from airflow_provider_vertex_ray.triggers.cluster import VertexRayClusterReadyTrigger

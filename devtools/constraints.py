@@ -20,9 +20,9 @@ def main() -> int:
             # The newest Google provider: left to itself, the resolver gives up its version first.
             bounds.write(f"apache-airflow=={version}\nray=={RAY}\napache-airflow-providers-google>=22.8\n")
             bounds.flush()
-            command = [str(uv), "pip", "compile", "pyproject.toml", "--extra", "dev", "--python-version", "3.11"]
-            command += ["--constraints", bounds.name, "--quiet", "--no-annotate", "--no-header"]
-            command += ["--no-emit-package", "airflow-provider-vertex-ray"]
+            command = [str(uv), "pip", "compile", "pyproject.toml", "--extra", "emulator", "--extra", "plots"]
+            command += ["--group", "dev", "--python-version", "3.11", "--constraints", bounds.name]
+            command += ["--quiet", "--no-annotate", "--no-header", "--no-emit-package", "vertex-ray-emulator"]
             found = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
         head = f"# The tested set: Airflow {version}, Python 3.11, Ray {RAY}. Made by 'make constraints'.\n"
         (ROOT / "constraints" / f"airflow-{line}.txt").write_text(head + found)

@@ -74,7 +74,7 @@ class Emulator:
             pid = self._keeper.start(
                 "emulator",
                 [
-                    *(sys.executable, "-m", "airflow_provider_vertex_ray.emulator", "start"),
+                    *(sys.executable, "-m", "vertex_ray_emulator", "start"),
                     *("--port", "0", "--state-dir", str(self.state_dir), *self._arguments),
                 ],
                 env=_environment(os.environ),

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from airflow_provider_vertex_ray.job_state import owner_key
+from airflow_provider_vertex_ray.core.job.state import owner_key
 from devtools.airflow_api import OPENER
 from devtools.airflow_stack import AirflowStack
 from devtools.emulator_process import Emulator

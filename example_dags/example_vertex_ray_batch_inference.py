@@ -20,10 +20,7 @@ from airflow.providers.google.cloud.operators.bigquery import (
 
 from airflow_provider_vertex_ray.cluster_spec import ClusterSpec, Resources
 from airflow_provider_vertex_ray.operators.bigquery import VertexRayBigQueryOperator
-from airflow_provider_vertex_ray.operators.cluster import (
-    VertexRayCreateClusterOperator,
-    VertexRayDeleteClusterOperator,
-)
+from airflow_provider_vertex_ray.operators.cluster import VertexRayCreateClusterOperator, VertexRayDeleteClusterOperator
 
 LOCATION = "{{ var.value.get('vertex_ray_location', 'us-central1') }}"
 DATASET = "batch_inference_{{ dag_run.start_date.strftime('%Y%m%d_%H%M%S_%f') }}"

@@ -16,10 +16,7 @@ from typing import Any
 from airflow.providers.common.compat.sdk import DAG, Param, task
 
 from airflow_provider_vertex_ray.cluster_spec import ClusterSpec, Resources
-from airflow_provider_vertex_ray.operators.cluster import (
-    VertexRayCreateClusterOperator,
-    VertexRayDeleteClusterOperator,
-)
+from airflow_provider_vertex_ray.operators.cluster import VertexRayCreateClusterOperator, VertexRayDeleteClusterOperator
 from airflow_provider_vertex_ray.operators.job import VertexRaySubmitJobOperator
 
 LOCATION = "{{ var.value.get('vertex_ray_location', 'us-central1') }}"

@@ -23,10 +23,7 @@ from airflow.providers.google.cloud.operators.gcs import GCSCreateBucketOperator
 
 from airflow_provider_vertex_ray.cluster_spec import ClusterSpec, Resources
 from airflow_provider_vertex_ray.operators.bigquery import VertexRayBigQueryOperator
-from airflow_provider_vertex_ray.operators.cluster import (
-    VertexRayCreateClusterOperator,
-    VertexRayDeleteClusterOperator,
-)
+from airflow_provider_vertex_ray.operators.cluster import VertexRayCreateClusterOperator, VertexRayDeleteClusterOperator
 from airflow_provider_vertex_ray.operators.endpoint import VertexRayDeployModelOperator, VertexRayUndeployModelOperator
 from airflow_provider_vertex_ray.operators.model import VertexRayUploadModelOperator
 from airflow_provider_vertex_ray.operators.prediction import VertexRayPredictOperator

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_vertex_ray.preflight import Finding, Report, Status
+from airflow_provider_vertex_ray.core.preflight.report import Finding, Report, Status
 from devtools.dag_run_report import DagRunReport
 from devtools.demo_dags import DEMOS
 

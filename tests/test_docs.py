@@ -14,37 +14,40 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from emulator_support.process import EmulatorProcess
+from vertex_ray_emulator import admin, cli, faults
 
-from airflow_provider_vertex_ray import (
-    errors,
-    get_provider_info,
-    metric_condition,
-    metric_summary,
-    preflight_needs,
-    ray_versions,
-)
-from airflow_provider_vertex_ray.api import cloud_call, job_logs, logs, packages, quotas, transport
-from airflow_provider_vertex_ray.api import preflight as cloud_preflight
+from airflow_provider_vertex_ray import errors, get_provider_info
+from airflow_provider_vertex_ray.core.http import google_call as cloud_call
+from airflow_provider_vertex_ray.core.http import transport
+from airflow_provider_vertex_ray.core.job import log_follower as job_logs
+from airflow_provider_vertex_ray.core.job import packages
+from airflow_provider_vertex_ray.core.job.state import MAX_RESULT_BYTES
+from airflow_provider_vertex_ray.core.monitoring import condition as metric_condition
+from airflow_provider_vertex_ray.core.monitoring import logs
+from airflow_provider_vertex_ray.core.monitoring import summary as metric_summary
+from airflow_provider_vertex_ray.core.monitoring.log_query import SEVERITIES
+from airflow_provider_vertex_ray.core.monitoring.metric_query import METRICS
+from airflow_provider_vertex_ray.core.preflight import quotas, ray_versions
+from airflow_provider_vertex_ray.core.preflight import requirements as preflight_needs
+from airflow_provider_vertex_ray.core.preflight import run as cloud_preflight
+from airflow_provider_vertex_ray.core.preflight.report import CHECKS, Status
 from airflow_provider_vertex_ray.decorators.job import PLAIN_CONTEXT, _VertexRayDecoratedOperator
-from airflow_provider_vertex_ray.emulator import admin, cli, faults
+from airflow_provider_vertex_ray.errors import InvalidArgumentError
 from airflow_provider_vertex_ray.hooks import preflight_command
 from airflow_provider_vertex_ray.hooks.preflight import VertexRayPreflightHook
-from airflow_provider_vertex_ray.job_state import MAX_RESULT_BYTES
-from airflow_provider_vertex_ray.log_query import SEVERITIES
-from airflow_provider_vertex_ray.metric_query import METRICS
 from airflow_provider_vertex_ray.operators import monitoring, monitoring_logs
 from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
 from airflow_provider_vertex_ray.operators.job import VertexRaySubmitJobOperator
-from airflow_provider_vertex_ray.plugins import page_log, page_reader, page_timeline
-from airflow_provider_vertex_ray.plugins.page_sources import MOST_SOURCES, REAPED_LABELS, Source, configured_sources
-from airflow_provider_vertex_ray.preflight import CHECKS, Status
+from airflow_provider_vertex_ray.plugins.page import log as page_log
+from airflow_provider_vertex_ray.plugins.page import reader as page_reader
+from airflow_provider_vertex_ray.plugins.page import timeline as page_timeline
+from airflow_provider_vertex_ray.plugins.page.sources import MOST_SOURCES, REAPED_LABELS, Source, configured_sources
 from airflow_provider_vertex_ray.remote import runner
 from airflow_provider_vertex_ray.sensors.base import VertexRayBaseSensor
-from airflow_provider_vertex_ray.spec_error import SpecError
 from airflow_provider_vertex_ray.task_groups.cluster import VertexRayCluster
 from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
 from benchmarks import imports, requests_per_job
-from tests.support.emulator import EmulatorProcess
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGE = REPOSITORY / "airflow_provider_vertex_ray"
@@ -74,12 +77,12 @@ TASKS = _public(("operators", "sensors"))
 
 
 def _all_errors() -> set[str]:
-    found, todo = {SpecError.__name__}, [errors.VertexRayError]
+    found, todo = {InvalidArgumentError.__name__}, [errors.VertexRayError]
     while todo:
         kind = todo.pop()
         found.add(kind.__name__)
         todo += kind.__subclasses__()
-    return {name for name in found if name == "SpecError" or hasattr(errors, name)}
+    return {name for name in found if name == "InvalidArgumentError" or hasattr(errors, name)}
 
 
 def _tables(text: str) -> Iterator[list[list[str]]]:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_vertex_ray import errors
+from airflow_provider_vertex_ray.core.http.service_errors import outcome_error, service_error
 from airflow_provider_vertex_ray.errors import (
     ClusterExistsError,
     ClusterNotFoundError,
@@ -27,7 +28,6 @@ from airflow_provider_vertex_ray.errors import (
     VertexRayError,
     error_from_dict,
 )
-from airflow_provider_vertex_ray.service_errors import outcome_error, service_error
 
 KINDS = sorted(
     (

@@ -17,14 +17,14 @@ try:
 except ImportError:
     from airflow.utils.context import KNOWN_CONTEXT_KEYS  # type: ignore[attr-defined,no-redef]
 
-from airflow_provider_vertex_ray.errors import JobFailedError, VertexRayTaskError
-from airflow_provider_vertex_ray.function_module import task_module
-from airflow_provider_vertex_ray.function_source import FunctionSource, function_source
-from airflow_provider_vertex_ray.job_state import MAX_RESULT_BYTES, RESULT_MARKER
+from airflow_provider_vertex_ray.core.checks import has_template
+from airflow_provider_vertex_ray.core.function.module import task_module
+from airflow_provider_vertex_ray.core.function.source import FunctionSource, function_source
+from airflow_provider_vertex_ray.core.job.state import MAX_RESULT_BYTES, RESULT_MARKER
+from airflow_provider_vertex_ray.errors import InvalidArgumentError, JobFailedError, VertexRayTaskError
 from airflow_provider_vertex_ray.operators.job import VertexRaySubmitJobOperator
-from airflow_provider_vertex_ray.operators.job_module import runs_module
+from airflow_provider_vertex_ray.operators.job_entrypoint_module import runs_module
 from airflow_provider_vertex_ray.remote.runner import NotPlainError, plain
-from airflow_provider_vertex_ray.spec_error import SpecError, has_template
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, TaskDecorator
@@ -82,7 +82,9 @@ class _VertexRayDecoratedOperator(DecoratedOperator, VertexRaySubmitJobOperator)
         **kwargs: Any,
     ) -> None:
         if "entrypoint" in kwargs:
-            raise SpecError("entrypoint", kwargs["entrypoint"], "@task.vertex_ray runs the function; leave it out")
+            raise InvalidArgumentError(
+                "entrypoint", kwargs["entrypoint"], "@task.vertex_ray runs the function; leave it out"
+            )
         source = _source(python_callable)
         if result_path is not None and not _is_reference(result_path) and not has_template(result_path):
             _check_result_path(result_path)
@@ -182,17 +184,17 @@ def _is_reference(value: Any) -> bool:
 def _check_result_path(path: Any) -> None:
     rule = "give the URI of a folder, such as gs://bucket/results"
     if not isinstance(path, str):
-        raise SpecError("result_path", path, rule)
+        raise InvalidArgumentError("result_path", path, rule)
     scheme, found, rest = path.partition("://")
     if not found or not scheme.isidentifier() or not rest.strip("/"):
-        raise SpecError("result_path", path, rule)
+        raise InvalidArgumentError("result_path", path, rule)
 
 
 def _plain(value: Any, name: str, later: Callable[[Any], bool] | None = None) -> Any:
     try:
         return plain(value, name, later)
     except NotPlainError as error:
-        raise SpecError(f"the argument {error.path}", error.kind, error.rule) from None
+        raise InvalidArgumentError(f"the argument {error.path}", error.kind, error.rule) from None
 
 
 def _plain_arguments(
@@ -203,7 +205,7 @@ def _plain_arguments(
 ) -> tuple[list[Any], dict[str, Any]]:
     """The arguments as JSON.
 
-    :raises SpecError: Names the argument, and the place in it.
+    :raises InvalidArgumentError: Names the argument, and the place in it.
     """
     positional: list[str] = []
     for parameter in inspect.signature(function).parameters.values():
@@ -238,7 +240,7 @@ def _refuse_context(
 ) -> None:
     for name in _context_parameters(function, args, kwargs):
         if name not in PLAIN_CONTEXT:
-            raise SpecError(
+            raise InvalidArgumentError(
                 f"@task.vertex_ray {source.name}",
                 name,
                 "this part of Airflow's context can not leave Airflow; pass what you need of it as an argument, "

@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 
 from airflow.providers.google.common.hooks.base_google import GoogleBaseAsyncHook, GoogleBaseHook
 
-from airflow_provider_vertex_ray.api.addresses import Addresses
-from airflow_provider_vertex_ray.api.auth import CredentialsTokenSource, EmulatorTokenSource, TokenSource
-from airflow_provider_vertex_ray.api.transport import Transport
-from airflow_provider_vertex_ray.cluster_name import ClusterName, parse_cluster_name
+from airflow_provider_vertex_ray.core.cluster.name import ClusterName, parse_cluster_name
+from airflow_provider_vertex_ray.core.http.addresses import Addresses
+from airflow_provider_vertex_ray.core.http.auth import CredentialsTokenSource, EmulatorTokenSource, TokenSource
+from airflow_provider_vertex_ray.core.http.transport import Transport
 
 T = TypeVar("T")
 
@@ -133,7 +133,7 @@ class VertexRayBaseAsyncHook(GoogleBaseAsyncHook):
     def cluster_name(self, cluster_id: str, project: str | None, location: str | None = None) -> ClusterName:
         """The cluster's full name from an id or a full name and what the hook knows.
 
-        :raises SpecError: The id is malformed, or project or location is missing.
+        :raises InvalidArgumentError: The id is malformed, or project or location is missing.
         """
         return parse_cluster_name(cluster_id, project, location or self._location)
 

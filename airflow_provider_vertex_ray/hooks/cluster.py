@@ -6,14 +6,14 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from airflow_provider_vertex_ray.api.clusters import ClustersApi
-from airflow_provider_vertex_ray.api.jobs import JobsApi
-from airflow_provider_vertex_ray.api.shrinking import check_shrink, shrinks
-from airflow_provider_vertex_ray.cluster_name import validate_location, validate_project
-from airflow_provider_vertex_ray.cluster_spec import ClusterSpec
-from airflow_provider_vertex_ray.cluster_state import Cluster
+from airflow_provider_vertex_ray.core.cluster.client import ClustersApi
+from airflow_provider_vertex_ray.core.cluster.name import validate_location, validate_project
+from airflow_provider_vertex_ray.core.cluster.spec import ClusterSpec
+from airflow_provider_vertex_ray.core.cluster.state import Cluster
+from airflow_provider_vertex_ray.core.job.capacity import check_shrink, shrinks
+from airflow_provider_vertex_ray.core.job.client import JobsApi
+from airflow_provider_vertex_ray.errors import InvalidArgumentError
 from airflow_provider_vertex_ray.hooks.base import VertexRayBaseAsyncHook, VertexRayBaseHook, run_sync
-from airflow_provider_vertex_ray.spec_error import SpecError
 
 
 class VertexRayClusterAsyncHook(VertexRayBaseAsyncHook):
@@ -27,7 +27,7 @@ class VertexRayClusterAsyncHook(VertexRayBaseAsyncHook):
         :param spec: What it should look like.
         :param labels: Labels besides the spec's own.
         :return: The operation's name; None when the answer was lost but the cluster is there.
-        :raises SpecError: The spec or the id is wrong; nothing was started.
+        :raises InvalidArgumentError: The spec or the id is wrong; nothing was started.
         :raises ClusterExistsError: The id is in use.
         :raises NameNotReusableError: The id was deleted a short time ago.
         """
@@ -64,7 +64,7 @@ class VertexRayClusterAsyncHook(VertexRayBaseAsyncHook):
         :param replicas: New replica count by pool id. The head's pool counts its head.
         :param force: Whether nodes may go that running jobs need.
         :return: The operation's name; None when the cluster has these counts already.
-        :raises SpecError: An unknown pool, an autoscaling pool, or a count that the service can not do.
+        :raises InvalidArgumentError: An unknown pool, an autoscaling pool, or a count that the service can not do.
         :raises ClusterInUseError: Less would be left than what running jobs use.
         """
         async with self.session() as (transport, project):
@@ -88,7 +88,7 @@ class VertexRayClusterAsyncHook(VertexRayBaseAsyncHook):
     async def replicas_for(self, cluster_id: str, total_nodes: int) -> dict[str, int]:
         """The replica counts with which a cluster has so many nodes in all, the head included.
 
-        :raises SpecError: It has no pool of workers that can be resized, or several.
+        :raises InvalidArgumentError: It has no pool of workers that can be resized, or several.
         """
         cluster = (await self.get_cluster(cluster_id)).require_ray()
         open_pools = [pool for pool in cluster.pools if not pool.autoscaling]
@@ -97,7 +97,7 @@ class VertexRayClusterAsyncHook(VertexRayBaseAsyncHook):
         if len(pools) != 1:
             names = ", ".join(pool.pool_id for pool in pools) or "none"
             rule = f"name the pools in replicas instead; those that can be resized: {names}"
-            raise SpecError("total_nodes", total_nodes, rule)
+            raise InvalidArgumentError("total_nodes", total_nodes, rule)
         others = cluster.node_count - pools[0].replicas
         return {pools[0].pool_id: total_nodes - others}
 
@@ -137,20 +137,22 @@ class VertexRayClusterAsyncHook(VertexRayBaseAsyncHook):
 def check_replicas(cluster: Cluster, replicas: dict[str, int]) -> None:
     """Refuse a resize that the service would refuse, or that leaves a cluster on which jobs hang.
 
-    :raises SpecError: Names the pool, the count and the rule.
+    :raises InvalidArgumentError: Names the pool, the count and the rule.
     """
     pools = {pool.pool_id: pool for pool in cluster.pools}
     for pool_id, count in replicas.items():
         field = f"replicas[{pool_id!r}]"
         if pool_id not in pools:
-            raise SpecError(field, count, f"cluster {cluster.cluster_id} has the pools {', '.join(pools)}")
+            raise InvalidArgumentError(field, count, f"cluster {cluster.cluster_id} has the pools {', '.join(pools)}")
         if pools[pool_id].autoscaling:
-            raise SpecError(field, count, "the pool autoscales; the service changes its size itself")
+            raise InvalidArgumentError(field, count, "the pool autoscales; the service changes its size itself")
         if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= 1000:
-            raise SpecError(field, count, "a pool has 1 to 1000 nodes")
+            raise InvalidArgumentError(field, count, "a pool has 1 to 1000 nodes")
     total = sum(replicas.get(pool.pool_id, pool.replicas) for pool in cluster.pools)
     if total < 2:
-        raise SpecError("replicas", replicas, "the head alone would be left; it has 0 logical CPUs, so jobs would hang")
+        raise InvalidArgumentError(
+            "replicas", replicas, "the head alone would be left; it has 0 logical CPUs, so jobs would hang"
+        )
 
 
 class VertexRayClusterHook(VertexRayBaseHook):

@@ -10,21 +10,21 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_vertex_ray.api.clusters import ClustersApi
-from airflow_provider_vertex_ray.api.jobs import JobRequest, JobsApi
-from airflow_provider_vertex_ray.api.packages import SAID_FROM, Package, Progress, pack, pack_module, ready_zip
-from airflow_provider_vertex_ray.cluster_state import Cluster, ClusterState
+from airflow_provider_vertex_ray.core.cluster.client import ClustersApi
+from airflow_provider_vertex_ray.core.cluster.state import Cluster, ClusterState
+from airflow_provider_vertex_ray.core.job.client import JobRequest, JobsApi
+from airflow_provider_vertex_ray.core.job.packages import SAID_FROM, Package, Progress, pack, pack_module, ready_zip
+from airflow_provider_vertex_ray.core.job.runtime_env import CONDA_FILES, is_local
+from airflow_provider_vertex_ray.core.job.state import Job
 from airflow_provider_vertex_ray.errors import (
     ClusterFailedError,
     DashboardNotReadyError,
+    InvalidArgumentError,
     JobNotFoundError,
     JobRunningError,
     ServiceUnavailableError,
 )
 from airflow_provider_vertex_ray.hooks.base import VertexRayBaseAsyncHook, VertexRayBaseHook, run_sync
-from airflow_provider_vertex_ray.job_state import Job
-from airflow_provider_vertex_ray.runtime_env import CONDA_FILES, is_local
-from airflow_provider_vertex_ray.spec_error import SpecError
 
 
 class VertexRayJobAsyncHook(VertexRayBaseAsyncHook):
@@ -59,7 +59,7 @@ class VertexRayJobAsyncHook(VertexRayBaseAsyncHook):
         For jobs of your own; those of a task go through ``prepare_environment``.
 
         :return: The URI for ``runtime_env["working_dir"]``.
-        :raises SpecError: There is no such folder.
+        :raises InvalidArgumentError: There is no such folder.
         :raises PackageTooLargeError: It is larger than Ray takes.
         """
         with tempfile.TemporaryDirectory(prefix="vertex-ray-") as scratch:
@@ -80,7 +80,7 @@ class VertexRayJobAsyncHook(VertexRayBaseAsyncHook):
         :param job_key: Something that no other job on the cluster has, such as its submission id.
         :param dashboard_uri: The cluster's ``RAY_DASHBOARD_URI`` where that is known, which saves asking for it.
         :return: The environment to submit: URIs in place of paths, and no ``excludes``.
-        :raises SpecError: A folder or file is not there or can not be packed; nothing was sent.
+        :raises InvalidArgumentError: A folder or file is not there or can not be packed; nothing was sent.
         :raises PackageTooLargeError: One is larger than Ray takes; nothing was sent.
         """
         ready = {key: value for key, value in environment.items() if key != "excludes"}
@@ -161,13 +161,13 @@ def _pack_all(environment: dict[str, Any], scratch: Path, job_key: str) -> dict[
     return found
 
 
-async def _send(api: JobsApi, say: Callable[..., None], package: Package, field: str, path: str) -> None:
-    progress = Progress(f"{field} {path}", package.size, say)
+async def _send(api: JobsApi, notify: Callable[..., None], package: Package, field: str, path: str) -> None:
+    progress = Progress(f"{field} {path}", package.size, notify)
     if await api.upload(package, progress):
         how = "sent" + (f", {progress.rate(package.size)}" if package.size > SAID_FROM else "")
     else:
         how = "was on the cluster already"
-    say("%s %s: %s (%.2f MiB) %s", field, path, package.name, package.size / 2**20, how)
+    notify("%s %s: %s (%.2f MiB) %s", field, path, package.name, package.size / 2**20, how)
 
 
 def _read_conda(environment: dict[str, Any]) -> dict[str, Any]:
@@ -175,16 +175,16 @@ def _read_conda(environment: dict[str, Any]) -> dict[str, Any]:
     path = environment.get("conda")
     if not isinstance(path, str) or Path(path).suffix not in CONDA_FILES:
         return {}
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     field, rule = "runtime_env['conda']", "give the name of an environment, a dict, or a local YAML file"
     try:
         found = yaml.safe_load(Path(path).expanduser().read_text("utf-8"))
         json.dumps(found)
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-        raise SpecError(field, path, f"{rule}: {error}") from error
+        raise InvalidArgumentError(field, path, f"{rule}: {error}") from error
     if not isinstance(found, dict):
-        raise SpecError(field, path, rule)
+        raise InvalidArgumentError(field, path, rule)
     return {"conda": found}
 
 

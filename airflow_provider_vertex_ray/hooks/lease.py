@@ -6,11 +6,11 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 
-from airflow_provider_vertex_ray.api.clusters import ClustersApi
-from airflow_provider_vertex_ray.api.leases import LeaseStore
-from airflow_provider_vertex_ray.cluster_name import parse_cluster_name
+from airflow_provider_vertex_ray.core.cluster.client import ClustersApi
+from airflow_provider_vertex_ray.core.cluster.name import parse_cluster_name
+from airflow_provider_vertex_ray.core.sharing.lease import Holder, Lease
+from airflow_provider_vertex_ray.core.sharing.lease_store import LeaseStore
 from airflow_provider_vertex_ray.hooks.base import VertexRayBaseAsyncHook, VertexRayBaseHook, run_sync
-from airflow_provider_vertex_ray.lease import Holder, Lease
 
 
 class VertexRayLeaseAsyncHook(VertexRayBaseAsyncHook):
@@ -20,7 +20,7 @@ class VertexRayLeaseAsyncHook(VertexRayBaseAsyncHook):
     async def store(self, lease_uri: str) -> AsyncIterator[LeaseStore]:
         """The leases below a URI.
 
-        :raises SpecError: The URI is malformed.
+        :raises InvalidArgumentError: The URI is malformed.
         """
         async with self.session() as (transport, _):
             yield LeaseStore(transport, lease_uri)

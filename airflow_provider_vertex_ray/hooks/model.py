@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from airflow_provider_vertex_ray.api.serving import ServingApi
-from airflow_provider_vertex_ray.cluster_name import validate_location, validate_project
-from airflow_provider_vertex_ray.deadlines import seconds_left
+from airflow_provider_vertex_ray.core.cluster.name import validate_location, validate_project
+from airflow_provider_vertex_ray.core.deadlines import seconds_left
+from airflow_provider_vertex_ray.core.http.service_errors import outcome_error
+from airflow_provider_vertex_ray.core.serving.client import ServingApi
+from airflow_provider_vertex_ray.core.serving.resource_name import resource_name
 from airflow_provider_vertex_ray.errors import (
     EndpointNotFoundError,
     OperationTimeoutError,
@@ -20,8 +22,6 @@ from airflow_provider_vertex_ray.errors import (
     VertexRayError,
 )
 from airflow_provider_vertex_ray.hooks.base import VertexRayBaseAsyncHook, VertexRayBaseHook, run_sync
-from airflow_provider_vertex_ray.resource_name import resource_name
-from airflow_provider_vertex_ray.service_errors import outcome_error
 
 T = TypeVar("T")
 

@@ -8,13 +8,13 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import replace
 
-from airflow_provider_vertex_ray.api.logs import LogEntries, LogsApi
-from airflow_provider_vertex_ray.api.metrics import MetricsApi, Series
-from airflow_provider_vertex_ray.api.transport import Transport
-from airflow_provider_vertex_ray.cluster_name import parse_cluster_name, validate_cluster_id, validate_project
+from airflow_provider_vertex_ray.core.cluster.name import parse_cluster_name, validate_cluster_id, validate_project
+from airflow_provider_vertex_ray.core.http.transport import Transport
+from airflow_provider_vertex_ray.core.monitoring.log_query import LogQuery
+from airflow_provider_vertex_ray.core.monitoring.logs import LogEntries, LogsApi
+from airflow_provider_vertex_ray.core.monitoring.metric_query import METRICS, metric_query
+from airflow_provider_vertex_ray.core.monitoring.metrics import MetricsApi, Series
 from airflow_provider_vertex_ray.hooks.base import VertexRayBaseAsyncHook, VertexRayBaseHook, run_sync
-from airflow_provider_vertex_ray.log_query import LogQuery
-from airflow_provider_vertex_ray.metric_query import METRICS, metric_query
 
 MOST_ENTRIES = 1000
 LAST_LINES = 50
@@ -45,7 +45,7 @@ class VertexRayMonitoringAsyncHook(VertexRayBaseAsyncHook):
         :param most: Entries at most.
         :raises InvalidRequestError: Cloud Logging refuses the filter.
         :raises LogsNotAuthorisedError: The account may not read entries.
-        :raises SpecError: No project is known.
+        :raises InvalidArgumentError: No project is known.
         """
         async with self._at(query.cluster_id) as (transport, project, cluster):
             return await LogsApi(transport, project).entries(replace(query, cluster_id=cluster), most)
@@ -120,7 +120,7 @@ class VertexRayMonitoringAsyncHook(VertexRayBaseAsyncHook):
 
         :param metrics: Names in ``metric_query.METRICS``.
         :param at: Unix time; None for now.
-        :raises SpecError: There is no metric of such a name.
+        :raises InvalidArgumentError: There is no metric of such a name.
         :raises MetricsNotAuthorisedError: The account may not read metrics.
         """
         async with self._at(cluster_id) as (transport, project, cluster):

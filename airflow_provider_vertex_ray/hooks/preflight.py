@@ -10,18 +10,18 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException
 
-from airflow_provider_vertex_ray.api.buckets import bucket_uri
-from airflow_provider_vertex_ray.api.leases import parse_lease_uri
-from airflow_provider_vertex_ray.api.preflight import preflight
-from airflow_provider_vertex_ray.api.quotas import QuotasApi
-from airflow_provider_vertex_ray.api.transport import Transport
-from airflow_provider_vertex_ray.cluster_name import validate_location, validate_project
-from airflow_provider_vertex_ray.cluster_spec import ClusterSpec
+from airflow_provider_vertex_ray.core.cluster.name import validate_location, validate_project
+from airflow_provider_vertex_ray.core.cluster.spec import ClusterSpec
+from airflow_provider_vertex_ray.core.http.transport import Transport
+from airflow_provider_vertex_ray.core.preflight.lookups import bucket_uri
+from airflow_provider_vertex_ray.core.preflight.quota_demand import QuotaStatus, quota_demand, unknown_machines
+from airflow_provider_vertex_ray.core.preflight.quotas import QuotasApi
+from airflow_provider_vertex_ray.core.preflight.report import Report, choose_checks
+from airflow_provider_vertex_ray.core.preflight.requirements import PreflightRequest
+from airflow_provider_vertex_ray.core.preflight.run import preflight
+from airflow_provider_vertex_ray.core.sharing.lease_store import parse_lease_uri
+from airflow_provider_vertex_ray.errors import InvalidArgumentError
 from airflow_provider_vertex_ray.hooks.base import VertexRayBaseAsyncHook, VertexRayBaseHook, run_sync
-from airflow_provider_vertex_ray.preflight import Report, choose_checks
-from airflow_provider_vertex_ray.preflight_needs import Asked
-from airflow_provider_vertex_ray.quota_demand import Standing, quota_demand, unknown_machines
-from airflow_provider_vertex_ray.spec_error import SpecError
 
 
 class VertexRayPreflightAsyncHook(VertexRayBaseAsyncHook):
@@ -43,7 +43,7 @@ class VertexRayPreflightAsyncHook(VertexRayBaseAsyncHook):
         :param checks: Names of ``preflight.CHECKS``; None: all that apply to the spec.
         :param bucket: A bucket that jobs use: ``my-bucket`` or ``gs://my-bucket/folder``.
         :param lease_uri: Folder in Cloud Storage with leases.
-        :raises SpecError: An argument is wrong; nothing was asked.
+        :raises InvalidArgumentError: An argument is wrong; nothing was asked.
         """
         spec = checked_spec(spec, self._location)
         names = choose_checks(checks)
@@ -54,7 +54,7 @@ class VertexRayPreflightAsyncHook(VertexRayBaseAsyncHook):
         own = (_installed_ray(), f"{sys.version_info.major}.{sys.version_info.minor}")
         async with contextlib.AsyncExitStack() as stack:
             transport, project, trouble = await self._open(stack)
-            asked = Asked(validate_project(project), location, spec, place, lease_uri)
+            asked = PreflightRequest(validate_project(project), location, spec, place, lease_uri)
             return await preflight(asked, transport, names, own_versions=own, no_credentials=trouble)
 
     def _place(self) -> str:
@@ -80,16 +80,18 @@ class VertexRayPreflightAsyncHook(VertexRayBaseAsyncHook):
             return None, self._project_id or named or None, str(error)
         return transport, project, ""
 
-    async def quota(self, spec: ClusterSpec | dict[str, Any]) -> list[Standing]:
+    async def quota(self, spec: ClusterSpec | dict[str, Any]) -> list[QuotaStatus]:
         """The training quotas that a cluster draws on, each with its limit and its use.
 
-        :raises SpecError: The spec is wrong, or names a machine whose size is not known.
+        :raises InvalidArgumentError: The spec is wrong, or names a machine whose size is not known.
         :raises VertexRayError: They can not be read.
         """
         spec = checked_spec(spec, self._location)
         location = self._place()
         for machine in unknown_machines(spec):
-            raise SpecError("spec", machine, "how many vCPUs it has is not known here, so its quota can not be told")
+            raise InvalidArgumentError(
+                "spec", machine, "how many vCPUs it has is not known here, so its quota can not be told"
+            )
         async with self.session() as (transport, project):
             return await QuotasApi(transport, validate_project(project), location).standings(quota_demand(spec))
 
@@ -97,7 +99,7 @@ class VertexRayPreflightAsyncHook(VertexRayBaseAsyncHook):
 def checked_spec(spec: ClusterSpec | dict[str, Any], location: str | None) -> ClusterSpec:
     """The spec, complete and right for a region.
 
-    :raises SpecError: It is not.
+    :raises InvalidArgumentError: It is not.
     """
     found = ClusterSpec.from_value(spec)
     found.to_persistent_resource(validate_location(location))
@@ -130,6 +132,6 @@ class VertexRayPreflightHook(VertexRayBaseHook):
         """Look whether a cluster could be created and used; see ``VertexRayPreflightAsyncHook.preflight``."""
         return run_sync(lambda: self._async().preflight(spec, checks=checks, bucket=bucket, lease_uri=lease_uri))
 
-    def quota(self, spec: ClusterSpec | dict[str, Any]) -> list[Standing]:
+    def quota(self, spec: ClusterSpec | dict[str, Any]) -> list[QuotaStatus]:
         """The training quotas that a cluster draws on; see ``VertexRayPreflightAsyncHook.quota``."""
         return run_sync(lambda: self._async().quota(spec))

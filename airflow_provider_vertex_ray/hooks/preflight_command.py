@@ -17,10 +17,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from airflow_provider_vertex_ray.cluster_name import validate_location, validate_project
-from airflow_provider_vertex_ray.cluster_spec import ClusterSpec
-from airflow_provider_vertex_ray.preflight import CHECKS, Report, Status
-from airflow_provider_vertex_ray.spec_error import SpecError
+from airflow_provider_vertex_ray.core.cluster.name import validate_location, validate_project
+from airflow_provider_vertex_ray.core.cluster.spec import ClusterSpec
+from airflow_provider_vertex_ray.core.preflight.report import CHECKS, Report, Status
+from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
 DEFAULT_CONNECTION = "google_cloud_default"
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with _own_output() as output:
         try:
             report = _look(given)
-        except (SpecError, _BadInputError) as error:
+        except (InvalidArgumentError, _BadInputError) as error:
             print(f"vertex-ray-preflight: {error}", file=sys.stderr)
             return BAD_INPUT
         lines = [json.dumps(report.to_dict(), indent=2)] if given.json else report.table()
@@ -148,7 +148,7 @@ def _has_database(address: str) -> bool:
 def _import_quietly() -> None:
     """Import Airflow without what it has to say about its own settings and deprecations."""
     with contextlib.redirect_stderr(io.StringIO()):
-        import airflow_provider_vertex_ray.hooks.preflight  # noqa: F401
+        pass
     # Airflow sets both up anew at its import. A failed look into its database is logged by 2.11 with all its traceback.
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)

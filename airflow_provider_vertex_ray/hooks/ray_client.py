@@ -15,18 +15,18 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.api.jobs import JobsApi
-from airflow_provider_vertex_ray.cluster_state import Cluster, ClusterState
+from airflow_provider_vertex_ray.core.cluster.state import Cluster, ClusterState
+from airflow_provider_vertex_ray.core.job.client import JobsApi
+from airflow_provider_vertex_ray.core.preflight.ray_versions import FULL_VERSIONS
 from airflow_provider_vertex_ray.errors import (
     DashboardNotReadyError,
+    InvalidArgumentError,
     RayClientConnectedError,
     RayClientVersionError,
     ServiceUnavailableError,
 )
 from airflow_provider_vertex_ray.hooks.base import run_sync
 from airflow_provider_vertex_ray.hooks.job import usable_dashboard
-from airflow_provider_vertex_ray.ray_versions import FULL_VERSIONS
-from airflow_provider_vertex_ray.spec_error import SpecError
 
 if TYPE_CHECKING:
     from airflow_provider_vertex_ray.hooks.base import VertexRayBaseAsyncHook, VertexRayBaseHook
@@ -57,7 +57,7 @@ def connected(
     check_versions(cluster, *versions)
     host = os.environ.get("VERTEX_RAY_EMULATOR_HOST")
     if host and any(variable not in os.environ for variable in SDK_VARIABLES):
-        raise SpecError(
+        raise InvalidArgumentError(
             "VERTEX_RAY_EMULATOR_HOST",
             host,
             "the Ray Client also needs the variables that vertex-ray-emulator env prints",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
+from airflow_provider_vertex_ray.core.monitoring.log_query import LogQuery
 from airflow_provider_vertex_ray.links.base import VertexRayLink
-from airflow_provider_vertex_ray.log_query import LogQuery
 
 CONSOLE = "https://console.cloud.google.com"
 

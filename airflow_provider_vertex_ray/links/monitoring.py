@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from urllib.parse import quote
 
+from airflow_provider_vertex_ray.core.monitoring.metric_query import metric_query
 from airflow_provider_vertex_ray.links.base import VertexRayLink
 from airflow_provider_vertex_ray.links.cluster import CONSOLE
-from airflow_provider_vertex_ray.metric_query import metric_query
 
 SHOWN = ("cpu", "memory", "gpu")
 """Metrics of a cluster that are shown where a task asks for none of its own: all in percent, on one axis."""

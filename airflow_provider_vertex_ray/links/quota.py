@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from airflow_provider_vertex_ray.core.preflight.requirements import quota_page
 from airflow_provider_vertex_ray.links.base import VertexRayLink
-from airflow_provider_vertex_ray.preflight_needs import quota_page
 
 
 class VertexRayQuotaLink(VertexRayLink):

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
-from airflow_provider_vertex_ray.cluster_name import ClusterName, parse_cluster_name
-from airflow_provider_vertex_ray.job_state import Try, owner_key
-from airflow_provider_vertex_ray.spec_error import SpecError, has_template
+from airflow_provider_vertex_ray.core.checks import has_template
+from airflow_provider_vertex_ray.core.cluster.name import ClusterName, parse_cluster_name
+from airflow_provider_vertex_ray.core.job.state import Try, owner_key
+from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -22,17 +23,6 @@ if TYPE_CHECKING:
 def deferrable_by_default() -> bool:
     """The Airflow option ``[operators] default_deferrable``."""
     return bool(conf.getboolean("operators", "default_deferrable", fallback=False))
-
-
-def positive(field: str, value: float | None, *, none_allowed: bool = True) -> None:
-    """Refuse a number of seconds that is not above 0.
-
-    :raises SpecError: Names the field and the value.
-    """
-    if value is None and none_allowed:
-        return
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
-        raise SpecError(field, value, "give a number of seconds above 0" + (", or None" if none_allowed else ""))
 
 
 def task_owner(context: Context) -> tuple[str, dict[str, str]]:
@@ -57,7 +47,7 @@ def task_try(context: Context) -> Try:
     return Try(
         owner,
         number=getattr(ti, "try_number", None) or 1,
-        life=f"{started.isoformat() if started else ''}/{getattr(ti, 'max_tries', 0)}",
+        clear_epoch=f"{started.isoformat() if started else ''}/{getattr(ti, 'max_tries', 0)}",
         key=str(getattr(ti, "id", "") or ""),
     )
 
@@ -115,7 +105,7 @@ class ConnectionMixin:
     def _name(self, cluster_id: str) -> ClusterName:
         """The full name, before any call; the connection is asked for the project only when nothing else says it.
 
-        :raises SpecError: Names the field that is missing or malformed.
+        :raises InvalidArgumentError: Names the field that is missing or malformed.
         """
         if self.project_id or str(cluster_id).startswith("projects/"):
             return parse_cluster_name(cluster_id, self.project_id or None, self.location or None)
@@ -139,11 +129,11 @@ class ConnectionMixin:
 
         None is left to the ``VertexRayCluster`` group around the task, which puts its own cluster in.
 
-        :raises SpecError: It is malformed, or None outside of such a group.
+        :raises InvalidArgumentError: It is malformed, or None outside of such a group.
         """
         if cluster_id is None and not in_cluster_group(self):
             rule = "give a cluster's id or its full resource name, or put the task into a VertexRayCluster group"
-            raise SpecError("cluster_id", cluster_id, rule)
+            raise InvalidArgumentError("cluster_id", cluster_id, rule)
         if isinstance(cluster_id, str) and not has_template(cluster_id):
             parse_cluster_name(cluster_id, "any-project", "us-central1")
         return cluster_id

@@ -8,13 +8,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_vertex_ray import bigquery_step as rules
-from airflow_provider_vertex_ray.errors import BigQueryStepError, BigQueryTableError, JobFailedError, VertexRayError
-from airflow_provider_vertex_ray.job_state import MAX_RESULT_BYTES, RESULT_MARKER
-from airflow_provider_vertex_ray.operators.base import positive, task_owner, task_try
+from airflow_provider_vertex_ray.core.checks import check_duration
+from airflow_provider_vertex_ray.core.function import bigquery_step as rules
+from airflow_provider_vertex_ray.core.job.state import MAX_RESULT_BYTES, RESULT_MARKER
+from airflow_provider_vertex_ray.errors import (
+    BigQueryStepError,
+    BigQueryTableError,
+    InvalidArgumentError,
+    JobFailedError,
+    VertexRayError,
+)
+from airflow_provider_vertex_ray.operators.base import task_owner, task_try
 from airflow_provider_vertex_ray.operators.job import VertexRaySubmitJobOperator
-from airflow_provider_vertex_ray.operators.job_module import runs_module
-from airflow_provider_vertex_ray.spec_error import SpecError
+from airflow_provider_vertex_ray.operators.job_entrypoint_module import runs_module
 from airflow_provider_vertex_ray.triggers.bigquery import VertexRayBigQueryTrigger
 
 if TYPE_CHECKING:
@@ -68,7 +74,7 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
     :param bigquery_project_id: The project that pays BigQuery; default: ``project_id``. (templated)
 
     All others are ``VertexRaySubmitJobOperator``'s, but for ``entrypoint`` and ``wait_for_completion``. Raises
-    SpecError, BigQueryTableError and BytesBilledLimitError before anything was started, and
+    InvalidArgumentError, BigQueryTableError and BytesBilledLimitError before anything was started, and
     BigQueryStepError when the step fails.
     """
 
@@ -129,7 +135,9 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
     ) -> None:
         for name in ("entrypoint", "wait_for_completion"):
             if name in kwargs:
-                raise SpecError(name, kwargs[name], "the step runs its own program, and waits for it; leave it out")
+                raise InvalidArgumentError(
+                    name, kwargs[name], "the step runs its own program, and waits for it; leave it out"
+                )
         rules.check_source(source_table, query, columns, row_filter)
         for name, value in (("target_table", target_table), ("source_table", source_table)):
             if value is not None and not rules.later(value):
@@ -145,9 +153,11 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
             ("maximum_bytes_billed", maximum_bytes_billed),
         ):
             rules.check_count(name, number)
-        positive("staging_expiration", staging_expiration, none_allowed=False)
+        check_duration("staging_expiration", staging_expiration, none_allowed=False)
         if time_partitioning and range_partitioning:
-            raise SpecError("range_partitioning", range_partitioning, "time_partitioning is given too; a table has one")
+            raise InvalidArgumentError(
+                "range_partitioning", range_partitioning, "time_partitioning is given too; a table has one"
+            )
         self._payload, self._is_class = rules.transform_payload(transform)
         super().__init__(entrypoint="python -m vertex_ray_bigquery", **kwargs)
         self.target_table = target_table
@@ -203,7 +213,7 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
 
     def _run(self, context: Context, failures: int, cluster: str | None = None) -> Any:
         with tempfile.TemporaryDirectory(prefix="vertex-ray-bigquery-") as folder:
-            from airflow_provider_vertex_ray.function_module import step_package
+            from airflow_provider_vertex_ray.core.function.module import step_package
 
             package = step_package(self._plan(context), Path(folder))
             with runs_module(self, package):
@@ -250,17 +260,17 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
         staging = rules.check_dataset("staging_dataset", self.staging_dataset or own_dataset, hook.project)
         location = hook.dataset_location(own_dataset, "target_table")
         if staging != own_dataset and hook.dataset_location(staging, "staging_dataset") != location:
-            raise SpecError(
+            raise InvalidArgumentError(
                 "staging_dataset", staging, f"the target's dataset is in {location}; take one that is there"
             )
         owner = task_owner(context)[0]
         self._staging = {"dataset": staging, "owner": owner, "project": hook.project}
-        life = hashlib.sha256(task_try(context).life.encode()).hexdigest()[:8]
+        clear_epoch = hashlib.sha256(task_try(context).clear_epoch.encode()).hexdigest()[:8]
         plan: dict[str, Any] = {
             "project": hook.project,
             "location": location,
             "owner": owner,
-            "publish_id": f"vertex_ray_{owner}_{life}_publish",
+            "publish_id": f"vertex_ray_{owner}_{clear_epoch}_publish",
             "staging_dataset": staging,
             "staging_seconds": self.staging_expiration,
             "target": target,
@@ -318,7 +328,7 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
     def _layout(self, target: dict[str, Any] | None) -> dict[str, Any]:
         """Partitions and clusters: what is given, else the target's.
 
-        :raises SpecError: The target has others.
+        :raises InvalidArgumentError: The target has others.
         """
         given = {
             "timePartitioning": ("time_partitioning", self.time_partitioning),
@@ -329,7 +339,7 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
         for key, (name, value) in given.items():
             there = (target or {}).get(key)
             if value and target is not None and not _agrees(value, there):
-                raise SpecError(name, value, f"the table is there, and has {there or 'none'}; leave it out")
+                raise InvalidArgumentError(name, value, f"the table is there, and has {there or 'none'}; leave it out")
             if value or there:
                 found[key] = there or value
         return found

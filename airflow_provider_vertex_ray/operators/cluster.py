@@ -6,14 +6,14 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.cluster_name import ClusterName
-from airflow_provider_vertex_ray.cluster_state import Cluster, ClusterState
-from airflow_provider_vertex_ray.deadlines import deadline_after
+from airflow_provider_vertex_ray.core.checks import check_duration
+from airflow_provider_vertex_ray.core.cluster.name import ClusterName
+from airflow_provider_vertex_ray.core.deadlines import deadline_after
 from airflow_provider_vertex_ray.errors import ClusterNotFoundError
-from airflow_provider_vertex_ray.links.base import persist_link_facts
+from airflow_provider_vertex_ray.links.base import persist_cluster_facts, persist_link_facts
 from airflow_provider_vertex_ray.links.cluster import VertexRayClusterListLink
-from airflow_provider_vertex_ray.links.of_task import CLUSTER_LINKS, GONE_LINKS
-from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator, deferrable_by_default, positive
+from airflow_provider_vertex_ray.links.link_sets import CLUSTER_LINKS, GONE_LINKS
+from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator, deferrable_by_default
 from airflow_provider_vertex_ray.operators.cluster_create import VertexRayCreateClusterOperator
 from airflow_provider_vertex_ray.operators.cluster_resize import VertexRayResizeClusterOperator
 from airflow_provider_vertex_ray.operators.cost import check_price_table, load_price_table
@@ -54,8 +54,8 @@ class VertexRayGetClusterOperator(VertexRayBaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Ask the service."""
+        from airflow_provider_vertex_ray.core.cost.pricing import cost_so_far
         from airflow_provider_vertex_ray.hooks.base import run_sync
-        from airflow_provider_vertex_ray.pricing import cost_so_far
 
         name = self._name(self.cluster_id)
         table = load_price_table(self, self.price_table, name.location)
@@ -82,8 +82,8 @@ class VertexRayListClustersOperator(VertexRayBaseOperator):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Ask the service, page by page."""
+        from airflow_provider_vertex_ray.core.cost.pricing import cost_so_far
         from airflow_provider_vertex_ray.hooks.base import run_sync
-        from airflow_provider_vertex_ray.pricing import cost_so_far
 
         project = self.project_id or self._connection_project()
         persist_link_facts(context, project_id=project)
@@ -127,8 +127,8 @@ class VertexRayDeleteClusterOperator(VertexRayBaseOperator):
         super().__init__(**kwargs)
         cluster_id = self._checked_cluster_id(cluster_id)
         check_lease(lease_uri)
-        positive("delete_timeout", delete_timeout, none_allowed=False)
-        positive("poll_interval", poll_interval, none_allowed=False)
+        check_duration("delete_timeout", delete_timeout, none_allowed=False)
+        check_duration("poll_interval", poll_interval, none_allowed=False)
         self.cluster_id = cluster_id
         self.lease_uri = lease_uri
         self.delete_timeout = delete_timeout
@@ -147,7 +147,7 @@ class VertexRayDeleteClusterOperator(VertexRayBaseOperator):
             cluster_name=name.full,
             poll_interval=self.poll_interval,
             deadline=deadline_after(self.delete_timeout),
-            carry={"closed": closed},
+            passthrough={"closed": closed},
             **self._connection_arguments(),
         )
         return self._wait(context, trigger, self.deferrable)
@@ -156,7 +156,7 @@ class VertexRayDeleteClusterOperator(VertexRayBaseOperator):
         """Return what was deleted, or raise why it was not."""
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
-        closed = ((event or {}).get("carry") or {}).get("closed")
+        closed = ((event or {}).get("passthrough") or {}).get("closed")
         if closed:
             closing = LeaseClosing(self, str(self.lease_uri), lease_owner_of(context, None))
             gone = (event or {}).get("status") == "success"
@@ -175,15 +175,3 @@ class VertexRayDeleteClusterOperator(VertexRayBaseOperator):
                 cluster.name, "it is deleted", self.delete_timeout
             )
             return cluster.name
-
-
-def persist_cluster_facts(context: Context, name: ClusterName, cluster: Cluster) -> None:
-    """Keep the facts of a cluster for the links; without a dashboard while it has none."""
-    usable = cluster.state in (ClusterState.RUNNING, ClusterState.UPDATING)
-    persist_link_facts(
-        context,
-        project_id=name.project,
-        location=name.location,
-        cluster_id=name.cluster_id,
-        dashboard_uri=cluster.dashboard_uri if usable else None,
-    )

@@ -7,22 +7,21 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.cluster_name import ClusterName, validate_location
-from airflow_provider_vertex_ray.cluster_spec import ClusterSpec
-from airflow_provider_vertex_ray.deadlines import deadline_after
-from airflow_provider_vertex_ray.errors import ClusterExistsError, VertexRayError, error_from_dict
-from airflow_provider_vertex_ray.generations import ON_SPEC_MISMATCH, SPEC_LABEL, validate_shared_name
+from airflow_provider_vertex_ray.core.checks import check_duration, has_template
+from airflow_provider_vertex_ray.core.cluster.name import ClusterName, validate_location
+from airflow_provider_vertex_ray.core.cluster.spec import ClusterSpec
+from airflow_provider_vertex_ray.core.deadlines import deadline_after
+from airflow_provider_vertex_ray.core.sharing.generations import ON_SPEC_MISMATCH, SPEC_LABEL, validate_shared_name
+from airflow_provider_vertex_ray.errors import ClusterExistsError, InvalidArgumentError, VertexRayError, error_from_dict
 from airflow_provider_vertex_ray.links.base import persist_link_facts
-from airflow_provider_vertex_ray.links.of_task import CLUSTER_LINKS
+from airflow_provider_vertex_ray.links.link_sets import CLUSTER_LINKS
 from airflow_provider_vertex_ray.operators.base import (
     VertexRayBaseOperator,
     deferrable_by_default,
-    positive,
     task_owner,
 )
 from airflow_provider_vertex_ray.operators.cost import check_budget_input, load_price_table
 from airflow_provider_vertex_ray.operators.leases import LEASE_TTL, check_lease, lease_owner_of
-from airflow_provider_vertex_ray.spec_error import SpecError, has_template
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.cluster import VertexRayClusterDeleteTrigger, VertexRayClusterReadyTrigger
 from airflow_provider_vertex_ray.triggers.ensure import VertexRayClusterEnsureTrigger
@@ -88,7 +87,7 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
     :param poll_interval: Seconds between two looks at the cluster.
     :param deferrable: Wait in the triggerer, without a worker slot; default: ``[operators] default_deferrable``.
 
-    Raises SpecError before any call for wrong input; from the service QuotaExceededError, StockoutError,
+    Raises InvalidArgumentError before any call for wrong input; from the service QuotaExceededError, StockoutError,
     NetworkExhaustedError, NameNotReusableError, ClusterExistsError, NotAuthorisedError, InvalidRequestError; and
     ClusterFailedError, ProvisioningTimeoutError, DashboardNotReadyError; for a shared cluster ClusterSpecMismatchError,
     BudgetExceededError.
@@ -127,7 +126,7 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         if (cluster_id is None) == (shared_name is None):
-            raise SpecError("cluster_id", cluster_id, "give either cluster_id or shared_name")
+            raise InvalidArgumentError("cluster_id", cluster_id, "give either cluster_id or shared_name")
         if shared_name is None:
             self._checked_cluster_id(cluster_id)
             for field, given in (
@@ -137,19 +136,21 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
                 ("max_cost", max_cost),
             ):
                 if given is not None:
-                    raise SpecError(field, given, "it goes with shared_name")
+                    raise InvalidArgumentError(field, given, "it goes with shared_name")
         elif isinstance(shared_name, str) and not has_template(shared_name):
             validate_shared_name(shared_name)
         if on_spec_mismatch not in ON_SPEC_MISMATCH:
-            raise SpecError("on_spec_mismatch", on_spec_mismatch, f"use one of {', '.join(ON_SPEC_MISMATCH)}")
-        positive("max_age", max_age)
+            raise InvalidArgumentError(
+                "on_spec_mismatch", on_spec_mismatch, f"use one of {', '.join(ON_SPEC_MISMATCH)}"
+            )
+        check_duration("max_age", max_age)
         check_lease(lease_uri, lease_ttl)
         check_budget_input(max_cost, price_table)
         # Judged at DAG parse, kept as a dict so that Airflow renders the templates in it.
         self.spec = ClusterSpec.from_value(spec).to_dict()
-        positive("provision_timeout", provision_timeout, none_allowed=False)
-        positive("dashboard_timeout", dashboard_timeout, none_allowed=False)
-        positive("poll_interval", poll_interval, none_allowed=False)
+        check_duration("provision_timeout", provision_timeout, none_allowed=False)
+        check_duration("dashboard_timeout", dashboard_timeout, none_allowed=False)
+        check_duration("poll_interval", poll_interval, none_allowed=False)
         self.cluster_id = cluster_id
         self.shared_name = shared_name
         self.on_spec_mismatch = on_spec_mismatch
@@ -187,7 +188,7 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
             deadline=deadline_after(self.provision_timeout),
             dashboard_timeout=self.dashboard_timeout,
             created_at=time.time(),
-            carry={"cluster_name": name.full},
+            passthrough={"cluster_name": name.full},
             **self._connection_arguments(),
         )
         return self._wait(context, trigger, self.deferrable)
@@ -244,7 +245,7 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
         except VertexRayError as error:
             # Of shared clusters only what failed here is deleted here.
             shared = error.details.get("cluster") if error.details.get("made_here") else None
-            name = ((event or {}).get("carry") or {}).get("cluster_name") or shared
+            name = ((event or {}).get("passthrough") or {}).get("cluster_name") or shared
             if not self.delete_on_failure or name is None:
                 raise
             self.log.error("%s", error)
@@ -253,7 +254,7 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
                 cluster_name=name,
                 poll_interval=self.poll_interval,
                 deadline=deadline_after(CLEAN_UP_TIMEOUT),
-                carry={"error": error.to_dict()},
+                passthrough={"error": error.to_dict()},
                 **self._connection_arguments(),
             )
             return dict(self._wait(context, trigger, self.deferrable, "clean_up_complete"))
@@ -269,7 +270,7 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
 
     def clean_up_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Raise why the creation failed, now that nothing is left of it."""
-        original = error_from_dict(((event or {}).get("carry") or {}).get("error") or {})
+        original = error_from_dict(((event or {}).get("passthrough") or {}).get("error") or {})
         try:
             result_of(event)
         except VertexRayError as left:

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_vertex_ray.deadlines import deadline_after
-from airflow_provider_vertex_ray.links.base import persist_link_facts
-from airflow_provider_vertex_ray.links.of_task import CLUSTER_LINKS
-from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator, deferrable_by_default, positive
+from airflow_provider_vertex_ray.core.checks import check_duration, has_template
+from airflow_provider_vertex_ray.core.deadlines import deadline_after
+from airflow_provider_vertex_ray.errors import InvalidArgumentError
+from airflow_provider_vertex_ray.links.base import persist_cluster_facts, persist_link_facts
+from airflow_provider_vertex_ray.links.link_sets import CLUSTER_LINKS
+from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator, deferrable_by_default
 from airflow_provider_vertex_ray.operators.leases import LeaseClosing, check_lease, lease_owner_of
-from airflow_provider_vertex_ray.spec_error import SpecError, has_template
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.cluster import VertexRayClusterResizeTrigger
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_vertex_ray.cluster_name import ClusterName
+    from airflow_provider_vertex_ray.core.cluster.name import ClusterName
 
 
 class VertexRayResizeClusterOperator(VertexRayBaseOperator):
@@ -40,7 +41,7 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
     :param poll_interval: Seconds between two looks.
     :param deferrable: Wait in the triggerer; default: ``[operators] default_deferrable``.
 
-    Raises SpecError for counts that the service can not do, ClusterInUseError, LeaseHeldError, QuotaExceededError,
+    Raises InvalidArgumentError for counts that the service can not do, ClusterInUseError, LeaseHeldError, QuotaExceededError,
     StockoutError, PreconditionError, ResizeFailedError.
     """
 
@@ -70,18 +71,18 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
         super().__init__(**kwargs)
         cluster_id = self._checked_cluster_id(cluster_id)
         if (replicas is None) == (total_nodes is None):
-            raise SpecError("replicas", replicas, "give either replicas or total_nodes")
+            raise InvalidArgumentError("replicas", replicas, "give either replicas or total_nodes")
         if isinstance(replicas, dict):
             if not replicas:
-                raise SpecError("replicas", replicas, "give a new replica count for at least one pool")
+                raise InvalidArgumentError("replicas", replicas, "give a new replica count for at least one pool")
             for pool, count in replicas.items():
                 if isinstance(count, int) and count < self._at_least:
-                    raise SpecError(f"replicas[{pool!r}]", count, "a pool has 1 to 1000 nodes")
+                    raise InvalidArgumentError(f"replicas[{pool!r}]", count, "a pool has 1 to 1000 nodes")
         if total_nodes is not None and not has_template(total_nodes) and not hasattr(total_nodes, "iter_references"):
             _whole(total_nodes)
         check_lease(lease_uri)
-        positive("resize_timeout", resize_timeout, none_allowed=False)
-        positive("poll_interval", poll_interval, none_allowed=False)
+        check_duration("resize_timeout", resize_timeout, none_allowed=False)
+        check_duration("poll_interval", poll_interval, none_allowed=False)
         self.cluster_id = cluster_id
         self.replicas = replicas
         self.total_nodes = total_nodes
@@ -106,7 +107,7 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
             operation=operation,
             poll_interval=self.poll_interval,
             deadline=deadline_after(self.resize_timeout),
-            carry={"closed": closed},
+            passthrough={"closed": closed},
             **self._connection_arguments(),
         )
         return self._wait(context, trigger, self.deferrable)
@@ -115,7 +116,7 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
         """Return the resized cluster, or raise why it is not."""
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
-        closed = ((event or {}).get("carry") or {}).get("closed")
+        closed = ((event or {}).get("passthrough") or {}).get("closed")
         if closed:
             closing = LeaseClosing(self, str(self.lease_uri), lease_owner_of(context, None))
             run_sync(lambda: closing.done(closed, gone=False))
@@ -124,7 +125,7 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
     def _wanted(self) -> dict[str, int]:
         """The new counts, empty for a total.
 
-        :raises SpecError: They are no whole numbers.
+        :raises InvalidArgumentError: They are no whole numbers.
         """
         if self.replicas is None:
             _whole(self.total_nodes)
@@ -132,14 +133,13 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
         try:
             return {str(pool): int(count) for pool, count in self.replicas.items()}
         except (TypeError, ValueError) as error:
-            raise SpecError("replicas", self.replicas, "give whole numbers by pool id") from error
+            raise InvalidArgumentError("replicas", self.replicas, "give whole numbers by pool id") from error
 
     async def _start(
         self, context: Context, name: ClusterName, replicas: dict[str, int], owner: str
     ) -> tuple[dict[str, int], str | None, str | None]:
         """Start it; gives the counts, the operation, and the name of the cluster whose lease was closed."""
-        from airflow_provider_vertex_ray.api.shrinking import shrinks
-        from airflow_provider_vertex_ray.operators.cluster import persist_cluster_facts
+        from airflow_provider_vertex_ray.core.job.capacity import shrinks
 
         hook = self.cluster_hook
         async with hook.session():
@@ -163,12 +163,14 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
 def _whole(total_nodes: Any) -> int:
     """A number of nodes.
 
-    :raises SpecError: It is none.
+    :raises InvalidArgumentError: It is none.
     """
     try:
         found = int(total_nodes)
         if isinstance(total_nodes, bool) or found != float(total_nodes) or not 2 <= found <= 2000:
             raise ValueError
     except (TypeError, ValueError):
-        raise SpecError("total_nodes", total_nodes, "give a whole number from 2 to 2000, the head included") from None
+        raise InvalidArgumentError(
+            "total_nodes", total_nodes, "give a whole number from 2 to 2000, the head included"
+        ) from None
     return found

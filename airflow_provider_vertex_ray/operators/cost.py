@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.links.of_task import CLUSTER_LINKS
+from airflow_provider_vertex_ray.core.checks import has_template
+from airflow_provider_vertex_ray.core.cost.price_table import PriceTable
+from airflow_provider_vertex_ray.errors import InvalidArgumentError
+from airflow_provider_vertex_ray.links.base import persist_cluster_facts
+from airflow_provider_vertex_ray.links.link_sets import CLUSTER_LINKS
 from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
-from airflow_provider_vertex_ray.price_table import PriceTable
-from airflow_provider_vertex_ray.spec_error import SpecError, has_template
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -34,7 +36,7 @@ class VertexRayClusterCostOperator(VertexRayBaseOperator):
         Airflow Variable with that JSON, or ``catalog`` for the Cloud Billing Catalog. None: node-hours only.
         (templated)
 
-    Raises ClusterNotFoundError, NotARayClusterError, SpecError for a malformed table.
+    Raises ClusterNotFoundError, NotARayClusterError, InvalidArgumentError for a malformed table.
     """
 
     template_fields: Sequence[str] = ("cluster_id", "price_table", *VertexRayBaseOperator.connection_fields)
@@ -49,9 +51,8 @@ class VertexRayClusterCostOperator(VertexRayBaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Ask the service, and figure."""
+        from airflow_provider_vertex_ray.core.cost.pricing import cost_so_far
         from airflow_provider_vertex_ray.hooks.base import run_sync
-        from airflow_provider_vertex_ray.operators.cluster import persist_cluster_facts
-        from airflow_provider_vertex_ray.pricing import cost_so_far
 
         name = self._name(self.cluster_id)
         table = load_price_table(self, self.price_table, name.location)
@@ -68,26 +69,28 @@ _SHOWN = ("total_node_hours", "cost", "currency")
 def check_price_table(value: Any) -> None:
     """At DAG parse: refuse what can not be a price table.
 
-    :raises SpecError: Names the place in it.
+    :raises InvalidArgumentError: Names the place in it.
     """
     if isinstance(value, dict) and not has_template(value):
         PriceTable.from_value(value)
     elif value is not None and not isinstance(value, (dict, str, Path)) and not hasattr(value, "iter_references"):
-        raise SpecError("price_table", value, "give a dict, the path of a JSON file, variable:NAME or catalog")
+        raise InvalidArgumentError(
+            "price_table", value, "give a dict, the path of a JSON file, variable:NAME or catalog"
+        )
 
 
 def check_budget_input(max_cost: float | None, price_table: Any) -> None:
     """At DAG parse: refuse a limit that is none, or that nothing can be compared with.
 
-    :raises SpecError: Names the field.
+    :raises InvalidArgumentError: Names the field.
     """
     check_price_table(price_table)
     if max_cost is None:
         return
     if isinstance(max_cost, bool) or not isinstance(max_cost, (int, float)) or max_cost <= 0:
-        raise SpecError("max_cost", max_cost, "give an amount above 0, or None")
+        raise InvalidArgumentError("max_cost", max_cost, "give an amount above 0, or None")
     if price_table is None:
-        raise SpecError("price_table", price_table, "max_cost needs prices")
+        raise InvalidArgumentError("price_table", price_table, "max_cost needs prices")
 
 
 def load_price_table(owner: ConnectionMixin, value: Any, location: str | None = None) -> PriceTable | None:
@@ -95,7 +98,7 @@ def load_price_table(owner: ConnectionMixin, value: Any, location: str | None = 
 
     :param owner: The task, for its connection.
     :param location: The region whose prices are needed.
-    :raises SpecError: They can not be read.
+    :raises InvalidArgumentError: They can not be read.
     """
     if value is None or value == "":
         return None
@@ -107,13 +110,13 @@ def load_price_table(owner: ConnectionMixin, value: Any, location: str | None = 
         name = value.removeprefix(VARIABLE)
         text = Variable.get(name, None)
         if text is None:
-            raise SpecError("price_table", value, f"there is no Airflow Variable {name!r}")
+            raise InvalidArgumentError("price_table", value, f"there is no Airflow Variable {name!r}")
         return PriceTable.from_value(_parsed(text, value))
     if isinstance(value, (str, Path)):
         try:
             return PriceTable.from_value(_parsed(Path(value).read_text("utf-8"), value))
         except OSError as error:
-            raise SpecError("price_table", str(value), f"the file can not be read: {error}") from error
+            raise InvalidArgumentError("price_table", str(value), f"the file can not be read: {error}") from error
     return PriceTable.from_value(value)
 
 
@@ -121,12 +124,12 @@ def _parsed(text: str, value: Any) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise SpecError("price_table", str(value), f"it holds no JSON: {error}") from error
+        raise InvalidArgumentError("price_table", str(value), f"it holds no JSON: {error}") from error
 
 
 def _from_catalog(owner: ConnectionMixin, location: str | None) -> PriceTable:
-    from airflow_provider_vertex_ray.api.price_catalog import catalog_prices
-    from airflow_provider_vertex_ray.cluster_name import validate_location
+    from airflow_provider_vertex_ray.core.cluster.name import validate_location
+    from airflow_provider_vertex_ray.core.cost.catalog import catalog_prices
     from airflow_provider_vertex_ray.hooks.base import run_sync
 
     region = validate_location(location)

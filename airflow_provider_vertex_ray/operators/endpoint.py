@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.cluster_name import validate_location, validate_project
-from airflow_provider_vertex_ray.deadlines import deadline_after
-from airflow_provider_vertex_ray.errors import VertexRayError, error_from_dict
+from airflow_provider_vertex_ray.core.checks import check_duration
+from airflow_provider_vertex_ray.core.cluster.name import validate_location, validate_project
+from airflow_provider_vertex_ray.core.deadlines import deadline_after
+from airflow_provider_vertex_ray.errors import InvalidArgumentError, VertexRayError, error_from_dict
 from airflow_provider_vertex_ray.links.base import persist_link_facts
 from airflow_provider_vertex_ray.links.serving import VertexRayEndpointLink
-from airflow_provider_vertex_ray.operators.base import deferrable_by_default, positive
+from airflow_provider_vertex_ray.operators.base import deferrable_by_default
 from airflow_provider_vertex_ray.operators.cluster_create import owner_labels
-from airflow_provider_vertex_ray.operators.serving import LIFE_LABEL, ServingOperator, later, life_of
-from airflow_provider_vertex_ray.spec_error import SpecError
+from airflow_provider_vertex_ray.operators.model_base import (
+    CLEAR_EPOCH_LABEL,
+    ModelBaseOperator,
+    clear_epoch_hash,
+    later,
+)
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.serving import (
     CLEAN_UP_SECONDS,
@@ -31,7 +36,7 @@ MADE_HERE = "vertex-ray-deploy"
 DELETE_ENDPOINT = ("if_created", "always", "never")
 
 
-class VertexRayDeployModelOperator(ServingOperator):
+class VertexRayDeployModelOperator(ModelBaseOperator):
     """Deploys a model to an endpoint, and waits until it serves. It bills until it is undeployed.
 
     The deployed model's id, and the id of an endpoint that the task makes, are the task's own: a retry finds what an
@@ -59,7 +64,7 @@ class VertexRayDeployModelOperator(ServingOperator):
     :param stop_on_kill: Whether the deployment is undone when the task is killed or cleared while it waits.
     :param deferrable: Wait in the triggerer; default: ``[operators] default_deferrable``.
 
-    Raises SpecError before any call; ModelNotFoundError, EndpointNotFoundError, DeployFailedError,
+    Raises InvalidArgumentError before any call; ModelNotFoundError, EndpointNotFoundError, DeployFailedError,
     OperationTimeoutError, NotAuthorisedError.
     """
 
@@ -70,7 +75,7 @@ class VertexRayDeployModelOperator(ServingOperator):
         "deployed_model_display_name",
         "service_account",
         "traffic_split",
-        *ServingOperator.connection_fields,
+        *ModelBaseOperator.connection_fields,
     )
     operator_extra_links = (VertexRayEndpointLink(),)
 
@@ -103,20 +108,20 @@ class VertexRayDeployModelOperator(ServingOperator):
         most = min_replica_count if max_replica_count is None else max_replica_count
         for field, count in (("min_replica_count", min_replica_count), ("max_replica_count", most)):
             if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-                raise SpecError(field, count, "give a number of replicas, 1 or more")
+                raise InvalidArgumentError(field, count, "give a number of replicas, 1 or more")
         if most < min_replica_count:
-            raise SpecError("max_replica_count", most, f"min_replica_count is {min_replica_count}")
+            raise InvalidArgumentError("max_replica_count", most, f"min_replica_count is {min_replica_count}")
         if isinstance(traffic_percentage, bool) or not 0 <= traffic_percentage <= 100:
-            raise SpecError("traffic_percentage", traffic_percentage, "give a percentage, 0 to 100")
+            raise InvalidArgumentError("traffic_percentage", traffic_percentage, "give a percentage, 0 to 100")
         if (accelerator_type is None) != (accelerator_count is None):
-            raise SpecError("accelerator_count", accelerator_count, "it goes with accelerator_type")
+            raise InvalidArgumentError("accelerator_count", accelerator_count, "it goes with accelerator_type")
         for metric in autoscaling_targets or {}:
             if metric not in _METRICS:
-                raise SpecError("autoscaling_targets", metric, f"the metrics are {', '.join(_METRICS)}")
+                raise InvalidArgumentError("autoscaling_targets", metric, f"the metrics are {', '.join(_METRICS)}")
         if isinstance(traffic_split, dict) and not any(map(later, traffic_split.values())):
             _check_split(traffic_split)
-        positive("deploy_timeout", deploy_timeout, none_allowed=False)
-        positive("poll_interval", poll_interval, none_allowed=False)
+        check_duration("deploy_timeout", deploy_timeout, none_allowed=False)
+        check_duration("poll_interval", poll_interval, none_allowed=False)
         self.model = model
         self.endpoint_id = endpoint_id
         self.endpoint_display_name = endpoint_display_name
@@ -145,9 +150,9 @@ class VertexRayDeployModelOperator(ServingOperator):
         if self.traffic_split is not None:
             _check_split(self.traffic_split)
         model = self._resource("models", self.model, "model")
-        life = life_of(context)
+        clear_epoch = clear_epoch_hash(context)
         # One to ten digits, the first of them none of 0.
-        deployed_id = str(10**9 + int(life, 16) % (9 * 10**9))
+        deployed_id = str(10**9 + int(clear_epoch, 16) % (9 * 10**9))
 
         async def start() -> tuple[dict[str, Any], str | None, bool]:
             hook = self.model_hook
@@ -156,10 +161,12 @@ class VertexRayDeployModelOperator(ServingOperator):
                 if self.endpoint_id:
                     endpoint = await hook.get_endpoint(self.endpoint_id)
                 else:
-                    labels = {**owner_labels(context), LIFE_LABEL: life, MADE_LABEL: MADE_HERE}
+                    labels = {**owner_labels(context), CLEAR_EPOCH_LABEL: clear_epoch, MADE_LABEL: MADE_HERE}
                     shown = self.endpoint_display_name or self.task_id
-                    endpoint, _ = await hook.ensure_endpoint(f"af-{life}", {"displayName": shown, "labels": labels})
-                made = (endpoint.get("labels") or {}).get(LIFE_LABEL) == life
+                    endpoint, _ = await hook.ensure_endpoint(
+                        f"af-{clear_epoch}", {"displayName": shown, "labels": labels}
+                    )
+                made = (endpoint.get("labels") or {}).get(CLEAR_EPOCH_LABEL) == clear_epoch
                 try:
                     operation = await hook.deploy_model(
                         endpoint["name"], self._deployed(model, deployed_id), self._split(endpoint)
@@ -187,7 +194,7 @@ class VertexRayDeployModelOperator(ServingOperator):
             deadline=deadline_after(self.deploy_timeout),
             stop_on_kill=self.stop_on_kill,
             delete_endpoint=made,
-            carry={
+            passthrough={
                 "deployed_model_id": deployed_id,
                 "endpoint": endpoint["name"],
                 "endpoint_created": made,
@@ -201,32 +208,32 @@ class VertexRayDeployModelOperator(ServingOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:
         """Return the endpoint; or undo the deployment, and then raise why it failed."""
-        carried: dict[str, Any] = (event or {}).get("carry") or {}
+        passed: dict[str, Any] = (event or {}).get("passthrough") or {}
         try:
             result = result_of(event)
         except VertexRayError as error:
             self.log.warning("%s\nUndoing the deployment", error)
             trigger = VertexRayUndeployTrigger(
-                name=carried["endpoint"],
-                deployed_model_ids=[carried["deployed_model_id"]],
-                delete_endpoint=carried["endpoint_created"],
-                operation=carried["operation"],
+                name=passed["endpoint"],
+                deployed_model_ids=[passed["deployed_model_id"]],
+                delete_endpoint=passed["endpoint_created"],
+                operation=passed["operation"],
                 deadline=deadline_after(CLEAN_UP_SECONDS),
-                carry={"error": error.to_dict()},
+                passthrough={"error": error.to_dict()},
                 **self._connection_arguments(),
             )
             return self._wait(context, trigger, self.deferrable, "undone")
-        keep = {key: carried[key] for key in ("deployed_model_id", "endpoint_created", "adopted")}
+        keep = {key: passed[key] for key in ("deployed_model_id", "endpoint_created", "adopted")}
         return {**result, **keep}
 
     def undone(self, context: Context, event: dict[str, Any] | None = None) -> None:
         """The deployment is undone: raise why it failed."""
-        carried: dict[str, Any] = (event or {}).get("carry") or {}
+        passed: dict[str, Any] = (event or {}).get("passthrough") or {}
         try:
             result_of(event)
         except VertexRayError as error:
             self.log.error("The deployment could not be undone, and may cost money: %s", error)
-        raise error_from_dict(carried["error"])
+        raise error_from_dict(passed["error"])
 
     def on_kill(self) -> None:
         """The task is killed while it waits in the worker: undo the deployment."""
@@ -271,7 +278,7 @@ class VertexRayDeployModelOperator(ServingOperator):
         return {"0": self.traffic_percentage, **shares}
 
 
-class VertexRayUndeployModelOperator(ServingOperator):
+class VertexRayUndeployModelOperator(ModelBaseOperator):
     """Undeploys models from an endpoint, so that they stop costing money, and deletes the endpoint where wanted.
 
     What is gone already is no error. Made for the end of a DAG, as teardown.
@@ -288,7 +295,7 @@ class VertexRayUndeployModelOperator(ServingOperator):
     Raises OperationTimeoutError, NotAuthorisedError.
     """
 
-    template_fields: Sequence[str] = ("endpoint_id", "deployed_model_id", *ServingOperator.connection_fields)
+    template_fields: Sequence[str] = ("endpoint_id", "deployed_model_id", *ModelBaseOperator.connection_fields)
     operator_extra_links = (VertexRayEndpointLink(),)
 
     def __init__(
@@ -304,8 +311,8 @@ class VertexRayUndeployModelOperator(ServingOperator):
         super().__init__(**kwargs)
         self._check_resource("endpoints", endpoint_id, "endpoint_id")
         if delete_endpoint not in DELETE_ENDPOINT:
-            raise SpecError("delete_endpoint", delete_endpoint, f"give one of {', '.join(DELETE_ENDPOINT)}")
-        positive("undeploy_timeout", undeploy_timeout, none_allowed=False)
+            raise InvalidArgumentError("delete_endpoint", delete_endpoint, f"give one of {', '.join(DELETE_ENDPOINT)}")
+        check_duration("undeploy_timeout", undeploy_timeout, none_allowed=False)
         self.endpoint_id = endpoint_id
         self.deployed_model_id = deployed_model_id
         self.delete_endpoint = delete_endpoint
@@ -350,6 +357,6 @@ def _check_split(split: Any) -> None:
     rule = 'give percentages that add up to 100, by deployed model\'s id; this one is "0"'
     shares = list(split.values()) if isinstance(split, dict) else []
     if "0" not in (split or {}) or any(isinstance(s, bool) or not isinstance(s, int) for s in shares):
-        raise SpecError("traffic_split", split, rule)
+        raise InvalidArgumentError("traffic_split", split, rule)
     if sum(shares) != 100 or min(shares) < 0:
-        raise SpecError("traffic_split", split, rule)
+        raise InvalidArgumentError("traffic_split", split, rule)

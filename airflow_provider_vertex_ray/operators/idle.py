@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.cluster_name import validate_location
-from airflow_provider_vertex_ray.deadlines import deadline_after
+from airflow_provider_vertex_ray.core.checks import check_duration
+from airflow_provider_vertex_ray.core.cluster.name import validate_location
+from airflow_provider_vertex_ray.core.deadlines import deadline_after
+from airflow_provider_vertex_ray.errors import InvalidArgumentError
 from airflow_provider_vertex_ray.links.base import persist_link_facts
 from airflow_provider_vertex_ray.links.cluster import VertexRayClusterListLink
-from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator, deferrable_by_default, positive
+from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator, deferrable_by_default
 from airflow_provider_vertex_ray.operators.cluster_create import OWNER_LABEL
 from airflow_provider_vertex_ray.operators.leases import check_lease, lease_owner_of
-from airflow_provider_vertex_ray.spec_error import SpecError
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.idle import VertexRayReaperTrigger
 
@@ -47,7 +48,7 @@ class VertexRayDeleteIdleClustersOperator(VertexRayBaseOperator):
     :param poll_interval: Seconds between two looks.
     :param deferrable: Wait in the triggerer; default: ``[operators] default_deferrable``.
 
-    Raises SpecError, NotAuthorisedError, OperationTimeoutError.
+    Raises InvalidArgumentError, NotAuthorisedError, OperationTimeoutError.
     """
 
     template_fields: Sequence[str] = (
@@ -74,12 +75,12 @@ class VertexRayDeleteIdleClustersOperator(VertexRayBaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        positive("idle_for", idle_for, none_allowed=False)
-        positive("max_age", max_age)
-        positive("delete_timeout", delete_timeout, none_allowed=False)
-        positive("poll_interval", poll_interval, none_allowed=False)
+        check_duration("idle_for", idle_for, none_allowed=False)
+        check_duration("max_age", max_age)
+        check_duration("delete_timeout", delete_timeout, none_allowed=False)
+        check_duration("poll_interval", poll_interval, none_allowed=False)
         if isinstance(drain_timeout, bool) or not isinstance(drain_timeout, (int, float)) or drain_timeout < 0:
-            raise SpecError("drain_timeout", drain_timeout, "give a number of seconds, 0 or more")
+            raise InvalidArgumentError("drain_timeout", drain_timeout, "give a number of seconds, 0 or more")
         check_lease(lease_uri)
         self.idle_for = idle_for
         self.max_age = max_age

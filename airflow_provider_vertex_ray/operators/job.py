@@ -7,40 +7,45 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_vertex_ray.errors import JobFailedError, JobNotStoppedError, JobStoppedError, VertexRayError
-from airflow_provider_vertex_ray.job_input import command_line, runtime_environment
-from airflow_provider_vertex_ray.job_state import Record, submission_prefix
+from airflow_provider_vertex_ray.core.checks import check_duration
+from airflow_provider_vertex_ray.core.cost.pricing import check_budget
+from airflow_provider_vertex_ray.core.job.inputs import command_line, runtime_environment
+from airflow_provider_vertex_ray.core.job.state import Record, submission_prefix
+from airflow_provider_vertex_ray.errors import (
+    InvalidArgumentError,
+    JobFailedError,
+    JobNotStoppedError,
+    JobStoppedError,
+    VertexRayError,
+)
 from airflow_provider_vertex_ray.links.base import persist_link_facts
-from airflow_provider_vertex_ray.links.of_task import JOB_LINKS
+from airflow_provider_vertex_ray.links.link_sets import JOB_LINKS
 from airflow_provider_vertex_ray.operators.base import (
     VertexRayBaseOperator,
     deferrable_by_default,
-    positive,
     task_owner,
     task_try,
 )
 from airflow_provider_vertex_ray.operators.cost import check_budget_input, load_price_table
-from airflow_provider_vertex_ray.operators.job_calls import (
+from airflow_provider_vertex_ray.operators.job_admin import (
     VertexRayDeleteJobOperator,
     VertexRayGetJobOperator,
     VertexRayListJobsOperator,
     VertexRayStopJobOperator,
 )
 from airflow_provider_vertex_ray.operators.job_cluster import CLUSTER_GONE, SharedClusterMixin
-from airflow_provider_vertex_ray.operators.job_record import forget, remember, remembered
+from airflow_provider_vertex_ray.operators.job_task_state import forget, remember, remembered
 from airflow_provider_vertex_ray.operators.leases import LEASE_TTL, check_lease
-from airflow_provider_vertex_ray.pricing import check_budget
-from airflow_provider_vertex_ray.spec_error import SpecError
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_vertex_ray.api.jobs import JobRequest, JobsApi
-    from airflow_provider_vertex_ray.api.submission import Found, Submission
-    from airflow_provider_vertex_ray.cluster_name import ClusterName
-    from airflow_provider_vertex_ray.price_table import PriceTable
+    from airflow_provider_vertex_ray.core.cluster.name import ClusterName
+    from airflow_provider_vertex_ray.core.cost.price_table import PriceTable
+    from airflow_provider_vertex_ray.core.job.client import JobRequest, JobsApi
+    from airflow_provider_vertex_ray.core.job.submission import Found, Submission
     from airflow_provider_vertex_ray.triggers.base import WaitTrigger
 
 __all__ = [
@@ -110,7 +115,7 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
     :param retry_failed_job: How often a job that fails is run again within one try of the task.
     :param deferrable: Wait in the triggerer, without a worker slot; default: ``[operators] default_deferrable``.
 
-    Raises SpecError before any call for wrong input; SubmissionIdTakenError, JobFailedError (with exit code, message
+    Raises InvalidArgumentError before any call for wrong input; SubmissionIdTakenError, JobFailedError (with exit code, message
     and last lines), JobStoppedError, JobLostError, JobPendingTimeoutError, JobTimeoutError, JobNotStoppedError,
     PackageTooLargeError, ClusterClosingError, LeaseStoreError, BudgetExceededError, NotARayClusterError,
     ClusterNotFoundError.
@@ -177,12 +182,12 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
         runtime_environment(runtime_env, working_dir, env_vars, py_modules, excludes, rendered=False)
         check_lease(lease_uri, lease_ttl)
         check_budget_input(max_cost, price_table)
-        positive("poll_interval", poll_interval, none_allowed=False)
-        positive("lost_timeout", lost_timeout, none_allowed=False)
-        positive("pending_timeout", pending_timeout)
-        positive("job_timeout", job_timeout)
+        check_duration("poll_interval", poll_interval, none_allowed=False)
+        check_duration("lost_timeout", lost_timeout, none_allowed=False)
+        check_duration("pending_timeout", pending_timeout)
+        check_duration("job_timeout", job_timeout)
         if isinstance(retry_failed_job, bool) or not isinstance(retry_failed_job, int) or retry_failed_job < 0:
-            raise SpecError("retry_failed_job", retry_failed_job, "give a number of retries, 0 or more")
+            raise InvalidArgumentError("retry_failed_job", retry_failed_job, "give a number of retries, 0 or more")
         self.cluster_id = cluster_id
         self.entrypoint = entrypoint
         self.runtime_env = runtime_env
@@ -219,25 +224,25 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the job, or raise why it did not succeed; or run it again, where that is asked for."""
-        carried: dict[str, Any] = (event or {}).get("carry") or {}
+        passed: dict[str, Any] = (event or {}).get("passthrough") or {}
         try:
             result = result_of(event)
         except JobFailedError as error:
-            failures = carried.get("failures", 0) + 1
+            failures = passed.get("failures", 0) + 1
             if failures > self.retry_failed_job:
                 raise
             self.log.warning("%s\nRunning it again (%s of %s)", error.message, failures, self.retry_failed_job)
             rerun: dict[str, Any] = self._run(context, failures)
             return rerun
         except JobStoppedError as error:
-            if not carried.get("adopted"):
+            if not passed.get("adopted"):
                 raise
             # The kill of the try that had started it was still at work when this one adopted it.
             self.log.warning("%s It was of an earlier try; running the next attempt", error.message)
-            rerun = self._run(context, carried.get("failures", 0))
+            rerun = self._run(context, passed.get("failures", 0))
             return rerun
         forget(context)
-        return {**result, **{key: carried.get(key) for key in ("cluster_id", "dashboard_url")}}
+        return {**result, **{key: passed.get(key) for key in ("cluster_id", "dashboard_url")}}
 
     def on_kill(self) -> None:
         """The task is killed while it waits in the worker: stop its job, and only that."""
@@ -297,7 +302,7 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
             stop_on_kill=self.stop_on_kill,
             begun=time.time(),
             lease=started.lease,
-            carry={**facts, "adopted": started.adopted, "failures": failures},
+            passthrough={**facts, "adopted": started.adopted, "failures": failures},
             **self._connection_arguments(),
         )
         ended = started.found.job is not None and started.found.job.status.is_terminal
@@ -310,9 +315,9 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
     def _request(self, context: Context) -> JobRequest:
         """What is submitted, but for the id.
 
-        :raises SpecError: Something in it is wrong.
+        :raises InvalidArgumentError: Something in it is wrong.
         """
-        from airflow_provider_vertex_ray.api.jobs import JobRequest
+        from airflow_provider_vertex_ray.core.job.client import JobRequest
 
         _, parts = task_owner(context)
         return JobRequest(
@@ -368,7 +373,7 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
 
         A job that runs there and was not cleared is waited for there; one that was cleared is stopped.
         """
-        from airflow_provider_vertex_ray.cluster_name import parse_cluster_name
+        from airflow_provider_vertex_ray.core.cluster.name import parse_cluster_name
         from airflow_provider_vertex_ray.hooks.job import usable_dashboard
 
         name = parse_cluster_name(record.cluster, None, None)
@@ -390,14 +395,14 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
         return started
 
     def _submission(self, api: JobsApi, context: Context) -> Submission:
-        from airflow_provider_vertex_ray.api.submission import Submission
+        from airflow_provider_vertex_ray.core.job.submission import Submission
 
         this = task_try(context)
         _, parts = task_owner(context)
         prefix = self.submission_id or submission_prefix(
             parts["dag_id"], parts["task_id"], int(parts["map_index"]), this.owner
         )
-        return Submission(api, prefix, this, say=self.log.info)
+        return Submission(api, prefix, this, notify=self.log.info)
 
     def _say_what_started(self, started: _Started, entrypoint: Any) -> None:
         job = started.found.job

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.deadlines import deadline_after
+from airflow_provider_vertex_ray.core.deadlines import deadline_after
 from airflow_provider_vertex_ray.errors import (
     ClusterClosingError,
     ClusterFailedError,
@@ -19,8 +19,8 @@ from airflow_provider_vertex_ray.triggers.ensure import VertexRayClusterEnsureTr
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_vertex_ray.cluster_name import ClusterName
-    from airflow_provider_vertex_ray.cluster_state import Cluster
+    from airflow_provider_vertex_ray.core.cluster.name import ClusterName
+    from airflow_provider_vertex_ray.core.cluster.state import Cluster
     from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
     from airflow_provider_vertex_ray.triggers.base import WaitTrigger
 
@@ -60,7 +60,7 @@ class SharedClusterMixin(Base):
         """
         if not self.lease_uri:
             return cluster, None
-        from airflow_provider_vertex_ray.api.holding import held_cluster
+        from airflow_provider_vertex_ray.core.sharing.lease_store import held_cluster
         from airflow_provider_vertex_ray.hooks.lease import VertexRayLeaseAsyncHook
 
         owner = lease_owner_of(context, self.lease_owner)
@@ -92,13 +92,13 @@ class SharedClusterMixin(Base):
             lease_owner=lease_owner_of(context, self.lease_owner),
             poll_interval=self.poll_interval,
             deadline=deadline_after(SUCCESSOR_TIMEOUT),
-            carry={"failures": failures},
+            passthrough={"failures": failures},
             **self._connection_arguments(),
         )
         return self._wait(context, trigger, self.deferrable, "cluster_ensured")
 
     async def _successor(self, name: ClusterName) -> Any:
-        from airflow_provider_vertex_ray.api.successor import successor_of
+        from airflow_provider_vertex_ray.core.sharing.ensure import successor_of
 
         async with self.cluster_hook.session() as (transport, _):
             return await successor_of(transport, name)
@@ -106,5 +106,5 @@ class SharedClusterMixin(Base):
     def cluster_ensured(self, context: Context, event: dict[str, Any] | None = None) -> Any:
         """The next generation is there: run the job on it."""
         result = result_of(event)
-        carried: dict[str, Any] = (event or {}).get("carry") or {}
-        return self._run(context, int(carried.get("failures", 0)), str(result["name"]))
+        passed: dict[str, Any] = (event or {}).get("passthrough") or {}
+        return self._run(context, int(passed.get("failures", 0)), str(result["name"]))

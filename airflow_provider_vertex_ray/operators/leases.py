@@ -7,17 +7,17 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.cluster_name import parse_cluster_name
+from airflow_provider_vertex_ray.core.checks import check_duration, has_template
+from airflow_provider_vertex_ray.core.cluster.name import parse_cluster_name
 from airflow_provider_vertex_ray.errors import ClusterNotFoundError, VertexRayError
 from airflow_provider_vertex_ray.links.base import persist_link_facts
-from airflow_provider_vertex_ray.links.of_task import NAMED_LINKS
-from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator, positive
-from airflow_provider_vertex_ray.spec_error import has_template
+from airflow_provider_vertex_ray.links.link_sets import NAMED_LINKS
+from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_vertex_ray.api.leases import LeaseStore
+    from airflow_provider_vertex_ray.core.sharing.lease_store import LeaseStore
 
 LEASE_TTL = 900.0
 """Seconds for which a run holds a cluster without saying so again."""
@@ -26,11 +26,11 @@ LEASE_TTL = 900.0
 def check_lease(lease_uri: Any, lease_ttl: float = LEASE_TTL) -> None:
     """Refuse what can not be a lease's place or time.
 
-    :raises SpecError: Names the field and the value.
+    :raises InvalidArgumentError: Names the field and the value.
     """
-    from airflow_provider_vertex_ray.api.leases import parse_lease_uri
+    from airflow_provider_vertex_ray.core.sharing.lease_store import parse_lease_uri
 
-    positive("lease_ttl", lease_ttl, none_allowed=False)
+    check_duration("lease_ttl", lease_ttl, none_allowed=False)
     if isinstance(lease_uri, str) and not has_template(lease_uri):
         parse_lease_uri(lease_uri)
 

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.cluster_name import validate_location, validate_project
-from airflow_provider_vertex_ray.deadlines import deadline_after
-from airflow_provider_vertex_ray.errors import ArtifactNotFoundError
+from airflow_provider_vertex_ray.core.checks import check_duration
+from airflow_provider_vertex_ray.core.cluster.name import validate_location, validate_project
+from airflow_provider_vertex_ray.core.deadlines import deadline_after
+from airflow_provider_vertex_ray.core.serving.containers import FRAMEWORKS, serving_container
+from airflow_provider_vertex_ray.errors import ArtifactNotFoundError, InvalidArgumentError
 from airflow_provider_vertex_ray.links.base import persist_link_facts
 from airflow_provider_vertex_ray.links.serving import VertexRayModelLink
-from airflow_provider_vertex_ray.operators.base import deferrable_by_default, positive
+from airflow_provider_vertex_ray.operators.base import deferrable_by_default
 from airflow_provider_vertex_ray.operators.cluster_create import label_value, owner_labels
-from airflow_provider_vertex_ray.operators.serving import LIFE_LABEL, ServingOperator, later, life_of
-from airflow_provider_vertex_ray.serving_containers import FRAMEWORKS, serving_container
-from airflow_provider_vertex_ray.spec_error import SpecError
+from airflow_provider_vertex_ray.operators.model_base import (
+    CLEAR_EPOCH_LABEL,
+    ModelBaseOperator,
+    clear_epoch_hash,
+    later,
+)
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.serving import VertexRayOperationTrigger
 
@@ -27,7 +32,7 @@ METRIC_LABEL = "metric-"
 MOST_LABELS = 64
 
 
-class VertexRayUploadModelOperator(ServingOperator):
+class VertexRayUploadModelOperator(ModelBaseOperator):
     """Uploads a model from Cloud Storage to the Model Registry, with the serving container that fits it.
 
     The artifact is looked at first: the folder must have the file that the prebuilt container loads. A retry finds the
@@ -54,7 +59,7 @@ class VertexRayUploadModelOperator(ServingOperator):
     :param upload_timeout: Seconds that the upload may take.
     :param deferrable: Wait in the triggerer; default: ``[operators] default_deferrable``.
 
-    Raises SpecError and ArtifactNotFoundError before anything was started; ModelNotFoundError, ResourceExistsError,
+    Raises InvalidArgumentError and ArtifactNotFoundError before anything was started; ModelNotFoundError, ResourceExistsError,
     OperationTimeoutError, NotAuthorisedError.
     """
 
@@ -72,7 +77,7 @@ class VertexRayUploadModelOperator(ServingOperator):
         "labels",
         "metrics",
         "submission_id",
-        *ServingOperator.connection_fields,
+        *ModelBaseOperator.connection_fields,
     )
     operator_extra_links = (VertexRayModelLink(),)
 
@@ -101,16 +106,16 @@ class VertexRayUploadModelOperator(ServingOperator):
         super().__init__(**kwargs)
         if (framework is None) == (serving_container_image_uri is None):
             rule = "give framework for a prebuilt container, or serving_container_image_uri for your own"
-            raise SpecError("framework", framework, rule)
+            raise InvalidArgumentError("framework", framework, rule)
         if framework is not None and not later(framework) and not later(framework_version):
             serving_container(framework, framework_version, "us-central1", gpu=gpu)
         if not later(artifact_uri):
             _check_uri(artifact_uri)
         if parent_model is not None and model_id is not None:
-            raise SpecError("model_id", model_id, "parent_model is given too, which has its id already")
+            raise InvalidArgumentError("model_id", model_id, "parent_model is given too, which has its id already")
         if parent_model is not None:
             self._check_resource("models", parent_model, "parent_model")
-        positive("upload_timeout", upload_timeout, none_allowed=False)
+        check_duration("upload_timeout", upload_timeout, none_allowed=False)
         self.display_name = display_name
         self.artifact_uri = artifact_uri
         self.framework = framework
@@ -137,7 +142,7 @@ class VertexRayUploadModelOperator(ServingOperator):
         self.project_id = validate_project(self.project_id or self._connection_project())
         location = validate_location(self.location)
         if not str(self.display_name).strip():
-            raise SpecError("display_name", self.display_name, "give the name that people shall see")
+            raise InvalidArgumentError("display_name", self.display_name, "give the name that people shall see")
         image = self.serving_container_image_uri or serving_container(
             str(self.framework), self.framework_version, location, gpu=self.gpu
         )
@@ -147,7 +152,7 @@ class VertexRayUploadModelOperator(ServingOperator):
         async def start() -> tuple[dict[str, Any] | None, str]:
             hook = self.model_hook
             async with hook.session():
-                found = await hook.find_models({LIFE_LABEL: labels[LIFE_LABEL]}, self.parent_model)
+                found = await hook.find_models({CLEAR_EPOCH_LABEL: labels[CLEAR_EPOCH_LABEL]}, self.parent_model)
                 if found:
                     return found[0], ""
                 await self._check_artifact(hook)
@@ -189,19 +194,19 @@ class VertexRayUploadModelOperator(ServingOperator):
         }
 
     def _labels(self, context: Context) -> dict[str, str]:
-        found = {**owner_labels(context), LIFE_LABEL: life_of(context)}
+        found = {**owner_labels(context), CLEAR_EPOCH_LABEL: clear_epoch_hash(context)}
         if self.submission_id:
             found["ray-job"] = label_value(self.submission_id)
         metrics = self.metrics or {}
         if not isinstance(metrics, Mapping):
-            raise SpecError("metrics", metrics, "give a dict of numbers")
+            raise InvalidArgumentError("metrics", metrics, "give a dict of numbers")
         for name, value in metrics.items():
             if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise SpecError(f"metrics[{name!r}]", value, "give a number")
+                raise InvalidArgumentError(f"metrics[{name!r}]", value, "give a number")
             found[label_value(f"{METRIC_LABEL}{name}")] = label_value(f"{value:.6g}".replace(".", "_"))
         found |= {str(key): str(value) for key, value in (self.labels or {}).items()}
         if len(found) > MOST_LABELS:
-            raise SpecError(
+            raise InvalidArgumentError(
                 "labels", sorted(found), f"a model has at most {MOST_LABELS} labels, those of ours included"
             )
         return found
@@ -244,4 +249,4 @@ class VertexRayUploadModelOperator(ServingOperator):
 
 def _check_uri(uri: Any) -> None:
     if not isinstance(uri, str) or not uri.startswith("gs://") or not uri.removeprefix("gs://").strip("/"):
-        raise SpecError("artifact_uri", uri, "give a folder in Cloud Storage, such as gs://bucket/models/1")
+        raise InvalidArgumentError("artifact_uri", uri, "give a folder in Cloud Storage, such as gs://bucket/models/1")

@@ -8,17 +8,24 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_vertex_ray.cluster_name import ClusterName
-from airflow_provider_vertex_ray.links.of_task import CLUSTER_LINKS
-from airflow_provider_vertex_ray.metric_query import METRICS, UNITS, check_metric, check_promql, metric_queries
-from airflow_provider_vertex_ray.metric_summary import summarised
-from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator, positive
+from airflow_provider_vertex_ray.core.checks import check_duration
+from airflow_provider_vertex_ray.core.cluster.name import ClusterName
+from airflow_provider_vertex_ray.core.monitoring.metric_query import (
+    METRICS,
+    UNITS,
+    check_metric,
+    check_promql,
+    metric_queries,
+)
+from airflow_provider_vertex_ray.core.monitoring.summary import summarised
+from airflow_provider_vertex_ray.core.monitoring.time_window import span
+from airflow_provider_vertex_ray.errors import InvalidArgumentError
+from airflow_provider_vertex_ray.links.link_sets import CLUSTER_LINKS
+from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
 from airflow_provider_vertex_ray.operators.monitoring_base import MonitoringOperator
 from airflow_provider_vertex_ray.operators.monitoring_logs import VertexRayClusterLogsOperator
 from airflow_provider_vertex_ray.operators.output_files import check_file_uri, write_file
 from airflow_provider_vertex_ray.operators.plots import SUFFIXES, check_can_draw, draw
-from airflow_provider_vertex_ray.spec_error import SpecError
-from airflow_provider_vertex_ray.time_window import span
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -50,7 +57,7 @@ class VertexRayClusterMetricsOperator(MonitoringOperator):
     :param plot_path: URI of a file that gets a plot, ``.png`` or ``.svg``; needs the extra ``plots``. Any storage that
         ``ObjectStoragePath`` knows will do. (templated)
 
-    Raises SpecError, MetricsNotAuthorisedError, InvalidRequestError, RateLimitedError, ServiceUnavailableError.
+    Raises InvalidArgumentError, MetricsNotAuthorisedError, InvalidRequestError, RateLimitedError, ServiceUnavailableError.
     """
 
     template_fields: Sequence[str] = (
@@ -75,17 +82,17 @@ class VertexRayClusterMetricsOperator(MonitoringOperator):
     ) -> None:
         super().__init__(**kwargs)
         if isinstance(metrics, str) or not isinstance(metrics, Sequence):
-            raise SpecError("metrics", metrics, f"give a list of {', '.join(METRICS)}")
+            raise InvalidArgumentError("metrics", metrics, f"give a list of {', '.join(METRICS)}")
         for metric in metrics:
             check_metric(metric, "metrics")
         if queries is not None and not isinstance(queries, Mapping) and not hasattr(queries, "iter_references"):
-            raise SpecError("queries", queries, "give a dict with a PromQL query for each name")
+            raise InvalidArgumentError("queries", queries, "give a dict with a PromQL query for each name")
         for key, promql in queries.items() if isinstance(queries, Mapping) else ():
             if not hasattr(promql, "iter_references"):
                 check_promql(promql, f"queries[{key!r}]")
         if not metrics and not queries:
             metric_queries((), {}, "any")
-        positive("step", step)
+        check_duration("step", step)
         check_file_uri("plot_path", plot_path, SUFFIXES)
         self.metrics = list(metrics)
         self.queries = queries
@@ -103,7 +110,7 @@ class VertexRayClusterMetricsOperator(MonitoringOperator):
         start, end = span(self.start, self.end, self.window, HOUR)
         step = self.step or max(1.0, float(round((end - start) / POINTS)))
         if (end - start) / step > MOST_POINTS:
-            raise SpecError("step", step, f"a series has at most {MOST_POINTS} points: give a longer step")
+            raise InvalidArgumentError("step", step, f"a series has at most {MOST_POINTS} points: give a longer step")
         queries = metric_queries(self.metrics, self.queries or {}, name.cluster_id)
         found = run_sync(lambda: self._ask(context, name, queries, start, end, step))
         summary = summarised(found)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.cluster_name import ClusterName
+from airflow_provider_vertex_ray.core.cluster.name import ClusterName
+from airflow_provider_vertex_ray.core.monitoring.time_window import check_window
 from airflow_provider_vertex_ray.errors import VertexRayError
 from airflow_provider_vertex_ray.links.base import persist_link_facts
 from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
-from airflow_provider_vertex_ray.time_window import check_window
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context

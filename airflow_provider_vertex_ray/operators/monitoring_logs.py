@@ -9,20 +9,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.cluster_name import ClusterName
-from airflow_provider_vertex_ray.job_input import check_submission_id
-from airflow_provider_vertex_ray.links.of_task import JOB_LINKS
-from airflow_provider_vertex_ray.log_query import LogQuery, check_log_text, check_severity
+from airflow_provider_vertex_ray.core.checks import check_flag, check_whole
+from airflow_provider_vertex_ray.core.cluster.name import ClusterName
+from airflow_provider_vertex_ray.core.job.inputs import check_submission_id
+from airflow_provider_vertex_ray.core.monitoring.log_query import LogQuery, check_log_text, check_severity
+from airflow_provider_vertex_ray.core.monitoring.time_window import rfc3339, span
+from airflow_provider_vertex_ray.links.link_sets import JOB_LINKS
 from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
 from airflow_provider_vertex_ray.operators.monitoring_base import MonitoringOperator
 from airflow_provider_vertex_ray.operators.output_files import check_file_uri, write_file
-from airflow_provider_vertex_ray.spec_checks import check_flag, check_whole
-from airflow_provider_vertex_ray.time_window import rfc3339, span
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_vertex_ray.api.logs import LogEntry
+    from airflow_provider_vertex_ray.core.monitoring.logs import LogEntry
 
 DAY = 86_400.0
 LEEWAY = 60.0
@@ -57,7 +57,7 @@ class VertexRayClusterLogsOperator(MonitoringOperator):
     :param output_path: URI of a file that gets all entries that fit: ``.log`` or ``.txt`` for lines with time, severity
         and file, ``.jsonl`` for JSON. Any storage that ``ObjectStoragePath`` knows will do. (templated)
 
-    Raises SpecError, LogsNotAuthorisedError, InvalidRequestError, RateLimitedError, ServiceUnavailableError.
+    Raises InvalidArgumentError, LogsNotAuthorisedError, InvalidRequestError, RateLimitedError, ServiceUnavailableError.
     """
 
     template_fields: Sequence[str] = (

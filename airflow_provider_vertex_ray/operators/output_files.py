@@ -7,7 +7,8 @@ import shutil
 from collections.abc import Sequence
 from typing import IO, Any
 
-from airflow_provider_vertex_ray.spec_error import SpecError, has_template
+from airflow_provider_vertex_ray.core.checks import has_template
+from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
 OF_GOOGLE = ("gs", "gcs")
 
@@ -15,19 +16,21 @@ OF_GOOGLE = ("gs", "gcs")
 def check_file_uri(field: str, value: Any, suffixes: Sequence[str]) -> None:
     """Refuse what is no URI of a file with one of these suffixes; None, templates and references pass.
 
-    :raises SpecError: Names the field.
+    :raises InvalidArgumentError: Names the field.
     """
     if value is None or has_template(value) or hasattr(value, "iter_references"):
         return
     rule = f"give the URI of a file, such as gs://bucket/report/name{suffixes[0]}"
     if not isinstance(value, str):
-        raise SpecError(field, value, rule)
+        raise InvalidArgumentError(field, value, rule)
     scheme, found, rest = value.partition("://")
     name = rest.rsplit("/", 1)[-1]
     if not found or not scheme.isidentifier() or not name or rest == name:
-        raise SpecError(field, value, rule)
+        raise InvalidArgumentError(field, value, rule)
     if not name.endswith(tuple(suffixes)) or name in suffixes:
-        raise SpecError(field, value, f"the name must end with {' or '.join(suffixes)}, which says what is written")
+        raise InvalidArgumentError(
+            field, value, f"the name must end with {' or '.join(suffixes)}, which says what is written"
+        )
 
 
 def write_file(uri: str, content: IO[bytes], gcp_conn_id: str) -> None:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from airflow_provider_vertex_ray.spec_error import SpecError
+from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
 SUFFIXES = (".png", ".svg")
 MOST_LINES = 20
@@ -24,10 +24,10 @@ Points = Sequence[tuple[float, float]]
 def check_can_draw(field: str, value: object) -> None:
     """Refuse to go on where matplotlib is missing: before anything is asked, not at the end.
 
-    :raises SpecError: Names the field, and what to install.
+    :raises InvalidArgumentError: Names the field, and what to install.
     """
     if value is not None and importlib.util.find_spec("matplotlib") is None:
-        raise SpecError(
+        raise InvalidArgumentError(
             field, value, "drawing needs matplotlib: install airflow-provider-vertex-ray[plots] where the task runs"
         )
 

@@ -6,12 +6,11 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.errors import EndpointNotServingError, VertexRayError
-from airflow_provider_vertex_ray.job_state import MAX_RESULT_BYTES
+from airflow_provider_vertex_ray.core.job.state import MAX_RESULT_BYTES
+from airflow_provider_vertex_ray.errors import EndpointNotServingError, InvalidArgumentError, VertexRayError
 from airflow_provider_vertex_ray.links.base import persist_link_facts
 from airflow_provider_vertex_ray.links.serving import VertexRayEndpointLink
-from airflow_provider_vertex_ray.operators.serving import ServingOperator, later
-from airflow_provider_vertex_ray.spec_error import SpecError
+from airflow_provider_vertex_ray.operators.model_base import ModelBaseOperator, later
 from airflow_provider_vertex_ray.triggers.serving import serves
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ LARGEST_REQUEST = 1_500_000
 _ROOM = 1000
 
 
-class VertexRayPredictOperator(ServingOperator):
+class VertexRayPredictOperator(ModelBaseOperator):
     """Asks an endpoint for predictions, and returns them in the instances' order.
 
     Instances are sent in as many requests as the limit of 1.5 MB asks for. Each instance gets one prediction, or the
@@ -40,7 +39,7 @@ class VertexRayPredictOperator(ServingOperator):
     :param output_uri: A file for the predictions, one JSON value a line. Needed where they are larger than 48 KiB.
         (templated)
 
-    Raises SpecError and EndpointNotServingError before anything was sent; EndpointNotFoundError, PredictionError.
+    Raises InvalidArgumentError and EndpointNotServingError before anything was sent; EndpointNotFoundError, PredictionError.
     """
 
     template_fields: Sequence[str] = (
@@ -49,7 +48,7 @@ class VertexRayPredictOperator(ServingOperator):
         "instances_uri",
         "parameters",
         "output_uri",
-        *ServingOperator.connection_fields,
+        *ModelBaseOperator.connection_fields,
     )
     operator_extra_links = (VertexRayEndpointLink(),)
 
@@ -67,12 +66,12 @@ class VertexRayPredictOperator(ServingOperator):
         super().__init__(**kwargs)
         self._check_resource("endpoints", endpoint_id, "endpoint_id")
         if (instances is None) == (instances_uri is None):
-            raise SpecError("instances", instances, "give instances, or instances_uri")
+            raise InvalidArgumentError("instances", instances, "give instances, or instances_uri")
         if instances is not None and not later(instances):
             _check_instances("instances", instances)
         per = instances_per_request
         if isinstance(per, bool) or not isinstance(per, int) or per < 1:
-            raise SpecError("instances_per_request", per, "give a whole number above 0")
+            raise InvalidArgumentError("instances_per_request", per, "give a whole number above 0")
         self.endpoint_id = endpoint_id
         self.instances = instances
         self.instances_uri = instances_uri
@@ -136,7 +135,9 @@ class VertexRayPredictOperator(ServingOperator):
                 try:
                     lines.append(json.loads(line))
                 except ValueError as error:
-                    raise SpecError(f"instances_uri, line {number}", line[:100], f"it is no JSON: {error}") from None
+                    raise InvalidArgumentError(
+                        f"instances_uri, line {number}", line[:100], f"it is no JSON: {error}"
+                    ) from None
         return lines
 
 
@@ -145,7 +146,7 @@ def cut(instances: Sequence[Any], most: int, parameters_size: int = 0) -> list[l
 
     :param most: Instances in a list at most.
     :param parameters_size: Bytes of the parameters, which each request has.
-    :raises SpecError: One instance alone is too large.
+    :raises InvalidArgumentError: One instance alone is too large.
     """
     limit = LARGEST_REQUEST - _ROOM - parameters_size
     chunks: list[list[Any]] = []
@@ -153,7 +154,9 @@ def cut(instances: Sequence[Any], most: int, parameters_size: int = 0) -> list[l
     for place, instance in enumerate(instances):
         size = len(json.dumps(instance).encode()) + 2
         if size > limit:
-            raise SpecError(f"instances[{place}]", f"{size:,} bytes", f"a request takes {LARGEST_REQUEST:,} bytes")
+            raise InvalidArgumentError(
+                f"instances[{place}]", f"{size:,} bytes", f"a request takes {LARGEST_REQUEST:,} bytes"
+            )
         if not chunks or size > left or len(chunks[-1]) >= most:
             chunks.append([])
             left = limit
@@ -164,4 +167,4 @@ def cut(instances: Sequence[Any], most: int, parameters_size: int = 0) -> list[l
 
 def _check_instances(field: str, instances: Any) -> None:
     if isinstance(instances, str) or not isinstance(instances, Sequence) or not instances:
-        raise SpecError(field, instances, "give a list of at least one instance")
+        raise InvalidArgumentError(field, instances, "give a list of at least one instance")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.cluster_spec import ClusterSpec
+from airflow_provider_vertex_ray.core.checks import has_template
+from airflow_provider_vertex_ray.core.cluster.spec import ClusterSpec
+from airflow_provider_vertex_ray.core.preflight.report import Status, choose_checks
 from airflow_provider_vertex_ray.errors import PreflightFailedError
 from airflow_provider_vertex_ray.links.base import persist_link_facts
 from airflow_provider_vertex_ray.links.quota import VertexRayQuotaLink
 from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
 from airflow_provider_vertex_ray.operators.leases import check_lease
-from airflow_provider_vertex_ray.preflight import Status, choose_checks
-from airflow_provider_vertex_ray.spec_error import has_template
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -38,7 +38,7 @@ class VertexRayPreflightOperator(VertexRayBaseOperator):
     :param bucket: A bucket that jobs use: ``my-bucket`` or ``gs://my-bucket/folder``. (templated)
     :param lease_uri: Folder in Cloud Storage with the leases of shared clusters. (templated)
 
-    Raises SpecError before any call for wrong input; PreflightFailedError when something is ``fail``, and for nothing
+    Raises InvalidArgumentError before any call for wrong input; PreflightFailedError when something is ``fail``, and for nothing
     else that is found.
     """
 
@@ -59,7 +59,7 @@ class VertexRayPreflightOperator(VertexRayBaseOperator):
         self.spec = ClusterSpec.from_value(spec).to_dict()
         self.checks = None if checks is None else list(choose_checks(checks))
         if isinstance(bucket, str) and not has_template(bucket):
-            from airflow_provider_vertex_ray.api.buckets import bucket_uri
+            from airflow_provider_vertex_ray.core.preflight.lookups import bucket_uri
 
             bucket_uri(bucket)
         check_lease(lease_uri)

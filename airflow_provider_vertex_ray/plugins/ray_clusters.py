@@ -9,14 +9,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from airflow import __version__ as airflow_version
-from airflow.configuration import conf
 from airflow.plugins_manager import AirflowPlugin
 
-PREFIX = "/ray-clusters"
-"""Where the page is, below the address of Airflow."""
+from airflow_provider_vertex_ray.plugins.page.address import PREFIX, base_path
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -42,18 +39,13 @@ class LazyApp:
     def _build(self) -> None:
         with self._lock:
             if self._app is None:
-                from airflow_provider_vertex_ray.plugins.page_app import create_page
+                from airflow_provider_vertex_ray.plugins.page.app import create_page
 
                 self._app = create_page()
 
     def __repr__(self) -> str:
         # Airflow shows it in its list of plugins.
         return "the page of Ray clusters"
-
-
-def base_path() -> str:
-    """The path in ``[api] base_url``, without a slash at the end; Airflow may live below one."""
-    return urlsplit(conf.get("api", "base_url", fallback="") or "").path.rstrip("/")
 
 
 def _external_view() -> dict[str, Any]:

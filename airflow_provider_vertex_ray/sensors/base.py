@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import (
     PokeReturnValue,
 )
 
-from airflow_provider_vertex_ray.deadlines import deadline_after
+from airflow_provider_vertex_ray.core.deadlines import deadline_after
 from airflow_provider_vertex_ray.errors import VertexRayError
 from airflow_provider_vertex_ray.links.base import persist_link_facts
 from airflow_provider_vertex_ray.operators.base import ConnectionMixin, deferrable_by_default

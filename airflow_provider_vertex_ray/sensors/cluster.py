@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import PokeReturnValue
 
-from airflow_provider_vertex_ray.cluster_state import ClusterState
-from airflow_provider_vertex_ray.errors import OperationTimeoutError
-from airflow_provider_vertex_ray.links.of_task import CLUSTER_LINKS
+from airflow_provider_vertex_ray.core.cluster.state import ClusterState
+from airflow_provider_vertex_ray.errors import InvalidArgumentError, OperationTimeoutError
+from airflow_provider_vertex_ray.links.link_sets import CLUSTER_LINKS
 from airflow_provider_vertex_ray.sensors.base import VertexRayBaseSensor
-from airflow_provider_vertex_ray.spec_error import SpecError
 from airflow_provider_vertex_ray.triggers.cluster import VertexRayClusterStateTrigger
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ class VertexRayClusterSensor(VertexRayBaseSensor):
         known = [state.value for state in ClusterState if state is not ClusterState.UNKNOWN]
         for state in target_states:
             if state not in known:
-                raise SpecError("target_states", list(target_states), f"the states are {', '.join(known)}")
+                raise InvalidArgumentError("target_states", list(target_states), f"the states are {', '.join(known)}")
         self.cluster_id = cluster_id
         self.target_states = list(target_states)
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import PokeReturnValue
 
+from airflow_provider_vertex_ray.core.checks import has_template
+from airflow_provider_vertex_ray.core.serving.resource_name import check_resource, resource_name
 from airflow_provider_vertex_ray.errors import OperationTimeoutError
 from airflow_provider_vertex_ray.links.base import persist_link_facts
 from airflow_provider_vertex_ray.links.serving import VertexRayEndpointLink
-from airflow_provider_vertex_ray.resource_name import check_resource, resource_name
 from airflow_provider_vertex_ray.sensors.base import VertexRayBaseSensor
-from airflow_provider_vertex_ray.spec_error import has_template
 from airflow_provider_vertex_ray.triggers.serving import VertexRayEndpointTrigger, endpoint_summary, serves
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import PokeReturnValue
 
+from airflow_provider_vertex_ray.core.checks import check_duration
 from airflow_provider_vertex_ray.errors import OperationTimeoutError
-from airflow_provider_vertex_ray.links.of_task import CLUSTER_LINKS
-from airflow_provider_vertex_ray.operators.base import positive
+from airflow_provider_vertex_ray.links.link_sets import CLUSTER_LINKS
 from airflow_provider_vertex_ray.operators.leases import check_lease
 from airflow_provider_vertex_ray.sensors.base import VertexRayBaseSensor
 from airflow_provider_vertex_ray.triggers.idle import VertexRayClusterIdleTrigger
@@ -42,7 +42,7 @@ class VertexRayClusterIdleSensor(VertexRayBaseSensor):
     ) -> None:
         super().__init__(**kwargs)
         cluster_id = self._checked_cluster_id(cluster_id)
-        positive("idle_for", idle_for, none_allowed=False)
+        check_duration("idle_for", idle_for, none_allowed=False)
         check_lease(lease_uri)
         self.cluster_id = cluster_id
         self.idle_for = idle_for

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import PokeReturnValue
 
+from airflow_provider_vertex_ray.core.job.inputs import check_submission_id
+from airflow_provider_vertex_ray.core.job.state import Job, JobStatus
 from airflow_provider_vertex_ray.errors import OperationTimeoutError, VertexRayError
-from airflow_provider_vertex_ray.job_input import check_submission_id
-from airflow_provider_vertex_ray.job_state import Job, JobStatus
-from airflow_provider_vertex_ray.links.of_task import JOB_LINKS
+from airflow_provider_vertex_ray.links.link_sets import JOB_LINKS
 from airflow_provider_vertex_ray.sensors.base import VertexRayBaseSensor
 from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
 
@@ -59,7 +59,7 @@ class VertexRayJobSensor(VertexRayBaseSensor):
 
     async def _failure(self, job: Job) -> VertexRayError:
         """Its error; with the last lines, where Cloud Logging has them."""
-        from airflow_provider_vertex_ray.triggers.last_lines import last_lines
+        from airflow_provider_vertex_ray.triggers.log_fallback import last_lines
 
         if job.status is not JobStatus.FAILED:
             return job.failure()

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import PokeReturnValue
 
-from airflow_provider_vertex_ray.errors import OperationTimeoutError, VertexRayError
-from airflow_provider_vertex_ray.links.of_task import CLUSTER_LINKS
-from airflow_provider_vertex_ray.metric_condition import MetricCondition
-from airflow_provider_vertex_ray.metric_query import check_metric, check_promql, metric_query
+from airflow_provider_vertex_ray.core.checks import has_template
+from airflow_provider_vertex_ray.core.monitoring.condition import MetricCondition
+from airflow_provider_vertex_ray.core.monitoring.metric_query import check_metric, check_promql, metric_query
+from airflow_provider_vertex_ray.errors import InvalidArgumentError, OperationTimeoutError, VertexRayError
+from airflow_provider_vertex_ray.links.link_sets import CLUSTER_LINKS
 from airflow_provider_vertex_ray.sensors.base import VertexRayBaseSensor
-from airflow_provider_vertex_ray.spec_error import SpecError, has_template
 from airflow_provider_vertex_ray.triggers.monitoring import VertexRayMetricTrigger
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class VertexRayMetricSensor(VertexRayBaseSensor):
         super().__init__(**kwargs)
         cluster_id = self._checked_cluster_id(cluster_id)
         if (metric is None) == (promql is None):
-            raise SpecError("metric", metric, "give either metric or promql")
+            raise InvalidArgumentError("metric", metric, "give either metric or promql")
         if metric is not None and not hasattr(metric, "iter_references"):
             check_metric(metric, "metric")
         if promql is not None and not has_template(promql) and not hasattr(promql, "iter_references"):
@@ -96,7 +96,7 @@ class VertexRayMetricSensor(VertexRayBaseSensor):
     def _query(self) -> str:
         """The PromQL, once everything is rendered.
 
-        :raises SpecError: There is no such metric, or the query is empty.
+        :raises InvalidArgumentError: There is no such metric, or the query is empty.
         """
         if self.metric is not None:
             return metric_query(self.metric, self._name(self.cluster_id).cluster_id)

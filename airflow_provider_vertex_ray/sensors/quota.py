@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import PokeReturnValue
 
-from airflow_provider_vertex_ray.cluster_name import validate_location, validate_project
-from airflow_provider_vertex_ray.cluster_spec import ClusterSpec
+from airflow_provider_vertex_ray.core.checks import check_flag
+from airflow_provider_vertex_ray.core.cluster.name import validate_location, validate_project
+from airflow_provider_vertex_ray.core.cluster.spec import ClusterSpec
 from airflow_provider_vertex_ray.errors import OperationTimeoutError
 from airflow_provider_vertex_ray.links.base import persist_link_facts
 from airflow_provider_vertex_ray.links.quota import VertexRayQuotaLink
 from airflow_provider_vertex_ray.sensors.base import VertexRayBaseSensor
-from airflow_provider_vertex_ray.spec_checks import check_flag
 from airflow_provider_vertex_ray.triggers.quota import VertexRayQuotaTrigger
 
 if TYPE_CHECKING:

@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import TaskGroup
 
-from airflow_provider_vertex_ray.cluster_spec import ClusterSpec
-from airflow_provider_vertex_ray.operators.cluster import (
-    VertexRayCreateClusterOperator,
-    VertexRayDeleteClusterOperator,
-)
+from airflow_provider_vertex_ray.core.cluster.spec import ClusterSpec
+from airflow_provider_vertex_ray.errors import InvalidArgumentError
+from airflow_provider_vertex_ray.operators.cluster import VertexRayCreateClusterOperator, VertexRayDeleteClusterOperator
 from airflow_provider_vertex_ray.operators.leases import LEASE_TTL, VertexRayReleaseClusterOperator
-from airflow_provider_vertex_ray.operators.task_states import NOT_WELL, states_of
-from airflow_provider_vertex_ray.spec_error import SpecError
+from airflow_provider_vertex_ray.task_groups.task_states import NOT_WELL, states_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -53,7 +50,7 @@ class VertexRayCluster(TaskGroup):
     :param create: More arguments of ``VertexRayCreateClusterOperator``, such as ``max_age`` or ``provision_timeout``.
     :param kwargs: Arguments of Airflow's ``TaskGroup``.
 
-    Raises SpecError at DAG parse for wrong input.
+    Raises InvalidArgumentError at DAG parse for wrong input.
     """
 
     is_vertex_ray_cluster: ClassVar[bool] = True
@@ -77,18 +74,18 @@ class VertexRayCluster(TaskGroup):
         **kwargs: Any,
     ) -> None:
         if (cluster_id is None) == (shared_name is None):
-            raise SpecError("cluster_id", cluster_id, "give either cluster_id or shared_name")
+            raise InvalidArgumentError("cluster_id", cluster_id, "give either cluster_id or shared_name")
         delete = delete or ("always" if shared_name is None else "never")
         if delete not in DELETE:
-            raise SpecError("delete", delete, f"use one of {', '.join(DELETE)}")
+            raise InvalidArgumentError("delete", delete, f"use one of {', '.join(DELETE)}")
         if shared_name is not None and delete != "never":
             rule = "others may use a shared cluster; VertexRayDeleteIdleClustersOperator deletes it once nobody does"
-            raise SpecError("delete", delete, rule)
+            raise InvalidArgumentError("delete", delete, rule)
         super().__init__(group_id, **kwargs)
         parent = self.parent_group
         while parent is not None:
             if hasattr(parent, "_expand_input"):
-                raise SpecError("group_id", group_id, "a cluster can not be within a mapped task group")
+                raise InvalidArgumentError("group_id", group_id, "a cluster can not be within a mapped task group")
             parent = parent.parent_group
         self._delete = delete
         self._lease = {} if lease_uri is None else {"lease_uri": lease_uri, "lease_ttl": lease_ttl}

@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_vertex_ray.deadlines import seconds_left
+from airflow_provider_vertex_ray.core.deadlines import seconds_left
 from airflow_provider_vertex_ray.errors import VertexRayError, error_from_dict
 
 HAS_ON_KILL = hasattr(BaseTrigger, "on_kill")
@@ -54,17 +54,17 @@ class WaitTrigger(BaseTrigger):
 
         An unexpected exception becomes an error too, so that the task can clean up what it started.
         """
-        carried = {"carry": self.arguments["carry"]} if self.arguments.get("carry") else {}
+        passed = {"passthrough": self.arguments["passthrough"]} if self.arguments.get("passthrough") else {}
         try:
-            return {"status": "success", "result": await self.wait(), **carried}
+            return {"status": "success", "result": await self.wait(), **passed}
         except VertexRayError as error:
-            return {"status": "error", "error": error.to_dict(), **carried}
+            return {"status": "error", "error": error.to_dict(), **passed}
         except Exception as error:
             self.log.exception("Unexpected error while waiting")
             return {
                 "status": "error",
                 "error": VertexRayError(f"Unexpected error: {error!r}").to_dict(),
-                **carried,
+                **passed,
             }
 
     async def killed(self) -> None:
@@ -75,7 +75,7 @@ class WaitTrigger(BaseTrigger):
         # A task of its own: Airflow tells a user's kill by the message of this generator's CancelledError, and
         # sync_to_async, on the way to connections and XCom, raises one without it.
         if HAS_ON_KILL and (ti := getattr(self, "task_instance", None)) is not None:
-            from airflow_provider_vertex_ray.triggers.task_facts import ask_ahead
+            from airflow_provider_vertex_ray.triggers.airflow_task import ask_ahead
 
             ask_ahead(ti)
         work = asyncio.create_task(self.outcome())
@@ -100,7 +100,7 @@ class WaitTrigger(BaseTrigger):
         ti = getattr(self, "task_instance", None)
         if self._told or ti is None:
             return
-        from airflow_provider_vertex_ray.triggers.task_facts import task_state
+        from airflow_provider_vertex_ray.triggers.airflow_task import task_state
 
         try:
             state = await task_state(ti)

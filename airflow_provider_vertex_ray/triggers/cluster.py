@@ -6,8 +6,9 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.cluster_state import Cluster, ClusterState
-from airflow_provider_vertex_ray.deadlines import seconds_left
+from airflow_provider_vertex_ray.core.cluster.state import Cluster, ClusterState
+from airflow_provider_vertex_ray.core.deadlines import seconds_left
+from airflow_provider_vertex_ray.core.http.service_errors import outcome_error
 from airflow_provider_vertex_ray.errors import (
     ClusterFailedError,
     ClusterNotFoundError,
@@ -20,7 +21,6 @@ from airflow_provider_vertex_ray.errors import (
     ServiceUnavailableError,
     VertexRayError,
 )
-from airflow_provider_vertex_ray.service_errors import outcome_error
 from airflow_provider_vertex_ray.triggers.base import WaitTrigger, pause
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class ClusterTrigger(WaitTrigger):
     :param poll_interval: Seconds between two looks; the first ones come sooner.
     :param deadline: Unix time at which the wait ends with an error; None for never.
     :param operation: Name of the long-running operation that is waited for, if known.
-    :param carry: JSON that is handed back in the event as it is.
+    :param passthrough: JSON that is handed back in the event as it is.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class ClusterTrigger(WaitTrigger):
         poll_interval: float = 15.0,
         deadline: float | None = None,
         operation: str | None = None,
-        carry: dict[str, Any] | None = None,
+        passthrough: dict[str, Any] | None = None,
         **more: Any,
     ) -> None:
         super().__init__(
@@ -61,7 +61,7 @@ class ClusterTrigger(WaitTrigger):
             poll_interval=poll_interval,
             deadline=deadline,
             operation=operation,
-            carry=carry,
+            passthrough=passthrough,
             **more,
         )
         self.cluster_name = cluster_name

@@ -7,7 +7,8 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.deadlines import seconds_left
+from airflow_provider_vertex_ray.core.deadlines import seconds_left
+from airflow_provider_vertex_ray.core.sharing.generations import ClusterRequest, Plan, Step
 from airflow_provider_vertex_ray.errors import (
     ClusterNotFoundError,
     DashboardNotReadyError,
@@ -16,12 +17,11 @@ from airflow_provider_vertex_ray.errors import (
     RateLimitedError,
     ServiceUnavailableError,
 )
-from airflow_provider_vertex_ray.generations import Plan, Step, Wanted
 from airflow_provider_vertex_ray.triggers.base import WaitTrigger, pause
 
 if TYPE_CHECKING:
-    from airflow_provider_vertex_ray.api.ensuring import Ensuring
-    from airflow_provider_vertex_ray.cluster_state import Cluster
+    from airflow_provider_vertex_ray.core.cluster.state import Cluster
+    from airflow_provider_vertex_ray.core.sharing.ensure import SharedClusterReconciler
     from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
 
 
@@ -49,7 +49,7 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
     :param poll_interval: Seconds between two looks.
     :param deadline: Unix time at which the wait ends with an error; None for never.
     :param dashboard_timeout: Seconds that the dashboard may need after RUNNING.
-    :param carry: JSON that is handed back in the event as it is.
+    :param passthrough: JSON that is handed back in the event as it is.
 
     Errors: ClusterSpecMismatchError, BudgetExceededError; of a generation that is created here: QuotaExceededError,
     StockoutError, NetworkExhaustedError, ClusterFailedError, with ``made_here`` in their details;
@@ -76,7 +76,7 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
         poll_interval: float = 15.0,
         deadline: float | None = None,
         dashboard_timeout: float = 600.0,
-        carry: dict[str, Any] | None = None,
+        passthrough: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(
             shared_name=shared_name,
@@ -96,7 +96,7 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
             poll_interval=poll_interval,
             deadline=deadline,
             dashboard_timeout=dashboard_timeout,
-            carry=carry,
+            passthrough=passthrough,
         )
         self._shared_name = shared_name
         self._deadline = deadline
@@ -134,18 +134,18 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
                     await ensuring.let_go()
 
     @contextlib.asynccontextmanager
-    async def _ensuring(self) -> AsyncIterator[tuple[Ensuring, VertexRayClusterAsyncHook]]:
-        from airflow_provider_vertex_ray.api.ensuring import Ensuring
-        from airflow_provider_vertex_ray.cluster_name import validate_project
-        from airflow_provider_vertex_ray.cluster_spec import ClusterSpec
+    async def _ensuring(self) -> AsyncIterator[tuple[SharedClusterReconciler, VertexRayClusterAsyncHook]]:
+        from airflow_provider_vertex_ray.core.cluster.name import validate_project
+        from airflow_provider_vertex_ray.core.cluster.spec import ClusterSpec
+        from airflow_provider_vertex_ray.core.sharing.ensure import SharedClusterReconciler
         from airflow_provider_vertex_ray.triggers.idle import opened
 
         given = self.arguments
         spec = ClusterSpec.from_value(given["spec"])
-        wanted = Wanted(self._shared_name, spec.spec_hash(), given["on_spec_mismatch"], given["max_age"])
+        wanted = ClusterRequest(self._shared_name, spec.spec_hash(), given["on_spec_mismatch"], given["max_age"])
         async with opened(given) as (hook, store), hook.session() as (transport, project):
             yield (
-                Ensuring(
+                SharedClusterReconciler(
                     transport,
                     validate_project(project),
                     given["location"],
@@ -155,7 +155,7 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
                     store,
                     given["lease_owner"],
                     given["lease_ttl"],
-                    say=self.log.info,
+                    notify=self.log.info,
                 ),
                 hook,
             )
@@ -166,8 +166,8 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
         :raises BudgetExceededError: It has.
         """
         if self.arguments["max_cost"] is not None:
-            from airflow_provider_vertex_ray.price_table import PriceTable
-            from airflow_provider_vertex_ray.pricing import check_budget
+            from airflow_provider_vertex_ray.core.cost.price_table import PriceTable
+            from airflow_provider_vertex_ray.core.cost.pricing import check_budget
 
             table = PriceTable.from_value(self.arguments["prices"])
             check_budget(cluster, self.arguments["max_cost"], table, time.time())
@@ -199,7 +199,9 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
             "lease_owner": given["lease_owner"] if given["lease_uri"] else None,
         }
 
-    def _too_late(self, ensuring: Ensuring, found: Plan | None) -> ProvisioningTimeoutError | ClusterNotFoundError:
+    def _too_late(
+        self, ensuring: SharedClusterReconciler, found: Plan | None
+    ) -> ProvisioningTimeoutError | ClusterNotFoundError:
         cluster = found.cluster if found else None
         state = f"cluster {cluster.cluster_id} is {cluster.state.value}" if cluster else "there is no cluster"
         made_here = found is not None and found.number in ensuring.made

@@ -7,9 +7,17 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.activity import Activity
-from airflow_provider_vertex_ray.cluster_state import Cluster
-from airflow_provider_vertex_ray.deadlines import seconds_left
+from airflow_provider_vertex_ray.core.cluster.state import Cluster
+from airflow_provider_vertex_ray.core.deadlines import seconds_left
+from airflow_provider_vertex_ray.core.sharing.activity import Activity
+from airflow_provider_vertex_ray.core.sharing.idle_policy import (
+    Decision,
+    Policy,
+    Verdict,
+    duration,
+    superseded_among,
+    verdict,
+)
 from airflow_provider_vertex_ray.errors import (
     ClusterNotFoundError,
     OperationTimeoutError,
@@ -17,13 +25,12 @@ from airflow_provider_vertex_ray.errors import (
     ServiceUnavailableError,
     VertexRayError,
 )
-from airflow_provider_vertex_ray.reaping import Fate, Policy, Verdict, duration, superseded_among, verdict
 from airflow_provider_vertex_ray.triggers.base import WaitTrigger, pause
 from airflow_provider_vertex_ray.triggers.cluster import ClusterTrigger
 
 if TYPE_CHECKING:
-    from airflow_provider_vertex_ray.api.leases import LeaseStore
-    from airflow_provider_vertex_ray.api.retirement import Retirement
+    from airflow_provider_vertex_ray.core.sharing.guarded_delete import GuardedDelete
+    from airflow_provider_vertex_ray.core.sharing.lease_store import LeaseStore
     from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
 
 MOST_REPORTED = 100
@@ -69,7 +76,7 @@ class VertexRayReaperTrigger(WaitTrigger):
         impersonation_chain: str | Sequence[str] | None = None,
         poll_interval: float = 15.0,
         deadline: float | None = None,
-        carry: dict[str, Any] | None = None,
+        passthrough: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(
             location=location,
@@ -86,7 +93,7 @@ class VertexRayReaperTrigger(WaitTrigger):
             impersonation_chain=impersonation_chain,
             poll_interval=poll_interval,
             deadline=deadline,
-            carry=carry,
+            passthrough=passthrough,
         )
         self._policy = Policy(idle_for, max_age)
         self._poll_interval = poll_interval
@@ -96,9 +103,9 @@ class VertexRayReaperTrigger(WaitTrigger):
     async def wait(self) -> dict[str, Any]:
         """Look at all, delete what is to go, drain, and wait for the end."""
         drain_until = time.time() + self.arguments["drain_timeout"]
-        async with self._opened() as (hook, retirement):
+        async with self._opened() as (hook, deletion):
             while True:
-                pending = await self._pass(hook, retirement)
+                pending = await self._pass(hook, deletion)
                 if self.arguments["dry_run"] or not pending or time.time() >= drain_until:
                     break
                 await pause(self._poll_interval, drain_until)
@@ -108,14 +115,14 @@ class VertexRayReaperTrigger(WaitTrigger):
         return {"clusters": clusters[:MOST_REPORTED], "seen": len(clusters), "deleted": deleted}
 
     @contextlib.asynccontextmanager
-    async def _opened(self) -> AsyncIterator[tuple[VertexRayClusterAsyncHook, Retirement]]:
-        from airflow_provider_vertex_ray.api.retirement import Retirement
+    async def _opened(self) -> AsyncIterator[tuple[VertexRayClusterAsyncHook, GuardedDelete]]:
+        from airflow_provider_vertex_ray.core.sharing.guarded_delete import GuardedDelete
 
         given = self.arguments
         async with opened(given) as (hook, store), hook.session() as (transport, _):
-            yield hook, Retirement(transport, store, given["by"] or "the reaper")
+            yield hook, GuardedDelete(transport, store, given["by"] or "the reaper")
 
-    async def _pass(self, hook: VertexRayClusterAsyncHook, retirement: Retirement) -> bool:
+    async def _pass(self, hook: VertexRayClusterAsyncHook, deletion: GuardedDelete) -> bool:
         """Look at every cluster once; whether some are still to go."""
         every = await hook.list_clusters()
         superseded = superseded_among(every)
@@ -124,34 +131,36 @@ class VertexRayReaperTrigger(WaitTrigger):
             known = self._report.get(cluster.name)
             if not has_labels(cluster, self.arguments["labels"]) or (known and known["action"] == "deleted"):
                 continue
-            said, activity, deleted = await self._one(cluster, retirement, cluster.name in superseded)
-            pending = pending or said.fate is Fate.DRAIN
-            action = {Fate.KEEP: "kept", Fate.DRAIN: "kept", Fate.DELETE: "would delete"}[said.fate]
+            said, activity, deleted = await self._one(cluster, deletion, cluster.name in superseded)
+            pending = pending or said.decision is Decision.DRAIN
+            action = {Decision.KEEP: "kept", Decision.DRAIN: "kept", Decision.DELETE: "would delete"}[said.decision]
             self._note(cluster, activity, "deleted" if deleted else action, said.why, known)
         return pending
 
-    async def _one(self, cluster: Cluster, retirement: Retirement, superseded: bool) -> tuple[Verdict, Activity, bool]:
-        from airflow_provider_vertex_ray.api.activity import read_activity
+    async def _one(self, cluster: Cluster, deletion: GuardedDelete, superseded: bool) -> tuple[Verdict, Activity, bool]:
+        from airflow_provider_vertex_ray.core.sharing.activity import read_activity
 
         last: list[Verdict] = []
 
         def judge(now_seen: Cluster, activity: Activity) -> str | None:
             last.append(verdict(now_seen, activity, self._policy, time.time(), superseded=superseded))
-            return last[-1].why if last[-1].fate is Fate.DELETE else None
+            return last[-1].why if last[-1].decision is Decision.DELETE else None
 
         if self.arguments["dry_run"]:
-            activity = await read_activity(retirement.transport, cluster, retirement.store, time.time())
+            activity = await read_activity(deletion.transport, cluster, deletion.store, time.time())
             judge(cluster, activity)
             return last[-1], activity, False
         try:
-            outcome = await retirement.retire(cluster, judge)
+            outcome = await deletion.delete_if_unused(cluster, judge)
         except VertexRayError as error:
-            return Verdict(Fate.KEEP, f"it could not be deleted: {error.message}"), Activity(()), False
+            return Verdict(Decision.KEEP, f"it could not be deleted: {error.message}"), Activity(()), False
         if outcome.deleted:
-            return Verdict(Fate.DELETE, outcome.why), outcome.activity, True
+            return Verdict(Decision.DELETE, outcome.why), outcome.activity, True
         # What was to go and did not, may go with the next pass.
         kept = (
-            last[-1] if last[-1].fate is not Fate.DELETE else Verdict(Fate.DRAIN, f"{last[-1].why}, but {outcome.why}")
+            last[-1]
+            if last[-1].decision is not Decision.DELETE
+            else Verdict(Decision.DRAIN, f"{last[-1].why}, but {outcome.why}")
         )
         return kept, outcome.activity, False
 
@@ -172,8 +181,8 @@ class VertexRayReaperTrigger(WaitTrigger):
             self.log.info("%s (%s%s): %s: %s", cluster.cluster_id, cluster.state.value, age, action, why)
 
     def _cost(self, cluster: Cluster, now: float) -> dict[str, Any]:
-        from airflow_provider_vertex_ray.price_table import PriceTable
-        from airflow_provider_vertex_ray.pricing import cost_so_far
+        from airflow_provider_vertex_ray.core.cost.price_table import PriceTable
+        from airflow_provider_vertex_ray.core.cost.pricing import cost_so_far
 
         prices = self.arguments["prices"]
         return cost_so_far(cluster, now, PriceTable.from_value(prices) if prices else None)
@@ -214,7 +223,7 @@ class VertexRayClusterIdleTrigger(ClusterTrigger):
 
     async def look(self, hook: VertexRayClusterAsyncHook) -> dict[str, Any] | None:
         """Ask the cluster and the store."""
-        from airflow_provider_vertex_ray.api.activity import read_activity
+        from airflow_provider_vertex_ray.core.sharing.activity import read_activity
 
         cluster = (await hook.get_cluster(self.cluster_name)).require_ray()
         async with opened(self.arguments) as (_, store), hook.session() as (transport, _):

@@ -9,8 +9,9 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.cluster_state import ClusterState
-from airflow_provider_vertex_ray.deadlines import seconds_left
+from airflow_provider_vertex_ray.core.cluster.state import ClusterState
+from airflow_provider_vertex_ray.core.deadlines import seconds_left
+from airflow_provider_vertex_ray.core.job.state import Job, JobStatus
 from airflow_provider_vertex_ray.errors import (
     ClusterNotFoundError,
     JobLostError,
@@ -22,16 +23,15 @@ from airflow_provider_vertex_ray.errors import (
     ServiceUnavailableError,
     VertexRayError,
 )
-from airflow_provider_vertex_ray.job_state import Job, JobStatus
 from airflow_provider_vertex_ray.triggers.base import WaitTrigger
 from airflow_provider_vertex_ray.triggers.log_position import LogPosition
-from airflow_provider_vertex_ray.triggers.pace import Pace, take_turn
+from airflow_provider_vertex_ray.triggers.polling import Pace, take_turn
 
 if TYPE_CHECKING:
-    from airflow_provider_vertex_ray.api.job_logs import JobLog
-    from airflow_provider_vertex_ray.api.jobs import JobsApi
+    from airflow_provider_vertex_ray.core.job.client import JobsApi
+    from airflow_provider_vertex_ray.core.job.log_follower import JobLog
     from airflow_provider_vertex_ray.hooks.job import VertexRayJobAsyncHook
-    from airflow_provider_vertex_ray.triggers.last_lines import LastLines
+    from airflow_provider_vertex_ray.triggers.log_fallback import LastLines
 
 
 FIRST_SECONDS = 10.0
@@ -61,7 +61,7 @@ class VertexRayJobTrigger(WaitTrigger):
     :param begun: Unix time at which the task began to wait; a trigger that starts much later has taken over from
         another one, and asks how much of the output was shown.
     :param lease: What is renewed meanwhile: ``uri``, ``cluster``, ``owner`` and ``ttl``; None: no lease.
-    :param carry: JSON that is handed back in the event as it is.
+    :param passthrough: JSON that is handed back in the event as it is.
 
     Errors: JobFailedError, JobStoppedError, JobLostError, JobPendingTimeoutError, JobTimeoutError,
     OperationTimeoutError (when the job is not stopped at its deadline).
@@ -85,7 +85,7 @@ class VertexRayJobTrigger(WaitTrigger):
         stop_on_kill: bool = False,
         begun: float | None = None,
         lease: dict[str, Any] | None = None,
-        carry: dict[str, Any] | None = None,
+        passthrough: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(
             cluster_name=cluster_name,
@@ -103,7 +103,7 @@ class VertexRayJobTrigger(WaitTrigger):
             stop_on_kill=stop_on_kill,
             begun=begun,
             lease=lease,
-            carry=carry,
+            passthrough=passthrough,
         )
         self.cluster_name = cluster_name
         self.submission_id = submission_id
@@ -161,7 +161,7 @@ class VertexRayJobTrigger(WaitTrigger):
 
     async def _last_lines(self) -> LastLines:
         """What is known of the output when the cluster can not be asked."""
-        from airflow_provider_vertex_ray.triggers.last_lines import last_lines
+        from airflow_provider_vertex_ray.triggers.log_fallback import last_lines
 
         return await last_lines(
             self.arguments,
@@ -179,7 +179,7 @@ class VertexRayJobTrigger(WaitTrigger):
         """
         if not self.arguments["stop_on_kill"]:
             return
-        from airflow_provider_vertex_ray.api.submission import stop_and_wait
+        from airflow_provider_vertex_ray.core.job.submission import stop_and_wait
 
         self.log.info("The task was killed; stopping Ray job %s", self.submission_id)
         async with self._jobs() as api:
@@ -200,8 +200,8 @@ class VertexRayJobTrigger(WaitTrigger):
         if not lease:
             yield
             return
-        from airflow_provider_vertex_ray.api.holding import heartbeat
-        from airflow_provider_vertex_ray.cluster_name import parse_cluster_name
+        from airflow_provider_vertex_ray.core.cluster.name import parse_cluster_name
+        from airflow_provider_vertex_ray.core.sharing.lease_store import heartbeat
         from airflow_provider_vertex_ray.hooks.lease import VertexRayLeaseAsyncHook
 
         hook = VertexRayLeaseAsyncHook(self.arguments["gcp_conn_id"], self.arguments["impersonation_chain"])
@@ -210,7 +210,7 @@ class VertexRayJobTrigger(WaitTrigger):
             yield
 
     async def _open_log(self, api: JobsApi, job: Job) -> JobLog:
-        from airflow_provider_vertex_ray.api.job_logs import JobLog
+        from airflow_provider_vertex_ray.core.job.log_follower import JobLog
 
         emit = self._say if self.arguments["stream_logs"] else None
         begun = self.arguments["begun"]
@@ -284,7 +284,7 @@ class VertexRayJobTrigger(WaitTrigger):
 
     async def _free(self, api: JobsApi) -> str:
         """What the cluster has, for a person."""
-        from airflow_provider_vertex_ray.api.free_resources import free_resources
+        from airflow_provider_vertex_ray.core.job.capacity import free_resources
 
         try:
             return f"The cluster's nodes: {await free_resources(api)}."

@@ -32,7 +32,7 @@ class LogPosition:
         """What an earlier triggerer noted; 0 for nothing."""
         if self._ti is None:
             return 0
-        from airflow_provider_vertex_ray.triggers.task_facts import kept_log_position
+        from airflow_provider_vertex_ray.triggers.airflow_task import kept_log_position
 
         try:
             self._noted = await kept_log_position(self._ti, self._submission_id)
@@ -49,7 +49,7 @@ class LogPosition:
         """Note the position."""
         if self._ti is None or position == self._noted:
             return
-        from airflow_provider_vertex_ray.triggers.task_facts import keep_log_position
+        from airflow_provider_vertex_ray.triggers.airflow_task import keep_log_position
 
         self._noted_at = time.monotonic()
         try:

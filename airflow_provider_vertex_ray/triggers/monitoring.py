@@ -7,10 +7,10 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.cluster_name import parse_cluster_name
-from airflow_provider_vertex_ray.deadlines import seconds_left
+from airflow_provider_vertex_ray.core.cluster.name import parse_cluster_name
+from airflow_provider_vertex_ray.core.deadlines import seconds_left
+from airflow_provider_vertex_ray.core.monitoring.condition import ConditionResult, MetricCondition
 from airflow_provider_vertex_ray.errors import OperationTimeoutError, RateLimitedError, ServiceUnavailableError
-from airflow_provider_vertex_ray.metric_condition import MetricCondition, Verdict
 from airflow_provider_vertex_ray.triggers.base import WaitTrigger, pause, time_for_a_look
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class VertexRayMetricTrigger(WaitTrigger):
             self.arguments["gcp_conn_id"], self.arguments["impersonation_chain"], self._name.project
         )
 
-    async def look(self, hook: VertexRayMonitoringAsyncHook) -> dict[str, Any] | Verdict:
+    async def look(self, hook: VertexRayMonitoringAsyncHook) -> dict[str, Any] | ConditionResult:
         """The result where the condition holds at this moment, else why it does not."""
         # As a request has it; or the last sample would seem to be of another time.
         now = round(time.time(), 3)
@@ -116,9 +116,9 @@ class VertexRayMetricTrigger(WaitTrigger):
             "at": now,
         }
 
-    def _unknown(self, why: str) -> Verdict:
+    def _unknown(self, why: str) -> ConditionResult:
         self._say(f"it is not known: {why}")
-        return Verdict(None, None, why)
+        return ConditionResult(None, None, why)
 
     def _say(self, reason: str) -> None:
         # "it has held for 60 s" changes with each look; the words before the number tell enough.

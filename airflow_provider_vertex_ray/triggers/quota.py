@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.deadlines import seconds_left
+from airflow_provider_vertex_ray.core.deadlines import seconds_left
 from airflow_provider_vertex_ray.errors import (
     OperationTimeoutError,
     QuotaTooSmallError,

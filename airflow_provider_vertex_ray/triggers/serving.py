@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.deadlines import deadline_after, seconds_left
+from airflow_provider_vertex_ray.core.deadlines import deadline_after, seconds_left
+from airflow_provider_vertex_ray.core.http.service_errors import outcome_error
+from airflow_provider_vertex_ray.core.serving.resource_name import location_of
 from airflow_provider_vertex_ray.errors import (
     DeployFailedError,
     EndpointNotFoundError,
@@ -13,8 +15,6 @@ from airflow_provider_vertex_ray.errors import (
     RateLimitedError,
     ServiceUnavailableError,
 )
-from airflow_provider_vertex_ray.resource_name import location_of
-from airflow_provider_vertex_ray.service_errors import outcome_error
 from airflow_provider_vertex_ray.triggers.base import WaitTrigger, pause
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class ServingTrigger(WaitTrigger):
     :param gcp_conn_id: The Airflow connection.
     :param impersonation_chain: Service account to act as, or a chain.
     :param deadline: Unix time at which the wait ends with an error; None for never.
-    :param carry: JSON that is handed back in the event as it is.
+    :param passthrough: JSON that is handed back in the event as it is.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class ServingTrigger(WaitTrigger):
         gcp_conn_id: str = "google_cloud_default",
         impersonation_chain: str | Sequence[str] | None = None,
         deadline: float | None = None,
-        carry: dict[str, Any] | None = None,
+        passthrough: dict[str, Any] | None = None,
         **more: Any,
     ) -> None:
         super().__init__(
@@ -49,7 +49,7 @@ class ServingTrigger(WaitTrigger):
             gcp_conn_id=gcp_conn_id,
             impersonation_chain=impersonation_chain,
             deadline=deadline,
-            carry=carry,
+            passthrough=passthrough,
             **more,
         )
         self.name = name

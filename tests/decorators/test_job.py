@@ -10,14 +10,13 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, TaskDeferred, setup, task, teardown
+from emulator_support.process import EmulatorProcess
 
+from airflow_provider_vertex_ray.core.function.module import task_module
 from airflow_provider_vertex_ray.decorators.job import _VertexRayDecoratedOperator, vertex_ray_task
-from airflow_provider_vertex_ray.errors import JobFailedError, JobStoppedError, VertexRayTaskError
-from airflow_provider_vertex_ray.function_module import task_module
+from airflow_provider_vertex_ray.errors import InvalidArgumentError, JobFailedError, JobStoppedError, VertexRayTaskError
 from airflow_provider_vertex_ray.remote.runner import load
-from airflow_provider_vertex_ray.spec_error import SpecError
 from tests.support.clusters import LOCATION, jobs_of, start
-from tests.support.emulator import EmulatorProcess
 from tests.support.tasks import context_of, deferral_of, run_task
 
 START = datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc)
@@ -185,7 +184,7 @@ def test_arguments_are_rendered_and_made_json() -> None:
     ],
 )
 def test_what_is_no_json_fails_the_dag(args: Any, kwargs: Any, path: str) -> None:
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(InvalidArgumentError) as caught:
         operator(anything, *args, **kwargs)
     assert path in str(caught.value)
 
@@ -193,7 +192,7 @@ def test_what_is_no_json_fails_the_dag(args: Any, kwargs: Any, path: str) -> Non
 def test_what_turns_out_to_be_no_json_fails_the_task() -> None:
     found = operator(anything, value="{{ thing }}")
     found.op_kwargs = {"value": [object()]}
-    with pytest.raises(SpecError, match=r"the argument value\[0\]: 'object' is refused"):
+    with pytest.raises(InvalidArgumentError, match=r"the argument value\[0\]: 'object' is refused"):
         found._payload(context_of(found))
 
 
@@ -223,7 +222,9 @@ def test_the_rest_of_airflows_context_does_not_leave_it() -> None:
     def with_ti(ti: Any = None) -> Any:
         return ti
 
-    with pytest.raises(SpecError, match="'ti' is refused: this part of Airflow's context can not leave Airflow"):
+    with pytest.raises(
+        InvalidArgumentError, match="'ti' is refused: this part of Airflow's context can not leave Airflow"
+    ):
         operator(with_ti)
 
 
@@ -235,13 +236,13 @@ def test_the_number_of_arguments_is_airflows_to_judge() -> None:
 
 
 def test_entrypoint_is_not_for_the_user() -> None:
-    with pytest.raises(SpecError, match="entrypoint"):
+    with pytest.raises(InvalidArgumentError, match="entrypoint"):
         operator(add, 1, decorator={"entrypoint": "true"})
 
 
 @pytest.mark.parametrize("path", ["results", "/tmp/results", "gs://", "://x", 3, ""])
 def test_a_wrong_result_path(path: Any) -> None:
-    with pytest.raises(SpecError, match="result_path"):
+    with pytest.raises(InvalidArgumentError, match="result_path"):
         operator(add, 1, decorator={"result_path": path})
 
 
@@ -249,7 +250,7 @@ def test_a_result_path_is_rendered_and_then_judged() -> None:
     found = operator(add, 1, decorator={"result_path": "{{ folder }}"})
     assert sent(found, folder="gs://bucket/x")["result_path"] == "gs://bucket/x"
     found = operator(add, 1, decorator={"result_path": "{{ folder }}"})
-    with pytest.raises(SpecError, match="result_path"):
+    with pytest.raises(InvalidArgumentError, match="result_path"):
         sent(found, folder="nowhere")
 
 
@@ -261,7 +262,7 @@ def test_what_can_not_travel_fails_the_dag() -> None:
         return common
 
     common = object()
-    with pytest.raises(SpecError, match="UPPER_CASE") as caught:
+    with pytest.raises(InvalidArgumentError, match="UPPER_CASE") as caught:
         operator(closed)
     assert f"{__file__}:" in str(caught.value)
     # A date is a constant that can.
@@ -309,12 +310,12 @@ def test_it_defers(shared: EmulatorProcess) -> None:
 
 
 def done(result: Any, **more: Any) -> dict[str, Any]:
-    return {"status": "success", "result": {"submission_id": "job", "result": result, **more}, "carry": {}}
+    return {"status": "success", "result": {"submission_id": "job", "result": result, **more}, "passthrough": {}}
 
 
 def failed(result: Any) -> dict[str, Any]:
     error = JobFailedError("failed", {"submission_id": "job", "result": result, "exit_code": 1})
-    return {"status": "error", "error": error.to_dict(), "carry": {}}
+    return {"status": "error", "error": error.to_dict(), "passthrough": {}}
 
 
 def complete(event: dict[str, Any], **decorator: Any) -> Any:
@@ -362,7 +363,7 @@ def test_other_failures_stay_what_they_are(result: Any) -> None:
     with pytest.raises(JobFailedError) as caught:
         complete(failed(result))
     assert type(caught.value) is JobFailedError
-    stopped = {"status": "error", "error": JobStoppedError("stopped").to_dict(), "carry": {}}
+    stopped = {"status": "error", "error": JobStoppedError("stopped").to_dict(), "passthrough": {}}
     with pytest.raises(JobStoppedError):
         complete(stopped)
 
@@ -388,7 +389,7 @@ def test_a_job_that_is_run_again_within_the_try(
             found.execute_complete(context_of(found), event)
     else:
         assert found.execute_complete(context_of(found), event) == {"value": 7}
-    assert [arguments["carry"]["failures"] for arguments in again] == [1]
+    assert [arguments["passthrough"]["failures"] for arguments in again] == [1]
     (job,) = jobs_of(shared, "shared").values()
     assert job["entrypoint"].startswith("python -m vertex_ray_task_")
 

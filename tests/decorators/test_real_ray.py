@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from emulator_support.process import EmulatorProcess
 
 from airflow_provider_vertex_ray.cluster_spec import ClusterSpec, Resources
 from airflow_provider_vertex_ray.decorators.job import vertex_ray_task
@@ -18,7 +19,6 @@ from airflow_provider_vertex_ray.errors import JobFailedError, VertexRayTaskErro
 from airflow_provider_vertex_ray.operators.cluster import VertexRayCreateClusterOperator
 from tests.conftest import use
 from tests.support.clusters import LOCATION, jobs_of
-from tests.support.emulator import EmulatorProcess
 from tests.support.tasks import TaskInstance, context_of, deferral_of, first_event, round_trip, run_task
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]

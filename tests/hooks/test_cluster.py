@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 
 import pytest
+from emulator_support.process import EmulatorProcess, until
 
 from airflow_provider_vertex_ray.cluster_spec import ClusterSpec, Resources
-from airflow_provider_vertex_ray.cluster_state import Cluster, ClusterState
+from airflow_provider_vertex_ray.core.cluster.state import Cluster, ClusterState
 from airflow_provider_vertex_ray.errors import (
     ClusterNotFoundError,
+    InvalidArgumentError,
     NotARayClusterError,
     NotAuthorisedError,
     PreconditionError,
@@ -17,9 +19,7 @@ from airflow_provider_vertex_ray.errors import (
 from airflow_provider_vertex_ray.hooks.base import VertexRayBaseAsyncHook
 from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook, VertexRayClusterHook, check_replicas
 from airflow_provider_vertex_ray.hooks.job import VertexRayJobAsyncHook, VertexRayJobHook
-from airflow_provider_vertex_ray.spec_error import SpecError
 from tests.support.clusters import BODY, LOCATION, SPEC, start
-from tests.support.emulator import EmulatorProcess, until
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_a_spec_as_a_dict_with_labels_of_its_own(hook: VertexRayClusterHook) -> 
 
 
 def test_a_bad_spec_makes_no_call(hook: VertexRayClusterHook, fake_emulator: EmulatorProcess) -> None:
-    with pytest.raises(SpecError, match="worker_node_types"):
+    with pytest.raises(InvalidArgumentError, match="worker_node_types"):
         hook.create_cluster("fresh", {"worker_node_types": []})
     assert fake_emulator.calls() == []
 
@@ -133,7 +133,7 @@ def test_counts_that_can_not_be(
     hook: VertexRayClusterHook, fake_emulator: EmulatorProcess, replicas: dict[str, int], text: str
 ) -> None:
     start(fake_emulator)
-    with pytest.raises(SpecError, match=text):
+    with pytest.raises(InvalidArgumentError, match=text):
         hook.resize_cluster("shared", replicas)
     assert fake_emulator.calls("UpdatePersistentResource") == []
 
@@ -141,7 +141,7 @@ def test_counts_that_can_not_be(
 def test_an_autoscaling_pool_is_not_resized(hook: VertexRayClusterHook, fake_emulator: EmulatorProcess) -> None:
     workers = Resources(machine_type="n1-standard-8", autoscaling_spec={"min_replica_count": 1, "max_replica_count": 4})
     start(fake_emulator, **ClusterSpec(worker_node_types=[workers]).to_persistent_resource(LOCATION))
-    with pytest.raises(SpecError, match="the pool autoscales"):
+    with pytest.raises(InvalidArgumentError, match="the pool autoscales"):
         hook.resize_cluster("shared", {"worker-pool1": 3})
 
 
@@ -153,7 +153,7 @@ def test_a_head_must_not_be_left_alone() -> None:
     }
     cluster = Cluster.from_resource(resource)
     check_replicas(cluster, {"head-node": 2})
-    with pytest.raises(SpecError, match="the head alone would be left"):
+    with pytest.raises(InvalidArgumentError, match="the head alone would be left"):
         check_replicas(cluster, {"head-node": 1})
 
 

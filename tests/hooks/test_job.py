@@ -11,13 +11,16 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from emulator_support.process import EmulatorProcess, until
 
-from airflow_provider_vertex_ray.api import packages
-from airflow_provider_vertex_ray.api.jobs import JobRequest
+from airflow_provider_vertex_ray.core.job import packages
+from airflow_provider_vertex_ray.core.job.client import JobRequest
+from airflow_provider_vertex_ray.core.job.state import JobStatus
 from airflow_provider_vertex_ray.errors import (
     ClusterFailedError,
     ClusterNotFoundError,
     DashboardNotReadyError,
+    InvalidArgumentError,
     JobNotFoundError,
     JobRunningError,
     NotARayClusterError,
@@ -27,10 +30,7 @@ from airflow_provider_vertex_ray.errors import (
     VertexRayError,
 )
 from airflow_provider_vertex_ray.hooks.job import VertexRayJobAsyncHook, VertexRayJobHook
-from airflow_provider_vertex_ray.job_state import JobStatus
-from airflow_provider_vertex_ray.spec_error import SpecError
 from tests.support.clusters import BODY, LOCATION, full_name, start
-from tests.support.emulator import EmulatorProcess, until
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_folders_that_can_not_be_sent(
     (tmp_path / "main.py").write_text("print(1)")
     with pytest.raises(PackageTooLargeError):
         hook.upload_working_dir("shared", str(tmp_path))
-    with pytest.raises(SpecError, match="working_dir"):
+    with pytest.raises(InvalidArgumentError, match="working_dir"):
         hook.upload_working_dir("shared", str(tmp_path / "nothing"))
     assert fake_emulator.calls() == []
 
@@ -145,7 +145,7 @@ def test_an_environment_without_local_code_asks_nobody(
 def test_a_conda_file_that_is_none(hook: VertexRayJobHook, tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "env.yaml").write_text(text)
-    with pytest.raises(SpecError, match=r"^runtime_env\['conda'\]: "):
+    with pytest.raises(InvalidArgumentError, match=r"^runtime_env\['conda'\]: "):
         hook.prepare_environment("shared", {"conda": str(tmp_path / "env.yaml")}, "job-1")
 
 
@@ -154,7 +154,7 @@ def test_nothing_is_sent_when_one_of_them_can_not_be(
 ) -> None:
     fake_emulator.admin("DELETE", "calls")
     environment = {"working_dir": str(code / "work"), "py_modules": [str(code / "scores"), str(code / "nothing")]}
-    with pytest.raises(SpecError, match=r"^py_modules\[1\]: .*nothing"):
+    with pytest.raises(InvalidArgumentError, match=r"^py_modules\[1\]: .*nothing"):
         hook.prepare_environment("shared", environment, "job-1")
     assert fake_emulator.calls() == []
 

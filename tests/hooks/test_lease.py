@@ -6,11 +6,15 @@ import asyncio
 import time
 
 import pytest
+from emulator_support.process import EmulatorProcess
+from emulator_support.storage import StorageEmulator
 
-from airflow_provider_vertex_ray.api import leases
-from airflow_provider_vertex_ray.cluster_name import ClusterName
+from airflow_provider_vertex_ray.core.cluster.name import ClusterName
+from airflow_provider_vertex_ray.core.sharing import lease_store as leases
+from airflow_provider_vertex_ray.core.sharing.lease import Lease
 from airflow_provider_vertex_ray.errors import (
     ClusterNotFoundError,
+    InvalidArgumentError,
     LeaseStoreError,
     LeaseUnreadableError,
 )
@@ -18,11 +22,7 @@ from airflow_provider_vertex_ray.hooks import base
 from airflow_provider_vertex_ray.hooks.base import run_sync
 from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
 from airflow_provider_vertex_ray.hooks.lease import VertexRayLeaseAsyncHook, VertexRayLeaseHook
-from airflow_provider_vertex_ray.lease import Lease
-from airflow_provider_vertex_ray.spec_error import SpecError
 from tests.support.clusters import LOCATION, full_name, start
-from tests.support.emulator import EmulatorProcess
-from tests.support.storage import StorageEmulator
 
 TTL = 900.0
 
@@ -106,7 +106,7 @@ async def test_a_store_that_fails_leaves_no_session(storage: StorageEmulator, cl
     storage.put(path_of(cluster), b"garbage")
     with pytest.raises(LeaseUnreadableError):
         await VertexRayLeaseAsyncHook(location=LOCATION).get_lease(storage.uri, "shared")
-    with pytest.raises(SpecError, match="lease_uri"):
+    with pytest.raises(InvalidArgumentError, match="lease_uri"):
         async with VertexRayLeaseAsyncHook().store("s3://bucket"):
             raise AssertionError("it is refused before")
     assert not base._shared[asyncio.get_running_loop()]

@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 
 import pytest
+from emulator_support.process import EmulatorProcess
 
-from airflow_provider_vertex_ray.errors import LogsNotAuthorisedError
+from airflow_provider_vertex_ray.errors import InvalidArgumentError, LogsNotAuthorisedError
 from airflow_provider_vertex_ray.hooks.monitoring import VertexRayMonitoringAsyncHook, VertexRayMonitoringHook
 from airflow_provider_vertex_ray.log_query import LogQuery
-from airflow_provider_vertex_ray.spec_error import SpecError
 from tests.support.clusters import full_name, start, submit
-from tests.support.emulator import EmulatorProcess
 from tests.support.monitoring import been, listed, measured
 
 CPU = 'avg(ray_node_cpu_utilization{cluster="shared"})'
@@ -58,7 +57,7 @@ def test_utilisation(emulator: EmulatorProcess, cluster_id: str) -> None:
         "nodes": 1,
     }
     assert hook.utilisation(cluster_id, ["cpu"], at=time.time() - 4000) == {"cpu": None}
-    with pytest.raises(SpecError, match="the metrics are cpu, memory"):
+    with pytest.raises(InvalidArgumentError, match="the metrics are cpu, memory"):
         hook.utilisation(cluster_id, ["disk"])
 
 
@@ -80,6 +79,6 @@ async def test_the_project_is_the_clusters(emulator: EmulatorProcess) -> None:
 
 def test_no_project(emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", "google-cloud-platform://")
-    with pytest.raises(SpecError, match="^project_id: "):
+    with pytest.raises(InvalidArgumentError, match="^project_id: "):
         VertexRayMonitoringHook().utilisation("shared")
     assert VertexRayMonitoringHook().utilisation(full_name("shared"), ["cpu"]) == {"cpu": 20}

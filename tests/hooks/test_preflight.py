@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
+from emulator_support.process import EmulatorProcess
 
+from airflow_provider_vertex_ray.core.preflight.report import Status
+from airflow_provider_vertex_ray.errors import InvalidArgumentError
 from airflow_provider_vertex_ray.hooks.preflight import VertexRayPreflightAsyncHook, VertexRayPreflightHook
-from airflow_provider_vertex_ray.preflight import Status
-from airflow_provider_vertex_ray.spec_error import SpecError
 from tests.support.clusters import LOCATION, SPEC
-from tests.support.emulator import EmulatorProcess
 
 pytestmark = pytest.mark.usefixtures("in_time")
 
@@ -54,6 +54,6 @@ def test_a_connection_that_there_is_not(fake_emulator: EmulatorProcess) -> None:
 
 def test_no_project(fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     connect(monkeypatch)
-    with pytest.raises(SpecError, match="^project_id: "):
+    with pytest.raises(InvalidArgumentError, match="^project_id: "):
         VertexRayPreflightHook(location=LOCATION).preflight(SPEC)
     assert fake_emulator.calls() == []

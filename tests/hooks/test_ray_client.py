@@ -1,4 +1,4 @@
-"""The Ray Client: what is checked before anything is connected. Connected it is in tests/emulator/test_connect.py."""
+"""The Ray Client: what is checked before anything is connected. Connected it is in test_connect.py."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from emulator_support.process import EmulatorProcess
 
-from airflow_provider_vertex_ray.cluster_state import Cluster
+from airflow_provider_vertex_ray.core.cluster.state import Cluster
 from airflow_provider_vertex_ray.errors import (
     ClusterFailedError,
     ClusterNotFoundError,
     DashboardNotReadyError,
+    InvalidArgumentError,
     NotARayClusterError,
     RayClientConnectedError,
     RayClientVersionError,
@@ -20,9 +22,7 @@ from airflow_provider_vertex_ray.errors import (
 from airflow_provider_vertex_ray.hooks import ray_client
 from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterHook
 from airflow_provider_vertex_ray.hooks.ray_client import SDK_VARIABLES, check_versions, image_versions
-from airflow_provider_vertex_ray.spec_error import SpecError
 from tests.support.clusters import BODY, LOCATION, start
-from tests.support.emulator import EmulatorProcess
 
 IMAGE = "us-docker.pkg.dev/vertex-ai/training/ray-cpu.2-47.py311:latest"
 
@@ -105,7 +105,7 @@ def test_the_emulator_s_variables_are_asked_for(
         monkeypatch.delenv(variable, raising=False)
     start(fake_emulator)
     here("2.47.1", "3.11")
-    with pytest.raises(SpecError, match="vertex-ray-emulator env"), hook.connect("shared"):
+    with pytest.raises(InvalidArgumentError, match="vertex-ray-emulator env"), hook.connect("shared"):
         raise AssertionError("connected")
     assert set(SDK_VARIABLES) <= set(fake_emulator.env)
 

@@ -12,18 +12,17 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from emulator_support.process import EmulatorProcess
 
-from airflow_provider_vertex_ray.api import auth
-from airflow_provider_vertex_ray.api.auth import CredentialsTokenSource, EmulatorTokenSource
-from airflow_provider_vertex_ray.api.transport import Transport
-from airflow_provider_vertex_ray.errors import NotAuthorisedError
+from airflow_provider_vertex_ray.core.http import auth
+from airflow_provider_vertex_ray.core.http.auth import CredentialsTokenSource, EmulatorTokenSource
+from airflow_provider_vertex_ray.core.http.transport import Transport
+from airflow_provider_vertex_ray.errors import InvalidArgumentError, NotAuthorisedError
 from airflow_provider_vertex_ray.hooks import base
 from airflow_provider_vertex_ray.hooks.base import run_sync
 from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook, VertexRayClusterHook
 from airflow_provider_vertex_ray.hooks.job import VertexRayJobAsyncHook, VertexRayJobHook
-from airflow_provider_vertex_ray.spec_error import SpecError
 from tests.support.clusters import LOCATION, full_name, start
-from tests.support.emulator import EmulatorProcess
 
 
 @pytest.fixture
@@ -159,7 +158,7 @@ def test_a_missing_location_is_named_before_any_call(fake_emulator: EmulatorProc
         lambda: VertexRayClusterHook().list_clusters(),
         lambda: VertexRayJobHook().list_jobs("shared"),
     ):
-        with pytest.raises(SpecError, match=r"location: None is refused: no location is known"):
+        with pytest.raises(InvalidArgumentError, match=r"location: None is refused: no location is known"):
             call()
     assert fake_emulator.calls() == []
 
@@ -172,13 +171,13 @@ def test_a_missing_project_is_named_before_any_call(
         lambda: VertexRayClusterHook(location=LOCATION).get_cluster("shared"),
         lambda: VertexRayClusterHook(location=LOCATION).list_clusters(),
     ):
-        with pytest.raises(SpecError, match=r"project_id: None is refused: no project is known"):
+        with pytest.raises(InvalidArgumentError, match=r"project_id: None is refused: no project is known"):
             call()
     assert fake_emulator.calls() == []
 
 
 def test_a_malformed_id_is_named_before_any_call(fake_emulator: EmulatorProcess) -> None:
-    with pytest.raises(SpecError, match=r"cluster_id: 'Not_An_Id' is refused"):
+    with pytest.raises(InvalidArgumentError, match=r"cluster_id: 'Not_An_Id' is refused"):
         VertexRayClusterHook(location=LOCATION).get_cluster("Not_An_Id")
     assert fake_emulator.calls() == []
 
@@ -265,8 +264,8 @@ async def test_credentials_are_loaded_off_the_event_loop(
 
 async def test_tokens_that_expire_are_renewed_in_time(fake_emulator: EmulatorProcess) -> None:
     start(fake_emulator)
-    life = 2.0
-    fake_emulator.admin("POST", "tokens/settings", {"seconds": life})
+    clear_epoch = 2.0
+    fake_emulator.admin("POST", "tokens/settings", {"seconds": clear_epoch})
     fake_emulator.admin("DELETE", "calls")
     hook = VertexRayClusterAsyncHook(location=LOCATION)
     begin = time.monotonic()
@@ -275,7 +274,7 @@ async def test_tokens_that_expire_are_renewed_in_time(fake_emulator: EmulatorPro
             await hook.get_cluster("shared")
             await asyncio.sleep(0.05)
     # Renewed at half of its life, and not before: no call ever went out with an expired one.
-    assert time.monotonic() - begin >= life / 2
+    assert time.monotonic() - begin >= clear_epoch / 2
     calls = fake_emulator.calls("GetPersistentResource")
     assert len(calls) > 3
     assert {call["status"] for call in calls} == {200}

@@ -7,6 +7,8 @@ from importlib import import_module
 from typing import Any
 
 import pytest
+from emulator_support.process import EmulatorProcess, until
+from emulator_support.storage import StorageEmulator
 
 from airflow_provider_vertex_ray import get_provider_info
 from airflow_provider_vertex_ray.links.base import LINK_KEY
@@ -19,7 +21,7 @@ from airflow_provider_vertex_ray.operators.cluster import (
 )
 from airflow_provider_vertex_ray.operators.cost import VertexRayClusterCostOperator
 from airflow_provider_vertex_ray.operators.job import VertexRayStopJobOperator, VertexRaySubmitJobOperator
-from airflow_provider_vertex_ray.operators.job_calls import (
+from airflow_provider_vertex_ray.operators.job_admin import (
     VertexRayDeleteJobOperator,
     VertexRayGetJobOperator,
     VertexRayListJobsOperator,
@@ -35,9 +37,7 @@ from airflow_provider_vertex_ray.sensors.idle import VertexRayClusterIdleSensor
 from airflow_provider_vertex_ray.sensors.job import VertexRayJobSensor
 from airflow_provider_vertex_ray.sensors.monitoring import VertexRayMetricSensor
 from tests.support.clusters import LOCATION, SPEC, jobs_of, start, submit
-from tests.support.emulator import EmulatorProcess, until
 from tests.support.monitoring import been, measured
-from tests.support.storage import StorageEmulator
 from tests.support.tasks import context_of, run_task
 
 OF_CLUSTER = {"Ray cluster", "Ray dashboard", "Cloud Logging", "Metrics"}

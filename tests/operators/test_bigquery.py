@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from emulator_support.process import EmulatorProcess, until
 
-from airflow_provider_vertex_ray.errors import BigQueryStepError, BigQueryTableError, BytesBilledLimitError
+from airflow_provider_vertex_ray.errors import (
+    BigQueryStepError,
+    BigQueryTableError,
+    BytesBilledLimitError,
+    InvalidArgumentError,
+)
 from airflow_provider_vertex_ray.hooks.bigquery import Source, VertexRayBigQueryHook
 from airflow_provider_vertex_ray.operators.bigquery import VertexRayBigQueryOperator
-from airflow_provider_vertex_ray.spec_error import SpecError
 from tests.support.bigquery import BigQuery, emulator_with_bigquery
 from tests.support.clusters import LOCATION, jobs_of, start
-from tests.support.emulator import EmulatorProcess, until
 from tests.support.tasks import TaskInstance, context_of, deferral_of, run_task
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
@@ -225,7 +229,7 @@ def test_other_partitions_than_the_tables_are_refused(warehouse: BigQuery) -> No
         write_disposition="WRITE_TRUNCATE",
         cluster_fields=["y"],
     )
-    with pytest.raises(SpecError, match="cluster_fields"):
+    with pytest.raises(InvalidArgumentError, match="cluster_fields"):
         run_task(operator)
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_vertex_ray.function_module import step_package
+from airflow_provider_vertex_ray.core.function.module import step_package
+from airflow_provider_vertex_ray.errors import InvalidArgumentError
 from airflow_provider_vertex_ray.operators.bigquery import VertexRayBigQueryOperator
-from airflow_provider_vertex_ray.spec_error import SpecError
 from tests.support.clusters import LOCATION
 from tests.support.ids import case_id
 
@@ -60,7 +60,7 @@ def same(batch: Any) -> Any:
     ids=case_id,
 )
 def test_a_wrong_value_is_named_at_parse(given: dict[str, Any], field: str) -> None:
-    with pytest.raises(SpecError, match=rf"^{field}"):
+    with pytest.raises(InvalidArgumentError, match=rf"^{field}"):
         step(**given)
 
 

@@ -7,18 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from emulator_support.process import EmulatorProcess
 
-from airflow_provider_vertex_ray.errors import BudgetExceededError
+from airflow_provider_vertex_ray.errors import BudgetExceededError, InvalidArgumentError
 from airflow_provider_vertex_ray.operators.cluster import (
     VertexRayCreateClusterOperator,
     VertexRayGetClusterOperator,
     VertexRayListClustersOperator,
 )
 from airflow_provider_vertex_ray.operators.cost import VertexRayClusterCostOperator
-from airflow_provider_vertex_ray.spec_error import SpecError
 from tests.operators.builders import COMMON, submit_job
 from tests.support.clusters import LOCATION, SPEC, jobs_of, start
-from tests.support.emulator import EmulatorProcess
 from tests.support.tasks import run_task
 
 # So dear that a moment is seen.
@@ -57,13 +56,13 @@ def test_prices_of_every_kind(fake_emulator: EmulatorProcess, tmp_path: Path, mo
 )
 def test_prices_that_can_not_be_had(fake_emulator: EmulatorProcess, table: Any, said: str) -> None:
     start(fake_emulator)
-    with pytest.raises(SpecError, match=said):
+    with pytest.raises(InvalidArgumentError, match=said):
         cost(table)
 
 
 def test_a_file_without_json(fake_emulator: EmulatorProcess, tmp_path: Path) -> None:
     (tmp_path / "prices.json").write_text("{")
-    with pytest.raises(SpecError, match="holds no JSON"):
+    with pytest.raises(InvalidArgumentError, match="holds no JSON"):
         cost(str(tmp_path / "prices.json"))
 
 
@@ -108,5 +107,5 @@ def test_a_budget_of_a_shared_cluster(fake_emulator: EmulatorProcess, deferrable
     ],
 )
 def test_wrong_input_is_refused_when_the_dag_is_parsed(arguments: dict[str, Any], field: str) -> None:
-    with pytest.raises(SpecError, match=field):
+    with pytest.raises(InvalidArgumentError, match=field):
         submit_job("true", **arguments)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from emulator_support.process import EmulatorProcess, until
 
 from airflow_provider_vertex_ray.errors import (
     ClusterExistsError,
@@ -23,7 +24,6 @@ from airflow_provider_vertex_ray.operators.cluster_create import OWNER_LABEL, la
 from airflow_provider_vertex_ray.triggers.cluster import VertexRayClusterReadyTrigger
 from tests.operators.builders import create
 from tests.support.clusters import LOCATION, SPEC, cluster_ids, full_name, start
-from tests.support.emulator import EmulatorProcess, until
 from tests.support.tasks import TaskInstance, context_of, deferral_of, run_task
 
 

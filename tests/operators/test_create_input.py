@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from emulator_support.process import EmulatorProcess
 
-from airflow_provider_vertex_ray.spec_error import SpecError
+from airflow_provider_vertex_ray.errors import InvalidArgumentError
 from tests.operators.builders import create
-from tests.support.emulator import EmulatorProcess
 from tests.support.tasks import context_of, run_task
 
 WORKERS = [{"machine_type": "n1-standard-8"}]
@@ -32,7 +32,7 @@ AT_PARSE: list[tuple[dict[str, Any], str, Any]] = [
 
 @pytest.mark.parametrize(("arguments", "field", "value"), AT_PARSE, ids=lambda item: str(item)[:40])
 def test_at_dag_parse(fake_emulator: EmulatorProcess, arguments: dict[str, Any], field: str, value: Any) -> None:
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(InvalidArgumentError) as caught:
         create(**arguments)
     assert (caught.value.field, caught.value.value) == (field, value)
     assert caught.value.rule
@@ -50,7 +50,7 @@ def test_at_dag_parse(fake_emulator: EmulatorProcess, arguments: dict[str, Any],
     ],
 )
 def test_a_wrong_part_of_the_spec_is_named(fake_emulator: EmulatorProcess, spec: dict[str, Any], field: str) -> None:
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(InvalidArgumentError) as caught:
         create(spec=spec)
     assert field in str(caught.value)
     assert fake_emulator.calls() == []
@@ -72,7 +72,7 @@ def test_after_rendering_before_any_call(
     fake_emulator: EmulatorProcess, deferrable: bool, arguments: dict[str, Any], field: str
 ) -> None:
     operator = create(**arguments, deferrable=deferrable)
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(InvalidArgumentError) as caught:
         run_task(operator, context_of(operator, bad="Not Good", nothing=""))
     assert field in caught.value.field
     assert caught.value.rule
@@ -80,14 +80,14 @@ def test_after_rendering_before_any_call(
 
 
 def test_no_location(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
-    with pytest.raises(SpecError, match="^location: None is refused: no location is known"):
+    with pytest.raises(InvalidArgumentError, match="^location: None is refused: no location is known"):
         run_task(create(location=None, deferrable=deferrable))
     assert fake_emulator.calls() == []
 
 
 def test_no_project(fake_emulator: EmulatorProcess, deferrable: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", "google-cloud-platform://")
-    with pytest.raises(SpecError, match="^project_id: None is refused: no project is known"):
+    with pytest.raises(InvalidArgumentError, match="^project_id: None is refused: no project is known"):
         run_task(create(deferrable=deferrable))
     assert fake_emulator.calls() == []
 

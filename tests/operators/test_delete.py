@@ -6,15 +6,19 @@ import time
 from typing import Any
 
 import pytest
+from emulator_support.process import EmulatorProcess
+from emulator_support.storage import StorageEmulator
 
-from airflow_provider_vertex_ray.errors import LeaseHeldError, NotAuthorisedError, OperationTimeoutError
+from airflow_provider_vertex_ray.errors import (
+    InvalidArgumentError,
+    LeaseHeldError,
+    NotAuthorisedError,
+    OperationTimeoutError,
+)
 from airflow_provider_vertex_ray.links.base import LINK_KEY
-from airflow_provider_vertex_ray.spec_error import SpecError
 from tests.operators.builders import delete
 from tests.support.clusters import BODY, cluster_ids, full_name, start
-from tests.support.emulator import EmulatorProcess
 from tests.support.leases import change_lease
-from tests.support.storage import StorageEmulator
 from tests.support.tasks import context_of, run_task
 
 
@@ -121,7 +125,7 @@ def test_one_that_is_not_allowed(fake_emulator: EmulatorProcess, deferrable: boo
     ids=str,
 )
 def test_wrong_input(fake_emulator: EmulatorProcess, deferrable: bool, arguments: dict[str, Any], field: str) -> None:
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(InvalidArgumentError) as caught:
         operator = delete(**arguments, deferrable=deferrable)
         run_task(operator, context_of(operator, nothing=""))
     assert caught.value.field == field
@@ -130,7 +134,7 @@ def test_wrong_input(fake_emulator: EmulatorProcess, deferrable: bool, arguments
 
 def test_no_project(fake_emulator: EmulatorProcess, deferrable: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", "google-cloud-platform://")
-    with pytest.raises(SpecError, match="^project_id: "):
+    with pytest.raises(InvalidArgumentError, match="^project_id: "):
         run_task(delete("shared", deferrable=deferrable))
     assert fake_emulator.calls() == []
 

@@ -7,13 +7,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from emulator_support.process import EmulatorProcess, until
 
+from airflow_provider_vertex_ray.core.job.state import owner_key
 from airflow_provider_vertex_ray.errors import JobFailedError, JobStoppedError
-from airflow_provider_vertex_ray.job_state import owner_key
-from airflow_provider_vertex_ray.operators.job_record import STORE_KEY
+from airflow_provider_vertex_ray.operators.job_task_state import STORE_KEY
 from tests.operators.builders import submit_job
 from tests.support.clusters import dashboard_of, full_name, jobs_of, start
-from tests.support.emulator import EmulatorProcess, until
 from tests.support.tasks import TaskInstance, context_of, deferral_of, run_task
 
 FIRST = f"af-dag-submit-{owner_key('dag', 'run-1', 'submit', -1)}"

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from emulator_support.process import EmulatorProcess
 
 from tests.support.clusters import start, submit
-from tests.support.emulator import EmulatorProcess
 from tests.support.monitoring import OF_JOB, been, listed, measured
 from tests.support.tasks import TaskInstance, context_of, run_task
 

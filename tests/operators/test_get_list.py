@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from emulator_support.process import EmulatorProcess
 
-from airflow_provider_vertex_ray.errors import ClusterNotFoundError, NotARayClusterError
+from airflow_provider_vertex_ray.errors import ClusterNotFoundError, InvalidArgumentError, NotARayClusterError
 from airflow_provider_vertex_ray.links.base import LINK_KEY
 from airflow_provider_vertex_ray.operators.cluster import VertexRayGetClusterOperator, VertexRayListClustersOperator
-from airflow_provider_vertex_ray.spec_error import SpecError
 from tests.support.clusters import BODY, LOCATION, start
-from tests.support.emulator import EmulatorProcess
 from tests.support.tasks import context_of, run_task
 
 
@@ -61,7 +60,7 @@ def test_one_without_ray(fake_emulator: EmulatorProcess) -> None:
     ("operator", "field"), [(get(location=None), "location"), (listing(location=None), "location")]
 )
 def test_no_location(fake_emulator: EmulatorProcess, operator: Any, field: str) -> None:
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(InvalidArgumentError) as caught:
         run_task(operator)
     assert caught.value.field == field
     assert [call for call in fake_emulator.calls() if call["surface"] != "metadata"] == []
@@ -70,7 +69,7 @@ def test_no_location(fake_emulator: EmulatorProcess, operator: Any, field: str) 
 @pytest.mark.parametrize("operator", [get(), listing()])
 def test_no_project(fake_emulator: EmulatorProcess, operator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", "google-cloud-platform://")
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(InvalidArgumentError) as caught:
         run_task(operator)
     assert caught.value.field == "project_id"
     assert [call for call in fake_emulator.calls() if call["surface"] != "metadata"] == []

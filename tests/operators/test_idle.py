@@ -8,19 +8,18 @@ import time
 from typing import Any
 
 import pytest
+from emulator_support.process import EmulatorProcess, until
+from emulator_support.storage import StorageEmulator
 
-from airflow_provider_vertex_ray.errors import ClusterClosingError, LeaseHeldError
-from airflow_provider_vertex_ray.generations import GENERATION_LABEL, SHARED_LABEL
-from airflow_provider_vertex_ray.lease import CLOCK_SKEW, Lease
+from airflow_provider_vertex_ray.core.sharing.generations import GENERATION_LABEL, SHARED_LABEL
+from airflow_provider_vertex_ray.core.sharing.lease import CLOCK_SKEW, Lease
+from airflow_provider_vertex_ray.errors import ClusterClosingError, InvalidArgumentError, LeaseHeldError
 from airflow_provider_vertex_ray.operators.cluster_create import OWNER_LABEL
 from airflow_provider_vertex_ray.operators.idle import VertexRayDeleteIdleClustersOperator
 from airflow_provider_vertex_ray.sensors.idle import VertexRayClusterIdleSensor
-from airflow_provider_vertex_ray.spec_error import SpecError
 from tests.operators.builders import COMMON, submit_job
 from tests.support.clusters import BODY, LOCATION, cluster_ids, jobs_of, submit
-from tests.support.emulator import EmulatorProcess, until
 from tests.support.leases import NUMBER, change_lease
-from tests.support.storage import StorageEmulator
 from tests.support.tasks import TaskInstance, context_of, may_run_tasks, run_task
 
 OURS = {OWNER_LABEL: "0123456789abcdef", "airflow-dag": "etl", "airflow-run": "run-7"}
@@ -170,7 +169,7 @@ def test_a_dashboard_that_can_not_be_read_keeps_it(
 
 @pytest.fixture
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    from airflow_provider_vertex_ray.api.transport import RetryPolicy
+    from airflow_provider_vertex_ray.core.http.transport import RetryPolicy
 
     monkeypatch.setattr(RetryPolicy, "delay", lambda self, failures, retry_after: 0.01)
 
@@ -318,5 +317,5 @@ def test_the_sensor_gives_up(fake_emulator: EmulatorProcess, sensor: Any) -> Non
     ],
 )
 def test_wrong_input_is_refused_when_the_dag_is_parsed(arguments: dict[str, Any], field: str) -> None:
-    with pytest.raises(SpecError, match=field):
+    with pytest.raises(InvalidArgumentError, match=field):
         VertexRayDeleteIdleClustersOperator(**{"task_id": "reap", **COMMON, **arguments})

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from emulator_support.artifacts import iris, put_sklearn, put_xgboost, sklearn_model
+from emulator_support.process import EmulatorProcess
+from emulator_support.storage import StorageEmulator
 
 from airflow_provider_vertex_ray.errors import (
     ArtifactNotFoundError,
@@ -23,10 +26,7 @@ from airflow_provider_vertex_ray.operators.model import VertexRayUploadModelOper
 from airflow_provider_vertex_ray.operators.prediction import VertexRayPredictOperator
 from airflow_provider_vertex_ray.sensors.endpoint import VertexRayEndpointSensor
 from tests.conftest import use
-from tests.support.artifacts import iris, put_sklearn, put_xgboost, sklearn_model
 from tests.support.clusters import LOCATION
-from tests.support.emulator import EmulatorProcess
-from tests.support.storage import StorageEmulator
 from tests.support.tasks import TaskInstance, context_of, deferral_of, round_trip, run_task
 
 COMMON: dict[str, Any] = {"location": LOCATION}

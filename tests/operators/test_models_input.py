@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_vertex_ray.core.serving.containers import FRAMEWORKS, serving_container
+from airflow_provider_vertex_ray.errors import InvalidArgumentError
 from airflow_provider_vertex_ray.operators.endpoint import VertexRayDeployModelOperator, VertexRayUndeployModelOperator
 from airflow_provider_vertex_ray.operators.model import VertexRayUploadModelOperator
 from airflow_provider_vertex_ray.operators.prediction import LARGEST_REQUEST, VertexRayPredictOperator, cut
 from airflow_provider_vertex_ray.sensors.endpoint import VertexRayEndpointSensor
-from airflow_provider_vertex_ray.serving_containers import FRAMEWORKS, serving_container
-from airflow_provider_vertex_ray.spec_error import SpecError
 
 GOOD: dict[type, dict[str, Any]] = {
     VertexRayUploadModelOperator: {"display_name": "m", "artifact_uri": "gs://b/m", "framework": "sklearn"},
@@ -56,7 +56,7 @@ GOOD: dict[type, dict[str, Any]] = {
     ],
 )
 def test_a_wrong_value_is_named_at_parse(kind: type, given: dict[str, Any], text: str) -> None:
-    with pytest.raises(SpecError, match=text):
+    with pytest.raises(InvalidArgumentError, match=text):
         kind(task_id="t", location="us-central1", **{**GOOD[kind], **given})
 
 
@@ -89,5 +89,5 @@ def test_requests_keep_the_order_and_the_limits(sizes: list[int], most: int) -> 
 
 
 def test_an_instance_that_fits_in_no_request_is_named() -> None:
-    with pytest.raises(SpecError, match=r"^instances\[1\]"):
+    with pytest.raises(InvalidArgumentError, match=r"^instances\[1\]"):
         cut(["a", "x" * LARGEST_REQUEST], 10)

@@ -7,19 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from emulator_support.process import EmulatorProcess
+from emulator_support.storage import StorageEmulator
 
-from airflow_provider_vertex_ray.api import logs
-from airflow_provider_vertex_ray.api.logs import LogEntry
-from airflow_provider_vertex_ray.errors import LogsNotAuthorisedError, RateLimitedError
+from airflow_provider_vertex_ray.core.monitoring import logs
+from airflow_provider_vertex_ray.core.monitoring.logs import LogEntry
+from airflow_provider_vertex_ray.errors import InvalidArgumentError, LogsNotAuthorisedError, RateLimitedError
 from airflow_provider_vertex_ray.links.base import LINK_KEY
 from airflow_provider_vertex_ray.log_query import LogQuery
 from airflow_provider_vertex_ray.operators import monitoring_logs
 from airflow_provider_vertex_ray.operators.monitoring import VertexRayClusterLogsOperator
-from airflow_provider_vertex_ray.spec_error import SpecError
 from tests.support.clusters import LOCATION, full_name, start, submit
-from tests.support.emulator import EmulatorProcess
 from tests.support.monitoring import listed
-from tests.support.storage import StorageEmulator
 from tests.support.tasks import context_of, run_task
 
 LIST = "ListLogEntries"
@@ -177,7 +176,7 @@ def test_who_may_not_read(shared: EmulatorProcess) -> None:
     ids=str,
 )
 def test_wrong_input_is_refused_at_parse(arguments: dict[str, Any], field: str) -> None:
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(InvalidArgumentError) as caught:
         show(**arguments)
     assert caught.value.field == field
 
@@ -195,7 +194,7 @@ def test_wrong_input_is_refused_at_parse(arguments: dict[str, Any], field: str) 
 )
 def test_what_templates_give_is_judged_before_any_call(fake_emulator: EmulatorProcess, field: str, value: str) -> None:
     operator = show(**{field: "{{ given }}"})
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(InvalidArgumentError) as caught:
         run_task(operator, context_of(operator, given=value))
     assert caught.value.field == field
     assert fake_emulator.calls() == []

@@ -11,16 +11,15 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from emulator_support.process import EmulatorProcess
+from emulator_support.storage import StorageEmulator
 
-from airflow_provider_vertex_ray.errors import InvalidRequestError, MetricsNotAuthorisedError
+from airflow_provider_vertex_ray.errors import InvalidArgumentError, InvalidRequestError, MetricsNotAuthorisedError
 from airflow_provider_vertex_ray.links.base import LINK_KEY
 from airflow_provider_vertex_ray.operators.monitoring import VertexRayClusterMetricsOperator
 from airflow_provider_vertex_ray.operators.plots import draw
-from airflow_provider_vertex_ray.spec_error import SpecError
 from tests.support.clusters import LOCATION, start
-from tests.support.emulator import EmulatorProcess
 from tests.support.monitoring import been, measured
-from tests.support.storage import StorageEmulator
 from tests.support.tasks import context_of, run_task
 
 RANGE = "QueryRangePrometheus"
@@ -148,7 +147,7 @@ def test_without_matplotlib_nothing_is_asked(
 ) -> None:
     shared.admin("DELETE", "calls")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(SpecError, match=r"install airflow-provider-vertex-ray\[plots\]"):
+    with pytest.raises(InvalidArgumentError, match=r"install airflow-provider-vertex-ray\[plots\]"):
         run_task(measure(plot_path=f"file://{tmp_path}/plot.png"))
     assert shared.calls() == []
     assert run_task(measure())["plot_path"] is None
@@ -172,7 +171,7 @@ def test_without_matplotlib_nothing_is_asked(
     ids=str,
 )
 def test_wrong_input_is_refused_at_parse(arguments: dict[str, Any], field: str) -> None:
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(InvalidArgumentError) as caught:
         measure(**arguments)
     assert caught.value.field == field
 
@@ -191,7 +190,7 @@ def test_what_templates_give_is_judged_before_any_call(
     fake_emulator: EmulatorProcess, arguments: dict[str, Any], given: str, field: str
 ) -> None:
     operator = measure(**arguments)
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(InvalidArgumentError) as caught:
         run_task(operator, context_of(operator, given=given))
     assert caught.value.field == field
     assert fake_emulator.calls() == []

@@ -6,16 +6,15 @@ import json
 from typing import Any
 
 import pytest
+from emulator_support.process import EmulatorProcess
+from emulator_support.storage import StorageEmulator
 
 from airflow_provider_vertex_ray.cluster_spec import AutoscalingSpec, ClusterSpec, NodeImages, Resources
-from airflow_provider_vertex_ray.errors import PreflightFailedError
+from airflow_provider_vertex_ray.core.preflight.report import CHECKS
+from airflow_provider_vertex_ray.errors import InvalidArgumentError, PreflightFailedError
 from airflow_provider_vertex_ray.links.base import LINK_KEY
 from airflow_provider_vertex_ray.operators.preflight import VertexRayPreflightOperator
-from airflow_provider_vertex_ray.preflight import CHECKS
-from airflow_provider_vertex_ray.spec_error import SpecError
 from tests.support.clusters import LOCATION, SPEC, start
-from tests.support.emulator import EmulatorProcess
-from tests.support.storage import StorageEmulator
 from tests.support.tasks import TaskInstance, context_of, run_task
 
 pytestmark = pytest.mark.usefixtures("in_time")
@@ -456,7 +455,7 @@ def test_templates_in_the_spec(fake_emulator: EmulatorProcess, storage: StorageE
 def test_wrong_input_is_refused_before_any_call(
     fake_emulator: EmulatorProcess, arguments: dict[str, Any], field: str
 ) -> None:
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(InvalidArgumentError) as caught:
         operator = preflight(**arguments)
         run_task(operator, context_of(operator, nothing="", odd="a b"))
     assert caught.value.field == field

@@ -6,12 +6,15 @@ import time
 from typing import Any
 
 import pytest
+from emulator_support.process import EmulatorProcess
+from emulator_support.storage import StorageEmulator
 
 from airflow_provider_vertex_ray.cluster_spec import AutoscalingSpec, ClusterSpec, Resources
 from airflow_provider_vertex_ray.errors import (
     ClusterClosingError,
     ClusterInUseError,
     ClusterNotFoundError,
+    InvalidArgumentError,
     LeaseHeldError,
     NotARayClusterError,
     QuotaExceededError,
@@ -20,12 +23,9 @@ from airflow_provider_vertex_ray.errors import (
     VertexRayError,
 )
 from airflow_provider_vertex_ray.operators.cluster import VertexRayResizeClusterOperator
-from airflow_provider_vertex_ray.spec_error import SpecError
 from tests.operators.builders import COMMON, resize
 from tests.support.clusters import BODY, LOCATION, SPEC, start, submit
-from tests.support.emulator import EmulatorProcess
 from tests.support.leases import change_lease
-from tests.support.storage import StorageEmulator
 from tests.support.tasks import context_of, deferral_of, run_task
 
 HEAD, WORKERS = (pool.pool_id for pool in SPEC.pools())
@@ -94,14 +94,14 @@ def test_what_the_service_refuses(
     ids=str,
 )
 def test_at_dag_parse(fake_emulator: EmulatorProcess, arguments: dict[str, Any], field: str) -> None:
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(InvalidArgumentError) as caught:
         resize(arguments.pop("cluster_id", "shared"), arguments.pop("replicas"), **arguments)
     assert caught.value.field == field
     assert fake_emulator.calls() == []
 
 
-def refused(emulator: EmulatorProcess, replicas: dict[str, Any], deferrable: bool) -> SpecError:
-    with pytest.raises(SpecError) as caught:
+def refused(emulator: EmulatorProcess, replicas: dict[str, Any], deferrable: bool) -> InvalidArgumentError:
+    with pytest.raises(InvalidArgumentError) as caught:
         run_task(resize("shared", replicas, deferrable=deferrable))
     assert updates(emulator) == 0
     return caught.value
@@ -154,7 +154,7 @@ def test_one_without_ray(fake_emulator: EmulatorProcess, deferrable: bool) -> No
 
 
 def test_no_location(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
-    with pytest.raises(SpecError, match="^location: "):
+    with pytest.raises(InvalidArgumentError, match="^location: "):
         run_task(resize("shared", {WORKERS: 3}, location=None, deferrable=deferrable))
     assert fake_emulator.calls() == []
 
@@ -175,18 +175,18 @@ def test_a_total_needs_one_pool(fake_emulator: EmulatorProcess) -> None:
     workers = [Resources(machine_type="n1-standard-8"), Resources(machine_type="n1-standard-32")]
     body = ClusterSpec(worker_node_types=workers).to_persistent_resource(LOCATION)
     fake_emulator.create("shared", body)
-    with pytest.raises(SpecError, match="total_nodes: 5 is refused: name the pools in replicas instead"):
+    with pytest.raises(InvalidArgumentError, match="total_nodes: 5 is refused: name the pools in replicas instead"):
         run_task(total(5, deferrable=False))
     assert updates(fake_emulator) == 0
 
 
 @pytest.mark.parametrize("count", [1, 0, -3, 2001, 2.5, True, "many"])
 def test_totals_that_are_none(count: Any) -> None:
-    with pytest.raises(SpecError, match="total_nodes"):
+    with pytest.raises(InvalidArgumentError, match="total_nodes"):
         total(count)
-    with pytest.raises(SpecError, match="replicas"):
+    with pytest.raises(InvalidArgumentError, match="replicas"):
         VertexRayResizeClusterOperator(task_id="resize", cluster_id="a", replicas={"p": 1}, total_nodes=3, **COMMON)
-    with pytest.raises(SpecError, match="replicas"):
+    with pytest.raises(InvalidArgumentError, match="replicas"):
         VertexRayResizeClusterOperator(task_id="resize", cluster_id="a", **COMMON)
 
 

@@ -7,21 +7,21 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from emulator_support.process import EmulatorProcess, until
+from emulator_support.storage import StorageEmulator
 
 from airflow_provider_vertex_ray.cluster_spec import ClusterSpec, Resources
+from airflow_provider_vertex_ray.core.sharing.generations import GENERATION_LABEL, SHARED_LABEL, SPEC_LABEL
 from airflow_provider_vertex_ray.errors import (
     ClusterSpecMismatchError,
+    InvalidArgumentError,
     ProvisioningTimeoutError,
     QuotaExceededError,
     StockoutError,
 )
-from airflow_provider_vertex_ray.generations import GENERATION_LABEL, SHARED_LABEL, SPEC_LABEL
 from airflow_provider_vertex_ray.operators.cluster import VertexRayCreateClusterOperator
-from airflow_provider_vertex_ray.spec_error import SpecError
 from tests.operators.builders import COMMON, submit_job
 from tests.support.clusters import BODY, SPEC, cluster_ids, submit
-from tests.support.emulator import EmulatorProcess, until
-from tests.support.storage import StorageEmulator
 from tests.support.tasks import TaskInstance, context_of, may_run_tasks, run_task
 
 BIGGER = ClusterSpec(worker_node_types=[Resources(machine_type="n1-standard-8", node_count=3)])
@@ -226,7 +226,7 @@ def test_a_job_whose_shared_cluster_is_gone_runs_where_the_others_do(fake_emulat
     ],
 )
 def test_wrong_input_is_refused_when_the_dag_is_parsed(arguments: dict[str, Any], field: str) -> None:
-    with pytest.raises(SpecError, match=field):
+    with pytest.raises(InvalidArgumentError, match=field):
         VertexRayCreateClusterOperator(
             **{"task_id": "ensure", "shared_name": "etl", "spec": SPEC, **COMMON, **arguments}
         )

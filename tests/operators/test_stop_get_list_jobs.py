@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import Any, get_type_hints
 
 import pytest
+from emulator_support.process import EmulatorProcess, until
 
 from airflow_provider_vertex_ray.errors import (
     ClusterNotFoundError,
+    InvalidArgumentError,
     JobNotFoundError,
     JobRunningError,
     JobTimeoutError,
     NotARayClusterError,
 )
 from airflow_provider_vertex_ray.links.base import LINK_KEY
-from airflow_provider_vertex_ray.operators.job_calls import (
+from airflow_provider_vertex_ray.operators.job_admin import (
     DeletedJob,
     JobSummary,
     ReadJob,
@@ -24,9 +26,7 @@ from airflow_provider_vertex_ray.operators.job_calls import (
     VertexRayListJobsOperator,
     VertexRayStopJobOperator,
 )
-from airflow_provider_vertex_ray.spec_error import SpecError
 from tests.support.clusters import BODY, LOCATION, jobs_of, start, submit
-from tests.support.emulator import EmulatorProcess, until
 from tests.support.tasks import context_of, run_task
 
 ON_ONE = [VertexRayGetJobOperator, VertexRayStopJobOperator, VertexRayDeleteJobOperator]
@@ -133,7 +133,7 @@ def test_results_have_the_types_that_they_are_declared_to_have(shared: EmulatorP
 
 @pytest.mark.parametrize("value", ["RUNNING", ["RUNING"], ["running"], ["{{ wrong }}"], "{{ wrong }}"])
 def test_states_that_there_are_not(fake_emulator: EmulatorProcess, value: Any) -> None:
-    with pytest.raises(SpecError, match=r"^statuses"):
+    with pytest.raises(InvalidArgumentError, match=r"^statuses"):
         operator = build(VertexRayListJobsOperator, statuses=value)
         run_task(operator, context_of(operator, wrong="DONE"))
     assert fake_emulator.calls() == []
@@ -169,7 +169,7 @@ def test_a_cluster_without_ray(fake_emulator: EmulatorProcess, kind: type[Any]) 
     ids=str,
 )
 def test_wrong_input(fake_emulator: EmulatorProcess, kind: type[Any], arguments: dict[str, Any], field: str) -> None:
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(InvalidArgumentError) as caught:
         operator = build(kind, **arguments)
         run_task(operator, context_of(operator, nothing=""))
     assert caught.value.field == field
@@ -179,7 +179,7 @@ def test_wrong_input(fake_emulator: EmulatorProcess, kind: type[Any], arguments:
 @pytest.mark.parametrize("kind", ON_ONE)
 @pytest.mark.parametrize("value", ["", None, "a/b", "{{ nothing }}"])
 def test_a_wrong_submission_id(fake_emulator: EmulatorProcess, kind: type[Any], value: Any) -> None:
-    with pytest.raises(SpecError, match="^submission_id: "):
+    with pytest.raises(InvalidArgumentError, match="^submission_id: "):
         operator = build(kind, submission_id=value)
         run_task(operator, context_of(operator, nothing=""))
     assert fake_emulator.calls() == []
@@ -188,6 +188,6 @@ def test_a_wrong_submission_id(fake_emulator: EmulatorProcess, kind: type[Any], 
 @pytest.mark.parametrize("kind", ALL)
 def test_no_project(fake_emulator: EmulatorProcess, kind: type[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", "google-cloud-platform://")
-    with pytest.raises(SpecError, match="^project_id: "):
+    with pytest.raises(InvalidArgumentError, match="^project_id: "):
         run_task(build(kind))
     assert fake_emulator.calls() == []

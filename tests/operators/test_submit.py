@@ -7,7 +7,9 @@ import json
 from typing import Any
 
 import pytest
+from emulator_support.process import EmulatorProcess, until
 
+from airflow_provider_vertex_ray.core.job.state import OWNER_KEY, owner_key
 from airflow_provider_vertex_ray.errors import (
     ClusterFailedError,
     ClusterNotFoundError,
@@ -21,11 +23,9 @@ from airflow_provider_vertex_ray.errors import (
     SubmissionIdTakenError,
     VertexRayError,
 )
-from airflow_provider_vertex_ray.job_state import OWNER_KEY, owner_key
 from airflow_provider_vertex_ray.links.base import LINK_KEY
 from tests.operators.builders import submit_job
 from tests.support.clusters import BODY, dashboard_of, jobs_of, start, submit
-from tests.support.emulator import EmulatorProcess, until
 from tests.support.tasks import TaskInstance, context_of, deferral_of, first_event, round_trip, run_task
 
 OWNER = owner_key("dag", "run-1", "submit", -1)

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from emulator_support.process import EmulatorProcess, until
 
-from airflow_provider_vertex_ray.api import packages
-from airflow_provider_vertex_ray.errors import JobStoppedError
-from airflow_provider_vertex_ray.job_state import OWNER_KEY
-from airflow_provider_vertex_ray.spec_error import SpecError
+from airflow_provider_vertex_ray.core.job import packages
+from airflow_provider_vertex_ray.core.job.state import OWNER_KEY
+from airflow_provider_vertex_ray.errors import InvalidArgumentError, JobStoppedError
 from tests.operators.builders import submit_job
 from tests.support.clusters import jobs_of, start, submit
-from tests.support.emulator import EmulatorProcess, until
 from tests.support.tasks import TaskInstance, context_of, deferral_of, run_task
 
 AT_PARSE: list[tuple[dict[str, Any], str]] = [
@@ -36,7 +35,7 @@ AT_PARSE: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("arguments", "field"), AT_PARSE, ids=str)
 def test_at_dag_parse(fake_emulator: EmulatorProcess, arguments: dict[str, Any], field: str) -> None:
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(InvalidArgumentError) as caught:
         submit_job(**arguments)
     assert caught.value.field == field
     assert caught.value.value == arguments[field]
@@ -52,7 +51,7 @@ ENVIRONMENTS: list[tuple[dict[str, Any], str, str]] = [
 
 @pytest.mark.parametrize(("arguments", "field", "rule"), ENVIRONMENTS, ids=str)
 def test_an_environment_at_dag_parse(arguments: dict[str, Any], field: str, rule: str) -> None:
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(InvalidArgumentError) as caught:
         submit_job(**arguments)
     assert caught.value.field == field
     assert rule in caught.value.rule
@@ -71,7 +70,7 @@ def test_in_execute_before_any_call(
     fake_emulator: EmulatorProcess, deferrable: bool, arguments: dict[str, Any], field: str, rule: str
 ) -> None:
     operator = submit_job(**arguments, deferrable=deferrable)
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(InvalidArgumentError) as caught:
         run_task(operator, context_of(operator, nothing="", bad="Not Good"))
     assert caught.value.field == field
     assert rule in caught.value.rule
@@ -80,14 +79,14 @@ def test_in_execute_before_any_call(
 
 def test_no_project(fake_emulator: EmulatorProcess, deferrable: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", "google-cloud-platform://")
-    with pytest.raises(SpecError, match="^project_id: None is refused: no project is known"):
+    with pytest.raises(InvalidArgumentError, match="^project_id: None is refused: no project is known"):
         run_task(submit_job(deferrable=deferrable))
     assert fake_emulator.calls() == []
 
 
 def test_a_missing_folder_is_told_before_a_job_is_there(fake_emulator: EmulatorProcess, tmp_path: Path) -> None:
     start(fake_emulator)
-    with pytest.raises(SpecError, match="^working_dir: .*nowhere"):
+    with pytest.raises(InvalidArgumentError, match="^working_dir: .*nowhere"):
         run_task(submit_job(working_dir=str(tmp_path / "nowhere"), deferrable=False))
     assert jobs_of(fake_emulator, "shared") == {}
 
@@ -185,7 +184,7 @@ def test_variables_are_not_in_the_trigger(fake_emulator: EmulatorProcess) -> Non
 
 
 def test_a_wrong_variable_s_value_is_not_shown(fake_emulator: EmulatorProcess) -> None:
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(InvalidArgumentError) as caught:
         run_task(submit_job(env_vars={"KEY": b"hunter2"}, deferrable=False))
     assert "hunter2" not in str(caught.value)
 

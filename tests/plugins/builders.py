@@ -5,19 +5,19 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from airflow_provider_vertex_ray.cluster_state import Cluster
-from airflow_provider_vertex_ray.job_state import Job, JobStatus
-from airflow_provider_vertex_ray.lease import Lease
-from airflow_provider_vertex_ray.plugins.page_cache import Seen
-from airflow_provider_vertex_ray.plugins.page_owners import Owner
-from airflow_provider_vertex_ray.plugins.page_reader import ClusterFacts, Nodes
-from airflow_provider_vertex_ray.plugins.page_sources import Source
+from airflow_provider_vertex_ray.core.cluster.state import Cluster
+from airflow_provider_vertex_ray.core.job.state import Job, JobStatus
+from airflow_provider_vertex_ray.core.sharing.lease import Lease
+from airflow_provider_vertex_ray.plugins.page.cache import Cached
+from airflow_provider_vertex_ray.plugins.page.owners import Owner
+from airflow_provider_vertex_ray.plugins.page.reader import ClusterFacts, Nodes
+from airflow_provider_vertex_ray.plugins.page.sources import Source
 from airflow_provider_vertex_ray.price_table import PriceTable
 from tests.support.clusters import BODY, full_name
 
 NOW = 1_800_000_000.0
 OWNER = Owner("etl", "run 1", "load", -1)
-UNREAD: Seen[Any] = Seen()
+UNREAD: Cached[Any] = Cached()
 
 
 def stamp(at: float) -> str:
@@ -51,17 +51,17 @@ def job(submission_id: str = "job-1", status: str = "RUNNING", owner: Owner | No
     return Job(submission_id, JobStatus(status), **{"start_time": start, "metadata": metadata, **more})
 
 
-def seen(value: Any, age: float = 1.0) -> Seen[Any]:
-    return Seen(value, NOW - age)
+def seen(value: Any, age: float = 1.0) -> Cached[Any]:
+    return Cached(value, NOW - age)
 
 
 def facts(
     *,
     of: Cluster | None = None,
-    jobs: Seen[tuple[Job, ...]] | None = None,
-    lease: Seen[Lease] = UNREAD,
-    prices: Seen[PriceTable] = UNREAD,
-    nodes: Seen[Nodes] = UNREAD,
+    jobs: Cached[tuple[Job, ...]] | None = None,
+    lease: Cached[Lease] = UNREAD,
+    prices: Cached[PriceTable] = UNREAD,
+    nodes: Cached[Nodes] = UNREAD,
     superseded: bool = False,
     **source: Any,
 ) -> ClusterFacts:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from airflow import __version__ as airflow_version
+from emulator_support.process import EmulatorProcess
+from emulator_support.storage import StorageEmulator
 
 from tests.support.clusters import LOCATION, submit
-from tests.support.emulator import EmulatorProcess
-from tests.support.storage import StorageEmulator
 
 AIRFLOW_3 = not airflow_version.startswith("2.")
 USERS = {"ada": "ADMIN", "vic": "VIEWER"}
@@ -65,8 +65,8 @@ def page(auth_manager: Any, fake_emulator: EmulatorProcess, storage: StorageEmul
     """The page over the emulator, with leases."""
     from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
 
-    from airflow_provider_vertex_ray.plugins.page_app import create_page
-    from airflow_provider_vertex_ray.plugins.page_service import PageService
+    from airflow_provider_vertex_ray.plugins.page.app import create_page
+    from airflow_provider_vertex_ray.plugins.page.service import PageService
 
     options = {"page_sources": json.dumps([{"location": LOCATION, "lease_uri": storage.uri, "idle_for": 3600}])}
     service = PageService(lambda name: options.get(name, ""))

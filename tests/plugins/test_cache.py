@@ -6,9 +6,13 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-from airflow_provider_vertex_ray.errors import NotAuthorisedError, ServiceUnavailableError, VertexRayError
-from airflow_provider_vertex_ray.plugins.page_cache import Cache
-from airflow_provider_vertex_ray.spec_error import SpecError
+from airflow_provider_vertex_ray.errors import (
+    InvalidArgumentError,
+    NotAuthorisedError,
+    ServiceUnavailableError,
+    VertexRayError,
+)
+from airflow_provider_vertex_ray.plugins.page.cache import Cache
 
 
 class Service:
@@ -119,7 +123,7 @@ async def test_a_failure_is_kept_and_not_repeated_at_once() -> None:
 
 
 async def test_any_exception_becomes_a_typed_error() -> None:
-    for place, error in enumerate((SpecError("location", None, "give one"), KeyError("x"), ValueError("y"))):
+    for place, error in enumerate((InvalidArgumentError("location", None, "give one"), KeyError("x"), ValueError("y"))):
 
         async def fail(error: Exception = error) -> int:
             raise error

@@ -6,15 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from airflow_provider_vertex_ray.lease import Lease
+from airflow_provider_vertex_ray.core.sharing.lease import Lease
 from airflow_provider_vertex_ray.operators.cluster_create import label_value
-from airflow_provider_vertex_ray.plugins.page_owners import Labels, Owner, owner_of_job
-from airflow_provider_vertex_ray.plugins.page_visible import (
-    HIDDEN_HOLDER,
-    HIDDEN_JOB,
-    visible_jobs,
-    visible_lease,
-)
+from airflow_provider_vertex_ray.plugins.page.owners import Labels, Owner, owner_of_job
+from airflow_provider_vertex_ray.plugins.page.visible import HIDDEN_HOLDER, HIDDEN_JOB, visible_jobs, visible_lease
 from tests.plugins.builders import NOW, OWNER, cluster, job
 
 

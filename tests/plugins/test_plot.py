@@ -8,7 +8,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_vertex_ray.plugins.page_plot import HEIGHT, WIDTH, Curve, curve
+from airflow_provider_vertex_ray.plugins.page.plot import HEIGHT, WIDTH, Curve, curve
 
 POINTS = st.lists(st.tuples(st.floats(-10, 4000), st.floats(allow_nan=True, allow_infinity=True)), max_size=80)
 

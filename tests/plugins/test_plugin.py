@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from airflow_provider_vertex_ray.plugins.ray_clusters import PREFIX, LazyApp, VertexRayPlugin, base_path
+from airflow_provider_vertex_ray.plugins.page.address import PREFIX, base_path
+from airflow_provider_vertex_ray.plugins.ray_clusters import LazyApp, VertexRayPlugin
 from tests.plugins.conftest import AIRFLOW_3
 
 _CHILD = """
@@ -27,6 +28,8 @@ def test_loading_it_imports_next_to_nothing() -> None:
     # The root may be there already: Airflow asks it for the provider's info.
     assert {name for name in loaded if name.startswith("airflow_provider_vertex_ray.")} == {
         "airflow_provider_vertex_ray.plugins",
+        "airflow_provider_vertex_ray.plugins.page",
+        "airflow_provider_vertex_ray.plugins.page.address",
         "airflow_provider_vertex_ray.plugins.ray_clusters",
     }
     assert len(loaded) < 60

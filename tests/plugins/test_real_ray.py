@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 
 import pytest
+from emulator_support.process import EmulatorProcess
 
-from airflow_provider_vertex_ray.plugins.page_reader import PageReader
-from airflow_provider_vertex_ray.plugins.page_row import cluster_row
-from airflow_provider_vertex_ray.plugins.page_sources import Source
-from airflow_provider_vertex_ray.plugins.page_timeline import timeline
+from airflow_provider_vertex_ray.plugins.page.reader import PageReader
+from airflow_provider_vertex_ray.plugins.page.row import cluster_row
+from airflow_provider_vertex_ray.plugins.page.sources import Source
+from airflow_provider_vertex_ray.plugins.page.timeline import timeline
 from tests.support.clusters import BODY, LOCATION, submit
-from tests.support.emulator import EmulatorProcess
 
 pytestmark = pytest.mark.ray
 

@@ -8,14 +8,14 @@ import time
 from typing import Any
 
 import pytest
+from emulator_support.process import EmulatorProcess, until
+from emulator_support.storage import StorageEmulator
 
-from airflow_provider_vertex_ray.plugins import page_reader
-from airflow_provider_vertex_ray.plugins.page_owners import Owner
+from airflow_provider_vertex_ray.plugins.page import reader as page_reader
+from airflow_provider_vertex_ray.plugins.page.owners import Owner
 from tests.plugins.conftest import AIRFLOW_3, POSTED, SOURCE, Page
 from tests.support.clusters import cluster_ids, jobs_of, start, submit
-from tests.support.emulator import EmulatorProcess, until
 from tests.support.leases import change_lease
-from tests.support.storage import StorageEmulator
 
 pytestmark = pytest.mark.skipif(not AIRFLOW_3, reason="there is no page on Airflow 2")
 
@@ -160,7 +160,7 @@ def test_one_that_nobody_uses_is_deleted_at_once(page: Page, fake_emulator: Emul
 def test_what_takes_long_goes_on_and_the_audit_log_says_how_it_ended(
     page: Page, fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from airflow_provider_vertex_ray.plugins import page_actions
+    from airflow_provider_vertex_ray.plugins.page import actions as page_actions
 
     start(fake_emulator, "idle")
     page.get(f"{SOURCE}/idle?part=1")
@@ -260,8 +260,8 @@ def test_the_page_of_a_cluster_that_is_gone_says_so(page: Page) -> None:
 def test_airflow_may_live_below_a_path(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     from fastapi import FastAPI
 
-    from airflow_provider_vertex_ray.plugins.page_app import create_page
-    from airflow_provider_vertex_ray.plugins.page_service import PageService
+    from airflow_provider_vertex_ray.plugins.page.app import create_page
+    from airflow_provider_vertex_ray.plugins.page.service import PageService
 
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://example.org/airflow")
     service = PageService(lambda _: "")
@@ -394,7 +394,7 @@ def test_a_job_that_lies_about_its_dag_is_nobodys(
 
 def _cluster_of_mine(emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cluster ``busy`` that the DAG ``mine`` has created."""
-    from airflow_provider_vertex_ray.plugins import page_airflow
+    from airflow_provider_vertex_ray.plugins.page import airflow as page_airflow
 
     creator = Owner("mine", "run", "create")
     labels = {"airflow-owner": creator.key, "airflow-dag": "mine", "airflow-run": "run", "airflow-task": "create"}

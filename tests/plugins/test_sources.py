@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_vertex_ray.plugins.page_sources import MOST_SOURCES, Source, configured_sources
+from airflow_provider_vertex_ray.core.sharing.idle_policy import Policy
+from airflow_provider_vertex_ray.plugins.page.sources import MOST_SOURCES, Source, configured_sources
 from airflow_provider_vertex_ray.price_table import PriceTable
-from airflow_provider_vertex_ray.reaping import Policy
 
 
 def _options(**values: str) -> Callable[[str], str]:

@@ -7,8 +7,8 @@ from itertools import pairwise
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from airflow_provider_vertex_ray.job_state import Job, JobStatus
-from airflow_provider_vertex_ray.plugins.page_timeline import BAR, MOST_BARS, MOST_LANES, timeline
+from airflow_provider_vertex_ray.core.job.state import Job, JobStatus
+from airflow_provider_vertex_ray.plugins.page.timeline import BAR, MOST_BARS, MOST_LANES, timeline
 from tests.plugins.builders import NOW, job
 
 ANY_TIME = st.integers(-(10**13), 4 * 10**12)

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_vertex_ray.core.sharing.lease import Lease
 from airflow_provider_vertex_ray.errors import NotAuthorisedError, ServiceUnavailableError
-from airflow_provider_vertex_ray.lease import Lease
-from airflow_provider_vertex_ray.plugins.page_cache import Seen
-from airflow_provider_vertex_ray.plugins.page_cluster_view import cluster_view, log_view
-from airflow_provider_vertex_ray.plugins.page_log import LogTail, plain
-from airflow_provider_vertex_ray.plugins.page_owners import Owner
-from airflow_provider_vertex_ray.plugins.page_reader import ClusterFacts, Nodes, SourceFacts
-from airflow_provider_vertex_ray.plugins.page_row import ClusterRow, cluster_row
-from airflow_provider_vertex_ray.plugins.page_text import money, number, shortened, span
-from airflow_provider_vertex_ray.plugins.page_view import overview
+from airflow_provider_vertex_ray.plugins.page.cache import Cached
+from airflow_provider_vertex_ray.plugins.page.cluster_view import cluster_view, log_view
+from airflow_provider_vertex_ray.plugins.page.log import LogTail, plain
+from airflow_provider_vertex_ray.plugins.page.owners import Owner
+from airflow_provider_vertex_ray.plugins.page.reader import ClusterFacts, Nodes, SourceFacts
+from airflow_provider_vertex_ray.plugins.page.row import ClusterRow, cluster_row
+from airflow_provider_vertex_ray.plugins.page.text import money, number, shortened, span
+from airflow_provider_vertex_ray.plugins.page.view import overview
 from airflow_provider_vertex_ray.price_table import PriceTable
 from tests.plugins.builders import NOW, OWNER, cluster, facts, job, seen
 
@@ -66,13 +66,13 @@ def test_the_reaper_leaves_clusters_with_other_labels_alone() -> None:
 @pytest.mark.parametrize(
     ("given", "head"),
     [
-        ({"jobs": Seen(reading=True)}, "reading…"),
-        ({"jobs": Seen(error=ServiceUnavailableError("x"))}, "taken for used"),
-        ({"lease": Seen(error=ServiceUnavailableError("x")), "lease_uri": "gs://bucket/l"}, "taken for used"),
-        ({"lease": Seen(reading=True), "lease_uri": "gs://bucket/l"}, "reading…"),
+        ({"jobs": Cached(reading=True)}, "reading…"),
+        ({"jobs": Cached(error=ServiceUnavailableError("x"))}, "taken for used"),
+        ({"lease": Cached(error=ServiceUnavailableError("x")), "lease_uri": "gs://bucket/l"}, "taken for used"),
+        ({"lease": Cached(reading=True), "lease_uri": "gs://bucket/l"}, "reading…"),
         ({"of": cluster(state="STOPPING")}, "being deleted"),
         ({"of": cluster(state="ERROR", error={"message": "quota"})}, "failed"),
-        ({"of": cluster(state="PROVISIONING"), "jobs": Seen()}, "starting"),
+        ({"of": cluster(state="PROVISIONING"), "jobs": Cached()}, "starting"),
         ({"of": cluster(state="UPDATING")}, "in use"),
     ],
 )
@@ -99,7 +99,7 @@ def test_the_figures_of_a_row() -> None:
 
 
 def test_what_is_stale_or_did_not_answer_is_marked() -> None:
-    row = _row(facts(jobs=Seen((), NOW - 90, ServiceUnavailableError("x"))))
+    row = _row(facts(jobs=Cached((), NOW - 90, ServiceUnavailableError("x"))))
     assert row.notes == ("The dashboard does not answer; jobs as of 1 min 30 s ago",)
     assert _row(facts(jobs=seen((), 46))).notes == ("jobs as of 46 s ago",)
     assert _row(facts(jobs=seen((), 40))).notes == ()
@@ -118,7 +118,7 @@ def test_the_sums_above_the_list() -> None:
     found = [
         facts(prices=seen(PRICES)),
         facts(of=cluster("b"), jobs=seen((job(),)), prices=seen(PRICES)),
-        facts(of=cluster("c", "PROVISIONING"), jobs=Seen()),
+        facts(of=cluster("c", "PROVISIONING"), jobs=Cached()),
     ]
     clusters = tuple(each.cluster for each in found)
     view = overview([SourceFacts(found[0].source, seen(clusters), tuple(found))], NOW, lambda _: True, lambda _: None)
@@ -134,7 +134,7 @@ def test_the_sums_above_the_list() -> None:
 def test_an_error_names_connection_region_type_and_remedy() -> None:
     source = facts().source
     view = overview(
-        [SourceFacts(source, Seen(error=NotAuthorisedError("denied")), ())], NOW, lambda _: True, lambda _: None
+        [SourceFacts(source, Cached(error=NotAuthorisedError("denied")), ())], NOW, lambda _: True, lambda _: None
     )
     problem = view.sources[0].problem
     assert problem is not None
@@ -156,7 +156,7 @@ def test_the_log_says_where_it_is_from() -> None:
     tail = LogTail(("a", "b"), "Cloud Logging", "The dashboard does not answer: x")
     found = log_view(visible, seen(tail), cluster(), NOW)
     assert found.about == "last 2 lines, from Cloud Logging. The dashboard does not answer: x"
-    failed = log_view(visible, Seen(error=ServiceUnavailableError("x")), cluster(), NOW)
+    failed = log_view(visible, Cached(error=ServiceUnavailableError("x")), cluster(), NOW)
     assert failed.problem is not None
 
 

@@ -6,12 +6,16 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowSkipException
+from emulator_support.process import EmulatorProcess
 
-from airflow_provider_vertex_ray.errors import ClusterFailedError, ClusterNotFoundError, QuotaExceededError
+from airflow_provider_vertex_ray.errors import (
+    ClusterFailedError,
+    ClusterNotFoundError,
+    InvalidArgumentError,
+    QuotaExceededError,
+)
 from airflow_provider_vertex_ray.sensors.cluster import VertexRayClusterSensor
-from airflow_provider_vertex_ray.spec_error import SpecError
 from tests.support.clusters import BODY, LOCATION, start
-from tests.support.emulator import EmulatorProcess
 from tests.support.tasks import context_of, deferral_of, run_task
 
 
@@ -90,7 +94,7 @@ def test_its_deadline_is_the_trigger_s(fake_emulator: EmulatorProcess) -> None:
     ids=str,
 )
 def test_wrong_input(fake_emulator: EmulatorProcess, deferrable: bool, arguments: dict[str, Any], field: str) -> None:
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(InvalidArgumentError) as caught:
         operator = sensor(**arguments, deferrable=deferrable)
         run_task(operator, context_of(operator, nothing=""))
     assert caught.value.field == field
@@ -99,6 +103,6 @@ def test_wrong_input(fake_emulator: EmulatorProcess, deferrable: bool, arguments
 
 def test_no_project(fake_emulator: EmulatorProcess, deferrable: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", "google-cloud-platform://")
-    with pytest.raises(SpecError, match="^project_id: "):
+    with pytest.raises(InvalidArgumentError, match="^project_id: "):
         run_task(sensor(deferrable=deferrable))
     assert fake_emulator.calls() == []

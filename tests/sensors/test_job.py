@@ -6,13 +6,18 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowSkipException
+from emulator_support.process import EmulatorProcess, until
 
-from airflow_provider_vertex_ray.errors import ClusterNotFoundError, JobFailedError, JobNotFoundError, JobStoppedError
+from airflow_provider_vertex_ray.errors import (
+    ClusterNotFoundError,
+    InvalidArgumentError,
+    JobFailedError,
+    JobNotFoundError,
+    JobStoppedError,
+)
 from airflow_provider_vertex_ray.log_query import LogQuery
 from airflow_provider_vertex_ray.sensors.job import VertexRayJobSensor
-from airflow_provider_vertex_ray.spec_error import SpecError
 from tests.support.clusters import LOCATION, dashboard_of, jobs_of, start, submit
-from tests.support.emulator import EmulatorProcess, until
 from tests.support.monitoring import listed
 from tests.support.tasks import context_of, deferral_of, run_task
 
@@ -104,7 +109,7 @@ def test_a_cluster_that_is_not_there(fake_emulator: EmulatorProcess, deferrable:
     ids=str,
 )
 def test_wrong_input(fake_emulator: EmulatorProcess, deferrable: bool, arguments: dict[str, Any], field: str) -> None:
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(InvalidArgumentError) as caught:
         operator = sensor(**arguments, deferrable=deferrable)
         run_task(operator, context_of(operator, nothing=""))
     assert caught.value.field == field

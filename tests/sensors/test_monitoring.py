@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowSkipException
+from emulator_support.process import EmulatorProcess, until
 
-from airflow_provider_vertex_ray.errors import InvalidRequestError, MetricsNotAuthorisedError
+from airflow_provider_vertex_ray.errors import InvalidArgumentError, InvalidRequestError, MetricsNotAuthorisedError
 from airflow_provider_vertex_ray.links.base import LINK_KEY
 from airflow_provider_vertex_ray.sensors.monitoring import VertexRayMetricSensor
-from airflow_provider_vertex_ray.spec_error import SpecError
 from airflow_provider_vertex_ray.triggers.monitoring import VertexRayMetricTrigger
 from tests.support.clusters import LOCATION, full_name, start
-from tests.support.emulator import EmulatorProcess, until
 from tests.support.monitoring import been, measured
 from tests.support.tasks import context_of, deferral_of, first_event, run_task
 
@@ -187,7 +186,7 @@ def test_what_can_not_get_better_fails_at_once(shared: EmulatorProcess, deferrab
     ids=str,
 )
 def test_wrong_input_is_refused_at_parse(arguments: dict[str, Any], field: str) -> None:
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(InvalidArgumentError) as caught:
         sensor(**arguments)
     assert caught.value.field == field
 
@@ -205,7 +204,7 @@ def test_what_templates_give_is_judged_before_any_call(
     fake_emulator: EmulatorProcess, deferrable: bool, arguments: dict[str, Any], field: str
 ) -> None:
     operator = sensor(**arguments, deferrable=deferrable)
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(InvalidArgumentError) as caught:
         run_task(operator, context_of(operator, given=""))
     assert caught.value.field == field
     assert fake_emulator.calls() == []

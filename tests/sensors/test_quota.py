@@ -10,15 +10,19 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowSkipException
+from emulator_support.process import EmulatorProcess, until
 
 from airflow_provider_vertex_ray.cluster_spec import AutoscalingSpec, ClusterSpec, Resources
-from airflow_provider_vertex_ray.errors import NotAuthorisedError, QuotaTooSmallError, ServiceDisabledError
+from airflow_provider_vertex_ray.errors import (
+    InvalidArgumentError,
+    NotAuthorisedError,
+    QuotaTooSmallError,
+    ServiceDisabledError,
+)
 from airflow_provider_vertex_ray.links.base import LINK_KEY
 from airflow_provider_vertex_ray.sensors.quota import VertexRayQuotaSensor
-from airflow_provider_vertex_ray.spec_error import SpecError
 from airflow_provider_vertex_ray.triggers.quota import VertexRayQuotaTrigger
 from tests.support.clusters import LOCATION, SPEC, start
-from tests.support.emulator import EmulatorProcess, until
 from tests.support.tasks import TaskInstance, context_of, deferral_of, first_event, run_task
 
 CPUS = "custom_model_training_cpus"
@@ -177,7 +181,7 @@ async def test_a_service_that_is_silent_does_not_hold_the_deadline_up(fake_emula
     ids=str,
 )
 def test_wrong_input(fake_emulator: EmulatorProcess, deferrable: bool, arguments: dict[str, Any], field: str) -> None:
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(InvalidArgumentError) as caught:
         operator = sensor(**arguments, deferrable=deferrable)
         run_task(operator, context_of(operator, nothing=""))
     assert caught.value.field == field

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from airflow.providers.common.compat.sdk import TaskDeferred
+from emulator_support.process import EmulatorProcess
+from vertex_ray_emulator.backends.processes import command_line, descendants
 
-from airflow_provider_vertex_ray.emulator.processes import command_line, descendants
 from airflow_provider_vertex_ray.errors import VertexRayError
 from airflow_provider_vertex_ray.operators.bigquery import VertexRayBigQueryOperator
 from tests.support.bigquery import BigQuery
 from tests.support.clusters import BODY, LOCATION
-from tests.support.emulator import EmulatorProcess
 from tests.support.tasks import TaskInstance, context_of, first_event, round_trip
 
 PARTS = ("driver", "worker", "raylet", "task", "triggerer")

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from emulator_support.process import EmulatorProcess
+
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
 from tests.support.clusters import full_name, submit
-from tests.support.emulator import EmulatorProcess
 
 FAULTY_SHARE = 0.05
 FRAMES_BEFORE_ABORT = 20

@@ -8,10 +8,10 @@ from __future__ import annotations
 import shlex
 
 import pytest
+from emulator_support.process import EmulatorProcess
 
 from tests.soak.long_log import FAULTY_SHARE, Report, follow
 from tests.support.clusters import start
-from tests.support.emulator import EmulatorProcess
 
 MOST_GROWTH = 2 << 20
 

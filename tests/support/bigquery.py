@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from emulator_support.process import EmulatorProcess
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
 
 from tests.conftest import use
-from tests.support.emulator import EmulatorProcess
 
 DATASET = "shop"
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from emulator_support.process import EmulatorProcess
+
 from airflow_provider_vertex_ray.cluster_spec import ClusterSpec, Resources
-from tests.support.emulator import EmulatorProcess
 
 LOCATION = "us-central1"
 SPEC = ClusterSpec(worker_node_types=[Resources(machine_type="n1-standard-8", node_count=2)])

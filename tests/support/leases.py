@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from airflow_provider_vertex_ray.cluster_name import ClusterName
+from emulator_support.storage import StorageEmulator
+
+from airflow_provider_vertex_ray.core.cluster.name import ClusterName
+from airflow_provider_vertex_ray.core.sharing.lease import Lease
 from airflow_provider_vertex_ray.hooks.base import run_sync
 from airflow_provider_vertex_ray.hooks.lease import VertexRayLeaseAsyncHook
-from airflow_provider_vertex_ray.lease import Lease
 from tests.support.clusters import LOCATION
-from tests.support.storage import StorageEmulator
 
 NUMBER = "123456789012"
 """The emulator's project, as the service names it."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from emulator_support.process import EmulatorProcess, until
+
 from airflow_provider_vertex_ray.log_query import LogQuery
-from tests.support.emulator import EmulatorProcess, until
 
 OF_JOB = LogQuery("shared", submission_id="one")
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from airflow_provider_vertex_ray.api.addresses import Addresses
-from airflow_provider_vertex_ray.api.transport import RetryPolicy, Transport
+from airflow_provider_vertex_ray.core.http.addresses import Addresses
+from airflow_provider_vertex_ray.core.http.transport import RetryPolicy, Transport
 from airflow_provider_vertex_ray.errors import VertexRayError
 
 Answer = web.StreamResponse | Callable[[web.Request], Awaitable[web.StreamResponse]]

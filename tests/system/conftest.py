@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from emulator_support.storage import StorageEmulator
 
 from devtools.airflow_stack import AirflowStack
 from devtools.emulator_process import Emulator
 from tests.conftest import REGISTERED
-from tests.support.storage import StorageEmulator
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SLOTS = 2

@@ -14,10 +14,10 @@ from urllib.parse import quote
 
 import pytest
 from airflow import __version__ as airflow_version
+from emulator_support.process import until
 
 from devtools.browser import launched
 from devtools.page_world import HOSTILE, LOCATION, RUN, USERS, PageWorld
-from tests.support.emulator import until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

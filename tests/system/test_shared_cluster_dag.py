@@ -55,7 +55,7 @@ def test_the_output_of_a_job_is_in_its_task_s_log(report: DagRunReport) -> None:
 
 def test_the_cluster_has_lived_once(system: System, report: DagRunReport) -> None:
     created = report.xcom("create_cluster")
-    life = cluster_life(created, system.emulator.calls("DeletePersistentResource"))
-    assert life.nodes == 3
-    assert life.seconds is not None
-    assert 0 < life.seconds < report.seconds
+    clear_epoch = cluster_life(created, system.emulator.calls("DeletePersistentResource"))
+    assert clear_epoch.nodes == 3
+    assert clear_epoch.seconds is not None
+    assert 0 < clear_epoch.seconds < report.seconds

@@ -12,11 +12,11 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from emulator_support.process import until
 
-from airflow_provider_vertex_ray.cluster_state import unix_time
+from airflow_provider_vertex_ray.core.cluster.state import unix_time
 from airflow_provider_vertex_ray.operators.idle import VertexRayDeleteIdleClustersOperator
 from devtools.dag_run_report import DagRunReport
-from tests.support.emulator import until
 from tests.support.tasks import context_of, may_run_tasks, run_task
 from tests.system.dags.sharing import LOCATION, MAX_AGE
 

@@ -10,11 +10,11 @@ from airflow.providers.common.compat.sdk import DAG, TaskGroup, task
 
 from airflow_provider_vertex_ray.cluster_spec import ClusterSpec, Resources
 from airflow_provider_vertex_ray.decorators.job import vertex_ray_task
+from airflow_provider_vertex_ray.errors import InvalidArgumentError
 from airflow_provider_vertex_ray.operators.cluster import VertexRayDeleteClusterOperator, VertexRayGetClusterOperator
 from airflow_provider_vertex_ray.operators.job import VertexRaySubmitJobOperator
 from airflow_provider_vertex_ray.operators.leases import VertexRayReleaseClusterOperator
 from airflow_provider_vertex_ray.sensors.job import VertexRayJobSensor
-from airflow_provider_vertex_ray.spec_error import SpecError
 from airflow_provider_vertex_ray.task_groups.cluster import VertexRayCluster
 
 SPEC = ClusterSpec(worker_node_types=[Resources(machine_type="n1-standard-8")])
@@ -149,9 +149,9 @@ def test_the_inner_cluster_of_two_is_taken() -> None:
 
 
 def test_outside_of_a_group_a_task_needs_its_cluster() -> None:
-    with pytest.raises(SpecError, match="cluster_id"), dag():
+    with pytest.raises(InvalidArgumentError, match="cluster_id"), dag():
         job("job")
-    with pytest.raises(SpecError, match="cluster_id"), dag(), TaskGroup("plain"):
+    with pytest.raises(InvalidArgumentError, match="cluster_id"), dag(), TaskGroup("plain"):
         job("job")
 
 
@@ -168,14 +168,14 @@ def test_outside_of_a_group_a_task_needs_its_cluster() -> None:
     ],
 )
 def test_wrong_input_is_refused_when_the_dag_is_parsed(arguments: dict[str, Any], field: str) -> None:
-    with pytest.raises(SpecError, match=field), dag(), group(**arguments):
+    with pytest.raises(InvalidArgumentError, match=field), dag(), group(**arguments):
         pass
 
 
 def test_it_can_not_be_in_a_mapped_group() -> None:
     from airflow.providers.common.compat.sdk import task_group
 
-    with pytest.raises(SpecError, match="mapped task group"), dag():
+    with pytest.raises(InvalidArgumentError, match="mapped task group"), dag():
 
         @task_group
         def mapped(number: int) -> None:

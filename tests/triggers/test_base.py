@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from emulator_support.process import EmulatorProcess
 
 from airflow_provider_vertex_ray.errors import QuotaExceededError, VertexRayError
 from airflow_provider_vertex_ray.triggers import cluster, ensure, idle, job, monitoring
@@ -26,7 +27,6 @@ from airflow_provider_vertex_ray.triggers.idle import VertexRayClusterIdleTrigge
 from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
 from airflow_provider_vertex_ray.triggers.monitoring import VertexRayMetricTrigger
 from tests.support.clusters import full_name, start, submit
-from tests.support.emulator import EmulatorProcess
 from tests.support.tasks import first_event, round_trip
 
 SLOW = 4.0
@@ -38,7 +38,7 @@ COMMON: dict[str, Any] = {
     "impersonation_chain": ["a@b", "c@d"],
     "poll_interval": 7.5,
     "deadline": 1_800_000_000.5,
-    "carry": {"a": [1, None, "ä"]},
+    "passthrough": {"a": [1, None, "ä"]},
 }
 OF_CLUSTERS = {**COMMON, "operation": "projects/p/locations/l/operations/1"}
 OF_REGION = {
@@ -90,7 +90,7 @@ ALL: list[WaitTrigger] = [
         dashboard_timeout=11.0,
     ),
     VertexRayMetricTrigger(
-        **{name: value for name, value in COMMON.items() if name != "carry"},
+        **{name: value for name, value in COMMON.items() if name != "passthrough"},
         promql="up",
         comparison="<",
         threshold=5.0,
@@ -168,14 +168,14 @@ def ends(end: Any, **arguments: Any) -> Ends:
 
 
 async def test_success() -> None:
-    event = await first_event(ends(1, carry={"a": 1}))
-    assert event == {"status": "success", "result": {"end": 1}, "carry": {"a": 1}}
+    event = await first_event(ends(1, passthrough={"a": 1}))
+    assert event == {"status": "success", "result": {"end": 1}, "passthrough": {"a": 1}}
     assert result_of(event) == {"end": 1}
 
 
 async def test_an_error_comes_back_with_its_type() -> None:
-    event = await first_event(ends(QuotaExceededError("no more", {"metric": "cpus"}), carry={"a": 1}))
-    assert event["carry"] == {"a": 1}
+    event = await first_event(ends(QuotaExceededError("no more", {"metric": "cpus"}), passthrough={"a": 1}))
+    assert event["passthrough"] == {"a": 1}
     with pytest.raises(QuotaExceededError) as caught:
         result_of(event)
     assert (caught.value.message, caught.value.details) == ("no more", {"metric": "cpus"})

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import pytest
+from emulator_support.process import EmulatorProcess
 
 from airflow_provider_vertex_ray.errors import (
     ClusterFailedError,
@@ -31,7 +32,6 @@ from airflow_provider_vertex_ray.triggers.cluster import (
     VertexRayClusterStateTrigger,
 )
 from tests.support.clusters import BODY, cluster_ids, full_name, start
-from tests.support.emulator import EmulatorProcess
 from tests.support.tasks import first_event
 
 READY, DELETE, RESIZE, STATE = (
@@ -139,7 +139,7 @@ async def test_troubles_on_the_way_do_not_end_a_wait(
     fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any]
 ) -> None:
     # More of them in a row than one call takes.
-    monkeypatch.setattr("airflow_provider_vertex_ray.api.transport.RetryPolicy.delay", lambda *_: 0.01)
+    monkeypatch.setattr("airflow_provider_vertex_ray.core.http.transport.RetryPolicy.delay", lambda *_: 0.01)
     start(fake_emulator)
     with fake_emulator.fault(scope="control_plane", method="GetPersistentResource", times=15, **fault):
         assert (await outcome(READY))["state"] == "RUNNING"

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import pytest
+from emulator_support.process import EmulatorProcess, until
 
 from airflow_provider_vertex_ray.errors import (
     JobFailedError,
@@ -17,11 +18,10 @@ from airflow_provider_vertex_ray.errors import (
     NotAuthorisedError,
     OperationTimeoutError,
 )
-from airflow_provider_vertex_ray.triggers import pace
+from airflow_provider_vertex_ray.triggers import polling as pace
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
 from tests.support.clusters import dashboard_of, full_name, jobs_of, start, submit
-from tests.support.emulator import EmulatorProcess, until
 from tests.support.tasks import first_event
 
 GET = "GET /api/jobs/one"

@@ -8,13 +8,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from emulator_support.process import EmulatorProcess, until
 
-from airflow_provider_vertex_ray.api import submission
-from airflow_provider_vertex_ray.api.jobs import JobsApi
-from airflow_provider_vertex_ray.triggers import base, task_facts
+from airflow_provider_vertex_ray.core.job import submission
+from airflow_provider_vertex_ray.core.job.client import JobsApi
+from airflow_provider_vertex_ray.triggers import airflow_task as task_facts
+from airflow_provider_vertex_ray.triggers import base
 from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
 from tests.support.clusters import full_name, jobs_of, start, submit
-from tests.support.emulator import EmulatorProcess, until
 
 TI = SimpleNamespace(dag_id="dag", run_id="run", task_id="task", map_index=-1)
 

@@ -8,15 +8,15 @@ import time
 from typing import Any
 
 import pytest
+from emulator_support.process import EmulatorProcess, until
 
 from airflow_provider_vertex_ray.errors import JobFailedError, JobLostError, VertexRayError, error_from_dict
 from airflow_provider_vertex_ray.log_query import LogQuery
-from airflow_provider_vertex_ray.triggers import last_lines as subject
+from airflow_provider_vertex_ray.triggers import log_fallback as subject
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
-from airflow_provider_vertex_ray.triggers.last_lines import LastLines, last_lines
+from airflow_provider_vertex_ray.triggers.log_fallback import LastLines, last_lines
 from tests.support.clusters import full_name, jobs_of, start, submit
-from tests.support.emulator import EmulatorProcess, until
 from tests.support.monitoring import OF_JOB, listed
 from tests.support.tasks import first_event
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_vertex_ray.triggers.pace import POLLS_PER_SECOND, SHORTEST, Pace, interval
+from airflow_provider_vertex_ray.triggers.polling import POLLS_PER_SECOND, SHORTEST, Pace, interval
 
 
 @given(st.floats(0.01, 600), st.floats(0, 1e7), st.integers(1, 10_000))

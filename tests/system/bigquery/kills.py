@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from emulator_support.process import EmulatorProcess, cluster_body, until
 from google.api_core.exceptions import NotFound
 
 from devtools.airflow_api import OPENER
 from devtools.airflow_stack import AirflowStack
 from devtools.process_group import kill_one
 from tests.support.bigquery import DATASET, BigQuery, connection
-from tests.support.emulator import EmulatorProcess, cluster_body, until
 
 from .cases import CASES, FOLDER_VARIABLE, TASK, Case
 

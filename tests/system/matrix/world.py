@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from emulator_support.process import EmulatorProcess, cluster_body
+
+from airflow_provider_vertex_ray.triggers.airflow_task import AIRFLOW_ANSWERS
 from airflow_provider_vertex_ray.triggers.base import HAS_ON_KILL
-from airflow_provider_vertex_ray.triggers.task_facts import AIRFLOW_ANSWERS
 from devtools.airflow_api import OPENER
 from devtools.airflow_stack import AirflowStack
 from devtools.dag_run_report import DagRunReport, TaskReport
 from devtools.process_group import alive, kill_one
-from tests.support.emulator import EmulatorProcess, cluster_body
 
 from .cases import ALL_CPUS, CLUSTER, FOLDER_VARIABLE, TASK, Case
 

@@ -1,0 +1,247 @@
+"""ClusterSpec to and from the JSON of a PersistentResource (v1beta1: v1 has no NFS mounts).
+
+int64 fields are strings, as in the JSON of all Google APIs.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_vertex_ray.core.cluster.pools import (
+    SUPPORTED_VERSIONS,
+    OfficialImage,
+    Pool,
+    default_python_version,
+    image_prefix,
+    official_image,
+    parse_official_image,
+)
+from airflow_provider_vertex_ray.core.cluster.spec_parts import AutoscalingSpec, NfsMount, PscIConfig, Resources
+from airflow_provider_vertex_ray.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow_provider_vertex_ray.core.cluster.spec_fields import SpecFields
+
+__all__ = ["pool_image", "read_body", "write_body"]
+
+_WORKER_POOL = re.compile(r"worker-pool(\d+)")
+_RESOURCE_NAME = re.compile(r"projects/[^/]+/locations/(?P<location>[^/]+)/persistentResources/[^/]+")
+_DEFAULT_RAY = "2.47"
+
+
+def write_body(spec: SpecFields, location: str) -> dict[str, Any]:
+    """Return the PersistentResource that asks for ``spec``."""
+    pools = spec.pools()
+    ray_spec: dict[str, Any] = {
+        "resourcePoolImages": {pool.pool_id: pool_image(spec, pool, location) for pool in pools},
+        "rayMetricSpec": {"disabled": not spec.enable_metrics_collection},
+        "rayLogsSpec": {"disabled": not spec.enable_logging},
+    }
+    if spec.nfs_mounts:
+        ray_spec["nfsMounts"] = [
+            {"server": mount.server, "path": mount.path, "mountPoint": mount.mount_point} for mount in spec.nfs_mounts
+        ]
+    runtime: dict[str, Any] = {"raySpec": ray_spec}
+    if spec.service_account:
+        runtime["serviceAccountSpec"] = {
+            "enableCustomServiceAccount": True,
+            "serviceAccount": spec.service_account,
+        }
+    body: dict[str, Any] = {
+        "resourcePools": [_write_pool(pool) for pool in pools],
+        "resourceRuntimeSpec": runtime,
+    }
+    if spec.network:
+        body["network"] = spec.network
+    if spec.reserved_ip_ranges:
+        body["reservedIpRanges"] = list(spec.reserved_ip_ranges)
+    if spec.psc_interface_config:
+        body["pscInterfaceConfig"] = {"networkAttachment": spec.psc_interface_config.network_attachment}
+    if spec.encryption_spec_key_name:
+        body["encryptionSpec"] = {"kmsKeyName": spec.encryption_spec_key_name}
+    if spec.labels:
+        body["labels"] = dict(spec.labels)
+    return body
+
+
+def pool_image(spec: SpecFields, pool: Pool, location: str) -> str:
+    """Return the image that every node of ``pool`` runs in ``location``."""
+    if pool.custom_image:
+        return pool.custom_image
+    return official_image(
+        image_prefix(location),
+        spec.ray_version,
+        spec.python_version or "",
+        gpu=pool.machine.accelerator_count > 0,
+    )
+
+
+def read_body(resource: Mapping[str, Any], location: str | None) -> dict[str, Any]:
+    """Return ClusterSpec's fields as ``resource`` has them; see ClusterSpec.from_persistent_resource."""
+    runtime = resource.get("resourceRuntimeSpec") or {}
+    ray_spec = runtime.get("raySpec")
+    pools = list(resource.get("resourcePools") or ())
+    if ray_spec is None or not pools:
+        name = resource.get("name") or resource.get("displayName")
+        raise InvalidArgumentError("resourceRuntimeSpec.raySpec", name, "this persistent resource is not a Ray cluster")
+    head_id = ray_spec.get("headNodeResourcePoolId")
+    head_place = next((place for place, pool in enumerate(pools) if head_id and pool.get("id") == head_id), 0)
+    head_pool = pools.pop(head_place)
+
+    images = _read_images(resource, ray_spec, [head_pool, *pools], location)
+    head = _read_machine(head_pool, images.custom[0])
+    workers = [_read_worker(pool, image) for pool, image in zip(pools, images.custom[1:], strict=True)]
+    joined = _read_joined_workers(head_pool, head)
+    if joined is not None:
+        workers.insert(_place_of_joined(pools), joined)
+
+    service_account = (runtime.get("serviceAccountSpec") or {}).get("serviceAccount")
+    psc = resource.get("pscInterfaceConfig")
+    return {
+        "head_node_type": head,
+        "worker_node_types": tuple(workers),
+        "ray_version": images.ray_version,
+        "python_version": images.python_version,
+        "network": resource.get("network") or None,
+        "service_account": service_account or None,
+        "custom_images": None,
+        "enable_metrics_collection": not (ray_spec.get("rayMetricSpec") or {}).get("disabled", False),
+        "enable_logging": not (ray_spec.get("rayLogsSpec") or {}).get("disabled", False),
+        "psc_interface_config": PscIConfig(psc.get("networkAttachment")) if psc is not None else None,
+        "reserved_ip_ranges": tuple(resource.get("reservedIpRanges") or ()),
+        "nfs_mounts": tuple(
+            NfsMount(mount.get("server"), mount.get("path"), mount.get("mountPoint"))
+            for mount in ray_spec.get("nfsMounts") or ()
+        ),
+        "labels": dict(resource.get("labels") or {}),
+        "encryption_spec_key_name": (resource.get("encryptionSpec") or {}).get("kmsKeyName") or None,
+    }
+
+
+def _write_pool(pool: Pool) -> dict[str, Any]:
+    machine: dict[str, Any] = {"machineType": pool.machine.machine_type}
+    if pool.machine.accelerator_type:
+        machine["acceleratorType"] = pool.machine.accelerator_type
+        machine["acceleratorCount"] = pool.machine.accelerator_count
+    disk: dict[str, Any] = {}
+    if pool.machine.boot_disk_type:
+        disk["bootDiskType"] = pool.machine.boot_disk_type
+    if pool.machine.boot_disk_size_gb is not None:
+        disk["bootDiskSizeGb"] = pool.machine.boot_disk_size_gb
+    body: dict[str, Any] = {"id": pool.pool_id, "machineSpec": machine, "diskSpec": disk}
+    if pool.replica_count is not None:
+        body["replicaCount"] = str(pool.replica_count)
+    if pool.autoscaling:
+        body["autoscalingSpec"] = {
+            "minReplicaCount": str(pool.autoscaling.min_replica_count),
+            "maxReplicaCount": str(pool.autoscaling.max_replica_count),
+        }
+    return body
+
+
+def _read_machine(pool: Mapping[str, Any], image: str | None) -> Resources:
+    machine = pool.get("machineSpec") or {}
+    disk = pool.get("diskSpec") or {}
+    accelerator = machine.get("acceleratorType")
+    size = disk.get("bootDiskSizeGb")
+    return Resources(
+        machine_type=machine.get("machineType", ""),
+        accelerator_type=None if accelerator in (None, "ACCELERATOR_TYPE_UNSPECIFIED") else accelerator,
+        accelerator_count=int(machine.get("acceleratorCount") or 0),
+        boot_disk_type=disk.get("bootDiskType") or None,
+        boot_disk_size_gb=int(size) if size else None,
+        custom_image=image,
+    )
+
+
+def _read_worker(pool: Mapping[str, Any], image: str | None) -> Resources:
+    machine = _read_machine(pool, image)
+    return _counted(machine, int(pool.get("replicaCount") or 0), _read_autoscaling(pool))
+
+
+def _read_joined_workers(head_pool: Mapping[str, Any], head: Resources) -> Resources | None:
+    """Return the workers that live in the head's pool, if there are any."""
+    autoscaling = _read_autoscaling(head_pool)
+    workers = int(head_pool.get("replicaCount") or 1) - 1
+    if autoscaling is None and workers < 1:
+        return None
+    return _counted(head, workers, autoscaling)
+
+
+def _counted(machine: Resources, count: int, autoscaling: AutoscalingSpec | None) -> Resources:
+    # The count of an autoscaling pool is today's, not what was asked for, so it is not part of the spec.
+    return replace(machine, node_count=1 if autoscaling else count, autoscaling_spec=autoscaling)
+
+
+def _read_autoscaling(pool: Mapping[str, Any]) -> AutoscalingSpec | None:
+    bounds = pool.get("autoscalingSpec")
+    if not bounds:
+        return None
+    return AutoscalingSpec(int(bounds.get("minReplicaCount") or 0), int(bounds.get("maxReplicaCount") or 0))
+
+
+def _place_of_joined(pools: list[Mapping[str, Any]]) -> int:
+    """Return where in the worker list the type was that joined the head: its number is the one left out."""
+    for place, pool in enumerate(pools):
+        match = _WORKER_POOL.fullmatch(pool.get("id", ""))
+        if match is None:
+            break
+        if int(match[1]) != place + 1:
+            return place
+    return len(pools)
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Which images are the user's own (None: the service's), and the versions in those of the service."""
+
+    custom: list[str | None]
+    ray_version: str
+    python_version: str | None
+
+
+def _read_images(
+    resource: Mapping[str, Any],
+    ray_spec: Mapping[str, Any],
+    pools: list[Mapping[str, Any]],
+    location: str | None,
+) -> _Images:
+    by_pool = ray_spec.get("resourcePoolImages") or {}
+    images: list[str] = [by_pool.get(pool.get("id")) or ray_spec.get("imageUri") or "" for pool in pools]
+    name = _RESOURCE_NAME.fullmatch(resource.get("name") or "")
+    if location is None and name is not None:
+        location = name["location"]
+    prefix = image_prefix(location) if location else None
+    parsed = [parse_official_image(image) for image in images]
+    # Only an image that write_body would choose for this pool can be taken for the service's own.
+    chosen_by_us = [
+        official if official and _would_be_chosen(official, pool, prefix) else None
+        for official, pool in zip(parsed, pools, strict=True)
+    ]
+    ours = next((official for official in chosen_by_us if official), None)
+    if len({official.prefix for official in chosen_by_us if official}) > 1:
+        # Without a location nobody can tell which of them the service's rule gave: keep them all as they are.
+        ours = None
+    if ours is None:
+        known = next((official for official in parsed if official), None)
+        ray_version = known.ray_version if known else _DEFAULT_RAY
+        python_version = known.python_version if known else default_python_version(ray_version)
+        return _Images([image or None for image in images], ray_version, python_version)
+    custom = [
+        None if official and replace(official, gpu=ours.gpu) == ours else image or None
+        for official, image in zip(chosen_by_us, images, strict=True)
+    ]
+    return _Images(custom, ours.ray_version, ours.python_version)
+
+
+def _would_be_chosen(official: OfficialImage, pool: Mapping[str, Any], prefix: str | None) -> bool:
+    has_gpu = int((pool.get("machineSpec") or {}).get("acceleratorCount") or 0) > 0
+    return (
+        official.gpu == has_gpu
+        and official.prefix == (prefix or official.prefix)
+        and official.python_version in SUPPORTED_VERSIONS.get(official.ray_version, ())
+    )

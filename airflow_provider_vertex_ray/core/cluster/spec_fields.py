@@ -1,0 +1,49 @@
+"""The fields of a cluster specification without its rules, so that the rules and the JSON can be written in terms of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from airflow_provider_vertex_ray.core.checks import refuse_templates
+from airflow_provider_vertex_ray.core.cluster.pools import Pool, plan_pools
+from airflow_provider_vertex_ray.core.cluster.spec_parts import NfsMount, NodeImages, PscIConfig, Resources
+
+__all__ = ["SpecFields"]
+
+
+@dataclass(frozen=True)
+class SpecFields:
+    """Base of ClusterSpec, which documents the fields."""
+
+    head_node_type: Resources = field(default_factory=Resources)
+    worker_node_types: Sequence[Resources] = field(default_factory=lambda: (Resources(),))
+    ray_version: str = "2.47"
+    python_version: str | None = None
+    network: str | None = None
+    service_account: str | None = None
+    custom_images: NodeImages | None = None
+    enable_metrics_collection: bool = True
+    enable_logging: bool = True
+    psc_interface_config: PscIConfig | None = None
+    reserved_ip_ranges: Sequence[str] = ()
+    nfs_mounts: Sequence[NfsMount] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    encryption_spec_key_name: str | None = None
+
+    def pools(self) -> tuple[Pool, ...]:
+        """Return the resource pools asked for, with their ids and sizes; the first has the head.
+
+        :raises InvalidArgumentError: a size or a machine is still a template.
+        """
+        refuse_templates(self.head_node_type, "head_node_type")
+        refuse_templates(self.worker_node_types, "worker_node_types")
+        return plan_pools(self.head_node_type, self.worker_node_types, self.custom_images)
+
+    def node_count(self) -> int:
+        """Return how many nodes it begins with, head included and autoscaling pools at their minimum."""
+        return sum(pool.smallest for pool in self.pools())
+
+    def max_node_count(self) -> int:
+        """Return how many nodes it can grow to, the head included."""
+        return sum(pool.largest for pool in self.pools())

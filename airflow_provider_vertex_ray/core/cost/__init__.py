@@ -1,0 +1,1 @@
+"""Cost estimates from price tables and the Cloud Billing Catalog."""

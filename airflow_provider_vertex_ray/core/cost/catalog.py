@@ -1,0 +1,123 @@
+"""The Cloud Billing Catalog: list prices of Vertex AI training, as a price table.
+
+Source: https://cloud.google.com/billing/docs/reference/rest/v1/services.skus/list; the descriptions are as published in
+2026 (docs/cost.md). Under which of them Ray clusters are billed is not documented: this was never compared with a bill.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from airflow_provider_vertex_ray.core.cost.price_table import PriceTable
+from airflow_provider_vertex_ray.core.http.service_errors import service_error
+from airflow_provider_vertex_ray.core.http.transport import Transport
+from airflow_provider_vertex_ray.errors import ServiceError, VertexRayError
+
+SERVICE = "C7E2-9256-1C43"
+"""Vertex AI in the catalog."""
+
+PREFIXES = ("Vertex AI: Training/Pipelines on",)
+"""How the descriptions of what is summed up begin, before the machine family or the accelerator."""
+
+KEPT_SECONDS = 86_400.0
+"""Seconds for which the prices of a region are kept in this process; they change a few times a year."""
+
+_CORE = re.compile(r"(\w+) (?:Predefined )?Instance (Core|Ram)\b", re.IGNORECASE)
+_ACCELERATOR = re.compile(r"(NVIDIA [\w ]+?)(?: GPU)?(?: attached| running| in\b|$)", re.IGNORECASE)
+_kept: dict[tuple[str, str, tuple[str, ...], str], tuple[float, PriceTable]] = {}
+
+
+async def catalog_prices(
+    transport: Transport, region: str, *, prefixes: Sequence[str] = PREFIXES, currency: str = "USD"
+) -> PriceTable:
+    """The list prices of a region.
+
+    :param prefixes: How descriptions begin; where several are given, their prices add up, and what only some of them
+        have a price for has none.
+    :raises VertexRayError: The catalog can not be read.
+    """
+    key = (transport.addresses.billing(), region, tuple(prefixes), currency)
+    if key in _kept and time.monotonic() - _kept[key][0] < KEPT_SECONDS:
+        return _kept[key][1]
+    skus = await _skus(transport, currency)
+    table = await asyncio.to_thread(table_of, skus, region, prefixes, currency)
+    _kept[key] = (time.monotonic(), table)
+    return table
+
+
+async def _skus(transport: Transport, currency: str) -> list[dict[str, Any]]:
+    url = f"{transport.addresses.billing()}/v1/services/{SERVICE}/skus"
+    found: list[dict[str, Any]] = []
+    token = ""
+    while True:
+        params = {"pageSize": "2000", "currencyCode": currency, **({"pageToken": token} if token else {})}
+        body = (await transport.request("GET", url, params=params, error_from=_error)).json()
+        if not isinstance(body, dict):
+            raise ServiceError(f"The Cloud Billing Catalog answered with {str(body)[:100]!r}.")
+        found += body.get("skus") or []
+        token = body.get("nextPageToken") or ""
+        if not token:
+            return found
+
+
+def table_of(skus: Sequence[dict[str, Any]], region: str, prefixes: Sequence[str], currency: str) -> PriceTable:
+    """The price table in a list of SKUs; what is ambiguous has no price."""
+    sums: dict[str, dict[str, dict[str, float]]] = {}
+    for sku in skus:
+        text = str(sku.get("description", ""))
+        prefix = next((each for each in prefixes if text.startswith(each)), None)
+        price = _price(sku, currency)
+        named = _named(text.removeprefix(prefix).strip()) if prefix else None
+        if prefix is None or price is None or named is None or region not in (sku.get("serviceRegions") or []):
+            continue
+        section, name = named
+        by_prefix = sums.setdefault(section, {}).setdefault(name, {})
+        # Two prices for the same thing: nobody can say which.
+        by_prefix[prefix] = price if by_prefix.get(prefix, price) == price else float("nan")
+    sections = {
+        section: {
+            name: sum(by_prefix.values())
+            for name, by_prefix in names.items()
+            if len(by_prefix) == len(set(prefixes)) and all(price == price for price in by_prefix.values())
+        }
+        for section, names in sums.items()
+    }
+    return PriceTable(currency, {region: sections})
+
+
+def _named(text: str) -> tuple[str, str] | None:
+    """Section and name of a price table for the rest of a description."""
+    if match := _CORE.search(text):
+        return ("vcpu" if match[2].lower() == "core" else "gib"), match[1].lower()
+    if match := _ACCELERATOR.match(text):
+        name = re.sub(r"\W+", "_", match[1].strip()).upper()
+        # The API calls the older ones NVIDIA_TESLA_….
+        older = re.fullmatch(r"NVIDIA_(?:TESLA_)?(T4|V100|P100|P4|A100|K80)", name)
+        return "accelerators", f"NVIDIA_TESLA_{older[1]}" if older else name
+    return None
+
+
+def _price(sku: dict[str, Any], currency: str) -> float | None:
+    """Per hour; None for tiers, other units and other currencies."""
+    infos = sku.get("pricingInfo") or []
+    expression = (infos[-1].get("pricingExpression") or {}) if infos else {}
+    rates = expression.get("tieredRates") or []
+    if len(rates) != 1 or expression.get("usageUnit") not in ("h", "GiBy.h"):
+        return None
+    unit = rates[0].get("unitPrice") or {}
+    if unit.get("currencyCode", currency) != currency:
+        return None
+    return int(unit.get("units") or 0) + int(unit.get("nanos") or 0) / 1e9
+
+
+def _error(status: int, text: str) -> VertexRayError:
+    try:
+        said = json.loads(text)["error"]
+        return service_error(str(said.get("message", "")), status=said.get("status"), http_status=status)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return service_error(f"The Cloud Billing Catalog answered {status}: {text[:300]}", http_status=status)

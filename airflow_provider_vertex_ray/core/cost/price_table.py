@@ -1,0 +1,157 @@
+"""Prices that a user gives: by machine type, or by vCPU and GiB of a family; and by accelerator. Pure.
+
+No price is ever made up: what has none is named, and then there is no sum either.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from airflow_provider_vertex_ray.errors import InvalidArgumentError
+
+# GiB of memory for each vCPU, where all sizes of a family have the same.
+# Source: https://cloud.google.com/compute/docs/general-purpose-machines and …/compute-optimized-machines
+_GIB_PER_VCPU = {
+    "n1-standard": 3.75,
+    "n1-highmem": 6.5,
+    "n1-highcpu": 0.9,
+    **{f"{family}-standard": 4.0 for family in ("e2", "n2", "n2d", "c2", "c2d", "c3", "g2")},
+    **{f"{family}-highmem": 8.0 for family in ("e2", "n2", "n2d", "c2d", "c3")},
+    **{f"{family}-highcpu": 1.0 for family in ("e2", "n2", "n2d")},
+    **{f"{family}-highcpu": 2.0 for family in ("c2d", "c3")},
+}
+_MACHINE = re.compile(r"([a-z0-9]+)-([a-z]+)-(\d+)")
+_SECTIONS = ("machines", "vcpu", "gib", "accelerators")
+
+
+@dataclass(frozen=True, order=True)
+class NodeKind:
+    """What nodes of one kind are.
+
+    :param machine_type: Such as ``n1-standard-16``.
+    :param accelerator_type: Such as ``NVIDIA_TESLA_T4``; empty for none.
+    :param accelerator_count: Accelerators of each node.
+    """
+
+    machine_type: str
+    accelerator_type: str = ""
+    accelerator_count: int = 0
+
+    def __str__(self) -> str:
+        more = f"+{self.accelerator_count}x{self.accelerator_type}" if self.accelerator_count else ""
+        return f"{self.machine_type}{more}"
+
+
+def machine_size(machine_type: str) -> tuple[int, float] | None:
+    """vCPUs and GiB of a machine type; None where its name does not tell."""
+    match = _MACHINE.fullmatch(machine_type)
+    ratio = _GIB_PER_VCPU.get(f"{match[1]}-{match[2]}") if match else None
+    return (int(match[3]), int(match[3]) * ratio) if match and ratio else None
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a node of one kind costs.
+
+    :param hourly: Per hour; None when something has no price.
+    :param missing: What has none.
+    """
+
+    hourly: float | None
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PriceTable:
+    """Prices per hour, by region.
+
+    As JSON: ``{"currency": "USD", "regions": {"us-central1": {"machines": {"n1-standard-16": 0.76}, "vcpu": {"n1":
+    0.032}, "gib": {"n1": 0.0042}, "accelerators": {"NVIDIA_TESLA_T4": 0.35}}}}``. ``machines`` are without
+    accelerators, and go before ``vcpu`` and ``gib``, which are by family.
+
+    :param currency: ISO 4217 code.
+    :param regions: The sections of each region.
+    """
+
+    currency: str
+    regions: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
+
+    @classmethod
+    def from_value(cls, value: Any) -> PriceTable:
+        """Read the JSON form.
+
+        :raises InvalidArgumentError: Names the field, the value and the rule.
+        """
+        if isinstance(value, PriceTable):
+            return value
+        if not isinstance(value, dict):
+            raise InvalidArgumentError("price_table", value, "give an object with currency and regions")
+        _known("price_table", value, ("currency", "regions"))
+        currency, regions = value.get("currency"), value.get("regions")
+        if not isinstance(currency, str) or not re.fullmatch(r"[A-Z]{3}", currency):
+            raise InvalidArgumentError(
+                "price_table['currency']", currency, "give a currency's three letters, such as USD"
+            )
+        if not isinstance(regions, dict):
+            raise InvalidArgumentError("price_table['regions']", regions, "give an object of regions")
+        for region, sections in regions.items():
+            place = f"price_table['regions'][{region!r}]"
+            if not isinstance(sections, dict):
+                raise InvalidArgumentError(place, sections, f"give an object with {', '.join(_SECTIONS)}")
+            _known(place, sections, _SECTIONS)
+            for section, prices in sections.items():
+                if not isinstance(prices, dict):
+                    raise InvalidArgumentError(f"{place}[{section!r}]", prices, "give an object of prices per hour")
+                for name, price in prices.items():
+                    if isinstance(price, bool) or not isinstance(price, (int, float)) or not 0 <= price < math.inf:
+                        raise InvalidArgumentError(
+                            f"{place}[{section!r}][{name!r}]", price, "give a price per hour, 0 or more"
+                        )
+        return cls(currency, regions)
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {
+            "currency": self.currency,
+            "regions": {
+                region: {section: dict(prices) for section, prices in sections.items()}
+                for region, sections in self.regions.items()
+            },
+        }
+
+    def price(self, kind: NodeKind, region: str) -> Price:
+        """What a node of this kind costs in an hour."""
+        sections = self.regions.get(region, {})
+        missing: list[str] = []
+        hourly = self._machine(kind.machine_type, sections, missing)
+        if kind.accelerator_count:
+            each = sections.get("accelerators", {}).get(kind.accelerator_type)
+            if each is None:
+                missing.append(kind.accelerator_type)
+            else:
+                hourly += kind.accelerator_count * each
+        if missing:
+            return Price(None, tuple(f"{name} in {region}" for name in missing))
+        return Price(hourly)
+
+    @staticmethod
+    def _machine(machine_type: str, sections: Mapping[str, Mapping[str, float]], missing: list[str]) -> float:
+        whole = sections.get("machines", {}).get(machine_type)
+        if whole is not None:
+            return whole
+        size = machine_size(machine_type)
+        family = machine_type.split("-")[0]
+        core, memory = (sections.get(part, {}).get(family) for part in ("vcpu", "gib"))
+        if size is None or core is None or memory is None:
+            missing.append(machine_type)
+            return 0.0
+        return size[0] * core + size[1] * memory
+
+
+def _known(place: str, value: dict[str, Any], names: tuple[str, ...]) -> None:
+    if unknown := sorted(set(map(str, value)) - set(names)):
+        raise InvalidArgumentError(place, ", ".join(unknown), f"it has {', '.join(names)}")

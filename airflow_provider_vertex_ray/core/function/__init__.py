@@ -1,0 +1,1 @@
+"""Turn a decorated Python function into a program that runs on a cluster."""

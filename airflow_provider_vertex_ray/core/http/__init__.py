@@ -1,0 +1,1 @@
+"""The only door to the network: transport, authentication, addresses and typed service errors."""

@@ -1,0 +1,62 @@
+"""What a user says of a job, judged before anything is sent."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from airflow_provider_vertex_ray.core.checks import has_template
+from airflow_provider_vertex_ray.core.job.runtime_env import runtime_environment
+from airflow_provider_vertex_ray.core.job.state import JobStatus
+from airflow_provider_vertex_ray.errors import InvalidArgumentError
+
+__all__ = ["check_statuses", "check_submission_id", "command_line", "runtime_environment"]
+
+
+def command_line(entrypoint: Any) -> str:
+    """The shell command; a list of arguments is quoted.
+
+    :raises InvalidArgumentError: It is empty, or no string and no list of strings.
+    """
+    rule = "give a shell command, or a list of arguments"
+    if isinstance(entrypoint, str):
+        if not entrypoint.strip():
+            raise InvalidArgumentError("entrypoint", entrypoint, rule)
+        return entrypoint
+    if not isinstance(entrypoint, (list, tuple)) or not entrypoint:
+        raise InvalidArgumentError("entrypoint", entrypoint, rule)
+    if not all(isinstance(part, str) for part in entrypoint) or not entrypoint[0].strip():
+        raise InvalidArgumentError("entrypoint", entrypoint, rule)
+    return shlex.join(entrypoint)
+
+
+def check_statuses(statuses: Any, *, rendered: bool = False) -> set[str] | None:
+    """The job states of that name; None for all states.
+
+    :param rendered: Whether all templates are rendered; before, a name with a template and an XComArg pass.
+    :raises InvalidArgumentError: One of them is no state of Ray's.
+    """
+    if statuses is None or (not rendered and not isinstance(statuses, (str, list, tuple, set))):
+        return None
+    if isinstance(statuses, str) and has_template(statuses) and not rendered:
+        return None
+    known = [status.value for status in JobStatus]
+    rule = f"give a list of states, out of {', '.join(known)}"
+    if not isinstance(statuses, (list, tuple, set)):
+        raise InvalidArgumentError("statuses", statuses, rule)
+    for place, status in enumerate(statuses):
+        later = has_template(status) or not isinstance(status, str)
+        if (rendered or not later) and status not in known:
+            raise InvalidArgumentError(f"statuses[{place}]", status, rule)
+    return set(statuses) if rendered and statuses else None
+
+
+def check_submission_id(submission_id: Any) -> None:
+    """Refuse an empty submission id; a template or an XComArg passes.
+
+    :raises InvalidArgumentError: It is empty.
+    """
+    if submission_id is None or (isinstance(submission_id, str) and not submission_id.strip()):
+        raise InvalidArgumentError("submission_id", submission_id, "give the id of a job")
+    if isinstance(submission_id, str) and not has_template(submission_id) and "/" in submission_id:
+        raise InvalidArgumentError("submission_id", submission_id, "it has no slash in it")

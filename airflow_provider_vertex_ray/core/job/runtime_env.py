@@ -1,0 +1,313 @@
+"""Ray's runtime environment, judged before anything is sent.
+
+Source: Ray 2.47.1, python/ray/runtime_env/runtime_env.py and python/ray/_private/runtime_env/validation.py. Where Ray
+lets something pass that can not work, or that its agent ignores (an unknown field, a package that is no string), this
+is stricter.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from airflow_provider_vertex_ray.core.checks import has_template
+from airflow_provider_vertex_ray.errors import InvalidArgumentError
+
+__all__ = ["CONDA_FILES", "KNOWN_FIELDS", "is_local", "runtime_environment"]
+
+KNOWN_FIELDS = (
+    "working_dir",
+    "py_modules",
+    "excludes",
+    "pip",
+    "uv",
+    "conda",
+    "env_vars",
+    "config",
+    "worker_process_setup_hook",
+    "py_executable",
+    "image_uri",
+    "container",
+    "java_jars",
+    "mpi",
+    "nsight",
+    "_nsight",
+    "_ray_release",
+    "_ray_commit",
+    "_inject_current_ray",
+)
+"""The fields of Ray 2.47.1's RuntimeEnv; ``nsight`` is its constructor's name for ``_nsight``."""
+
+REMOTE_SCHEMES = ("gs", "s3", "https", "file")
+"""From where a node of the cluster gets a package by itself."""
+
+CONDA_FILES = (".yaml", ".yml")
+"""A ``conda`` that ends so is a local file, as in Ray."""
+
+_PIP_FIELDS = ("packages", "pip_check", "pip_version")
+_UV_FIELDS = ("packages", "uv_check", "uv_version", "uv_pip_install_options")
+_CONFIG_FIELDS = ("setup_timeout_seconds", "eager_install", "log_files")
+_ALONE = {"image_uri": ("config", "env_vars"), "container": ("config", "env_vars")}
+
+
+def is_local(place: str) -> bool:
+    """Whether a ``working_dir`` or an entry of ``py_modules`` is a path on this machine, as Ray tells it."""
+    return not urlparse(place).scheme
+
+
+def runtime_environment(
+    runtime_env: dict[str, Any] | None,
+    working_dir: str | None = None,
+    env_vars: dict[str, str] | None = None,
+    py_modules: Sequence[str] | None = None,
+    excludes: Sequence[str] | None = None,
+    *,
+    rendered: bool = True,
+) -> dict[str, Any]:
+    """Judge a runtime environment, with the parameters that have names of their own put into it.
+
+    A local requirements file is read into it, as Ray's own client does. Local folders and a local conda file stay as
+    they are: ``VertexRayJobAsyncHook.prepare_environment`` takes them.
+
+    :param runtime_env: Ray's runtime environment, or None.
+    :param working_dir: Its ``working_dir``, which it must not have too then.
+    :param env_vars: Win over the variables in ``runtime_env``.
+    :param py_modules: Its ``py_modules``, which it must not have too then.
+    :param excludes: Its ``excludes``, which it must not have too then.
+    :param rendered: Whether all templates are rendered. At DAG parse they are not: what Jinja or Airflow has still to
+        fill in passes then, and no file is looked at.
+    :return: A new dict, JSON-able.
+    :raises InvalidArgumentError: Names the field, the value (never an environment variable's) and the rule.
+    """
+    if not rendered and _comes_later(runtime_env):
+        runtime_env = None
+    if runtime_env is not None and not isinstance(runtime_env, dict):
+        raise InvalidArgumentError("runtime_env", runtime_env, "give a dict")
+    given = {key: value for key, value in (runtime_env or {}).items() if value is not None}
+    for field, value in (("working_dir", working_dir), ("py_modules", py_modules), ("excludes", excludes)):
+        if not value:
+            continue
+        if given.get(field):
+            raise InvalidArgumentError(field, value, f"runtime_env has {field} too; give one of them")
+        given[field] = value
+    judge = _Judge(rendered)
+    variables = judge.variables(given.get("env_vars"), env_vars)
+    if rendered:
+        _check_json(
+            {key: value for key, value in given.items() if key not in ("env_vars", "working_dir", "py_modules")}
+        )
+    environment = {key: judge.field(key, value) for key, value in given.items() if key != "env_vars"}
+    if variables:
+        environment["env_vars"] = variables
+    # As in Ray, an empty list of packages (or of anything) is none.
+    environment = {key: value for key, value in environment.items() if value not in (None, [], {}, "")}
+    _check_together(environment)
+    return environment
+
+
+def _check_json(environment: dict[str, Any]) -> None:
+    try:
+        json.dumps(environment)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgumentError(
+            "runtime_env", sorted(map(str, environment)), f"it must be JSON-able: {error}"
+        ) from error
+
+
+def _check_together(environment: dict[str, Any]) -> None:
+    installers = [field for field in ("pip", "conda", "uv") if environment.get(field)]
+    if len(installers) > 1:
+        raise InvalidArgumentError(
+            "runtime_env", installers, "give only one of pip, conda and uv; conda's own dict can hold pip packages"
+        )
+    for field, allowed in _ALONE.items():
+        if environment.get(field):
+            others = sorted(set(environment) - {field, *allowed})
+            if others:
+                raise InvalidArgumentError(
+                    f"runtime_env[{field!r}]", others, f"only {' and '.join(allowed)} go with {field}"
+                )
+
+
+def _comes_later(value: Any) -> bool:
+    """Whether Jinja has still to render a value, or Airflow to put a task's result in its place (an XComArg)."""
+    return has_template(value) or hasattr(value, "iter_references")
+
+
+class _Judge:
+    """Judges one field after the other.
+
+    :param rendered: As for ``runtime_environment``.
+    """
+
+    def __init__(self, rendered: bool) -> None:
+        self._rendered = rendered
+        self._by_field: dict[str, Callable[[str, Any], Any]] = {
+            "working_dir": self._working_dir,
+            "py_modules": self._py_modules,
+            "excludes": self._excludes,
+            "pip": self._pip,
+            "uv": self._uv,
+            "conda": self._conda,
+            "config": self._config,
+            "worker_process_setup_hook": self._text,
+            "py_executable": self._text,
+            "image_uri": self._text,
+            "container": self._dict,
+            "mpi": self._dict,
+            "java_jars": self._texts,
+        }
+
+    def _later(self, value: Any) -> bool:
+        return not self._rendered and _comes_later(value)
+
+    def field(self, name: Any, value: Any) -> Any:
+        """The value of one field as it is sent."""
+        if name not in KNOWN_FIELDS:
+            close = difflib.get_close_matches(str(name), KNOWN_FIELDS, 1, 0.5)
+            known = f"did you mean {close[0]}?" if close else f"known ones are {', '.join(KNOWN_FIELDS[:11])}"
+            raise InvalidArgumentError("runtime_env", name, f"Ray knows no such field; {known}")
+        check = self._by_field.get(name)
+        return value if check is None or self._later(value) else check(name, value)
+
+    def variables(self, inner: Any, outer: Any) -> dict[str, str]:
+        """The environment variables of both sources; a wrong one's value may be a secret and is not shown."""
+        merged: dict[str, str] = {}
+        for variables in (inner, outer):
+            if variables is None or self._later(variables):
+                continue
+            if not isinstance(variables, dict):
+                raise InvalidArgumentError("env_vars", type(variables).__name__, "give a dict of strings")
+            for key, value in variables.items():
+                if not isinstance(key, str) or not (isinstance(value, str) or self._later(value)):
+                    raise InvalidArgumentError(
+                        f"env_vars[{key!r}]", type(value).__name__, "names and values are strings"
+                    )
+            merged.update(variables)
+        return merged
+
+    def _working_dir(self, name: str, value: Any) -> str:
+        return self._package(name, value, (".zip",))
+
+    def _py_modules(self, name: str, value: Any) -> list[str]:
+        return [
+            item if self._later(item) else self._package(f"{name}[{place}]", item, (".zip", ".whl"))
+            for place, item in enumerate(self._list(name, value, "give a list of local modules and URIs"))
+        ]
+
+    def _package(self, field: str, value: Any, endings: tuple[str, ...]) -> str:
+        place = os.fspath(value) if isinstance(value, os.PathLike) else value
+        if not isinstance(place, str) or not place.strip():
+            raise InvalidArgumentError(field, value, f"give a local path, or the URI of a {' or '.join(endings)}")
+        if is_local(place):
+            return place
+        uri = urlparse(place)
+        if uri.scheme == "gcs":
+            name = uri.netloc
+        elif uri.scheme in REMOTE_SCHEMES:
+            name = uri.path
+        else:
+            schemes = ", ".join(f"{scheme}://" for scheme in REMOTE_SCHEMES)
+            raise InvalidArgumentError(
+                field, value, f"a node of the cluster gets packages from {schemes} and gcs:// only"
+            )
+        if not name.endswith(endings):
+            raise InvalidArgumentError(field, value, f"what a URI names ends in {' or '.join(endings)}")
+        return place
+
+    def _excludes(self, name: str, value: Any) -> list[str]:
+        return self._texts(name, value, "give a list of patterns as in a .gitignore")
+
+    def _pip(self, name: str, value: Any) -> Any:
+        return self._installer(name, value, _PIP_FIELDS)
+
+    def _uv(self, name: str, value: Any) -> Any:
+        return self._installer(name, value, _UV_FIELDS)
+
+    def _installer(self, name: str, value: Any, fields: tuple[str, ...]) -> Any:
+        field = f"runtime_env[{name!r}]"
+        if not isinstance(value, dict):
+            return self._packages(field, value)
+        self._check_keys(field, value, fields)
+        if "packages" not in value:
+            raise InvalidArgumentError(f"{field}['packages']", None, "give the packages to install")
+        found = {**value, "packages": self._packages(f"{field}['packages']", value["packages"])}
+        for key, inner in value.items():
+            place = f"{field}[{key!r}]"
+            if key.endswith("_check") and not isinstance(inner, bool):
+                raise InvalidArgumentError(place, inner, "give True or False")
+            if key.endswith("_version") and not isinstance(inner, str):
+                raise InvalidArgumentError(place, inner, "give a string such as '==24.0'")
+            if key.endswith("_options"):
+                found[key] = self._texts(place, inner)
+        return found if found["packages"] else None
+
+    def _packages(self, field: str, value: Any) -> Any:
+        if self._later(value):
+            return value
+        if isinstance(value, str):
+            return self._read(field, value).strip().split("\n") if self._rendered else value
+        return self._texts(field, value, "give a list of packages, or the path of a requirements file")
+
+    def _conda(self, name: str, value: Any) -> Any:
+        field = f"runtime_env[{name!r}]"
+        if not isinstance(value, (str, dict)):
+            raise InvalidArgumentError(
+                field, value, "give the name of an environment, a dict, or the path of a YAML file"
+            )
+        if isinstance(value, str) and self._rendered and Path(value).suffix in CONDA_FILES:
+            # Read when the job's code is sent: YAML is none of the standard library's.
+            self._read(field, value)
+        return value
+
+    def _read(self, field: str, path: str) -> str:
+        try:
+            return Path(path).expanduser().read_text("utf-8")
+        except (OSError, ValueError) as error:
+            raise InvalidArgumentError(field, path, f"the file can not be read: {error}") from error
+
+    def _config(self, name: str, value: Any) -> Any:
+        field = f"runtime_env[{name!r}]"
+        self._check_keys(field, self._dict(name, value), _CONFIG_FIELDS)
+        for key, inner in value.items():
+            place = f"{field}[{key!r}]"
+            if key == "log_files" and inner is not None:
+                self._texts(place, inner)
+            if key == "eager_install" and not isinstance(inner, bool):
+                raise InvalidArgumentError(place, inner, "give True or False")
+            whole = isinstance(inner, int) and not isinstance(inner, bool)
+            if key == "setup_timeout_seconds" and not (whole and (inner > 0 or inner == -1)):
+                raise InvalidArgumentError(place, inner, "give whole seconds above 0, or -1 for no limit")
+        return value
+
+    def _dict(self, name: str, value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise InvalidArgumentError(f"runtime_env[{name!r}]", value, "give a dict")
+        return value
+
+    def _check_keys(self, field: str, value: dict[str, Any], known: tuple[str, ...]) -> None:
+        for key in value:
+            if key not in known:
+                raise InvalidArgumentError(field, key, f"it can only have {', '.join(known)}")
+
+    def _text(self, name: str, value: Any) -> str:
+        if not isinstance(value, str) or not value.strip():
+            raise InvalidArgumentError(f"runtime_env[{name!r}]", value, "give a text that is not empty")
+        return value
+
+    def _list(self, field: str, value: Any, rule: str) -> list[Any]:
+        if not isinstance(value, (list, tuple)):
+            raise InvalidArgumentError(field, value, rule)
+        return list(value)
+
+    def _texts(self, field: str, value: Any, rule: str = "give a list of strings") -> list[str]:
+        found = self._list(field, value, rule)
+        for place, item in enumerate(found):
+            if not isinstance(item, str) and not self._later(item):
+                raise InvalidArgumentError(f"{field}[{place}]", item, rule)
+        return found

@@ -1,0 +1,1 @@
+"""Queries of Cloud Logging and Cloud Monitoring, and what their answers mean."""

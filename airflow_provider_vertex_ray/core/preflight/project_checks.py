@@ -1,0 +1,72 @@
+"""Checks of a project: its APIs, and what the caller may do in it."""
+
+from __future__ import annotations
+
+from airflow_provider_vertex_ray.core.http.google_call import NoSuchResourceError
+from airflow_provider_vertex_ray.core.http.transport import Transport
+from airflow_provider_vertex_ray.core.preflight.lookups import PermissionsApi, ServicesApi
+from airflow_provider_vertex_ray.core.preflight.report import Finding, Status
+from airflow_provider_vertex_ray.core.preflight.requirements import (
+    ACT_AS,
+    REQUIRED_PERMISSIONS,
+    RESIZE_PERMISSION,
+    PreflightRequest,
+    advised_services,
+    enable,
+    grant,
+    required_services,
+    roles_for,
+)
+
+
+async def check_apis(asked: PreflightRequest, transport: Transport) -> list[Finding]:
+    """The APIs that the cluster needs: a finding each."""
+    required, advised = required_services(asked), advised_services(asked)
+    enabled = await ServicesApi(transport, asked.project).enabled([*required, *advised])
+    findings = []
+    for service, purpose in {**required, **advised}.items():
+        if service not in enabled:
+            found = f"Service Usage says nothing about it; it is needed for {purpose}"
+            findings.append(Finding("apis", Status.COULD_NOT_CHECK, service, found, enable(service, asked.project)))
+        elif enabled[service]:
+            findings.append(Finding("apis", Status.PASS, service, f"enabled, for {purpose}"))
+        else:
+            status = Status.FAIL if service in required else Status.WARN
+            found = f"disabled, but needed for {purpose}"
+            findings.append(Finding("apis", status, service, found, enable(service, asked.project)))
+    return findings
+
+
+async def check_permissions(asked: PreflightRequest, transport: Transport) -> list[Finding]:
+    """What the caller may do with clusters in the project."""
+    subject = f"project {asked.project}"
+    permissions = [*REQUIRED_PERMISSIONS, RESIZE_PERMISSION]
+    granted = await PermissionsApi(transport).on_project(asked.project, permissions)
+    missing = [permission for permission in permissions if permission not in granted]
+    if not missing:
+        verbs = ", ".join(permission.rpartition(".")[2] for permission in permissions)
+        return [Finding("permissions", Status.PASS, subject, f"may {verbs} clusters")]
+    remedy = " && ".join(grant(asked.project, role, asked.member) for role in roles_for(missing))
+    if missing == [RESIZE_PERMISSION]:
+        found = f"lacks {RESIZE_PERMISSION}, so that clusters can not be resized"
+        return [Finding("permissions", Status.WARN, subject, found, remedy)]
+    return [Finding("permissions", Status.FAIL, subject, f"lacks {', '.join(missing)}", remedy)]
+
+
+async def check_service_account(asked: PreflightRequest, transport: Transport) -> list[Finding]:
+    """Whether the caller may have the cluster run as its service account."""
+    email = asked.spec.service_account or ""
+    name, _, domain = email.partition("@")
+    home = domain.removesuffix(".iam.gserviceaccount.com") if domain.endswith(".iam.gserviceaccount.com") else ""
+    try:
+        granted = await PermissionsApi(transport).on_service_account(email, [ACT_AS])
+    except NoSuchResourceError:
+        remedy = f"gcloud iam service-accounts create {name} --project={home or asked.project}"
+        return [Finding("service_account", Status.FAIL, email, "there is no such service account", remedy)]
+    if ACT_AS in granted:
+        return [Finding("service_account", Status.PASS, email, "the cluster may run as it")]
+    remedy = (
+        f"gcloud iam service-accounts add-iam-policy-binding {email} "
+        f"{f'--project={home} ' if home else ''}--member={asked.member} --role=roles/iam.serviceAccountUser"
+    )
+    return [Finding("service_account", Status.FAIL, email, f"the caller lacks {ACT_AS} on it", remedy)]

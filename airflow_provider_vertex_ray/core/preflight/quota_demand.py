@@ -1,0 +1,152 @@
+"""What a cluster asks of the training quotas of its region. Pure.
+
+The quotas are those of custom training, by region, and not Compute Engine's:
+https://cloud.google.com/vertex-ai/docs/quotas. Names of metrics are as reports of exceeded quotas show them; where no
+report was found, as the others are made.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_provider_vertex_ray.core.cluster.pools import Pool
+from airflow_provider_vertex_ray.core.cluster.spec import ClusterSpec
+
+__all__ = ["Demand", "QuotaStatus", "quota_demand", "unknown_machines", "vcpus"]
+
+PREFIX = "custom_model_training_"
+
+_SIZED = re.compile(r"[a-z0-9]+-[a-z]+-(\d+)(-lssd|-metal)?")
+# Where the name tells the number of accelerators, not of vCPUs.
+# Source: https://cloud.google.com/compute/docs/accelerator-optimized-machines
+_VCPUS = {
+    "a2-highgpu-1g": 12, "a2-highgpu-2g": 24, "a2-highgpu-4g": 48, "a2-highgpu-8g": 96, "a2-megagpu-16g": 96,
+    "a2-ultragpu-1g": 12, "a2-ultragpu-2g": 24, "a2-ultragpu-4g": 48, "a2-ultragpu-8g": 96,
+    "a3-highgpu-1g": 26, "a3-highgpu-2g": 52, "a3-highgpu-4g": 104, "a3-highgpu-8g": 208, "a3-megagpu-8g": 208,
+    "a3-edgegpu-8g": 208, "a3-ultragpu-8g": 224, "a4-highgpu-8g": 224,
+}  # fmt: skip
+_GPUS = {
+    "NVIDIA_H100_80GB": "nvidia_h100",
+    "NVIDIA_H100_MEGA_80GB": "nvidia_h100_mega",
+    "NVIDIA_H200_141GB": "nvidia_h200",
+}
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a cluster asks of one metric.
+
+    :param metric: Without the service, such as ``custom_model_training_cpus``.
+    :param least: With the nodes that it begins with.
+    :param most: With every autoscaling pool at its maximum.
+    """
+
+    metric: str
+    least: int
+    most: int
+
+
+@dataclass(frozen=True)
+class QuotaStatus:
+    """A demand beside what there is.
+
+    :param demand: What is asked for.
+    :param limit: None for no limit.
+    :param used: By everything in the region; None where that is not known.
+    """
+
+    demand: Demand
+    limit: int | None
+    used: int | None
+
+    @property
+    def free(self) -> int | None:
+        """What is left, 0 at least; None for no limit. What is not known to be used counts as free."""
+        return None if self.limit is None else max(0, self.limit - (self.used or 0))
+
+    def wanted(self, full_size: bool) -> int:
+        """What is asked for at the start, or at full size."""
+        return self.demand.most if full_size else self.demand.least
+
+    def can_never(self, full_size: bool = False) -> bool:
+        """Whether even an empty region would not do."""
+        return self.limit is not None and self.limit < self.wanted(full_size)
+
+    def is_free(self, full_size: bool = False) -> bool:
+        """Whether as much as is asked for is free now."""
+        return self.free is None or self.free >= self.wanted(full_size)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The standing as JSON."""
+        return {
+            "metric": self.demand.metric,
+            "asked": self.demand.least,
+            "asked_at_most": self.demand.most,
+            "limit": self.limit,
+            "used": self.used,
+            "free": self.free,
+        }
+
+    def __str__(self) -> str:
+        more = f" (up to {self.demand.most} when autoscaled)" if self.demand.most > self.demand.least else ""
+        if self.limit is None:
+            return f"{self.demand.least} asked for{more}; no limit"
+        if self.used is None:
+            return f"{self.demand.least} asked for{more}; limit {self.limit}"
+        return f"{self.demand.least} asked for{more}; limit {self.limit}, {self.used} used, {self.free} free"
+
+
+def vcpus(machine_type: str) -> int | None:
+    """The vCPUs of a machine type; None where its name does not tell."""
+    match = _SIZED.fullmatch(machine_type)
+    return _VCPUS.get(machine_type) or (int(match[1]) if match else None)
+
+
+def cpu_metric(machine_type: str) -> str:
+    """The metric of a machine type's vCPUs; N1 and E2 share the one without a family."""
+    family = machine_type.partition("-")[0]
+    return PREFIX + ("cpus" if family in ("n1", "e2") else f"{family}_cpus")
+
+
+def gpu_metric(accelerator: str) -> str:
+    """The metric of an accelerator, which is named as in the API."""
+    return f"{PREFIX}{_GPUS.get(accelerator, accelerator.lower().replace('nvidia_tesla_', 'nvidia_'))}_gpus"
+
+
+def quota_demand(spec: ClusterSpec) -> tuple[Demand, ...]:
+    """What the nodes of a cluster ask for, the head's included, by metric.
+
+    Machines whose size is not known are left out: see ``unknown_machines``.
+
+    :raises InvalidArgumentError: A size or a machine is still a template.
+    """
+    return demand_of(spec.pools())
+
+
+def demand_of(pools: Iterable[Pool]) -> tuple[Demand, ...]:
+    """What pools ask for, together."""
+    least: dict[str, int] = {}
+    most: dict[str, int] = {}
+    for pool in pools:
+        for metric, amount in _of_one_node(pool).items():
+            least[metric] = least.get(metric, 0) + amount * pool.smallest
+            most[metric] = most.get(metric, 0) + amount * pool.largest
+    return tuple(Demand(metric, least[metric], most[metric]) for metric in least)
+
+
+def unknown_machines(spec: ClusterSpec) -> tuple[str, ...]:
+    """The machine types of a cluster whose vCPUs are not known here."""
+    found = [pool.machine.machine_type for pool in spec.pools() if vcpus(pool.machine.machine_type) is None]
+    return tuple(dict.fromkeys(found))
+
+
+def _of_one_node(pool: Pool) -> Mapping[str, int]:
+    machine = pool.machine
+    size = vcpus(machine.machine_type)
+    found = {cpu_metric(machine.machine_type): size} if size is not None else {}
+    if machine.accelerator_type and machine.accelerator_count:
+        found[gpu_metric(machine.accelerator_type)] = machine.accelerator_count
+    return found

@@ -1,0 +1,215 @@
+"""Models, endpoints and predictions.
+
+Sources: https://cloud.google.com/vertex-ai/docs/reference/rest/v1beta1/projects.locations.models and
+…/projects.locations.endpoints.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote
+
+from airflow_provider_vertex_ray.core.cluster.client import control_plane_error
+from airflow_provider_vertex_ray.core.http.transport import Transport
+from airflow_provider_vertex_ray.core.serving.resource_name import location_of
+from airflow_provider_vertex_ray.errors import (
+    ArtifactNotFoundError,
+    ClusterExistsError,
+    ClusterNotFoundError,
+    EndpointNotFoundError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    PreconditionError,
+    PredictionError,
+    ResourceExistsError,
+    VertexRayError,
+)
+
+
+class ServingApi:
+    """Calls on models and endpoints, each with its retries. Names are full resource names."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    # --- models -----------------------------------------------------------------------------------------------------
+
+    async def upload_model(self, parent: str, request: dict[str, Any]) -> str:
+        """Start the upload of a model; gives the long-running operation's name."""
+        answer = await self._call("POST", f"{parent}/models:upload", ModelNotFoundError, body=request, repeatable=False)
+        return str(answer["name"])
+
+    async def get_model(self, name: str) -> dict[str, Any]:
+        """Read a model, or one version of it (``…@2``).
+
+        :raises ModelNotFoundError: There is none.
+        """
+        return await self._call("GET", name, ModelNotFoundError)
+
+    async def list_models(self, parent: str, condition: str) -> list[dict[str, Any]]:
+        """The models for which a filter holds."""
+        return await self._pages(f"{parent}/models", "models", condition, ModelNotFoundError)
+
+    async def list_versions(self, model: str, condition: str) -> list[dict[str, Any]]:
+        """The versions of a model for which a filter holds.
+
+        :raises ModelNotFoundError: There is no such model.
+        """
+        return await self._pages(f"{model.partition('@')[0]}:listVersions", "models", condition, ModelNotFoundError)
+
+    async def delete_model(self, name: str) -> str | None:
+        """Start the deletion of a model; None when there is none."""
+        return await self._delete(name, ModelNotFoundError)
+
+    # --- endpoints --------------------------------------------------------------------------------------------------
+
+    async def create_endpoint(self, parent: str, endpoint_id: str, endpoint: dict[str, Any]) -> str:
+        """Start the creation of an endpoint.
+
+        :raises ResourceExistsError: The id is in use.
+        """
+        answer = await self._call(
+            "POST", f"{parent}/endpoints", EndpointNotFoundError, params={"endpointId": endpoint_id}, body=endpoint
+        )
+        return str(answer["name"])
+
+    async def get_endpoint(self, name: str) -> dict[str, Any]:
+        """Read an endpoint.
+
+        :raises EndpointNotFoundError: There is none.
+        """
+        return await self._call("GET", name, EndpointNotFoundError)
+
+    async def deploy_model(self, endpoint: str, deployed: dict[str, Any], split: dict[str, int] | None) -> str:
+        """Start the deployment of a model under an id of the caller's.
+
+        :param split: Percent of the traffic by deployed model; ``"0"`` is this one.
+        """
+        body: dict[str, Any] = {"deployedModel": deployed}
+        if split is not None:
+            body["trafficSplit"] = split
+        # The id in it makes a repeat harmless: the second is refused.
+        answer = await self._call("POST", f"{endpoint}:deployModel", EndpointNotFoundError, body=body)
+        return str(answer["name"])
+
+    async def undeploy_model(self, endpoint: str, deployed_id: str, split: dict[str, int] | None) -> str | None:
+        """Start the undeployment; None when the endpoint or the deployed model is not there."""
+        body: dict[str, Any] = {"deployedModelId": deployed_id}
+        if split is not None:
+            body["trafficSplit"] = split
+        try:
+            answer = await self._call("POST", f"{endpoint}:undeployModel", EndpointNotFoundError, body=body)
+        except EndpointNotFoundError:
+            return None
+        return str(answer["name"])
+
+    async def delete_endpoint(self, name: str) -> str | None:
+        """Start the deletion of an endpoint; None when there is none.
+
+        :raises PreconditionError: It still has deployed models.
+        """
+        return await self._delete(name, EndpointNotFoundError)
+
+    async def predict(self, endpoint: str, instances: list[Any], parameters: Any) -> dict[str, Any]:
+        """One prediction request.
+
+        :raises PredictionError: The model's server refuses the instances; its own words are in the message.
+        """
+        body = {"instances": instances, **({"parameters": parameters} if parameters is not None else {})}
+        try:
+            return await self._call("POST", f"{endpoint}:predict", EndpointNotFoundError, body=body)
+        except (InvalidRequestError, PreconditionError) as error:
+            raise PredictionError(_container_text(error.message), error.details) from None
+
+    # --- both -------------------------------------------------------------------------------------------------------
+
+    async def operation(self, name: str) -> dict[str, Any]:
+        """Read a long-running operation: ``done``, then ``error`` or ``response``."""
+        return await self._call("GET", name, VertexRayError)
+
+    async def cancel(self, name: str) -> None:
+        """Ask a long-running operation to stop."""
+        await self._call("POST", f"{name}:cancel", VertexRayError, body={})
+
+    async def artifact_files(self, uri: str) -> list[str]:
+        """The names directly in a folder of Cloud Storage.
+
+        :raises ArtifactNotFoundError: There is no such bucket.
+        """
+        bucket, _, folder = uri.removeprefix("gs://").partition("/")
+        folder = folder.strip("/")
+        prefix = f"{folder}/" if folder else ""
+        url = f"{self._transport.addresses.storage()}/storage/v1/b/{quote(bucket)}/o"
+
+        def failed(status: int, text: str) -> VertexRayError:
+            if status == 404:
+                return ArtifactNotFoundError(f"There is no bucket {bucket}, for the artifact {uri}.", {"uri": uri})
+            return control_plane_error(status, text)
+
+        names: list[str] = []
+        token = ""
+        while True:
+            params = {"prefix": prefix, "delimiter": "/", **({"pageToken": token} if token else {})}
+            answer = await self._transport.request("GET", url, params=params, error_from=failed)
+            found = answer.json()
+            names += [str(item["name"]).removeprefix(prefix) for item in found.get("items") or ()]
+            token = found.get("nextPageToken") or ""
+            if not token:
+                return sorted(name for name in names if name)
+
+    async def _delete(self, name: str, missing: type[VertexRayError]) -> str | None:
+        try:
+            answer = await self._call("DELETE", name, missing)
+        except missing:
+            return None
+        return str(answer["name"])
+
+    async def _pages(self, path: str, key: str, condition: str, missing: type[VertexRayError]) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        token = ""
+        while True:
+            params = {"filter": condition, **({"pageToken": token} if token else {})}
+            answer = await self._call("GET", path, missing, params=params)
+            found += answer.get(key) or []
+            token = answer.get("nextPageToken") or ""
+            if not token:
+                return found
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        missing: type[VertexRayError],
+        *,
+        params: dict[str, str] | None = None,
+        body: Any = None,
+        repeatable: bool = True,
+    ) -> dict[str, Any]:
+        url = f"{self._transport.addresses.control_plane(location_of(path))}/{path}"
+        answer = await self._transport.request(
+            method, url, params=params, body=body, error_from=_error_from(missing), repeatable=repeatable
+        )
+        return dict(answer.json() or {})
+
+
+def _error_from(missing: type[VertexRayError]) -> Callable[[int, str], VertexRayError]:
+    def error_from(status: int, text: str) -> VertexRayError:
+        found = control_plane_error(status, text)
+        if isinstance(found, ClusterNotFoundError):
+            return missing(found.message, found.details)
+        if isinstance(found, ClusterExistsError):
+            return ResourceExistsError(found.message, found.details)
+        return found
+
+    return error_from
+
+
+def _container_text(message: str) -> str:
+    """What the container said: the service hands it on as a JSON text within its own message."""
+    try:
+        inner = json.loads(message)
+    except ValueError:
+        return message
+    return str(inner.get("error", inner) if isinstance(inner, dict) else inner)

@@ -1,0 +1,1 @@
+"""Shared clusters: generations, leases, activity, idle policy and guarded deletion."""

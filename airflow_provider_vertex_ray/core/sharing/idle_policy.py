@@ -1,0 +1,108 @@
+"""Which clusters are to be deleted because nobody uses them. Pure; see ``activity`` for what counts as use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+from airflow_provider_vertex_ray.core.cluster.state import Cluster, ClusterState
+from airflow_provider_vertex_ray.core.sharing.activity import Activity
+from airflow_provider_vertex_ray.core.sharing.generations import SHARED_LABEL, generation_of, too_old
+
+
+class Decision(str, Enum):
+    """What becomes of a cluster."""
+
+    KEEP = "keep"
+    """It stays."""
+    DELETE = "delete"
+    """It goes now."""
+    DRAIN = "drain"
+    """It goes as soon as nobody uses it."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """When a cluster goes.
+
+    :param idle_for: Seconds without any use.
+    :param max_age: Seconds after its creation from which it goes as soon as nobody uses it; None: no limit.
+    """
+
+    idle_for: float
+    max_age: float | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What becomes of a cluster, and why.
+
+    :param decision: What.
+    :param why: Why, for a person.
+    """
+
+    decision: Decision
+    why: str
+
+
+def superseded_among(clusters: Iterable[Cluster]) -> set[str]:
+    """Full names of the generations that a newer one has taken the place of: a newer one that can be used."""
+    newest: dict[str, int] = {}
+    every = list(clusters)
+    for cluster in every:
+        number = generation_of(cluster)
+        if number is not None and cluster.state in (ClusterState.RUNNING, ClusterState.UPDATING):
+            name = cluster.labels[SHARED_LABEL]
+            newest[name] = max(number, newest.get(name, 0))
+    return {
+        cluster.name
+        for cluster in every
+        if (number := generation_of(cluster)) is not None and number < newest.get(cluster.labels[SHARED_LABEL], 0)
+    }
+
+
+def verdict(cluster: Cluster, activity: Activity, policy: Policy, now: float, *, superseded: bool = False) -> Verdict:
+    """Decide.
+
+    :param activity: What is known of its use.
+    :param now: Unix time.
+    :param superseded: Whether a newer generation has taken its place.
+    """
+    if cluster.state is ClusterState.STOPPING:
+        return Verdict(Decision.KEEP, "it is being deleted already")
+    reason = ""
+    if superseded:
+        reason = "a newer generation has taken its place"
+    elif too_old(cluster, policy.max_age, now):
+        reason = f"it is older than {duration(policy.max_age or 0)}"
+    if activity.busy:
+        users = "; ".join(activity.reasons)
+        if reason:
+            return Verdict(Decision.DRAIN, f"{reason}, but in use: {users}")
+        return Verdict(Decision.KEEP, f"in use: {users}")
+    if cluster.state is ClusterState.ERROR:
+        return Verdict(Decision.DELETE, f"it is in ERROR: {cluster.error_message or 'no reason given'}")
+    if reason:
+        return Verdict(Decision.DELETE, reason)
+    idle = activity.idle_seconds(now)
+    if idle >= policy.idle_for:
+        leaked = "" if SHARED_LABEL in cluster.labels else _creator(cluster)
+        return Verdict(Decision.DELETE, f"idle for {duration(idle)}{leaked}")
+    return Verdict(Decision.KEEP, f"idle for {duration(idle)} of {duration(policy.idle_for)}")
+
+
+def _creator(cluster: Cluster) -> str:
+    """Who should have deleted a cluster that is not shared."""
+    dag, run = cluster.labels.get("airflow-dag"), cluster.labels.get("airflow-run")
+    return f"; DAG run {dag}/{run} has created it and not deleted it" if dag and run else ""
+
+
+def duration(seconds: float) -> str:
+    """A time for a person, such as ``1 h 5 min``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
+    shown = [f"{value} {unit}" for value, unit in parts if value]
+    return " ".join(shown[:2]) or "0 s"

@@ -1,0 +1,1 @@
+"""The Ray clusters page of the Airflow UI."""

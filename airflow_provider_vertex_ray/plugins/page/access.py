@@ -1,0 +1,113 @@
+"""Who may see and do what: Airflow's own rules, asked of its auth manager. Blocks, as auth managers do.
+
+- Every route asks for a login and the view ``CLUSTER_ACTIVITY``.
+- What belongs to a DAG (its name, a job's entrypoint) is shown to those who may read that DAG; a job's output to those
+  who may read its task logs. What belongs to no DAG that is known needs the same of all DAGs for the output.
+- Acting needs what triggering a run of the DAG needs; where the DAG is not known, of all DAGs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import urlsplit
+
+from airflow.api_fastapi.app import get_auth_manager
+from airflow.api_fastapi.auth.managers.models.resource_details import AccessView, DagAccessEntity, DagDetails
+from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_view
+from airflow.configuration import conf
+from fastapi import Depends, HTTPException, Request
+
+VIEW = AccessView.CLUSTER_ACTIVITY
+
+MayView = Depends(requires_access_view(VIEW))
+"""The dependency of every route."""
+
+ACTING_HEADER = "X-Vertex-Ray-Page"
+"""A header that a form of another site can not send, and its script only with leave."""
+
+
+class Viewer:
+    """What one user may see and do; each question is asked once for a request.
+
+    :param user: The user, as Airflow's auth manager knows them.
+    """
+
+    def __init__(self, user: Any) -> None:
+        self.user = user
+        self._answers: dict[tuple[str, str | None], bool] = {}
+
+    @property
+    def name(self) -> str:
+        """The name for the audit log."""
+        return str(self.user.get_name())
+
+    def may_read(self, dag_id: str) -> bool:
+        """Whether the DAG may be shown."""
+        return self._ask("read", dag_id, "GET", None)
+
+    def may_read_logs(self, dag_id: str | None) -> bool:
+        """Whether the logs of a DAG's tasks may be shown; None: of all DAGs."""
+        return self._ask("logs", dag_id, "GET", DagAccessEntity.TASK_LOGS)
+
+    def may_act(self, dag_ids: Iterable[str | None]) -> bool:
+        """Whether runs of all these DAGs may be triggered; None stands for all DAGs, and so does an empty list."""
+        return all(self._ask("act", dag_id, "POST", DagAccessEntity.RUN) for dag_id in (set(dag_ids) or {None}))
+
+    def _ask(self, what: str, dag_id: str | None, method: Any, entity: DagAccessEntity | None) -> bool:
+        key = (what, dag_id)
+        if key not in self._answers:
+            self._answers[key] = get_auth_manager().is_authorized_dag(
+                method=method, access_entity=entity, details=_details(dag_id), user=self.user
+            )
+        return self._answers[key]
+
+
+def _details(dag_id: str | None) -> DagDetails | None:
+    if dag_id is None:
+        return None
+    if not conf.getboolean("core", "multi_team", fallback=False):
+        return DagDetails(id=dag_id)
+    from airflow.models.dag import DagModel
+
+    return DagDetails(id=dag_id, team_name=DagModel.get_team_name(dag_id))
+
+
+def eyes_of(user: GetUserDep) -> Viewer:
+    """FastAPI's dependency for ``Viewer``."""
+    return Viewer(user)
+
+
+def refuse_other_sites(request: Request) -> None:
+    """Refuse a POST that did not come from this page.
+
+    Airflow's login is a cookie, which a browser sends by itself, so another site could act in a user's name. The cookie
+    is ``SameSite=Lax``, which keeps it from such a POST; this does not rely on that. A browser says where a request
+    comes from in ``Sec-Fetch-Site`` (on https and localhost) and in ``Origin``, and lets no script set either. The
+    header of our own can be sent across sites only after the API server has allowed it (CORS). No token is needed on
+    top: it would tell the same. A program without a browser gives its credentials itself, in ``Authorization``, and so
+    can not be made to act; it needs the header all the same.
+
+    :raises HTTPException: 403.
+    """
+    if request.headers.get(ACTING_HEADER) != "1":
+        raise HTTPException(403, f"The header {ACTING_HEADER}: 1 is missing.")
+    site = request.headers.get("sec-fetch-site")
+    origin = request.headers.get("origin")
+    if site is not None:
+        same = site == "same-origin"
+    elif origin is not None:
+        same = origin in _own_origins(request)
+    else:
+        same = request.headers.get("authorization", "").lower().startswith("bearer ")
+    if not same:
+        raise HTTPException(403, "The request comes from another site.")
+
+
+def _own_origins(request: Request) -> set[str]:
+    """How a browser may name this server: as the request was sent, and as the configuration says for a proxy."""
+    base = urlsplit(conf.get("api", "base_url", fallback="") or "")
+    found = {f"{request.url.scheme}://{request.headers.get('host', '')}"}
+    if base.scheme and base.netloc:
+        found.add(f"{base.scheme}://{base.netloc}")
+    return found

@@ -1,0 +1,141 @@
+"""What was read last, at once, while something newer is being read: one reader for each thing, each with a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from airflow_provider_vertex_ray.errors import InvalidArgumentError, ServiceUnavailableError, VertexRayError
+
+T = TypeVar("T")
+
+NEVER = float("-inf")
+"""Monotonic time before any other."""
+
+
+@dataclass(frozen=True)
+class Cached(Generic[T]):
+    """What is known of one thing.
+
+    :param value: What was read last; None: nothing yet.
+    :param at: Unix time of that.
+    :param error: Why the last read failed; None when it did not.
+    :param reading: Whether it is being read now.
+    """
+
+    value: T | None = None
+    at: float | None = None
+    error: VertexRayError | None = None
+    reading: bool = False
+
+    @property
+    def known(self) -> bool:
+        """Whether anything is known, a failure included."""
+        return self.at is not None or self.error is not None
+
+
+class _Entry:
+    def __init__(self) -> None:
+        self.value: Any = None
+        self.at: float | None = None
+        self.error: VertexRayError | None = None
+        self.tried = NEVER
+        self.began = NEVER
+        self.flight: asyncio.Task[None] | None = None
+
+    def seen(self) -> Cached[Any]:
+        return Cached(self.value, self.at, self.error, self.flight is not None)
+
+
+class Cache:
+    """Values by key; belongs to one event loop.
+
+    :param concurrency: How many are read at the same time.
+    :param most: How many are kept.
+    :param deadline: Seconds for one read, the wait for its turn not counted.
+    """
+
+    def __init__(self, *, concurrency: int = 8, most: int = 500, deadline: float = 10.0) -> None:
+        self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
+        self._turns = asyncio.Semaphore(concurrency)
+        self._most = most
+        self._deadline = deadline
+
+    async def get(
+        self,
+        key: Hashable,
+        read: Callable[[], Awaitable[T]],
+        *,
+        fresh: float,
+        wait: float = 0.0,
+        patient: bool = False,
+        since: float = NEVER,
+    ) -> Cached[T]:
+        """What is known; where that is nothing, what is read within ``wait`` seconds. Never raises what ``read`` does.
+
+        :param read: Reads it; not called while an earlier read goes on.
+        :param fresh: Seconds after a read, also one that failed, within which there is no other.
+        :param wait: Seconds that the caller has for a first value.
+        :param patient: Wait also where something is known already, for what is read now.
+        :param since: Monotonic time; a read that began before it is not enough, however fresh. While there is no other,
+            the result says that it is being read.
+        """
+        until = time.monotonic() + wait
+        entry = self._entries.get(key)
+        if entry is None:
+            entry = self._entries[key] = _Entry()
+            self._forget_some()
+        self._entries.move_to_end(key)
+        # Twice where the first has begun before ``since``.
+        for _ in range(2):
+            if entry.flight is None and (entry.began < since or time.monotonic() - entry.tried >= fresh):
+                entry.began = time.monotonic()
+                entry.flight = asyncio.create_task(self._read(entry, read))
+            left = until - time.monotonic()
+            if entry.flight is not None and left > 0 and (patient or not entry.seen().known):
+                await asyncio.wait({entry.flight}, timeout=left)
+            if entry.flight is not None or entry.began >= since:
+                break
+        return entry.seen()
+
+    def outdate(self, *keys: Hashable) -> None:
+        """The next ``get`` of these reads anew; what is known is shown until then."""
+        for key in keys:
+            if key in self._entries:
+                self._entries[key].tried = NEVER
+
+    async def close(self) -> None:
+        """End all reads."""
+        flights = {entry.flight for entry in self._entries.values() if entry.flight is not None}
+        for flight in flights:
+            flight.cancel()
+        if flights:
+            await asyncio.wait(flights)
+
+    async def _read(self, entry: _Entry, read: Callable[[], Awaitable[Any]]) -> None:
+        try:
+            async with self._turns:
+                entry.value = await asyncio.wait_for(read(), self._deadline)
+            entry.at, entry.error = time.time(), None
+        except asyncio.TimeoutError:
+            entry.error = ServiceUnavailableError(f"No answer within {self._deadline:g} s.")
+        except VertexRayError as error:
+            entry.error = error
+        except InvalidArgumentError as error:
+            entry.error = VertexRayError(str(error))
+        except Exception as error:  # noqa: BLE001 - of whatever kind, the page shows it
+            entry.error = VertexRayError(f"{type(error).__name__}: {error}")
+        finally:
+            entry.tried = time.monotonic()
+            entry.flight = None
+
+    def _forget_some(self) -> None:
+        for key in list(self._entries):
+            if len(self._entries) <= self._most:
+                return
+            if self._entries[key].flight is None:
+                del self._entries[key]

@@ -1,0 +1,317 @@
+"""What the page shows of clusters: read through the package's own clients, kept, and bounded in number and time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from airflow_provider_vertex_ray.core.cluster.client import ClustersApi
+from airflow_provider_vertex_ray.core.cluster.name import parse_cluster_name
+from airflow_provider_vertex_ray.core.cluster.state import Cluster, ClusterState
+from airflow_provider_vertex_ray.core.cost.catalog import catalog_prices
+from airflow_provider_vertex_ray.core.cost.price_table import PriceTable
+from airflow_provider_vertex_ray.core.job.client import JobsApi
+from airflow_provider_vertex_ray.core.job.state import Job
+from airflow_provider_vertex_ray.core.monitoring.metric_query import metric_query
+from airflow_provider_vertex_ray.core.monitoring.metrics import MetricsApi, Series
+from airflow_provider_vertex_ray.core.sharing.idle_policy import superseded_among
+from airflow_provider_vertex_ray.core.sharing.lease import Lease
+from airflow_provider_vertex_ray.core.sharing.lease_store import LeaseStore
+from airflow_provider_vertex_ray.plugins.page.cache import NEVER, Cache, Cached
+from airflow_provider_vertex_ray.plugins.page.connections import Connections
+from airflow_provider_vertex_ray.plugins.page.log import LogTail, read_log_tail
+from airflow_provider_vertex_ray.plugins.page.sources import Source
+
+T = TypeVar("T")
+
+MOST_CLUSTERS = 100
+"""Clusters of a source that are shown; those that run first."""
+
+MOST_JOBS = 2_000
+"""Jobs of a cluster that are kept: those that have not ended, and the newest; Ray gives all that it knows at once."""
+
+DEADLINE = 12.0
+"""Seconds for one read."""
+
+FRESH = 10.0
+"""Seconds after which clusters, jobs, nodes and leases are read again, if somebody looks."""
+
+METRICS_FRESH = 30.0
+PRICES_FRESH = 3600.0
+LOG_FRESH = 5.0
+HOUR = 3600.0
+METRIC_STEP = 60.0
+METRICS = ("cpu", "memory", "gpu")
+_WITH_DASHBOARD = (ClusterState.RUNNING, ClusterState.UPDATING)
+
+
+@dataclass(frozen=True)
+class Look:
+    """How something is looked at.
+
+    :param until: Monotonic time until which to wait.
+    :param patient: Whether to wait also where something older is known.
+    :param since: Monotonic time; what was read before it does not count.
+    """
+
+    until: float
+    patient: bool = False
+    since: float = NEVER
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left."""
+        return max(0.0, self.until - time.monotonic())
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """What Ray says of its nodes.
+
+    :param alive: How many live, the head included; None where it does not say.
+    :param usage: Used and all of each resource.
+    :param ids: Ray's ids of the nodes that live, the head's first.
+    """
+
+    alive: int | None
+    usage: Mapping[str, tuple[float | None, float]]
+    ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ClusterFacts:
+    """One cluster with what is known around it."""
+
+    source: Source
+    cluster: Cluster
+    superseded: bool
+    jobs: Cached[tuple[Job, ...]]
+    nodes: Cached[Nodes]
+    lease: Cached[Lease]
+    prices: Cached[PriceTable]
+
+    @property
+    def users_known(self) -> bool:
+        """Whether jobs and lease were read, as far as there are any."""
+        asked: list[Cached[Any]] = [self.jobs] if self.cluster.state in _WITH_DASHBOARD else []
+        if self.source.lease_uri is not None:
+            asked.append(self.lease)
+        return all(seen.at is not None and seen.error is None and not seen.reading for seen in asked)
+
+
+@dataclass(frozen=True)
+class SourceFacts:
+    """One source: its clusters, and whether they could be read.
+
+    :param listed: The list as it was read.
+    :param clusters: The first of them with what is known around them.
+    """
+
+    source: Source
+    listed: Cached[tuple[Cluster, ...]]
+    clusters: tuple[ClusterFacts, ...]
+
+
+class PageReader:
+    """Reads and keeps; belongs to one event loop.
+
+    Control plane, dashboards and Google's other services wait for their turns apart, so that a few dashboards that hang
+    keep nothing else waiting.
+    """
+
+    def __init__(self) -> None:
+        self.connections = Connections()
+        self._lists = Cache(concurrency=8, most=100, deadline=DEADLINE)
+        self._dashboards = Cache(concurrency=16, most=400, deadline=DEADLINE)
+        self._cloud = Cache(concurrency=16, most=400, deadline=DEADLINE)
+
+    async def overview(self, sources: Sequence[Source], seconds: float, *, patient: bool = False) -> list[SourceFacts]:
+        """All sources as far as they are known within so many seconds.
+
+        :param patient: Whether to use that time also where something older is known.
+        """
+        look = Look(time.monotonic() + seconds, patient)
+        return list(await asyncio.gather(*(self._source(source, look) for source in sources)))
+
+    async def cluster(
+        self, source: Source, cluster_id: str, seconds: float, *, patient: bool = False, anew: bool = False
+    ) -> tuple[ClusterFacts | None, Cached[Any]]:
+        """One cluster, and how its source's list was read; None while, or because, it is not in the list.
+
+        :param anew: Whether what was read before does not count; what is not read in time is ``reading``.
+        """
+        began = time.monotonic()
+        look = Look(began + seconds, patient)
+        new = Look(look.until, True, began)
+        listed = await self._listed(source, new if anew else look)
+        found = _find(listed, cluster_id)
+        if found is None and listed.error is None:
+            # A list from before may be older than the cluster.
+            listed = await self._listed(source, new)
+            found = _find(listed, cluster_id)
+        if found is None:
+            return None, listed
+        superseded = found.name in superseded_among(listed.value or ())
+        return await self._facts(source, found, superseded, new if anew else look), listed
+
+    async def metrics(self, source: Source, cluster: Cluster, seconds: float) -> dict[str, Cached[tuple[Series, ...]]]:
+        """The utilisation of the last hour, by the metric's name."""
+
+        def reading(name: str) -> Callable[[], Awaitable[tuple[Series, ...]]]:
+            async def read() -> tuple[Series, ...]:
+                opened = await self.connections.open(source)
+                project = opened.project_of(source)
+                # Whole steps, so that a curve does not tremble from one look to the next.
+                end = time.time() // METRIC_STEP * METRIC_STEP
+                api = MetricsApi(opened.transport, project)
+                query = metric_query(name, cluster.cluster_id)
+                return tuple(await api.query_range(query, end - HOUR, end, METRIC_STEP))
+
+            return read
+
+        seen = await asyncio.gather(
+            *(
+                self._cloud.get(("metric", cluster.name, name), reading(name), fresh=METRICS_FRESH, wait=seconds)
+                for name in METRICS
+            )
+        )
+        return dict(zip(METRICS, seen, strict=True))
+
+    async def log(
+        self, source: Source, cluster: Cluster, job: Job, seconds: float, *, patient: bool = False
+    ) -> Cached[LogTail]:
+        """The end of a job's output."""
+
+        async def read() -> LogTail:
+            opened = await self.connections.open(source)
+            project = opened.project_of(source)
+            return await read_log_tail(opened.transport, project, cluster, job)
+
+        # The output of a job that has ended changes no more.
+        fresh = 300.0 if job.status.is_terminal else LOG_FRESH
+        key = ("log", cluster.name, job.submission_id, job.status)
+        return await self._dashboards.get(key, read, fresh=fresh, wait=seconds, patient=patient)
+
+    async def close(self) -> None:
+        """End all reads and connections."""
+        for cache in (self._lists, self._dashboards, self._cloud):
+            await cache.close()
+        await self.connections.close()
+
+    def outdate(self, source: Source, cluster: Cluster) -> None:
+        """Something was done about a cluster."""
+        self._lists.outdate(source)
+        self._dashboards.outdate(("jobs", cluster.name), ("nodes", cluster.name))
+        self._cloud.outdate(("lease", source, cluster.name))
+
+    async def _source(self, source: Source, look: Look) -> SourceFacts:
+        listed = await self._listed(source, look)
+        every = listed.value or ()
+        superseded = superseded_among(every)
+        shown = sorted(every, key=lambda each: (each.state not in _WITH_DASHBOARD, each.cluster_id))[:MOST_CLUSTERS]
+        facts = await asyncio.gather(*(self._facts(source, each, each.name in superseded, look) for each in shown))
+        return SourceFacts(source, listed, tuple(facts))
+
+    async def _listed(self, source: Source, look: Look) -> Cached[tuple[Cluster, ...]]:
+        async def read() -> tuple[Cluster, ...]:
+            opened = await self.connections.open(source)
+            project = opened.project_of(source)
+            found = await ClustersApi(opened.transport).list_all(project, source.location)
+            return tuple(each for each in found if each.is_ray)
+
+        return await _seen(self._lists, source, read, FRESH, look)
+
+    async def _facts(self, source: Source, cluster: Cluster, superseded: bool, look: Look) -> ClusterFacts:
+        jobs, nodes, lease, prices = await asyncio.gather(
+            self._of_dashboard("jobs", source, cluster, _read_jobs, look),
+            self._of_dashboard("nodes", source, cluster, _read_nodes, look),
+            self._lease(source, cluster, look),
+            self._prices(source, look),
+        )
+        return ClusterFacts(source, cluster, superseded, jobs, nodes, lease, prices)
+
+    async def _of_dashboard(
+        self,
+        what: str,
+        source: Source,
+        cluster: Cluster,
+        ask: Callable[[JobsApi], Awaitable[T]],
+        look: Look,
+    ) -> Cached[T]:
+        if cluster.state not in _WITH_DASHBOARD or not cluster.dashboard_uri:
+            return Cached()
+
+        async def read() -> T:
+            transport = (await self.connections.open(source)).transport
+            return await ask(JobsApi(transport, transport.addresses.dashboard(cluster.dashboard_uri or "")))
+
+        return await _seen(self._dashboards, (what, cluster.name), read, FRESH, look)
+
+    async def _lease(self, source: Source, cluster: Cluster, look: Look) -> Cached[Lease]:
+        uri = source.lease_uri
+        if uri is None:
+            return Cached()
+
+        async def read() -> Lease:
+            transport = (await self.connections.open(source)).transport
+            return (await LeaseStore(transport, uri).read(parse_cluster_name(cluster.name)))[0]
+
+        return await _seen(self._cloud, ("lease", source, cluster.name), read, FRESH, look)
+
+    async def _prices(self, source: Source, look: Look) -> Cached[PriceTable]:
+        given = source.price_table
+        if given is None:
+            return Cached()
+        if isinstance(given, PriceTable):
+            return Cached(given, time.time())
+
+        async def read() -> PriceTable:
+            from airflow_provider_vertex_ray.operators.cost import CATALOG
+
+            if given == CATALOG:
+                return await catalog_prices((await self.connections.open(source)).transport, source.location)
+            return await asyncio.to_thread(_load_prices, given)
+
+        return await _seen(self._cloud, ("prices", source, str(given)), read, PRICES_FRESH, Look(look.until))
+
+
+def _find(listed: Cached[tuple[Cluster, ...]], cluster_id: str) -> Cluster | None:
+    return next((each for each in listed.value or () if each.cluster_id == cluster_id), None)
+
+
+async def _seen(cache: Cache, key: Hashable, read: Callable[[], Awaitable[T]], fresh: float, look: Look) -> Cached[T]:
+    return await cache.get(key, read, fresh=fresh, wait=look.left, patient=look.patient, since=look.since)
+
+
+def _load_prices(given: str) -> PriceTable:
+    """From a file or an Airflow Variable; blocks."""
+    from typing import cast
+
+    from airflow_provider_vertex_ray.operators.cost import load_price_table
+
+    # The task is asked for its connection for the catalog only.
+    table = load_price_table(cast("Any", None), given)
+    return table or PriceTable("USD")
+
+
+async def _read_jobs(api: JobsApi) -> tuple[Job, ...]:
+    found = await api.list_all(drivers=True)
+    # One that runs is kept, however old it is.
+    kept = sorted(found, key=lambda job: (job.status.is_terminal, -(job.start_time or 0)))[:MOST_JOBS]
+    return tuple(sorted(kept, key=lambda job: -(job.start_time or 0)))
+
+
+async def _read_nodes(api: JobsApi) -> Nodes:
+    nodes, usage = await asyncio.gather(api.nodes(), api.usage())
+    alive = [node.get("raylet") or {} for node in nodes]
+    alive = [node for node in alive if node.get("state") == "ALIVE"]
+    ids = sorted(alive, key=lambda node: not node.get("isHeadNode"))
+    found: dict[str, tuple[float | None, float]] = {name: usage[name] for name in ("CPU", "GPU") if name in usage}
+    for name in ("CPU", "GPU"):
+        if name not in found:
+            total = sum(float((node.get("resourcesTotal") or {}).get(name) or 0) for node in alive)
+            found[name] = (None, total)
+    return Nodes(len(alive), found, tuple(str(node.get("nodeId")) for node in ids))

@@ -1,0 +1,206 @@
+"""One cluster as a row of the page's list. Pure: facts in, texts out; the template only lays them out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_provider_vertex_ray.core.cluster.state import BILLED_STATES, Cluster, ClusterState
+from airflow_provider_vertex_ray.core.cost.pricing import cost_so_far, nodes_of
+from airflow_provider_vertex_ray.core.job.state import JobStatus
+from airflow_provider_vertex_ray.core.sharing.activity import Activity
+from airflow_provider_vertex_ray.core.sharing.generations import SHARED_LABEL, generation_of
+from airflow_provider_vertex_ray.links.cluster import VertexRayClusterLink, VertexRayDashboardLink, VertexRayLogsLink
+from airflow_provider_vertex_ray.links.monitoring import VertexRayMetricsLink
+from airflow_provider_vertex_ray.plugins.page.cache import Cached
+from airflow_provider_vertex_ray.plugins.page.owners import Labels, Owner
+from airflow_provider_vertex_ray.plugins.page.reader import ClusterFacts
+from airflow_provider_vertex_ray.plugins.page.text import ago, money, number, span
+from airflow_provider_vertex_ray.plugins.page.use import Use, activity_seen, use_of
+from airflow_provider_vertex_ray.plugins.page.visible import MayRead, VisibleJob, visible_jobs, visible_lease
+
+STALE = 45.0
+"""Seconds after which the page says how old a figure is."""
+
+TONES = {
+    ClusterState.RUNNING: "good",
+    ClusterState.ERROR: "bad",
+    ClusterState.STOPPING: "quiet",
+    ClusterState.UNKNOWN: "quiet",
+}
+
+FindOwner = Callable[[Cluster], Owner | None]
+
+
+@dataclass(frozen=True)
+class Meter:
+    """How much of something is used.
+
+    :param percent: None where it is not known.
+    """
+
+    name: str
+    text: str
+    percent: float | None
+
+
+@dataclass(frozen=True)
+class ClusterRow:
+    """One cluster."""
+
+    facts: ClusterFacts
+    path: str
+    cluster_id: str
+    state: str
+    tone: str
+    shared: str
+    age: str
+    nodes: str
+    scaling: str
+    meters: tuple[Meter, ...]
+    running: int | None
+    pending: int | None
+    use: Use
+    holders: tuple[str, ...]
+    node_hours: str
+    cost: str
+    hourly: str
+    owner: Owner | None
+    owner_text: str
+    links: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+    jobs: tuple[VisibleJob, ...] = ()
+    activity: Activity | None = None
+
+
+def is_reading(facts: ClusterFacts) -> bool:
+    """Whether something of it is being read now."""
+    return any(seen.reading for seen in (facts.jobs, facts.nodes, facts.lease, facts.prices))
+
+
+def stale_note(seen: Cached[Any], now: float) -> str:
+    """How old a figure is, once that matters."""
+    if seen.at is None or (seen.error is None and now - seen.at < STALE):
+        return ""
+    return f"as of {ago(seen.at, now)}"
+
+
+def cluster_row(facts: ClusterFacts, now: float, may_read: MayRead, find_owner: FindOwner) -> ClusterRow:
+    """One cluster for one user."""
+    cluster = facts.cluster
+    owner = find_owner(cluster)
+    owner_hidden = owner is not None and not may_read(owner.dag_id)
+    labels = Labels.of(cluster)
+    owner_text = "a DAG that you may not read" if owner_hidden else ""
+    if owner is None and labels is not None:
+        owner_text = f"DAG {labels.dag}, run {labels.run}" if may_read(labels.dag) else "a DAG that you may not read"
+    jobs = visible_jobs(facts.jobs.value or (), may_read)
+    activity = activity_seen(facts, jobs, now, may_read)
+    prices = facts.prices.value
+    cost = cost_so_far(cluster, now, prices)
+    hourly = hourly_cost(facts)
+    submitted = [each.job.status for each in jobs if not each.job.is_driver]
+    counted = facts.jobs.at is not None
+    lease = visible_lease(facts.lease.value, may_read)
+    return ClusterRow(
+        facts=facts,
+        path=f"{facts.source.key}/{cluster.cluster_id}",
+        cluster_id=cluster.cluster_id,
+        state=cluster.state.value,
+        tone=TONES.get(cluster.state, "warn"),
+        shared=_shared(facts),
+        age=span(None if cluster.created is None else now - cluster.created),
+        nodes=f"{sum(nodes_of(cluster).values())}",
+        scaling=_scaling(cluster),
+        meters=_meters(facts),
+        running=submitted.count(JobStatus.RUNNING) if counted else None,
+        pending=submitted.count(JobStatus.PENDING) if counted else None,
+        use=use_of(facts, activity, now),
+        holders=tuple(sorted(holder.owner for holder in lease.live(now))) if lease else (),
+        node_hours=f"{number(cost['total_node_hours'])} node-hours",
+        cost=money(cost["cost"], cost["currency"]),
+        hourly=f"{money(hourly, prices.currency)}/h" if prices and hourly is not None else "",
+        owner=None if owner_hidden else owner,
+        owner_text=owner_text,
+        links=outside_links(cluster),
+        notes=_notes(facts, cost["unpriced"], now),
+        jobs=tuple(jobs),
+        activity=activity,
+    )
+
+
+def outside_links(cluster: Cluster, submission_id: str | None = None) -> tuple[tuple[str, str], ...]:
+    """Name and address of the pages about it elsewhere."""
+    facts = {"project_id": cluster.project, "location": cluster.location, "cluster_id": cluster.cluster_id}
+    if submission_id:
+        facts["submission_id"] = submission_id
+    found = [
+        ("Console", VertexRayClusterLink().url(facts)),
+        ("Logs", VertexRayLogsLink().url(facts)),
+        ("Metrics", VertexRayMetricsLink().url(facts)),
+    ]
+    if cluster.dashboard_uri and cluster.state in BILLED_STATES:
+        found.insert(1, ("Dashboard", VertexRayDashboardLink().url({**facts, "dashboard_uri": cluster.dashboard_uri})))
+    return tuple(found)
+
+
+def hourly_cost(facts: ClusterFacts) -> float | None:
+    """What it costs in an hour at its present size; None where that is not known."""
+    cluster, prices = facts.cluster, facts.prices.value
+    if prices is None:
+        return None
+    if cluster.state not in BILLED_STATES:
+        return 0.0
+    total = 0.0
+    for kind, count in nodes_of(cluster).items():
+        price = prices.price(kind, cluster.location).hourly
+        if price is None:
+            return None
+        total += count * price
+    return total
+
+
+def _shared(facts: ClusterFacts) -> str:
+    number_of = generation_of(facts.cluster)
+    if number_of is None:
+        return ""
+    text = f"{facts.cluster.labels[SHARED_LABEL]}, generation {number_of}"
+    return f"{text}, superseded" if facts.superseded else text
+
+
+def _scaling(cluster: Cluster) -> str:
+    bounds = [pool.autoscaling for pool in cluster.pools if pool.autoscaling]
+    if not bounds:
+        return ""
+    fixed = sum(pool.replicas for pool in cluster.pools if not pool.autoscaling)
+    return f"scales {fixed + sum(low for low, _ in bounds)} to {fixed + sum(high for _, high in bounds)}"
+
+
+def _meters(facts: ClusterFacts) -> tuple[Meter, ...]:
+    nodes = facts.nodes.value
+    if nodes is None:
+        return ()
+    found = []
+    for name in ("CPU", "GPU"):
+        used, total = nodes.usage.get(name, (None, 0.0))
+        if total:
+            percent = None if used is None else min(100.0, 100 * used / total)
+            found.append(Meter(name, f"{number(used)} / {number(total)}", percent))
+    return tuple(found)
+
+
+def _notes(facts: ClusterFacts, unpriced: Sequence[str], now: float) -> tuple[str, ...]:
+    found = []
+    if facts.jobs.error or facts.nodes.error:
+        stale = stale_note(facts.jobs, now)
+        found.append("The dashboard does not answer" + (f"; jobs {stale}" if stale else ""))
+    elif stale := stale_note(facts.jobs, now):
+        found.append(f"jobs {stale}")
+    if facts.lease.error:
+        found.append("The lease can not be read")
+    if facts.prices.error:
+        found.append("The prices can not be read")
+    if unpriced:
+        found.append(f"no price for {', '.join(unpriced)}")
+    return tuple(found)

@@ -1,0 +1,9 @@
+"""``python -m vertex_ray_emulator``."""
+
+from __future__ import annotations
+
+import sys
+
+from vertex_ray_emulator.cli import main
+
+sys.exit(main())

@@ -1,0 +1,1 @@
+"""Backends of a cluster: real local Ray, or instant clusters with scripted jobs."""

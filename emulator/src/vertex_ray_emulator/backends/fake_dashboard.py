@@ -1,0 +1,305 @@
+"""The HTTP face of a fake cluster: the routes of Ray 2.47.1's dashboard that clients of the Jobs API use."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from vertex_ray_emulator.backends.fake_jobs import DuplicateJobError, FakeJob, FakeJobs, JobNotTerminalError, JobRequest
+
+if TYPE_CHECKING:
+    from vertex_ray_emulator.project.plan import NodePlan
+
+RAY_VERSION = "2.47.1"
+MAX_PACKAGE_BYTES = 1 << 30
+# How long the dashboard waits for a dead GCS before it gives up (measured).
+GCS_TIMEOUT = 60.0
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class FakeNode:
+    """A node of a fake cluster: its plan, the id that Ray would give it, and whether it lives."""
+
+    def __init__(self, plan: NodePlan, ray_id: str) -> None:
+        self.plan = plan
+        self.ray_id = ray_id
+        self.alive = True
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """The logical resources, by Ray's names. The head has no CPUs, as on the service."""
+        plan = self.plan
+        found = {
+            "CPU": 0.0 if plan.is_head else float(plan.cpus),
+            "GPU": float(plan.gpus),
+            "memory": float(plan.memory_bytes),
+            "node:127.0.0.1": 1.0,
+        }
+        if plan.is_head:
+            found["node:__internal_head__"] = 1.0
+        if plan.accelerator and plan.gpus:
+            found[f"accelerator_type:{plan.accelerator}"] = 1.0
+        return {name: amount for name, amount in found.items() if amount}
+
+
+class FakeDashboard:
+    """The routes over one fake cluster's jobs and nodes.
+
+    :param session_name: What ``GET /api/version`` says about the session.
+    """
+
+    def __init__(self, session_name: str) -> None:
+        self.session_name = session_name
+        self.nodes: dict[str, FakeNode] = {}
+        self.jobs = FakeJobs("http://127.0.0.1:0", self._place)
+        self.gcs_alive = True
+        self.agent_alive = True
+        self.running = asyncio.Event()  # cleared while the dashboard is frozen
+        self.running.set()
+
+    def application(self) -> web.Application:
+        """A fresh aiohttp application over this cluster."""
+        app = web.Application(client_max_size=MAX_PACKAGE_BYTES, middlewares=[self._weather])
+        app.add_routes(
+            [
+                web.get("/api/version", self._version),
+                web.post("/api/jobs/", self._submit),
+                web.get("/api/jobs/", self._list),
+                web.get("/api/jobs/{id}", self._with_job(self._get)),
+                web.delete("/api/jobs/{id}", self._with_job(self._delete)),
+                web.post("/api/jobs/{id}/stop", self._with_job(self._stop)),
+                web.get("/api/jobs/{id}/logs", self._with_job(self._logs)),
+                web.get("/api/jobs/{id}/logs/tail", self._with_job(self._tail)),
+                web.get("/api/packages/{protocol}/{name}", self._get_package),
+                web.put("/api/packages/{protocol}/{name}", self._put_package),
+                web.get("/api/cluster_status", self._cluster_status),
+                web.get("/nodes", self._nodes_summary),
+                web.get("/api/v0/nodes", self._state_nodes),
+                web.get("/api/v0/jobs", self._state_jobs),
+                web.get("/api/gcs_healthz", self._healthz),
+                web.get("/", self._index),
+            ]
+        )
+        return app
+
+    def _place(self, demands: Any) -> str | None:
+        """A node that could ever hold these demands; with none, the head, where Ray puts drivers."""
+        for node in self.nodes.values():
+            have = node.resources
+            if node.alive and all(have.get(name, 0.0) >= amount for name, amount in demands.items()):
+                return node.ray_id
+        return None
+
+    @web.middleware
+    async def _weather(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """What a dead GCS, a dead agent or a frozen dashboard does to a request."""
+        await self.running.wait()
+        if not self.gcs_alive and request.path != "/api/version":
+            await asyncio.sleep(GCS_TIMEOUT)
+            return _trouble()
+        needs_agent = request.path.startswith("/api/jobs/") and (
+            request.method != "GET" or request.path.endswith(("/logs", "/tail"))
+        )
+        if needs_agent and not self.agent_alive:
+            return web.Response(status=500, text=_traceback("ClientConnectorError: Cannot connect to host"))
+        return await handler(request)
+
+    def _with_job(self, handler: Callable[[web.Request, FakeJob], Awaitable[web.StreamResponse]]) -> Handler:
+        async def find(request: web.Request) -> web.StreamResponse:
+            submission_id = request.match_info["id"]
+            job = self.jobs.get(submission_id)
+            if job is None:
+                return web.Response(status=404, text=f"Job {submission_id} does not exist")
+            return await handler(request, job)
+
+        return find
+
+    async def _version(self, _: web.Request) -> web.Response:
+        return _json(
+            {
+                "version": "4",
+                "ray_version": RAY_VERSION,
+                "ray_commit": "fake",
+                "session_name": self.session_name,
+            }
+        )
+
+    async def _submit(self, request: web.Request) -> web.Response:
+        try:
+            body = await request.json()
+        except ValueError:
+            return _trouble()
+        try:
+            submission_id = self.jobs.submit(JobRequest.parse(body))
+        except TypeError as error:
+            return web.Response(status=400, text=_traceback(f"TypeError: {error}"))
+        except DuplicateJobError as error:
+            return web.Response(status=500, text=_from_agent(400, f"ValueError: {error}"))
+        return _json({"job_id": submission_id, "submission_id": submission_id})
+
+    async def _list(self, _: web.Request) -> web.Response:
+        return _json(self.jobs.listing())
+
+    async def _get(self, _: web.Request, job: FakeJob) -> web.Response:
+        return _json(job.details())
+
+    async def _delete(self, _: web.Request, job: FakeJob) -> web.Response:
+        try:
+            self.jobs.delete(job)
+        except JobNotTerminalError as error:
+            return web.Response(status=500, text=_from_agent(500, f"RuntimeError: {error}"))
+        return _json({"deleted": True})
+
+    async def _stop(self, _: web.Request, job: FakeJob) -> web.Response:
+        return _json({"stopped": self.jobs.stop(job)})
+
+    async def _logs(self, _: web.Request, job: FakeJob) -> web.Response:
+        return _json({"logs": "".join(job.log)})
+
+    async def _tail(self, request: web.Request, job: FakeJob) -> web.StreamResponse:
+        socket = web.WebSocketResponse()
+        if not socket.can_prepare(request):
+            return web.Response(status=500, text="500: WebSocket proxy error")
+        await socket.prepare(request)
+        reader = asyncio.create_task(_drain(socket))
+        try:
+            async for frame in self.jobs.tail(job):
+                await self.running.wait()
+                await socket.send_str(frame)
+            await socket.close(code=1000)
+        except ConnectionError:
+            return socket  # the reader went away
+        finally:
+            reader.cancel()
+        return socket
+
+    async def _get_package(self, request: web.Request) -> web.Response:
+        uri = _package_uri(request)
+        if uri is None:
+            return _trouble()
+        if uri not in self.jobs.packages:
+            return web.Response(status=404, text=f"Package {uri} does not exist")
+        return web.Response()
+
+    async def _put_package(self, request: web.Request) -> web.Response:
+        uri = _package_uri(request)
+        if uri is None:
+            return _trouble()
+        async for _ in request.content.iter_any():
+            pass  # what is in it matters to nobody here
+        self.jobs.packages.add(uri)
+        return web.Response()
+
+    async def _cluster_status(self, _: web.Request) -> web.Response:
+        nodes = [node for node in self.nodes.values() if node.alive]
+        usage: dict[str, list[float]] = {}
+        for node in nodes:
+            for name, amount in node.resources.items():
+                usage.setdefault(name, [0.0, 0.0])[1] += amount
+        # As Ray counts: what drivers reserve for themselves. No tasks run here.
+        for job in (job for job in self.jobs.all() if job.status == "RUNNING"):
+            for name, amount in job.request.demands().items():
+                usage.setdefault(name, [0.0, 0.0])[0] += amount
+        status = {
+            "time": time.time(),
+            "loadMetricsReport": {
+                "usage": usage,
+                "resourceDemand": [],
+                "nodeTypes": [[node.resources, 1] for node in nodes],
+            },
+        }
+        data = {"autoscalingStatus": None, "autoscalingError": None, "clusterStatus": status}
+        return _json({"result": True, "msg": "Got cluster status.", "data": data})
+
+    async def _nodes_summary(self, _: web.Request) -> web.Response:
+        summary = [
+            {
+                "hostname": node.plan.node_id,
+                "ip": "127.0.0.1",
+                "raylet": {
+                    "nodeId": node.ray_id,
+                    "nodeManagerAddress": "127.0.0.1",
+                    "resourcesTotal": node.resources,
+                    "isHeadNode": node.plan.is_head,
+                    "state": "ALIVE" if node.alive else "DEAD",
+                },
+            }
+            for node in self.nodes.values()
+        ]
+        return _json({"result": True, "msg": "Node summary fetched.", "data": {"summary": summary}})
+
+    async def _state_nodes(self, _: web.Request) -> web.Response:
+        return _state(
+            [
+                {
+                    "node_id": node.ray_id,
+                    "node_ip": "127.0.0.1",
+                    "node_name": "127.0.0.1",
+                    "is_head_node": node.plan.is_head,
+                    "state": "ALIVE" if node.alive else "DEAD",
+                    "state_message": None,
+                    "resources_total": node.resources,
+                    "labels": {"ray.io/node_id": node.ray_id},
+                }
+                for node in self.nodes.values()
+            ]
+        )
+
+    async def _state_jobs(self, _: web.Request) -> web.Response:
+        kept = (
+            "type",
+            "job_id",
+            "submission_id",
+            "status",
+            "entrypoint",
+            "message",
+            "error_type",
+            "driver_info",
+        )
+        return _state([{key: job[key] for key in kept} for job in self.jobs.listing()])
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        return web.Response(text="success", content_type="application/text")
+
+    async def _index(self, _: web.Request) -> web.Response:
+        return web.Response(text="<!doctype html><title>Ray Dashboard</title>", content_type="text/html")
+
+
+async def _drain(socket: web.WebSocketResponse) -> None:
+    async for _ in socket:
+        pass
+
+
+def _package_uri(request: web.Request) -> str | None:
+    protocol = request.match_info["protocol"]
+    return f"{protocol}://{request.match_info['name']}" if protocol == "gcs" else None
+
+
+def _json(value: Any) -> web.Response:
+    return web.Response(text=json.dumps(value), content_type="application/json")
+
+
+def _state(rows: list[dict[str, Any]]) -> web.Response:
+    count = len(rows)
+    inner = {"total": count, "num_after_truncation": count, "num_filtered": count, "result": rows}
+    inner |= {"partial_failure_warning": "", "warnings": None}
+    return _json({"result": True, "msg": "", "data": {"result": inner}})
+
+
+def _trouble() -> web.Response:
+    return web.Response(status=500, text="500 Internal Server Error\n\nServer got itself in trouble")
+
+
+def _traceback(last_line: str) -> str:
+    return f'Traceback (most recent call last):\n  File "job_head.py", line 1, in submit_job\n{last_line}\n'
+
+
+def _from_agent(status: int, last_line: str) -> str:
+    """An agent's error as the head passes it on: a traceback within a traceback."""
+    return _traceback(f"RuntimeError: Request failed with status code {status}: {_traceback(last_line)}.")

@@ -1,0 +1,281 @@
+"""Real local Ray clusters on 127.0.0.1: a node host process each, with a head and its worker nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+
+from vertex_ray_emulator.backends.backend import ClusterAddresses
+from vertex_ray_emulator.backends.log_files import new_lines
+from vertex_ray_emulator.backends.processes import ClusterRecord, send, started_at
+from vertex_ray_emulator.backends.ray_cluster import PARTS, Cluster, ClusterError, Node
+from vertex_ray_emulator.project.plan import NodePlan
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+LOOPBACK = "127.0.0.1"
+# A head takes all of a small machine's CPUs for seconds; more than two at a time only makes each of them
+# late.
+STARTS_AT_ONCE = 2
+# A port that was free a moment ago may be taken when Ray asks for it.
+START_ATTEMPTS = 3
+START_TIMEOUT = 120.0
+NODE_TIMEOUT = 60.0
+# After 30 seconds without this agent a raylet gives itself up.
+RUNTIME_ENV_TIMEOUT = 30.0
+# A node that was killed is declared dead after 15 seconds (measured).
+LIST_TIMEOUT = 60.0
+_POLL_SECONDS = 0.1
+# Below the range from which Linux takes ports for outgoing connections.
+_CLIENT_SERVER_PORTS = range(20_000, 32_000, 200)
+_NOT_READY = (aiohttp.ClientError, asyncio.TimeoutError, KeyError, TypeError, ValueError)
+
+
+class RayBackend:
+    """Clusters of real Ray nodes (a ``ClusterBackend``).
+
+    Jobs run in the emulator's own Python environment. They see the environment variables that the emulator
+    was started with, such as ``STORAGE_EMULATOR_HOST``, but not the proxies, nor what begins with ``RAY_``,
+    ``AIRFLOW_`` or ``VERTEX_RAY_EMULATOR_``, nor your ``PYTHONPATH``: on the service a job has none of them
+    either.
+
+    :param state_dir: Where records are kept of what has to be ended (see ``processes.reclaim``).
+    :param node_environment: Further variables for the nodes, and so for the jobs; they go before all else. It is read
+        when a cluster starts, so it may be filled until then.
+    :raises RuntimeError: The machine has no ``/proc``: processes could not be ended safely.
+    """
+
+    def __init__(self, state_dir: Path, *, node_environment: Mapping[str, str] | None = None) -> None:
+        if not Path("/proc/self/stat").exists():
+            raise RuntimeError("real clusters need Linux (/proc); elsewhere use the backend without Ray")
+        self._state_dir = state_dir
+        self._node_environment = {} if node_environment is None else node_environment
+        self._clusters: dict[str, Cluster] = {}
+        self._starts = asyncio.Semaphore(STARTS_AT_ONCE)
+
+    async def start(self, key: str, nodes: Sequence[NodePlan]) -> ClusterAddresses:
+        """Start a cluster; at most two are started at a time.
+
+        :raises ValueError: The key is in use.
+        :raises ClusterError: The cluster did not come up; nothing is left of it.
+        """
+        if key in self._clusters:
+            raise ValueError(f"there is a cluster {key!r} already")
+        async with self._starts:
+            attempt = 0
+            while True:
+                attempt += 1
+                cluster = self._clusters[key] = Cluster(ClusterRecord.create(key, self._state_dir), self._state_dir)
+                try:
+                    return await self._bring_up(cluster, nodes)
+                except ClusterError:
+                    # It may be that somebody stopped it meanwhile, and meant it.
+                    stopped = self._clusters.get(key) is not cluster
+                    await self.stop(key)
+                    if stopped or attempt == START_ATTEMPTS:
+                        raise
+                except BaseException:
+                    await self.stop(key)
+                    raise
+
+    async def resize(self, key: str, nodes: Sequence[NodePlan]) -> None:
+        """Make the workers the wanted ones; dead ones are replaced.
+
+        :raises KeyError: No such cluster.
+        :raises ClusterError: A node did not start, or Ray's node list did not come to agree.
+        """
+        cluster = self._clusters[key]
+        wanted = {plan.node_id: plan for plan in nodes}
+        gone = [
+            node_id
+            for node_id, node in cluster.nodes.items()
+            if node_id != "head" and (node_id not in wanted or not node.alive)
+        ]
+        for node_id in gone:
+            del cluster.nodes[node_id]
+            await cluster.command(NODE_TIMEOUT, op="stop", node_id=node_id)
+        for node_id, plan in wanted.items():
+            if node_id not in cluster.nodes:
+                await self._start_node(cluster, plan)
+        await self._until_listed(cluster, LIST_TIMEOUT)
+
+    async def stop(self, key: str) -> None:
+        """Kill a cluster; when this returns none of its processes is left, nor its temporary directory."""
+        cluster = self._clusters.pop(key, None)
+        if cluster is not None:
+            await cluster.end()
+
+    async def nodes(self, key: str) -> list[dict[str, Any]]:
+        """The nodes, alive as long as their raylet is; empty for an unknown key."""
+        cluster = self._clusters.get(key)
+        found = list(cluster.nodes.values()) if cluster is not None else []
+        return [
+            {
+                "node_id": node.plan.node_id,
+                "pool_id": node.plan.pool_id,
+                "alive": node.alive,
+                "pid": node.processes["raylet"][0],
+            }
+            for node in found
+        ]
+
+    async def kill(
+        self,
+        key: str,
+        part: str,
+        signal_name: str,
+        *,
+        node: str | None = None,
+        submission_id: str | None = None,
+    ) -> list[int]:
+        """Send a signal to a part of a cluster.
+
+        ``head``: every process of the head node, drivers included. ``gcs``, ``dashboard`` (with its parts):
+        the head's. ``agent``, ``raylet``: the given node's (default: the head's). ``driver``: the processes
+        of a submitted job's entrypoint.
+
+        :raises KeyError: No such cluster or node.
+        :raises ValueError: An unknown part or signal, or a driver without its submission id.
+        """
+        cluster = self._clusters[key]
+        if signal_name not in ("KILL", "STOP", "CONT", "TERM"):
+            raise ValueError(f"signal {signal_name!r} is none of KILL, STOP, CONT, TERM")
+        if part not in PARTS:
+            raise ValueError(f"part {part!r} is none of {', '.join(PARTS)}")
+        if part == "driver" and submission_id is None:
+            raise ValueError("part 'driver' needs a submission_id")
+        where = "head" if node is None or part in ("gcs", "dashboard") else node
+        pids = await asyncio.to_thread(cluster.pids_of, part, where, submission_id)
+        number = signal.Signals[f"SIG{signal_name}"]
+        return [pid for pid in pids if send(pid, number)]
+
+    def new_log_lines(self, key: str, seen: dict[str, int], *, last: bool = False) -> list[tuple[str, list[str]]]:
+        """The lines that were added to the files in the session's ``logs`` (called on a thread)."""
+        cluster = self._clusters.get(key)
+        if cluster is None:
+            return []
+        # Ray's own name for it is a link, session_latest; a file's path should not change with it.
+        session = (Path(cluster.record.temp_dir) / "session_latest").resolve()
+        return new_lines(session / "logs", seen, last=last)
+
+    async def metrics_targets(self, key: str) -> list[str]:
+        """The agents of the nodes, as the dashboard writes them down for Prometheus."""
+        cluster = self._clusters.get(key)
+        if cluster is None:
+            return []
+        try:
+            text = (Path(cluster.record.temp_dir) / "prom_metrics_service_discovery.json").read_text()
+            return [str(target) for group in json.loads(text) for target in group["targets"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            return []  # not written yet, or just being written
+
+    async def close(self) -> None:
+        """Stop every cluster."""
+        await asyncio.gather(*(self.stop(key) for key in list(self._clusters)))
+
+    async def _bring_up(self, cluster: Cluster, nodes: Sequence[NodePlan]) -> ClusterAddresses:
+        dashboard_port, client_port, *metric_ports = _free_ports(4)
+        await cluster.start_host(metric_ports, self._node_environment)
+        cluster.dashboard_port = dashboard_port
+        await self._start_node(
+            cluster,
+            next(plan for plan in nodes if plan.is_head),
+            dashboard_port=dashboard_port,
+            client_port=client_port,
+            client_server_ports=random.choice(_CLIENT_SERVER_PORTS),  # noqa: S311
+        )
+        for plan in nodes:
+            if not plan.is_head:
+                await self._start_node(cluster, plan)
+        await self._until_ready(cluster, client_port)
+        return ClusterAddresses(dashboard_port, client_port)
+
+    async def _start_node(self, cluster: Cluster, plan: NodePlan, **ports: int) -> None:
+        answer = await cluster.command(
+            NODE_TIMEOUT,
+            op="start",
+            node_id=plan.node_id,
+            head=plan.is_head,
+            cpus=0 if plan.is_head else plan.cpus,
+            gpus=plan.gpus,
+            resources={f"accelerator_type:{plan.accelerator}": 1} if plan.accelerator and plan.gpus else {},
+            memory=plan.memory_bytes,
+            **ports,
+        )
+        processes = {kind: (pid, started_at(pid)) for kind, pid in answer["processes"].items()}
+        cluster.nodes[plan.node_id] = Node(plan, answer["ray_id"], processes, answer["runtime_env_port"])
+
+    async def _until_ready(self, cluster: Cluster, client_port: int) -> None:
+        """Wait until all nodes are listed, the head's agent answers, and the Ray Client listens."""
+        await self._until_listed(cluster, START_TIMEOUT)
+        # One that lost its port to somebody's connection stays, deaf, and the node dies half a minute after its first
+        # job.
+        for node in cluster.nodes.values():
+            url = f"http://{LOOPBACK}:{node.runtime_env_port}/"
+            await self._until_answered(cluster, url, 404, RUNTIME_ENV_TIMEOUT)
+        async for _ in self._polls(cluster, "the head's agent to register", START_TIMEOUT):
+            agent = (await cluster.command(NODE_TIMEOUT, op="agent"))["address"]
+            if agent is not None:
+                break
+        # Asking for a job's log makes the agent connect to the cluster; else the first submit would wait for
+        # that.
+        await self._until_answered(cluster, f"http://{agent}/api/job_agent/jobs/no-such-job/logs", 404)
+        await self._until_answered(cluster, f"http://{LOOPBACK}:{cluster.dashboard_port}/api/jobs/", 200)
+        async for _ in self._polls(cluster, "the Ray Client server to listen", START_TIMEOUT):
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_connection(LOOPBACK, client_port)
+                writer.close()
+                break
+
+    async def _until_answered(self, cluster: Cluster, url: str, status: int, timeout: float = START_TIMEOUT) -> None:
+        async with _session() as session:
+            async for _ in self._polls(cluster, f"{url} to answer {status}", timeout):
+                with contextlib.suppress(*_NOT_READY):
+                    async with session.get(url) as response:
+                        if response.status == status:
+                            return
+
+    async def _until_listed(self, cluster: Cluster, timeout: float) -> None:
+        """Wait until Ray's list of live nodes is ours."""
+        url = f"http://{LOOPBACK}:{cluster.dashboard_port}/api/v0/nodes?limit=10000"
+        async with _session() as session:
+            async for _ in self._polls(cluster, "Ray's node list to agree", timeout):
+                with contextlib.suppress(*_NOT_READY):
+                    async with session.get(url) as response:
+                        rows = (await response.json())["data"]["result"]["result"]
+                    alive = {row["node_id"] for row in rows if row["state"] == "ALIVE"}
+                    if alive == {node.ray_id for node in cluster.nodes.values()}:
+                        return
+
+    async def _polls(self, cluster: Cluster, what: str, timeout: float) -> AsyncIterator[None]:
+        """Go on until the caller stops asking; an error after ``timeout`` seconds or without a node host."""
+        until = time.monotonic() + timeout
+        while time.monotonic() < until:
+            if not cluster.host_alive:
+                raise cluster.error("the node host is gone")
+            yield
+            await asyncio.sleep(_POLL_SECONDS)
+        raise cluster.error(f"waited {timeout:g} s for {what}")
+
+
+def _session() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10), trust_env=False)
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that are free now; all are held until the last one is found, so they differ."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind((LOOPBACK, 0))
+        return [each.getsockname()[1] for each in sockets]

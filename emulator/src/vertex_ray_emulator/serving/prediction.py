@@ -1,0 +1,92 @@
+"""The PredictionService: chooses a deployed model by the traffic split, and asks its predictor."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from google.api import httpbody_pb2
+from google.protobuf import json_format
+
+from vertex_ray_emulator.serving.model_rules import required
+from vertex_ray_emulator.serving.predictors import PredictorGoneError, Predictors
+from vertex_ray_emulator.wire.errors import ApiError, invalid
+from vertex_ray_emulator.wire.protos import V1BETA1, Api
+
+if TYPE_CHECKING:
+    from vertex_ray_emulator.serving.endpoints import Deployed, Endpoints
+
+MAX_REQUEST = 1_572_864
+"""Bytes of a predict request, as the service limits them (1.5 MB)."""
+
+
+class Prediction:
+    """Predicts.
+
+    :param endpoints: Knows what is deployed where.
+    :param predictors: Their processes.
+    """
+
+    def __init__(self, endpoints: Endpoints, predictors: Predictors) -> None:
+        self._endpoints = endpoints
+        self._predictors = predictors
+
+    async def predict(self, request: Any, api: Api) -> Any:
+        """The predictions for the instances of a request."""
+        body: dict[str, Any] = {"instances": [_plain(each) for each in request.instances]}
+        if request.HasField("parameters"):
+            body["parameters"] = _plain(request.parameters)
+        found = await self.predict_json(request.endpoint, body)
+        answer = V1BETA1.message("PredictResponse")()
+        json_format.ParseDict(found, answer)
+        return answer
+
+    async def predict_json(self, endpoint: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The same on JSON: as messages, a request of the size that is allowed takes a second to read and to write.
+
+        :param body: An HTTP request's body.
+        """
+        for name in body:
+            if name not in ("instances", "parameters", "labels"):
+                raise invalid(f'Invalid JSON payload received. Unknown name "{name}": Cannot find field.')
+        deployed = self._endpoints.route(endpoint)
+        instances = body.get("instances")
+        if not isinstance(instances, list):
+            # One value is taken for a list of one, as for every repeated field.
+            instances = [] if instances is None else [instances]
+        if not instances:
+            raise required("instances")
+        asked = {"instances": instances}
+        if body.get("parameters") is not None:
+            asked["parameters"] = body["parameters"]
+        found = json.loads(await self._ask(deployed, json.dumps(asked).encode()))
+        message = deployed.message
+        return {
+            "predictions": found["predictions"],
+            "deployedModelId": message.id,
+            "model": message.model,
+            "modelDisplayName": deployed.model.display_name,
+            "modelVersionId": message.model_version_id,
+        }
+
+    async def raw_predict(self, request: Any, api: Api) -> Any:
+        """What the container answers to a body."""
+        deployed = self._endpoints.route(request.endpoint)
+        data = await self._ask(deployed, request.http_body.data)
+        return httpbody_pb2.HttpBody(content_type="application/json", data=data)
+
+    async def _ask(self, deployed: Deployed, body: bytes) -> bytes:
+        try:
+            status, answer = await self._predictors.predict(deployed.key or "", body)
+        except PredictorGoneError:
+            raise ApiError("UNAVAILABLE", "The service is currently unavailable.") from None
+        except TimeoutError:
+            raise ApiError("DEADLINE_EXCEEDED", "Deadline exceeded: the model server did not answer in time.") from None
+        if status == 200:
+            return answer
+        # The container's own words are the message, quotes and all.
+        raise ApiError("FAILED_PRECONDITION" if status == 400 else "INTERNAL", answer.decode(errors="replace"))
+
+
+def _plain(value: Any) -> Any:
+    return json_format.MessageToDict(value)

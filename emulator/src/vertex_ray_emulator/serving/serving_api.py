@@ -1,0 +1,201 @@
+"""The RPCs of models, endpoints and predictions: one table, which REST and gRPC both serve.
+
+The paths are those of the ``google.api.http`` annotations; a request comes as its own message either way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from google.api import httpbody_pb2
+from google.protobuf import json_format
+
+from vertex_ray_emulator.clusters.rules import snake_case
+from vertex_ray_emulator.serving.prediction import MAX_REQUEST
+from vertex_ray_emulator.wire.errors import ApiError, invalid
+from vertex_ray_emulator.wire.operations import Running
+from vertex_ray_emulator.wire.protos import V1BETA1, Api, convert
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vertex_ray_emulator.serving.endpoints import Endpoints
+    from vertex_ray_emulator.serving.model_registry import ModelRegistry
+    from vertex_ray_emulator.serving.prediction import Prediction
+
+LOCATION = r"projects/[^/:]+/locations/[^/:]+"
+MODEL = LOCATION + r"/models/[^/:]+"
+ENDPOINT = LOCATION + r"/endpoints/[^/:]+"
+MAX_BODY = 1 << 20
+# Parameters of every method of Google's REST APIs, which are not fields of a request.
+_COMMON = {"alt", "key", "fields", "prettyPrint", "quotaUser", "userProject", "access_token", "callback", "xgafv"}
+
+
+@dataclass(frozen=True)
+class Rpc:
+    """One RPC.
+
+    :param service: ``ModelService``, ``EndpointService`` or ``PredictionService``.
+    :param name: Its name; the request's message is called so, too, with ``Request`` behind it.
+    :param verb: The HTTP method.
+    :param path: A pattern for the path; its one group is the value of ``field``.
+    :param end: What follows that: ``/models`` or ``:deployModel``.
+    :param field: The request's field in the path, such as ``model.name``.
+    :param body: The field that an HTTP body is; ``*`` for the request itself, None for no body.
+    :param work: Carries it out, on v1beta1 messages; a list on the caller's.
+    :param new_id: The request's field with the id of what is to be made, for the call log.
+    :param work_json: Carries out an HTTP request without messages: from the resource and the body to the answer's body.
+    """
+
+    service: str
+    name: str
+    verb: str
+    path: str
+    end: str
+    field: str
+    body: str | None
+    work: Callable[[Any, Api], Awaitable[Any]]
+    new_id: str = ""
+    work_json: Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]] | None = None
+
+    @property
+    def max_body(self) -> int:
+        """How many bytes a request may have."""
+        return MAX_REQUEST if self.service == "PredictionService" else MAX_BODY
+
+    def request(self, api: Api) -> Any:
+        """The request's message class."""
+        return api.message(f"{self.name}Request")
+
+    def resource(self, request: Any) -> str:
+        """The name of what a request is about."""
+        value = request
+        for part in self.field.split("."):
+            value = getattr(value, part)
+        made = getattr(request, self.new_id) if self.new_id else ""
+        return f"{value}{self.end}/{made}" if made else str(value)
+
+    async def carry_out(self, request: Any, api: Api) -> Any:
+        """Do it; gives the answer in the caller's version.
+
+        :param request: In the caller's version.
+        """
+        # Lists have nothing that differs but order_by, which only v1 knows for models and endpoints.
+        if not self.name.startswith("List"):
+            request = self.request(V1BETA1).FromString(request.SerializeToString())
+        answer = await self.work(request, api)
+        if isinstance(answer, Running):
+            return answer.render()
+        return answer if isinstance(answer, httpbody_pb2.HttpBody) else convert(answer, api)
+
+    def from_http(self, api: Api, name: str, query: Mapping[str, str], body: dict[str, Any], data: bytes) -> Any:
+        """The request that an HTTP request stands for.
+
+        :param name: The resource in the path.
+        :param body: Its body as an object.
+        :param data: The same as it came.
+        :raises ApiError: INVALID_ARGUMENT for a field that there is not, as the service answers.
+        """
+        request = self.request(api)()
+        if self.name == "RawPredict":
+            _raw(data, request.http_body)
+        elif self.body == "*":
+            _parse(body, request, "")
+        elif self.body is not None:
+            _parse(body, getattr(request, self.body), self.body)
+        for key, value in query.items():
+            if not key.startswith("$") and key not in _COMMON:
+                self._parameter(request, key, value)
+        *parents, last = self.field.split(".")
+        target = request
+        for part in parents:
+            target = getattr(target, part)
+        setattr(target, last, name)
+        return request
+
+    def _parameter(self, request: Any, key: str, value: str) -> None:
+        field = snake_case(key)
+        known = request.DESCRIPTOR.fields_by_name.get(field)
+        if known is None or field == self.body:
+            raise invalid(f'Invalid JSON payload received. Unknown name "{key}": Cannot bind query parameter.')
+        if field.endswith("_mask"):
+            getattr(request, field).paths.extend(snake_case(path) for path in value.split(",") if path)
+            return
+        try:
+            json_format.ParseDict({known.json_name: value}, request)
+        except json_format.ParseError as error:
+            raise invalid(f"Invalid value at '{field}', {value!r}") from error
+
+
+def _raw(data: bytes, http_body: Any) -> None:
+    """A raw request is the body itself, or, from generated clients, a message that has it."""
+    with contextlib.suppress(ValueError, TypeError, json_format.ParseError):
+        wrapped = json.loads(data)
+        if set(wrapped) == {"httpBody"}:
+            json_format.ParseDict(wrapped["httpBody"], http_body)
+            return
+    http_body.data, http_body.content_type = data, "application/json"
+
+
+def _parse(body: dict[str, Any], message: Any, root: str) -> None:
+    try:
+        json_format.ParseDict(body, message)
+    except json_format.ParseError as error:
+        raise unreadable(error, root) from error
+
+
+def too_large(limit: int) -> ApiError:
+    """The 400 for a request of more bytes than are allowed."""
+    return invalid(f"Request payload size exceeds the limit: {limit} bytes.")
+
+
+def unreadable(error: json_format.ParseError, root: str) -> ApiError:
+    """The 400 for a body that is no such message; a field that the version does not have is named.
+
+    :param root: The field of the request that the body is, empty for the request itself.
+    """
+    unknown = re.search(r'has no field named "([^"]*)"(?: at "([^"]*)")?', str(error))
+    if not unknown:
+        return invalid(f"Invalid JSON payload received. {error}")
+    where = ".".join(filter(None, [root, *(unknown.group(2) or "").split(".")[1:]]))
+    at = f" at '{where}'" if where else ""
+    return invalid(f'Invalid JSON payload received. Unknown name "{unknown.group(1)}"{at}: Cannot find field.')
+
+
+def rpcs(models: ModelRegistry, endpoints: Endpoints, prediction: Prediction) -> list[Rpc]:
+    """All RPCs of the three services."""
+    m, e, p = "ModelService", "EndpointService", "PredictionService"
+    return [
+        Rpc(m, "UploadModel", "POST", LOCATION, "/models:upload", "parent", "*", models.upload),
+        Rpc(m, "ListModels", "GET", LOCATION, "/models", "parent", None, models.list_page),
+        Rpc(m, "GetModel", "GET", MODEL, "", "name", None, models.get),
+        Rpc(m, "UpdateModel", "PATCH", MODEL, "", "model.name", "model", models.update),
+        Rpc(m, "DeleteModel", "DELETE", MODEL, "", "name", None, models.delete),
+        Rpc(m, "ListModelVersions", "GET", MODEL, ":listVersions", "name", None, models.list_versions),
+        Rpc(m, "DeleteModelVersion", "DELETE", MODEL, ":deleteVersion", "name", None, models.delete_version),
+        Rpc(m, "MergeVersionAliases", "POST", MODEL, ":mergeVersionAliases", "name", "*", models.merge_version_aliases),
+        Rpc(e, "CreateEndpoint", "POST", LOCATION, "/endpoints", "parent", "endpoint", endpoints.create, "endpoint_id"),
+        Rpc(e, "ListEndpoints", "GET", LOCATION, "/endpoints", "parent", None, endpoints.list_page),
+        Rpc(e, "GetEndpoint", "GET", ENDPOINT, "", "name", None, endpoints.get),
+        Rpc(e, "UpdateEndpoint", "PATCH", ENDPOINT, "", "endpoint.name", "endpoint", endpoints.update),
+        Rpc(e, "DeleteEndpoint", "DELETE", ENDPOINT, "", "name", None, endpoints.delete),
+        Rpc(e, "DeployModel", "POST", ENDPOINT, ":deployModel", "endpoint", "*", endpoints.deploy),
+        Rpc(e, "UndeployModel", "POST", ENDPOINT, ":undeployModel", "endpoint", "*", endpoints.undeploy),
+        Rpc(
+            p,
+            "Predict",
+            "POST",
+            ENDPOINT,
+            ":predict",
+            "endpoint",
+            "*",
+            prediction.predict,
+            work_json=prediction.predict_json,
+        ),
+        Rpc(p, "RawPredict", "POST", ENDPOINT, ":rawPredict", "endpoint", "*", prediction.raw_predict),
+    ]

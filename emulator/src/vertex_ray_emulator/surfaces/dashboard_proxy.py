@@ -1,0 +1,399 @@
+"""The authenticated way to a cluster's dashboard: a streaming HTTP and websocket proxy with a bearer check.
+
+A cluster's dashboard has a host name of its own,
+``<hash>-dot-<region>.aiplatform-training.googleusercontent.com``. A request says which one it means by its
+Host header, or, where names can not be resolved, by the first segment of its path:
+``https://localhost:PORT/<host name>/api/jobs/``. Both forms are served by :meth:`DashboardProxy.handle`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import aiohttp
+from aiohttp import web
+from multidict import CIMultiDict
+from yarl import URL
+
+from vertex_ray_emulator.outcomes import as_error
+from vertex_ray_emulator.wire.errors import ApiError, unauthenticated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from vertex_ray_emulator.faults import Fault, Faults
+    from vertex_ray_emulator.request_log import RequestLog
+    from vertex_ray_emulator.surfaces.tokens import Tokens
+
+DASHBOARD_DOMAIN = ".aiplatform-training.googleusercontent.com"
+# What the call log has as the status of a request that got no answer.
+NO_ANSWER = 0
+_HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+# The token and the cookies are for the proxy; Ray's dashboard has no use for them and must not log them.
+_NOT_FOR_RAY = _HOP_BY_HOP | {"host", "authorization", "cookie", "expect"}
+_NOT_FOR_CLIENT = _HOP_BY_HOP | {"set-cookie"}
+# Close codes that a peer reports but that may not be sent (RFC 6455, 7.4.1).
+_UNSENDABLE_CLOSE_CODES = frozenset({1004, 1005, 1006, 1015})
+_HANG_CHECK_SECONDS = 0.1
+_CLOSE_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Target:
+    """A dashboard that exists.
+
+    :param cluster_id: The cluster's id, for the call log and for faults.
+    :param port: Where Ray's dashboard listens on 127.0.0.1.
+    :param warm_at: Unix time in seconds before which the proxy answers 503, as the service does at first.
+    """
+
+    cluster_id: str
+    port: int
+    warm_at: float = 0.0
+
+
+@dataclass
+class _Exchange:
+    """One request on its way: whom it is for, what is to go wrong, and how it is named in the call log."""
+
+    request: web.Request
+    target: Target
+    path: str  # path and query as Ray shall see them, percent-encoded
+    prefix: str  # what came before it: "" or "/<host name>"
+    record: Callable[[int], None]
+    fault: Fault | None = None
+    body: bytes | None = None  # where it had to be read before the request goes on
+
+    @property
+    def base(self) -> str:
+        return f"http://127.0.0.1:{self.target.port}"
+
+    @property
+    def url(self) -> URL:
+        return URL(self.base + self.path, encoded=True)
+
+    @property
+    def action(self) -> str:
+        return self.fault.action if self.fault is not None else ""
+
+
+class DashboardProxy:
+    """Passes authorised requests on to the dashboards of running clusters.
+
+    :param targets: Gives the target of a dashboard host name, or None where there is no such cluster.
+    :param tokens: Who may pass.
+    :param faults: What goes wrong on demand: scopes ``auth`` and ``dashboard``.
+    :param calls: Gets one entry for each request: surface ``dashboard``, method such as ``GET
+        /api/jobs/raysubmit_x``, and the cluster's id (for an unknown host name, that name).
+    """
+
+    def __init__(
+        self, targets: Callable[[str], Target | None], tokens: Tokens, faults: Faults, calls: RequestLog
+    ) -> None:
+        self._targets = targets
+        self._tokens = tokens
+        self._faults = faults
+        self._calls = calls
+        self._opened: aiohttp.ClientSession | None = None
+        self._closing = asyncio.Event()
+        self._open: dict[int, web.Request] = {}
+
+    async def start(self) -> None:
+        """Open the client session towards the dashboards."""
+        self._opened = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
+            auto_decompress=False,  # bodies pass as they are
+            trust_env=False,  # the machine's proxy is not for loopback
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+        )
+
+    async def close(self) -> None:
+        """Let go of hanging requests and close the client session."""
+        self._closing.set()
+        if self._opened is not None:
+            await self._opened.close()
+
+    @property
+    def _session(self) -> aiohttp.ClientSession:
+        if self._opened is None:
+            raise RuntimeError("the proxy was not started")
+        return self._opened
+
+    def cut_all(self) -> int:
+        """Cut every connection that is being served, websockets included; gives how many."""
+        requests = list(self._open.values())
+        for request in requests:
+            _reset(request)
+        return len(requests)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer one request (an aiohttp handler for every method and path).
+
+        401 without a valid token, 404 for a host name without a cluster, 503 until the dashboard is warm, 502
+        when Ray does not answer; else Ray's own answer.
+        """
+        self._open[id(request)] = request
+        try:
+            return await self._serve(request)
+        finally:
+            del self._open[id(request)]
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        host, prefix, path = _route(request)
+        target = self._targets(host) if host else None
+        resource = target.cluster_id if target is not None else host
+        method = f"{request.method} {request.path[len(prefix) :] or '/'}"
+
+        def record(status: int, authorised: bool = True) -> None:
+            self._calls.record("dashboard", method, resource, authorised=authorised, status=status)
+
+        if not self._tokens.accepts(request.headers.get("Authorization")):
+            record(401, authorised=False)
+            return _refusal(unauthenticated())
+        fault = self._faults.take("auth", method, resource)
+        if fault is not None and fault.action == "status":
+            await asyncio.sleep(fault.delay)
+            refused = as_error(fault)
+            record(refused.http_status, authorised=False)
+            return _refusal(refused)
+        if fault is not None and (answer := await self._disturb(request, fault, record)) is not None:
+            return answer
+        if target is None:
+            record(404)
+            return web.Response(status=404, text="There is no cluster with this dashboard address.")
+        if time.time() < target.warm_at:
+            record(503)
+            return web.Response(status=503, text="The dashboard is not ready yet.")
+        exchange = _Exchange(request, target, path, prefix, record)
+        # Uploads, which are PUT, are too large to be held.
+        if request.method == "POST" and self._faults.need_body():
+            exchange.body = await request.read()
+        exchange.fault = self._faults.take("dashboard", method, resource, body=exchange.body or b"")
+        if exchange.fault is not None:
+            answer = await self._disturb(request, exchange.fault, record)
+            if answer is not None:
+                return answer
+        if request.headers.get("Upgrade", "").lower() == "websocket":
+            return await self._forward_websocket(exchange)
+        return await self._forward(exchange)
+
+    async def _disturb(
+        self, request: web.Request, fault: Fault, record: Callable[[int], None]
+    ) -> web.StreamResponse | None:
+        """Carry out what a fault does before the request reaches Ray; None lets the request go on."""
+        if fault.action == "hang":
+            record(NO_ANSWER)
+            await self._hang(request, fault.delay)
+            return _reset(request)
+        if fault.delay and fault.action != "hold_response":
+            await asyncio.sleep(fault.delay)
+        if fault.action == "status":
+            record(fault.status)
+            return web.Response(status=fault.status, text=fault.message)
+        if fault.action == "reset":
+            record(NO_ANSWER)
+            return _reset(request)
+        return None
+
+    async def _hang(self, request: web.Request, seconds: float) -> None:
+        """Wait until the client gives up, the emulator stops, or, if ``seconds`` is not 0, so long."""
+        until = time.monotonic() + seconds if seconds else float("inf")
+        while not self._closing.is_set() and not _gone(request) and time.monotonic() < until:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), _HANG_CHECK_SECONDS)
+
+    async def _forward(self, exchange: _Exchange) -> web.StreamResponse:
+        request = exchange.request
+        try:
+            async with self._session.request(
+                request.method,
+                exchange.url,
+                headers=_kept(request.headers, _NOT_FOR_RAY),
+                data=exchange.body or (request.content.iter_any() if request.can_read_body else None),
+                allow_redirects=False,
+            ) as upstream:
+                return await self._answer(exchange, upstream)
+        except aiohttp.ClientError as error:
+            exchange.record(502)
+            return web.Response(status=502, text=f"The dashboard does not answer: {error}")
+
+    async def _answer(self, exchange: _Exchange, upstream: aiohttp.ClientResponse) -> web.StreamResponse:
+        """Pass Ray's answer on, as it comes."""
+        request = exchange.request
+        if exchange.action in ("drop_response", "hold_response"):
+            await upstream.read()
+            exchange.record(NO_ANSWER)
+            if exchange.fault is not None and exchange.action == "hold_response":
+                await self._hang(request, exchange.fault.delay)
+            return _reset(request)
+        exchange.record(upstream.status)
+        answer = web.StreamResponse(status=upstream.status, reason=upstream.reason)
+        answer.headers.extend(_kept(upstream.headers, _NOT_FOR_CLIENT))
+        if "Location" in answer.headers:
+            answer.headers["Location"] = _own_location(answer.headers["Location"], exchange)
+        # A websocket fault on a plain request can only cut the body.
+        cut = exchange.action in ("truncate", "ws_abort", "ws_close")
+        left = exchange.fault.after if exchange.fault is not None and cut else -1
+        try:
+            await answer.prepare(request)
+            async for chunk in upstream.content.iter_any():
+                if cut:
+                    chunk = chunk[:left]
+                    left -= len(chunk)
+                await answer.write(chunk)
+                if cut and left <= 0:
+                    break
+            if cut:
+                return _cut(request, answer)
+            await answer.write_eof()
+        except ConnectionError:
+            pass  # the client went away
+        except aiohttp.ClientError:
+            # Ray went away with half of its answer said: the client must not take it for the whole.
+            return _cut(request, answer)
+        return answer
+
+    async def _forward_websocket(self, exchange: _Exchange) -> web.StreamResponse:
+        request = exchange.request
+        protocols = [p.strip() for p in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if p.strip()]
+        headers = {
+            name: value
+            for name, value in _kept(request.headers, _NOT_FOR_RAY).items()
+            if not name.lower().startswith("sec-websocket-")
+        }
+        try:
+            upstream = await self._session.ws_connect(
+                exchange.url, headers=headers, protocols=protocols, max_msg_size=0
+            )
+        except aiohttp.WSServerHandshakeError:
+            # Such as a 404. The text that comes with it is in the answer to a plain request only.
+            return await self._forward(exchange)
+        except aiohttp.ClientError as error:
+            exchange.record(502)
+            return web.Response(status=502, text=f"The dashboard does not answer: {error}")
+        exchange.record(101)
+        client = web.WebSocketResponse(
+            protocols=[upstream.protocol] if upstream.protocol else (), max_msg_size=0, compress=False
+        )
+        try:
+            await client.prepare(request)
+            back = asyncio.create_task(_pump_back(client, upstream))
+            try:
+                await self._pump(exchange, upstream, client)
+            finally:
+                # A close of the client's is on its way to Ray, perhaps.
+                await asyncio.wait([back], timeout=_CLOSE_SECONDS)
+                back.cancel()
+                await asyncio.gather(back, return_exceptions=True)
+        except ConnectionError:
+            pass  # the client went away
+        finally:
+            await upstream.close()
+        return client
+
+    async def _pump(
+        self, exchange: _Exchange, upstream: aiohttp.ClientWebSocketResponse, client: web.WebSocketResponse
+    ) -> None:
+        """Frames from Ray to the client until one of them, or a fault, ends it."""
+        fault = exchange.fault if exchange.action in ("ws_abort", "ws_close", "truncate") else None
+        passed = 0
+        while fault is None or passed < fault.after:
+            message = await upstream.receive()
+            if message.type is aiohttp.WSMsgType.TEXT:
+                await client.send_str(message.data)
+            elif message.type is aiohttp.WSMsgType.BINARY:
+                await client.send_bytes(message.data)
+            else:
+                break
+            passed += 1
+        else:
+            if fault.action == "ws_close":
+                await client.close(code=1000)
+            else:
+                _cut(exchange.request, client)
+            return
+        if client.closed:
+            return
+        code = upstream.close_code or 1000
+        if code == 1006:
+            _cut(exchange.request, client)
+        else:
+            await client.close(code=1000 if code in _UNSENDABLE_CLOSE_CODES else code)
+
+
+async def _pump_back(client: web.WebSocketResponse, upstream: aiohttp.ClientWebSocketResponse) -> None:
+    """Frames from the client to Ray; the client's close code is passed on."""
+    async for message in client:
+        if message.type is aiohttp.WSMsgType.TEXT:
+            await upstream.send_str(message.data)
+        elif message.type is aiohttp.WSMsgType.BINARY:
+            await upstream.send_bytes(message.data)
+    code = client.close_code or 1000
+    await upstream.close(code=1000 if code in _UNSENDABLE_CLOSE_CODES else code)
+
+
+def _route(request: web.Request) -> tuple[str, str, str]:
+    """The dashboard's host name ("" without one), the path's part that names it, and the rest with its query."""
+    path = request.rel_url.raw_path_qs
+    first = request.rel_url.raw_path[1:].split("/", 1)[0]
+    if first.endswith(DASHBOARD_DOMAIN):
+        rest = path[1 + len(first) :]
+        return first, f"/{first}", rest if rest.startswith("/") else f"/{rest}"
+    host = request.host.rsplit(":", 1)[0].lower()
+    return host if host.endswith(DASHBOARD_DOMAIN) else "", "", path
+
+
+def _kept(headers: Mapping[str, str], dropped: frozenset[str]) -> CIMultiDict[str]:
+    named = {name.strip().lower() for name in headers.get("Connection", "").split(",")}
+    return CIMultiDict((k, v) for k, v in headers.items() if k.lower() not in dropped and k.lower() not in named)
+
+
+def _own_location(location: str, exchange: _Exchange) -> str:
+    """A redirect of Ray's to itself, in the words of the proxy."""
+    path = location.removeprefix(exchange.base)
+    return exchange.prefix + path if path.startswith("/") and not path.startswith("//") else location
+
+
+def _refusal(error: ApiError) -> web.Response:
+    return web.json_response(error.body(), status=error.http_status)
+
+
+def _gone(request: web.Request) -> bool:
+    return request.transport is None or request.transport.is_closing()
+
+
+def _reset(request: web.Request) -> web.Response:
+    """Cut the connection the hard way, before anything was answered. What is returned reaches nobody."""
+    if request.transport is not None:
+        connection = request.transport.get_extra_info("socket")
+        if connection is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        request.transport.abort()
+    return web.Response(status=500)
+
+
+def _cut(request: web.Request, answer: web.StreamResponse) -> web.StreamResponse:
+    """End the connection after what was said so far, without the end that the protocol asks for."""
+    if request.transport is not None:
+        request.transport.close()
+    return answer

@@ -1,0 +1,1 @@
+"""Protos, names, errors, paging and operations as they are on the wire."""

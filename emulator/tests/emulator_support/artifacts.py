@@ -1,0 +1,66 @@
+"""Real models, small ones, as training jobs would leave them in Cloud Storage."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from emulator_support.storage import StorageEmulator
+
+SKLEARN_IMAGE = "us-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.1-6:latest"
+XGBOOST_IMAGE = "us-docker.pkg.dev/vertex-ai/prediction/xgboost-cpu.2-1:latest"
+
+
+@cache
+def iris() -> tuple[Any, Any]:
+    """The features and the classes of a data set that scikit-learn ships."""
+    from sklearn.datasets import load_iris
+
+    return load_iris(return_X_y=True)  # type: ignore[no-any-return]
+
+
+@cache
+def sklearn_model() -> Any:
+    """A fitted pipeline."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), LogisticRegression()).fit(*iris())
+
+
+@cache
+def booster() -> Any:
+    """A trained XGBoost booster; it gives three probabilities."""
+    import xgboost
+
+    features, classes = iris()
+    settings = {"objective": "multi:softprob", "num_class": 3, "nthread": 1}
+    return xgboost.train(settings, xgboost.DMatrix(features, classes), 3)
+
+
+def put_sklearn(storage: StorageEmulator, folder: str, file: str = "model.joblib") -> str:
+    """Write the pipeline as an artifact; gives the folder's URI."""
+    import joblib
+
+    data = io.BytesIO()
+    if file.endswith(".pkl"):
+        pickle.dump(sklearn_model(), data)
+    else:
+        joblib.dump(sklearn_model(), data)
+    storage.put(f"{folder}/{file}", data.getvalue())
+    return f"gs://{storage.bucket}/{folder}"
+
+
+def put_xgboost(storage: StorageEmulator, folder: str) -> str:
+    """Write the booster as an artifact; gives the folder's URI."""
+    with tempfile.TemporaryDirectory() as place:
+        file = Path(place) / "model.ubj"
+        booster().save_model(file)
+        storage.put(f"{folder}/model.bst", file.read_bytes())
+    return f"gs://{storage.bucket}/{folder}"

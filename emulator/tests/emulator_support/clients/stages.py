@@ -1,0 +1,44 @@
+"""How a client that runs in a process of its own tells what it saw: one JSON object for each stage."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+CLIENTS = Path(__file__).parent
+_started = time.monotonic()
+
+
+def tell(stage: str, **seen: Any) -> None:
+    """Note what a stage saw (in the client)."""
+    seen["seconds"] = round(time.monotonic() - _started, 1)
+    with Path(sys.argv[1]).open("a") as file:
+        file.write(json.dumps({"stage": stage, **seen}) + "\n")
+
+
+def run_client(
+    client: Path | str, env: dict[str, str], folder: Path, seconds: float = 240.0
+) -> dict[str, dict[str, Any]]:
+    """Run a client to its end; gives what each of its stages saw (in the test)."""
+    told = folder / "stages.jsonl"
+    # The client stands alone: nothing of this repository is on its path but its folder and this one.
+    env = {**env, "PYTHONPATH": str(CLIENTS)}
+    done = subprocess.run(
+        [sys.executable, str(CLIENTS / client), str(told)],
+        env=env,
+        cwd=folder,
+        timeout=seconds,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    stages = [json.loads(line) for line in told.read_text().splitlines()] if told.exists() else []
+    if done.returncode:
+        seen = "\n".join(map(str, stages))
+        raise AssertionError(f"{client} ended with {done.returncode}:\n{done.stdout[-6000:]}\nstages:\n{seen}")
+    return {stage.pop("stage"): stage for stage in stages}

@@ -1,0 +1,66 @@
+"""What the tests of the emulator's data plane share: plans of clusters, waiting, and looking at sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vertex_ray_emulator.project.plan import NodePlan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from vertex_ray_emulator.backends.processes import ClusterRecord
+
+GIB = 1 << 30
+
+
+def plans(workers: int, *, gpus: int = 1) -> list[NodePlan]:
+    """A head, and workers ``worker-pool1-0``, … with 4 CPUs and a T4."""
+    head = NodePlan("head", "head-node", True, "n1-standard-16", 16, 0, None, 60 * GIB)
+    pool = [
+        NodePlan(f"worker-pool1-{k}", "worker-pool1", False, "n1-standard-4", 4, gpus, "T4" if gpus else None, 15 * GIB)
+        for k in range(workers)
+    ]
+    return [head, *pool]
+
+
+def remains(record: ClusterRecord, state_dir: Path) -> list[str]:
+    """What a cluster that is gone should not have left on disk."""
+    return [str(path) for path in (Path(record.temp_dir), *(state_dir / "clusters").iterdir()) if path.exists()]
+
+
+async def until(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
+    """Wait for a condition (sync or async) to become true; what it gave is returned."""
+    end = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if inspect.isawaitable(found):
+            found = await found
+        if found:
+            return found
+        assert time.monotonic() < end, f"waited {seconds:g} s for {what}"
+        await asyncio.sleep(0.05)
+
+
+def listening_addresses(pids: Iterable[int]) -> set[str]:
+    """The TCP addresses that these processes listen on, as the kernel writes them (hexadecimal address, no port)."""
+    inodes = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for fd in Path(f"/proc/{pid}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    inodes.add(str(fd.readlink()))
+    found = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        if not Path(table).exists():
+            continue
+        for line in Path(table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes:
+                found.add(fields[1].rsplit(":", 1)[0])
+    return found

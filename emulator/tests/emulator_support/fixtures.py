@@ -1,0 +1,36 @@
+"""Emulators that tests share, for those of the emulator and of the provider alike."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from emulator_support.process import EmulatorProcess
+from emulator_support.storage import StorageEmulator
+
+
+@pytest.fixture(scope="module")
+def ray_process() -> Iterator[EmulatorProcess]:
+    """One emulator with a real Ray for the tests of a module."""
+    with tempfile.TemporaryDirectory(prefix="vre-") as folder, EmulatorProcess(Path(folder)) as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def storage_process() -> Iterator[StorageEmulator]:
+    """One emulator of Cloud Storage for the whole run."""
+    with StorageEmulator() as storage:
+        yield storage
+
+
+@pytest.fixture
+def storage(storage_process: StorageEmulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[StorageEmulator]:
+    """Cloud Storage with an empty bucket, beside the emulator."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://{storage_process.host}")
+    # Other modules keep artifacts there for all of their tests.
+    storage_process.clear()
+    yield storage_process
+    storage_process.clear()

@@ -1,0 +1,70 @@
+"""Logs and metrics of a real cluster, and what is left of them when it is gone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+import pytest
+from emulator_support.cloud_clients import list_entries, messages, of_cluster, run_job
+from emulator_support.process import EmulatorProcess, until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.ray
+
+LINES = 120
+QUERY = "/v1/projects/demo-project/location/global/prometheus/api/v1/query?"
+
+
+def query(emulator: EmulatorProcess, text: str) -> list[dict[str, Any]]:
+    status, body = emulator.request("GET", QUERY + urlencode({"query": text}), token=emulator.token())
+    assert status == 200, body
+    return list(body["data"]["result"])
+
+
+def all_entries(emulator: EmulatorProcess, text: str) -> list[dict[str, Any]]:
+    """Page by page."""
+    found, token = [], ""
+    while True:
+        status, page = list_entries(emulator, filter=text, pageSize=50, pageToken=token)
+        assert status == 200, page
+        found += page.get("entries", [])
+        token = page.get("nextPageToken", "")
+        if not token:
+            return found
+
+
+def test_a_real_cluster_s_logs_and_metrics(tmp_path: Path) -> None:
+    with EmulatorProcess(tmp_path, ["--provisioning-seconds", "0", "--scrape-seconds", "0.5"]) as emulator:
+        assert emulator.create("real", seconds=120)["state"] == "RUNNING"
+        command = f"python -c \"[print('number', k) for k in range({LINES})]; raise SystemExit('ERROR: at the end')\""
+        run_job(emulator, "real", "job-1", command)
+        driver = of_cluster("real", 'jsonPayload.tailed_path:"job-driver-job-1.log"')
+        before = all_entries(emulator, driver)
+        found = messages({"entries": before})
+        assert [text for text in found if text.startswith("number")] == [f"number {k}" for k in range(LINES)]
+        assert before[0]["jsonPayload"]["tailed_path"].endswith("/logs/job-driver-job-1.log")
+        assert messages(list_entries(emulator, filter=driver + "\nseverity=ERROR")[1]) == ["ERROR: at the end"]
+        files = {entry["jsonPayload"]["tailed_path"].rsplit("/", 1)[1] for entry in all_entries(emulator, "")}
+        assert {"gcs_server.out", "raylet.out", "dashboard.log"} <= files
+
+        # The agents measure every few seconds; both nodes have been measured then.
+        cpu = 'ray_node_cpu_utilization{cluster="real"}'
+        until(lambda: len(query(emulator, cpu)) == 2, 40, "no CPU of both nodes is known")
+        assert all(0 <= float(each["value"][1]) <= 100 for each in query(emulator, cpu))
+        (share,) = query(emulator, 'sum(ray_node_mem_used{cluster="real"}) / sum(ray_node_mem_total{cluster="real"})')
+        assert 0 < float(share["value"][1]) < 1
+        assert query(emulator, 'sum by (cluster) (ray_node_mem_used{cluster="other"})') == []
+        # What is set by hand hides what is measured.
+        emulator.admin("PUT", "clusters/real/metrics", {"ray_node_cpu_utilization": 99})
+        assert [each["value"][1] for each in query(emulator, cpu)] == ["99"]
+        emulator.admin("DELETE", "clusters/real/metrics")
+
+        emulator.admin("POST", "clusters/real/kill", {"part": "head"})
+        assert all_entries(emulator, driver) == before
+        emulator.wait(emulator.api("DELETE", "persistentResources/real")[1])
+        assert all_entries(emulator, driver) == before
+        assert query(emulator, cpu) == []
+        assert query(emulator, 'max_over_time(ray_node_mem_used{cluster="real"}[10m])') != []

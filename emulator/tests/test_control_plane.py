@@ -1,0 +1,191 @@
+"""The state machine by itself: lives of clusters."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from emulator_support.process import cluster_body
+from vertex_ray_emulator.wire.errors import ApiError
+from vertex_ray_emulator.wire.protos import V1, V1BETA1, state_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+from emulator_support.world import PARENT, World, finished, parse, refused
+
+INTERNAL = "An internal error occurred on your cluster."
+
+
+async def test_states_of_a_life(make: Callable[..., World]) -> None:
+    world = make()
+    world.backend.hold.clear()
+    operation = await world.create()
+    assert state_name(await world.get()) == "PROVISIONING"
+    assert not (await world.get()).HasField("start_time")
+    assert not operation.render().done
+    world.backend.hold.set()
+    await finished(operation)
+    resource = await world.get()
+    assert state_name(resource) == "RUNNING"
+    assert resource.create_time.ToNanoseconds() <= resource.start_time.ToNanoseconds()
+    assert dict(resource.resource_runtime.access_uris) == {"RAY_DASHBOARD_URI": "somewhere"}
+    assert [pool.used_replica_count for pool in resource.resource_pools] == [1, 1]
+    started = resource.start_time.ToNanoseconds()
+
+    world.backend.hold.clear()
+    resizing = await world.update(3)
+    assert state_name(await world.get()) == "UPDATING"
+    world.backend.hold.set()
+    await finished(resizing)
+    resource = await world.get()
+    assert state_name(resource) == "RUNNING"
+    assert [pool.replica_count for pool in resource.resource_pools] == [1, 3]
+    assert [pool.used_replica_count for pool in resource.resource_pools] == [1, 3]
+    assert resource.start_time.ToNanoseconds() == started
+
+    deleting = await world.delete()
+    assert state_name(await world.get()) == "STOPPING"
+    await finished(deleting)
+    await refused(world.get(), "NOT_FOUND", "does not exist")
+    assert world.backend.running == {}
+    assert world.addresses.published == set()
+
+
+async def test_an_operations_answer_does_not_change_with_the_resource(make: Callable[..., World]) -> None:
+    world = make()
+    operation = await finished(await world.create())
+    await finished(await world.update(4))
+    answer = V1BETA1.PersistentResource()
+    assert operation.render().response.Unpack(answer)
+    assert [pool.replica_count for pool in answer.resource_pools] == [1, 1]
+
+
+async def test_operations_carry_the_callers_version(make: Callable[..., World]) -> None:
+    world = make()
+    operation = await finished(await world.plane.create(PARENT, "c1", parse(cluster_body()), V1))
+    message = operation.render()
+    assert message.metadata.type_url.endswith("aiplatform.v1.CreatePersistentResourceOperationMetadata")
+    assert message.response.type_url.endswith("aiplatform.v1.PersistentResource")
+    assert operation.render(V1BETA1).response.type_url.endswith("aiplatform.v1beta1.PersistentResource")
+
+
+async def test_what_the_service_sets_can_not_be_sent(make: Callable[..., World]) -> None:
+    body = cluster_body(name="x", state="ERROR", error={"message": "no"}, resourceRuntime={"accessUris": {"A": "b"}})
+    body["resourcePools"][0]["usedReplicaCount"] = 7
+    resource = await make().created(body=body)
+    assert resource.name == f"{PARENT}/persistentResources/c1"
+    assert state_name(resource) == "RUNNING"
+    assert not resource.error.message
+    assert "A" not in resource.resource_runtime.access_uris
+    assert resource.resource_pools[0].used_replica_count == 1
+
+
+async def test_defaults_are_filled_in(make: Callable[..., World]) -> None:
+    body = {"resourcePools": [{"machineSpec": {"machineType": "n1-standard-8"}, "replicaCount": 1}]}
+    resource = await make().created(body=body)
+    assert resource.resource_pools[0].id
+    assert resource.resource_pools[0].disk_spec.boot_disk_type == "pd-ssd"
+    assert resource.resource_pools[0].disk_spec.boot_disk_size_gb == 100
+
+
+async def test_a_backend_that_fails_gives_the_services_text_and_leaves_nothing(
+    make: Callable[..., World],
+) -> None:
+    world = make()
+    world.backend.failure = RuntimeError("no memory left")
+    operation = await finished(await world.create())
+    resource = await world.get()
+    assert state_name(resource) == "ERROR"
+    assert resource.error.code == operation.render().error.code == 13
+    assert resource.error.message.startswith(INTERNAL)
+    assert operation.render().error.message == resource.error.message
+    assert len(world.backend.stopped) == 1
+    await finished(await world.delete())
+    await refused(world.get(), "NOT_FOUND")
+
+
+async def test_delete_is_refused_while_provisioning_and_while_stopping(make: Callable[..., World]) -> None:
+    world = make(delete_seconds=0.05)
+    world.backend.hold.clear()
+    operation = await world.create()
+    await refused(world.delete(), "FAILED_PRECONDITION", "is in state PROVISIONING")
+    world.backend.hold.set()
+    await finished(operation)
+    deleting = await world.delete()
+    await refused(world.delete(), "FAILED_PRECONDITION", "is in state STOPPING")
+    await finished(deleting)
+    await refused(world.delete(), "NOT_FOUND")
+
+
+async def test_of_two_deletes_at_once_one_is_refused(make: Callable[..., World]) -> None:
+    world = make()
+    await world.created()
+    outcomes = await asyncio.gather(world.delete(), world.delete(), return_exceptions=True)
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["ApiError", "Running"]
+
+
+async def test_a_delete_gives_up_the_resize_that_is_under_way(make: Callable[..., World]) -> None:
+    world = make()
+    await world.created()
+    world.backend.hold.clear()
+    resizing = await world.update(5)
+    deleting = await world.delete()
+    assert (await finished(resizing)).render().error.code == 1
+    await finished(deleting)
+    assert world.backend.running == {}
+
+
+async def test_update_only_in_running(make: Callable[..., World]) -> None:
+    world = make()
+    world.backend.hold.clear()
+    operation = await world.create()
+    await refused(world.update(2), "FAILED_PRECONDITION", "is in state PROVISIONING")
+    world.backend.hold.set()
+    await finished(operation)
+    world.backend.hold.clear()
+    first = await world.update(2)
+    await refused(world.update(3), "FAILED_PRECONDITION", "is in state UPDATING")
+    world.backend.hold.set()
+    await finished(first)
+
+
+async def test_a_name_rests_after_a_delete(make: Callable[..., World]) -> None:
+    world = make(name_reuse_seconds=0.2)
+    await world.created()
+    await refused(world.create(), "ALREADY_EXISTS", "already exists")
+    await finished(await world.delete())
+    await refused(world.create(), "FAILED_PRECONDITION", "can not be used again")
+    # Another id, and the same id elsewhere, are not concerned.
+    await world.created("c2")
+    other = PARENT.replace("us-central1", "europe-west4")
+    await finished(await world.plane.create(other, "c1", parse(cluster_body()), V1BETA1))
+    deadline = asyncio.get_running_loop().time() + 5
+    while True:
+        try:
+            await world.create()
+            break
+        except ApiError:
+            assert asyncio.get_running_loop().time() < deadline
+            await asyncio.sleep(0.02)
+
+
+async def test_provisioning_and_resizing_take_their_time(make: Callable[..., World]) -> None:
+    world = make(provisioning_seconds=0.1, resize_seconds=0.1, delete_seconds=0.1)
+    clock = asyncio.get_running_loop().time
+    for begin in (world.create, lambda: world.update(2), world.delete):
+        start = clock()
+        await finished(await begin())
+        assert clock() - start >= 0.1
+
+
+async def test_get_can_be_held_until_the_cluster_is_there(make: Callable[..., World]) -> None:
+    world = make(hold_get=True)
+    world.backend.hold.clear()
+    await world.create()
+    held = asyncio.ensure_future(world.get())
+    await asyncio.sleep(0.05)
+    assert not held.done()
+    world.backend.hold.set()
+    assert state_name(await asyncio.wait_for(held, 5)) == "RUNNING"

@@ -1,0 +1,150 @@
+"""The state machine by itself: names, pages, operations, resources without Ray, faults and forced states."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from emulator_support.process import cluster_body
+from vertex_ray_emulator.faults import Fault
+from vertex_ray_emulator.wire.errors import ApiError
+from vertex_ray_emulator.wire.protos import V1BETA1, state_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+from emulator_support.world import PARENT, World, finished, refused
+
+
+async def test_pages(make: Callable[..., World]) -> None:
+    world = make()
+    names = [f"c{i}" for i in range(7)]
+    for name in names:
+        await world.create(name)
+    seen: list[str] = []
+    token = ""
+    while True:
+        page, token = await world.plane.list_page(PARENT, 3, token)
+        assert len(page) <= 3
+        seen += [resource.name.rsplit("/", 1)[1] for resource in page]
+        if not token:
+            break
+    assert seen == names
+    assert await world.plane.list_page(PARENT.replace("central1", "east1"), 0, "") == ([], "")
+    await refused(world.plane.list_page(PARENT, -1, ""), "INVALID_ARGUMENT", "page_size")
+    await refused(world.plane.list_page(PARENT, 0, "%%%"), "INVALID_ARGUMENT", "page_token")
+
+
+async def test_names(make: Callable[..., World]) -> None:
+    world = make()
+    await world.created()
+    by_id = f"{PARENT}/persistentResources/c1".replace("123456789012", "demo-project")
+    assert (await world.plane.get(by_id)).name == f"{PARENT}/persistentResources/c1"
+    await refused(world.plane.get(by_id.replace("demo", "other")), "PERMISSION_DENIED", "may not exist")
+    await refused(world.plane.get("c1"), "INVALID_ARGUMENT", "Invalid resource name")
+
+
+async def test_a_resource_without_ray_has_no_addresses_and_can_be_rebooted(
+    make: Callable[..., World],
+) -> None:
+    world = make()
+    body = cluster_body()
+    del body["resourceRuntimeSpec"]
+    resource = await world.created(body=body)
+    assert state_name(resource) == "RUNNING"
+    assert dict(resource.resource_runtime.access_uris) == {}
+    assert world.backend.running == {}
+    rebooting = await world.plane.reboot(resource.name, V1BETA1)
+    assert state_name(await world.get()) == "REBOOTING"
+    await finished(rebooting)
+    assert state_name(await world.get()) == "RUNNING"
+    await finished(await world.update(2))
+    await finished(await world.delete())
+
+
+async def test_a_ray_cluster_can_not_be_rebooted(make: Callable[..., World]) -> None:
+    world = make()
+    resource = await world.created()
+    await refused(world.plane.reboot(resource.name, V1BETA1), "FAILED_PRECONDITION", "not available for Ray")
+
+
+async def test_a_refused_resize_leaves_the_cluster_as_it_was(make: Callable[..., World]) -> None:
+    world = make()
+    await world.created()
+    world.faults.add(Fault(scope="provisioning", method="Update*", action="outcome", outcome="stockout"))
+    operation = await finished(await world.update(9))
+    assert operation.render().error.code == 8
+    resource = await world.get()
+    assert state_name(resource) == "RUNNING"
+    assert [pool.replica_count for pool in resource.resource_pools] == [1, 1]
+    assert not resource.error.message
+
+
+async def test_a_resize_that_came_up_in_part(make: Callable[..., World]) -> None:
+    world = make()
+    await world.created()
+    world.faults.add(Fault(scope="provisioning", action="outcome", outcome="partial"))
+    await finished(await world.update(4))
+    resource = await world.get()
+    assert [pool.replica_count for pool in resource.resource_pools] == [1, 4]
+    assert [pool.used_replica_count for pool in resource.resource_pools] == [1, 3]
+
+
+async def test_forced_states(make: Callable[..., World]) -> None:
+    world = make()
+    world.backend.hold.clear()
+    operation = await world.create()
+    cluster = world.plane.by_id("c1")
+    assert cluster is not None
+    await world.plane.force_state(cluster, "ERROR", ApiError("RESOURCE_EXHAUSTED", "gone"))
+    assert operation.render().error.message == "gone"
+    assert state_name(await world.get()) == "ERROR"
+    assert (await world.get()).error.code == 8
+    world.backend.hold.set()
+    await world.plane.force_state(cluster, "RUNNING")
+    resource = await world.get()
+    assert state_name(resource) == "RUNNING"
+    assert not resource.error.message
+    assert list(world.backend.running.values()) == [["head", "worker-pool1-0"]]
+    await refused(world.plane.force_state(cluster, "LOST"), "INVALID_ARGUMENT", "state must be one of")
+
+
+async def test_purge_removes_what_hangs_and_frees_its_name(make: Callable[..., World]) -> None:
+    world = make(name_reuse_seconds=60)
+    world.backend.hold.clear()
+    operation = await world.create()
+    await world.plane.purge(world.plane.clusters())
+    assert operation.render().error.code == 1
+    world.backend.hold.set()
+    assert state_name(await world.created()) == "RUNNING"
+
+
+async def test_after_the_close_nothing_is_created(make: Callable[..., World]) -> None:
+    world = make()
+    await world.created()
+    await world.plane.close()
+    assert world.backend.running == {}
+    await refused(world.create("c2"), "UNAVAILABLE", "being stopped")
+
+
+async def test_operations_are_found_listed_and_deleted(make: Callable[..., World]) -> None:
+    world = make()
+    world.backend.hold.clear()
+    operation = await world.create()
+    operations = world.plane.operations
+    assert await operations.wait(operation.name, 0.01) is operation
+    with pytest.raises(ApiError, match="not done"):
+        operations.delete(operation.name)
+    with pytest.raises(ApiError, match="can not be cancelled"):
+        operations.cancel(operation.name)
+    world.backend.hold.set()
+    assert (await operations.wait(operation.name, 5)).done
+    second = await finished(await world.update(2))
+    assert operations.listing(PARENT) == [second, operation]
+    assert operations.listing(f"{PARENT}/persistentResources/c1") == [second, operation]
+    assert operations.listing(f"{PARENT}/persistentResources/c") == []
+    operations.cancel(operation.name)
+    operations.delete(operation.name)
+    with pytest.raises(ApiError, match="does not exist"):
+        operations.get(operation.name)

@@ -1,0 +1,270 @@
+"""What only the backend without Ray has: its little language, its instant clusters, its play-acted deaths."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from emulator_support.data_plane import plans, until
+from hypothesis import given
+from hypothesis import strategies as st
+from vertex_ray_emulator.backends import fake_dashboard
+from vertex_ray_emulator.backends.fake_backend import FakeBackend
+from vertex_ray_emulator.backends.fake_jobs import FakeJobs, JobRequest, steps
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+@pytest_asyncio.fixture
+async def backend() -> AsyncIterator[FakeBackend]:
+    made = FakeBackend()
+    yield made
+    await made.close()
+
+
+@pytest_asyncio.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as made:
+        yield made
+
+
+async def _jobs(backend: FakeBackend, key: str = "a", workers: int = 1) -> str:
+    addresses = await backend.start(key, plans(workers))
+    return f"http://127.0.0.1:{addresses.dashboard_port}/api/jobs/"
+
+
+async def _submit(session: aiohttp.ClientSession, jobs: str, entrypoint: str, **more: object) -> str:
+    async with session.post(jobs, json={"entrypoint": entrypoint, **more}) as response:
+        return (await response.json())["submission_id"]
+
+
+async def _ended(session: aiohttp.ClientSession, url: str) -> dict:
+    async def ended() -> dict | None:
+        async with session.get(url) as response:
+            details = await response.json()
+        return details if details["end_time"] else None
+
+    return await until(ended, url)
+
+
+@pytest.mark.parametrize(
+    ("entrypoint", "expected"),
+    [
+        ("echo a b", [["echo", "a", "b"]]),
+        ("echo 'a && b' && exit 3", [["echo", "a && b"], ["exit", "3"]]),
+        ("sleep 1&&fail", [["sleep", "1"], ["fail"]]),
+        ("python job.py --n=3", [["python", "job.py", "--n=3"]]),
+        ("echo # all", [["echo", "#", "all"]]),
+        ("echo 'open", []),
+        ("", [[]]),
+    ],
+)
+def test_entrypoints_are_split_into_commands(entrypoint, expected):
+    assert list(steps(entrypoint)) == expected
+
+
+@given(st.text())
+def test_no_entrypoint_upsets_it(entrypoint):
+    assert all(isinstance(word, str) for command in steps(entrypoint) for word in command)
+
+
+@pytest.mark.parametrize(
+    ("entrypoint", "status", "code", "lines"),
+    [
+        ("echo a && echo b", "SUCCEEDED", 0, ["a", "b"]),
+        ("python train.py", "SUCCEEDED", 0, []),
+        ("echo a && fail && echo b", "FAILED", 1, ["a"]),
+        ("exit 7", "FAILED", 7, []),
+        ("exit 0 && echo never", "SUCCEEDED", 0, []),
+        ("exit", "SUCCEEDED", 0, []),
+        ("sleep soon", "FAILED", 2, ["could not convert string to float: 'soon'"]),
+    ],
+)
+async def test_what_the_commands_do(backend, session, entrypoint, status, code, lines):
+    jobs = await _jobs(backend)
+    job = await _submit(session, jobs, entrypoint)
+    details = await _ended(session, jobs + job)
+    assert (details["status"], details["driver_exit_code"]) == (status, code)
+    async with session.get(f"{jobs}{job}/logs") as response:
+        assert (await response.json())["logs"].splitlines()[1:] == lines
+
+
+async def test_sleep_takes_its_time(backend, session):
+    jobs = await _jobs(backend)
+    began = time.monotonic()
+    details = await _ended(session, jobs + await _submit(session, jobs, "sleep 0.3"))
+    assert time.monotonic() - began >= 0.3
+    assert details["end_time"] - details["start_time"] >= 300
+
+
+async def test_count_prints_evenly(backend, session):
+    jobs = await _jobs(backend)
+    url = jobs + await _submit(session, jobs, "count 200 0.6 && count 3 0 && count")
+
+    async def lines() -> list[str]:
+        async with session.get(f"{url}/logs") as response:
+            return (await response.json())["logs"].splitlines()[1:]
+
+    async def some() -> bool:
+        return 20 < len(await lines()) < 180
+
+    await until(some, "some of the lines")
+    await _ended(session, url)
+    assert await lines() == [f"line {number}" for number in [*range(200), *range(3)]]
+
+
+async def test_a_thousand_jobs_at_once(backend, session):
+    jobs = await _jobs(backend)
+    began = time.monotonic()
+    await asyncio.gather(*(_submit(session, jobs, "sleep 0.5 && echo done") for _ in range(1000)))
+    async with session.get(jobs) as response:
+        assert len(await response.json()) == 1000
+
+    async def all_ended() -> bool:
+        async with session.get(jobs) as response:
+            return all(job["status"] == "SUCCEEDED" for job in await response.json())
+
+    await until(all_ended, "a thousand jobs")
+    assert time.monotonic() - began < 20
+
+
+async def test_clusters_know_nothing_of_each_other(backend, session):
+    first, second = await _jobs(backend, "a"), await _jobs(backend, "b")
+    await _submit(session, first, "echo x", submission_id="same")
+    await _submit(session, second, "echo x", submission_id="same")
+    await backend.stop("a")
+    with pytest.raises(aiohttp.ClientConnectorError):
+        await session.get(first)
+    assert (await session.get(second)).status == 200
+    assert await backend.nodes("a") == []
+    await backend.stop("a")
+
+
+async def test_a_job_that_waits_for_resources_starts_when_a_node_brings_them(backend, session):
+    jobs = await _jobs(backend, workers=0)
+    job = await _submit(session, jobs, "echo x", entrypoint_num_gpus=1)
+    async with session.get(jobs + job) as response:
+        assert (await response.json())["status"] == "PENDING"
+    await backend.resize("a", plans(1))
+    assert (await _ended(session, jobs + job))["status"] == "SUCCEEDED"
+
+
+async def test_what_jobs_reserve_is_in_use_until_they_end(backend, session):
+    jobs = await _jobs(backend)
+    running = await _submit(session, jobs, "sleep 100", entrypoint_num_cpus=2)
+    await _submit(session, jobs, "sleep 100")
+
+    async def used() -> list[float]:
+        async with session.get(jobs.replace("jobs/", "cluster_status")) as response:
+            usage = (await response.json())["data"]["clusterStatus"]["loadMetricsReport"]["usage"]
+        return usage["CPU"]
+
+    async def two() -> bool:
+        return (await used())[0] == 2
+
+    assert await until(two, "in use")
+    async with session.post(f"{jobs}{running}/stop"):
+        pass
+    await _ended(session, f"{jobs}{running}")
+    assert (await used())[0] == 0
+
+
+async def test_a_job_that_is_placed_nowhere_fails_in_the_end(monkeypatch):
+    monkeypatch.setattr("vertex_ray_emulator.backends.fake_jobs.START_TIMEOUT", 0.05)
+    jobs = FakeJobs("http://127.0.0.1:1", lambda demands: None)
+    job = jobs.get(jobs.submit(JobRequest("echo x", entrypoint_num_cpus=1)))
+    assert job is not None
+    await until(lambda: job.terminal, "the deadline")
+    assert job.status == "FAILED"
+    assert job.message.startswith("Job supervisor actor failed to start within 0.05 seconds.")
+    assert "specified resources" in job.message
+    await jobs.close()
+
+
+async def test_a_killed_dashboard_refuses_and_a_stopped_one_hangs(backend, session):
+    jobs = await _jobs(backend)
+    assert await backend.kill("a", "dashboard", "STOP") == []
+    with pytest.raises(asyncio.TimeoutError):
+        await session.get(jobs, timeout=aiohttp.ClientTimeout(total=0.3))
+    await backend.kill("a", "dashboard", "CONT")
+    assert (await session.get(jobs)).status == 200
+    await backend.kill("a", "dashboard", "KILL")
+    with pytest.raises(aiohttp.ClientConnectorError):
+        await session.get(jobs)
+    assert [node["alive"] for node in await backend.nodes("a")] == [True, True]
+
+
+async def test_a_killed_head_takes_all_nodes_with_it(backend, session):
+    jobs = await _jobs(backend)
+    await backend.kill("a", "head", "KILL")
+    with pytest.raises(aiohttp.ClientConnectorError):
+        await session.get(jobs)
+    assert [node["alive"] for node in await backend.nodes("a")] == [False, False]
+
+
+async def test_a_killed_gcs_hangs_and_then_answers_500(backend, session, monkeypatch):
+    monkeypatch.setattr(fake_dashboard, "GCS_TIMEOUT", 0.3)
+    jobs = await _jobs(backend)
+    await backend.kill("a", "gcs", "KILL")
+    began = time.monotonic()
+    assert (await session.get(jobs + "x")).status == 500
+    assert time.monotonic() - began >= 0.3
+
+
+async def test_a_killed_agent_takes_no_jobs_but_states_are_told(backend, session):
+    jobs = await _jobs(backend)
+    job = await _submit(session, jobs, "sleep 300")
+    await backend.kill("a", "agent", "KILL")
+    assert (await session.post(jobs, json={"entrypoint": "echo"})).status == 500
+    assert (await session.get(f"{jobs}{job}/logs")).status == 500
+    assert (await session.get(jobs + job)).status == 200
+
+
+async def test_a_killed_raylet_is_a_dead_node_and_its_jobs_fail(backend, session):
+    jobs = await _jobs(backend)
+    job = await _submit(session, jobs, "sleep 300", entrypoint_num_cpus=1)
+    await until(lambda: _is(session, jobs + job, "RUNNING"), "the job to run")
+    await backend.kill("a", "raylet", "KILL", node="worker-pool1-0")
+    assert (await _ended(session, jobs + job))["status"] == "FAILED"
+    assert [node["alive"] for node in await backend.nodes("a")] == [True, False]
+    await backend.resize("a", plans(1))  # which replaces the dead
+    assert [node["alive"] for node in await backend.nodes("a")] == [True, True]
+
+
+async def _is(session: aiohttp.ClientSession, url: str, status: str) -> bool:
+    async with session.get(url) as response:
+        return (await response.json())["status"] == status
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error"),
+    [
+        (("a", "engine", "KILL"), {}, ValueError),
+        (("a", "head", "HUP"), {}, ValueError),
+        (("a", "driver", "KILL"), {}, ValueError),
+        (("a", "raylet", "KILL"), {"node": "worker-9"}, KeyError),
+        (("b", "head", "KILL"), {}, KeyError),
+    ],
+)
+async def test_killing_what_is_not_there_is_an_error(backend, arguments, options, error):
+    await _jobs(backend)
+    with pytest.raises(error):
+        await backend.kill(*arguments, **options)
+
+
+async def test_the_tail_of_a_reader_that_went_away_does_not_linger(backend, session):
+    jobs = await _jobs(backend)
+    job = await _submit(session, jobs, "echo first && sleep 300")
+    tail = await session.ws_connect(f"{jobs}{job}/logs/tail")
+    received = ""
+    while "first" not in received:
+        received += await tail.receive_str()
+    await tail.close()
+    began = time.monotonic()
+    await backend.stop("a")
+    assert time.monotonic() - began < 5

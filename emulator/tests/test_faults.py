@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+import http.client
+import time
+import urllib.error
+from typing import Any
+
+import pytest
+from emulator_support.process import EmulatorProcess, cluster_body, until
+from vertex_ray_emulator.faults import Fault, Faults
+
+CREATE = "persistentResources?persistentResourceId=c1"
+LIST = "persistentResources"
+
+
+def test_faults_count_down_in_their_order() -> None:
+    faults = Faults()
+    faults.add(Fault(scope="control_plane", method="Get*", times=2, status=500))
+    faults.add(Fault(scope="control_plane", times=None, status=503))
+    taken = [faults.take("control_plane", "GetOperation", "r") for _ in range(4)]
+    assert [fault.status for fault in taken if fault] == [500, 500, 503, 503]
+    other = faults.take("control_plane", "ListOperations", "r")
+    assert other is not None
+    assert other.status == 503
+    assert faults.take("dashboard", "GetOperation", "r") is None
+
+
+def test_a_fault_of_some_requests_leaves_the_others_to_the_next() -> None:
+    faults = Faults()
+    faults.add(Fault(scope="dashboard", status=429, times=100, probability=0.5))
+    faults.add(Fault(scope="dashboard", status=503, times=None))
+    taken = [faults.take("dashboard", "GET /", "r") for _ in range(1000)]
+    first = [number for number, fault in enumerate(taken) if fault and fault.status == 429]
+    assert all(fault and fault.status in (429, 503) for fault in taken)
+    # What it passes over does not count: all of the hundred happen, in about two hundred requests.
+    assert len(first) == 100
+    assert 130 < first[-1] < 320
+
+
+def test_a_resource_is_matched_by_its_name_or_its_id() -> None:
+    name = "projects/1/locations/l/persistentResources/c-1"
+    for pattern, matches in [(name, True), ("c-1", True), ("c-*", True), ("*/c-1", True), ("c", False)]:
+        faults = Faults()
+        faults.add(Fault(scope="control_plane", resource=pattern))
+        assert (faults.take("control_plane", "Get", name) is not None) is matches
+
+
+def test_only_a_fault_that_names_the_method_is_explicit() -> None:
+    faults = Faults()
+    faults.add(Fault(scope="auth", status=401))
+    assert faults.take("auth", "GetToken", "default", explicit=True) is None
+    faults.add(Fault(scope="auth", method="GetToken", status=500))
+    found = faults.take("auth", "GetToken", "default", explicit=True)
+    assert found is not None
+    assert found.status == 500
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ({}, "scope is required"),
+        ({"scope": "all"}, "scope must be one of"),
+        ({"scope": "control_plane", "statsu": 1}, "unknown field(s) ['statsu']"),
+        ({"scope": "control_plane", "action": "explode"}, "action must be one of"),
+        ({"scope": "control_plane", "action": "ws_abort"}, "scope 'control_plane' has the actions"),
+        ({"scope": "control_plane", "outcome": "quota"}, "outcome goes with scope"),
+        ({"scope": "provisioning"}, "outcome goes with scope"),
+        ({"scope": "provisioning", "outcome": "flood"}, "outcome must be one of"),
+        ({"scope": "provisioning", "outcome": "quota", "action": "status"}, "has the actions ['outcome']"),
+        ({"scope": "auth", "action": "truncate"}, "scope 'auth' has the actions"),
+        ({"scope": "control_plane", "times": 0}, "times must be at least 1"),
+        ({"scope": "control_plane", "status": "503"}, "status has a value of the wrong type"),
+        ({"scope": "control_plane", "status": 999}, "status must be an HTTP status"),
+        ({"scope": "control_plane", "delay": -1}, "must not be negative"),
+        ({"scope": "control_plane", "probability": 0}, "probability must be above 0"),
+        ({"scope": "control_plane", "probability": 1.5}, "and 1 at most"),
+        ({"scope": "control_plane", "probability": "often"}, "probability has a value of the wrong type"),
+    ],
+)
+def test_faults_that_mean_nothing_are_refused(fault: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        Fault.from_json(fault)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "text"),
+    [
+        ("quota", 8, "The following quota metrics exceed quota limits: aiplatform.googleapis.com/custom_model"),
+        ("stockout", 8, "Resources are insufficient in region: us-central1."),
+        ("internal", 13, "An internal error occurred on your cluster. Please try recreating one in a few"),
+        ("ip_ranges", 9, "Couldn't find free blocks in allocated IP ranges"),
+    ],
+)
+def test_a_create_that_comes_to_nothing(emulator: EmulatorProcess, outcome: str, code: int, text: str) -> None:
+    emulator.admin("POST", "faults", {"scope": "provisioning", "outcome": outcome, "resource": "c1"})
+    status, operation = emulator.api("POST", CREATE, cluster_body())
+    assert status == 200
+    operation = emulator.wait(operation)
+    resource = emulator.api("GET", "persistentResources/c1")[1]
+    assert resource["state"] == "ERROR"
+    assert operation["error"]["code"] == resource["error"]["code"] == code
+    assert operation["error"]["message"] == resource["error"]["message"]
+    assert resource["error"]["message"].startswith(text)
+    assert "response" not in operation
+    assert "resourceRuntime" not in resource
+    # Used up: the next one comes up.
+    assert emulator.create("c2")["state"] == "RUNNING"
+    assert emulator.api("DELETE", "persistentResources/c1")[0] == 200
+
+
+def test_the_quota_names_its_metric(emulator: EmulatorProcess) -> None:
+    body = cluster_body()
+    body["resourcePools"][1]["machineSpec"] |= {"acceleratorType": "NVIDIA_TESLA_T4", "acceleratorCount": 1}
+    emulator.admin("POST", "faults", [{"scope": "provisioning", "outcome": "quota", "times": 2}])
+    message = emulator.create("gpu", body)["error"]["message"]
+    assert message.endswith("/custom_model_training_nvidia_t4_gpus")
+    assert emulator.create("cpu")["error"]["message"].endswith("/custom_model_training_cpus")
+
+
+def test_an_outcome_with_a_text_of_its_own(emulator: EmulatorProcess) -> None:
+    fault = {"scope": "provisioning", "outcome": "internal", "message": "It rained.", "code": "UNAVAILABLE"}
+    emulator.admin("POST", "faults", fault)
+    assert emulator.create("c1")["error"] == {"code": 14, "message": "It rained."}
+
+
+def test_a_stuck_create_hangs_unlisted_until_its_state_is_forced(emulator: EmulatorProcess) -> None:
+    emulator.admin("POST", "faults", {"scope": "provisioning", "outcome": "stuck"})
+    operation = emulator.api("POST", CREATE, cluster_body())[1]
+    assert emulator.api("GET", "persistentResources/c1")[1]["state"] == "PROVISIONING"
+    assert emulator.api("GET", LIST)[1] == {}
+    status, body = emulator.api("DELETE", "persistentResources/c1")
+    assert (status, body["error"]["status"]) == (400, "FAILED_PRECONDITION")
+    assert "done" not in emulator.api("POST", operation["name"] + ":wait", {"timeout": "0.05s"})[1]
+    state = {"state": "ERROR", "error": {"code": 13, "message": "leaked"}}
+    emulator.admin("POST", "clusters/c1/state", state)
+    assert emulator.wait(operation)["error"]["message"] == "leaked"
+    assert emulator.api("GET", "persistentResources/c1")[1]["error"] == {"code": 13, "message": "leaked"}
+
+
+def test_a_stuck_create_that_turns_to_error_by_itself(emulator: EmulatorProcess) -> None:
+    emulator.admin("POST", "faults", {"scope": "provisioning", "outcome": "stuck", "delay": 0.1})
+    resource = emulator.create("c1")
+    assert resource["state"] == "ERROR"
+    assert [each["name"] for each in emulator.api("GET", LIST)[1]["persistentResources"]] == [resource["name"]]
+
+
+def test_a_stuck_delete(emulator: EmulatorProcess) -> None:
+    emulator.create("c1")
+    emulator.admin("POST", "faults", {"scope": "provisioning", "method": "Delete*", "outcome": "stuck"})
+    operation = emulator.api("DELETE", "persistentResources/c1")[1]
+    assert emulator.api("GET", "persistentResources/c1")[1]["state"] == "STOPPING"
+    assert "done" not in emulator.api("POST", operation["name"] + ":wait?timeout=0.05s")[1]
+    assert emulator.api("DELETE", "persistentResources/c1")[1]["error"]["status"] == "FAILED_PRECONDITION"
+
+
+def test_a_cluster_that_came_up_in_part(emulator: EmulatorProcess) -> None:
+    emulator.admin("POST", "faults", {"scope": "provisioning", "outcome": "partial"})
+    resource = emulator.create("c1", cluster_body(3))
+    assert resource["state"] == "RUNNING"
+    assert [pool["replicaCount"] for pool in resource["resourcePools"]] == ["1", "3"]
+    assert [pool["usedReplicaCount"] for pool in resource["resourcePools"]] == ["1", "2"]
+    assert len(emulator.admin("GET", "clusters")["clusters"][0]["nodes"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "name"),
+    [
+        ({"status": 503}, 503, "UNAVAILABLE"),
+        ({"status": 429}, 429, "RESOURCE_EXHAUSTED"),
+        ({"status": 500}, 500, "INTERNAL"),
+        ({"status": 404}, 404, "NOT_FOUND"),
+        ({"code": "RESOURCE_EXHAUSTED"}, 429, "RESOURCE_EXHAUSTED"),
+        ({"code": "ABORTED"}, 409, "ABORTED"),
+        ({"status": 502, "code": "UNAVAILABLE"}, 502, "UNAVAILABLE"),
+    ],
+)
+def test_an_injected_status(emulator: EmulatorProcess, fault: dict[str, Any], status: int, name: str) -> None:
+    emulator.admin("POST", "faults", {"scope": "control_plane", "method": "List*", "message": "no", **fault})
+    assert emulator.api("GET", "persistentResources/c1")[0] == 404
+    found, body = emulator.api("GET", LIST)
+    assert found == body["error"]["code"] == status
+    assert body["error"] == {"code": status, "status": name, "message": "no"}
+    assert emulator.api("GET", LIST)[0] == 200
+    assert [call["status"] for call in emulator.calls("List*")] == [status, 200]
+
+
+def broken(emulator: EmulatorProcess, method: str, path: str, body: Any = None) -> BaseException:
+    with pytest.raises((urllib.error.URLError, http.client.HTTPException, OSError)) as caught:
+        emulator.api(method, path, body)
+    assert not isinstance(caught.value, urllib.error.HTTPError)
+    return caught.value
+
+
+def test_a_reset_comes_before_the_request_is_carried_out(emulator: EmulatorProcess) -> None:
+    emulator.admin("POST", "faults", {"scope": "control_plane", "method": "Create*", "action": "reset"})
+    broken(emulator, "POST", CREATE, cluster_body())
+    assert emulator.api("GET", "persistentResources/c1")[0] == 404
+    assert [call["status"] for call in emulator.calls("Create*")] == [0]
+
+
+def test_a_dropped_response_comes_after_it(emulator: EmulatorProcess) -> None:
+    emulator.admin("POST", "faults", {"scope": "control_plane", "method": "Create*", "action": "drop_response"})
+    broken(emulator, "POST", CREATE, cluster_body())
+    until(lambda: emulator.api("GET", "persistentResources/c1")[1].get("state") == "RUNNING")
+    status, body = emulator.api("POST", CREATE, cluster_body())
+    assert (status, body["error"]["status"]) == (409, "ALREADY_EXISTS")
+
+
+def test_a_truncated_body(emulator: EmulatorProcess) -> None:
+    emulator.create("c1")
+    fault = {"scope": "control_plane", "method": "Get*", "action": "truncate", "after": 25}
+    emulator.admin("POST", "faults", fault)
+    error = broken(emulator, "GET", "persistentResources/c1")
+    assert isinstance(error, http.client.IncompleteRead)
+    assert len(error.partial) == 25
+
+
+def test_slow_and_hanging_answers(emulator: EmulatorProcess) -> None:
+    fault = {"scope": "control_plane", "method": "List*", "delay": 0.2}
+    for action, outcome in (("slow", 200), ("status", 503)):
+        emulator.admin("POST", "faults", {**fault, "action": action})
+        start = time.monotonic()
+        assert emulator.api("GET", LIST)[0] == outcome
+        assert time.monotonic() - start >= 0.2
+    emulator.admin("POST", "faults", {**fault, "action": "hang"})
+    broken(emulator, "GET", LIST)
+
+
+def test_auth_faults_leave_the_token_server_alone(emulator: EmulatorProcess) -> None:
+    for status, name in ((401, "UNAUTHENTICATED"), (403, "PERMISSION_DENIED")):
+        emulator.admin("POST", "faults", {"scope": "auth", "status": status})
+        found, body = emulator.api("GET", LIST)
+        assert (found, body["error"]["status"]) == (status, name)
+        assert emulator.calls("List*")[-1]["authorised"] is False
+        assert emulator.api("GET", LIST)[0] == 200
+
+
+def test_the_token_server_fails_when_that_is_asked_for(emulator: EmulatorProcess) -> None:
+    emulator.admin("POST", "faults", {"scope": "auth", "method": "GetToken", "status": 503})
+    with pytest.raises(RuntimeError, match="no token: 503"):
+        emulator.token()
+    assert emulator.token()
+
+
+def test_faults_are_listed_and_removed(emulator: EmulatorProcess) -> None:
+    ids = emulator.admin(
+        "POST", "faults", [{"scope": "control_plane", "times": None}, {"scope": "auth", "status": 403}]
+    )["ids"]
+    assert [fault["id"] for fault in emulator.admin("GET", "faults")["faults"]] == ids
+    emulator.admin("DELETE", f"faults/{ids[0]}")
+    assert [fault["id"] for fault in emulator.admin("GET", "faults")["faults"]] == ids[1:]
+    assert emulator.request("DELETE", f"/emulator/faults/{ids[0]}")[0] == 404
+    assert emulator.request("POST", "/emulator/faults", {"scope": "no"})[0] == 400
+    with emulator.fault(scope="control_plane", method="List*", times=None):
+        assert emulator.api("GET", LIST)[0] == 403
+        assert emulator.api("GET", LIST)[0] == 503
+    assert emulator.api("GET", LIST)[0] == 200

@@ -1,0 +1,249 @@
+"""Each rule: what breaks it is refused by name, and what just keeps to it passes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_provider_vertex_ray.cluster_spec import ClusterSpec
+from airflow_provider_vertex_ray.errors import InvalidArgumentError
+
+WORKER: dict[str, Any] = {"machine_type": "n1-standard-32"}
+NETWORK = "projects/123/global/networks/net"
+KEY = "projects/p/locations/us-central1/keyRings/r/cryptoKeys/k"
+ATTACHMENT = "projects/123/regions/us-central1/networkAttachments/a"
+NFS = {"server": "10.0.0.2", "path": "/share", "mount_point": "data"}
+IMAGE = "us-docker.pkg.dev/p/r/i:1"
+
+
+def worker(**fields: Any) -> dict[str, Any]:
+    return {"worker_node_types": [{**WORKER, **fields}]}
+
+
+def nodes(*counts: int) -> dict[str, Any]:
+    return {
+        "worker_node_types": [
+            {"machine_type": f"n2-standard-{2 ** (place + 3)}", "node_count": count}
+            for place, count in enumerate(counts)
+        ]
+    }
+
+
+def bounds(low: object, high: object) -> dict[str, Any]:
+    return worker(autoscaling_spec={"min_replica_count": low, "max_replica_count": high})
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"worker_node_types": []}, "worker_node_types"),
+    ({"worker_node_types": None}, "worker_node_types"),
+    # Counts
+    *[(worker(node_count=count), "worker_node_types[0].node_count") for count in (0, -1, True, 1.5, "two", None)],
+    ({"head_node_type": {"node_count": 2}}, "head_node_type.node_count"),
+    ({"head_node_type": {"node_count": 0}}, "head_node_type.node_count"),
+    ({"head_node_type": {"autoscaling_spec": {}}}, "head_node_type.autoscaling_spec"),
+    (nodes(1001), "worker_node_types"),
+    (nodes(1000, 1000), "worker_node_types"),
+    ({"worker_node_types": [{"node_count": 1000}]}, "worker_node_types"),
+    (bounds(0, 2), "worker_node_types[0].autoscaling_spec.min_replica_count"),
+    (bounds(True, 2), "worker_node_types[0].autoscaling_spec.min_replica_count"),
+    (bounds(3, 2), "worker_node_types[0].autoscaling_spec.max_replica_count"),
+    (bounds(2, 2), "worker_node_types[0].autoscaling_spec.max_replica_count"),
+    (bounds(1, 1001), "worker_node_types[0].autoscaling_spec.max_replica_count"),
+    # Machines
+    *[(worker(machine_type=kind), "worker_node_types[0].machine_type") for kind in ("", None, "big", "N1-standard-8")],
+    *[(worker(machine_type=kind), "worker_node_types[0].machine_type") for kind in ("ct5lp-hightpu-1t", "tpu-v5-1")],
+    *[
+        ({"head_node_type": {"machine_type": f"n1-standard-{cpus}"}}, "head_node_type.machine_type")
+        for cpus in (1, 2, 4)
+    ],
+    # Accelerators
+    (worker(accelerator_type="NVIDIA_TESLA_T4"), "worker_node_types[0].accelerator_count"),
+    (worker(accelerator_count=1), "worker_node_types[0].accelerator_type"),
+    (worker(accelerator_type="NVIDIA_TESLA_T4", accelerator_count=-1), "worker_node_types[0].accelerator_count"),
+    (worker(accelerator_type="nvidia-tesla-t4", accelerator_count=1), "worker_node_types[0].accelerator_type"),
+    (worker(accelerator_type="TPU_V3", accelerator_count=1), "worker_node_types[0].accelerator_type"),
+    # Disks
+    *[(worker(boot_disk_size_gb=size), "worker_node_types[0].boot_disk_size_gb") for size in (99, 64_001, 0, True)],
+    (worker(boot_disk_type="pd-balanced"), "worker_node_types[0].boot_disk_type"),
+    # Images
+    ({"custom_images": {"head": IMAGE}}, "custom_images.worker"),
+    ({"custom_images": {"worker": IMAGE}}, "custom_images.head"),
+    ({"custom_images": {"head": IMAGE, "worker": " "}}, "custom_images.worker"),
+    (worker(custom_image=""), "worker_node_types[0].custom_image"),
+    # Workers in the head's pool
+    ({"worker_node_types": [{"boot_disk_type": "pd-standard"}]}, "worker_node_types[0].boot_disk_type"),
+    ({"worker_node_types": [{"boot_disk_size_gb": 200}]}, "worker_node_types[0].boot_disk_size_gb"),
+    ({"worker_node_types": [{"custom_image": IMAGE}]}, "worker_node_types[0].custom_image"),
+    ({"custom_images": {"head": IMAGE, "worker": IMAGE + "2"}}, "custom_images.worker"),
+    # Duplicates
+    ({"worker_node_types": [WORKER, {**WORKER, "node_count": 3}]}, "worker_node_types[1]"),
+    ({"worker_node_types": [WORKER, {}, {"autoscaling_spec": {}}]}, "worker_node_types[2]"),
+    # Versions
+    *[({"ray_version": ray}, "ray_version") for ray in ("2.9", "2.33", "2.48", "2.47.1", "", None, 2.47)],
+    ({"ray_version": "2.47", "python_version": "3.10"}, "python_version"),
+    ({"ray_version": "2.42", "python_version": "3.12"}, "python_version"),
+    # Networks
+    *[
+        ({"network": network}, "network")
+        for network in ("net", "projects/my-project/global/networks/net", "projects/1/global/networks/Net")
+    ],
+    ({"network": NETWORK, "psc_interface_config": {"network_attachment": "a"}}, "psc_interface_config"),
+    ({"psc_interface_config": {}}, "psc_interface_config.network_attachment"),
+    ({"psc_interface_config": {"network_attachment": "a/b"}}, "psc_interface_config.network_attachment"),
+    ({"reserved_ip_ranges": ["range-a"]}, "reserved_ip_ranges"),
+    ({"network": NETWORK, "reserved_ip_ranges": ["10.0.0.0/8"]}, "reserved_ip_ranges[0]"),
+    # Mounts
+    *[({"nfs_mounts": [NFS, {**NFS, name: None}]}, f"nfs_mounts[1].{name}") for name in NFS],
+    ({"nfs_mounts": [{**NFS, "path": "share"}]}, "nfs_mounts[0].path"),
+    # Labels
+    *[({"labels": {key: "v"}}, "labels") for key in ("", "Team", "1st", "-a", "a.b", "a" * 64, "字" * 43)],
+    *[({"labels": {"k": value}}, "labels['k']") for value in ("Etl", "a b", "a" * 64, 3, None)],
+    ({"labels": {f"k{number}": "" for number in range(65)}}, "labels"),
+    # The rest
+    ({"service_account": "ray"}, "service_account"),
+    ({"encryption_spec_key_name": "my-key"}, "encryption_spec_key_name"),
+    ({"enable_logging": "yes"}, "enable_logging"),
+    ({"enable_metrics_collection": None}, "enable_metrics_collection"),
+]
+
+
+@pytest.mark.parametrize(("fields", "field"), REFUSED)
+def test_refused(fields: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        ClusterSpec.from_value(fields)
+    assert caught.value.field == field
+    assert field in str(caught.value)
+    assert caught.value.rule in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        nodes(1000),
+        nodes(1000, 999),
+        {"worker_node_types": [{"node_count": 999}]},
+        bounds(1, 1000),
+        worker(boot_disk_size_gb=100),
+        worker(boot_disk_size_gb=64_000, boot_disk_type="pd-standard"),
+        worker(machine_type="n1-standard-4"),
+        {"worker_node_types": [WORKER, {**WORKER, "custom_image": IMAGE}]},
+        {"worker_node_types": [WORKER, {**WORKER, "boot_disk_size_gb": 200}]},
+        {"head_node_type": {"custom_image": IMAGE}, "worker_node_types": [{"custom_image": IMAGE}]},
+        {"head_node_type": {"custom_image": IMAGE}, "worker_node_types": [{}]},
+        {"custom_images": {"head": IMAGE, "worker": IMAGE}},
+        {"custom_images": {"head": IMAGE, "worker": IMAGE}, "ray_version": "2.33"},
+        {"head_node_type": None},
+        {"labels": None, "nfs_mounts": None, "reserved_ip_ranges": None, "network": ""},
+        {"labels": {"a" * 63: "a" * 63, "é": "字_-9", "k": ""}},
+        {"labels": {f"k{number}": "" for number in range(64)}},
+        {"psc_interface_config": {"network_attachment": ATTACHMENT}},
+        {"network": NETWORK, "reserved_ip_ranges": ["range-a"]},
+        {"encryption_spec_key_name": KEY},
+    ],
+)
+def test_accepted(fields: dict[str, Any]) -> None:
+    ClusterSpec.from_value(fields).to_persistent_resource("us-central1")
+
+
+def test_an_unknown_version_names_the_known_ones() -> None:
+    with pytest.raises(
+        InvalidArgumentError, match=r"Ray 2\.47 with Python 3\.11; Ray 2\.42 with Python 3\.10 or 3\.11"
+    ):
+        ClusterSpec(ray_version="2.33")
+
+
+def test_the_key_must_be_in_the_clusters_region() -> None:
+    spec = ClusterSpec(encryption_spec_key_name=KEY)
+    with pytest.raises(InvalidArgumentError, match="europe-west4"):
+        spec.to_persistent_resource("europe-west4")
+
+
+@pytest.mark.parametrize("location", ["", "us", "us-central1-a", "evil.com/"])
+def test_the_location_must_be_a_region(location: str) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        ClusterSpec().to_persistent_resource(location)
+    assert caught.value.field == "location"
+
+
+TEMPLATED: list[tuple[dict[str, Any], str]] = [
+    (worker(machine_type="{{ params.machine }}"), "worker_node_types[0].machine_type"),
+    (worker(node_count="{{ params.nodes }}"), "worker_node_types[0].node_count"),
+    (worker(custom_image="{{ params.image }}"), "worker_node_types[0].custom_image"),
+    (
+        worker(boot_disk_type="{{ params.disk }}", boot_disk_size_gb="{{ params.gb }}"),
+        "worker_node_types[0].boot_disk_type",
+    ),
+    (
+        worker(accelerator_type="{{ params.gpu }}", accelerator_count="{{ params.gpus }}"),
+        "worker_node_types[0].accelerator_type",
+    ),
+    (worker(accelerator_type="{{ params.gpu }}"), "worker_node_types[0].accelerator_type"),
+    (bounds("{{ params.low }}", 4), "worker_node_types[0].autoscaling_spec.min_replica_count"),
+    ({"worker_node_types": [{"custom_image": "{{ params.image }}"}]}, "worker_node_types[0].custom_image"),
+    ({"worker_node_types": [{"boot_disk_size_gb": "{{ params.gb }}"}]}, "worker_node_types[0].boot_disk_size_gb"),
+    ({"head_node_type": {"machine_type": "{{ params.head }}"}}, "head_node_type.machine_type"),
+    ({"ray_version": "{{ params.ray }}"}, "ray_version"),
+    ({"python_version": "{% if true %}3.11{% endif %}"}, "python_version"),
+    ({"network": "projects/{{ var.value.number }}/global/networks/net"}, "network"),
+    ({"network": "{{ var.value.net }}", "reserved_ip_ranges": ["{{ var.value.range }}"]}, "network"),
+    (
+        {"psc_interface_config": {"network_attachment": "{{ var.value.psc }}"}},
+        "psc_interface_config.network_attachment",
+    ),
+    ({"nfs_mounts": [{**NFS, "path": "{{ var.value.path }}"}]}, "nfs_mounts[0].path"),
+    ({"labels": {"run": "{{ run_id }}"}}, "labels.run"),
+    ({"service_account": "{{ var.value.account }}"}, "service_account"),
+    ({"encryption_spec_key_name": "{{ var.value.key }}"}, "encryption_spec_key_name"),
+]
+
+
+@pytest.mark.parametrize(("fields", "field"), TEMPLATED)
+def test_a_template_passes_at_parse_and_not_into_a_request(fields: dict[str, Any], field: str) -> None:
+    spec = ClusterSpec.from_value(fields)
+    spec.warnings()
+    assert ClusterSpec.from_value(spec.to_dict()) == spec
+    for use in (spec.validate, lambda: spec.to_persistent_resource("us-central1")):
+        with pytest.raises(InvalidArgumentError, match="not rendered") as caught:
+            use()
+        assert caught.value.field == field
+
+
+def test_a_rendered_template_is_judged() -> None:
+    plain = ClusterSpec.from_value(worker(node_count="{{ params.nodes }}")).to_dict()
+    plain["worker_node_types"][0]["node_count"] = "0"
+    with pytest.raises(InvalidArgumentError, match="at least 1 node"):
+        ClusterSpec.from_value(plain)
+
+
+def test_sizes_and_hash_need_rendered_values() -> None:
+    spec = ClusterSpec.from_value(worker(node_count="{{ params.nodes }}"))
+    for use in (spec.node_count, spec.max_node_count, spec.spec_hash, spec.pools):
+        with pytest.raises(InvalidArgumentError, match="not rendered"):
+            use()
+    assert ClusterSpec(labels={"run": "{{ run_id }}"}).spec_hash() == ClusterSpec().spec_hash()
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({}, []),
+        ({"head_node_type": {"machine_type": "n1-standard-8"}}, ["dead dashboard"]),
+        ({"head_node_type": {"machine_type": "e2-standard-8"}}, ["smaller than the n1-standard-16"]),
+        ({"network": NETWORK, "service_account": "a@b.c"}, ["Ray Client"]),
+        ({"service_account": "a@b.c"}, []),
+        (bounds(1, 3), []),
+        (
+            {"worker_node_types": [{"autoscaling_spec": {"min_replica_count": 2, "max_replica_count": 4}}]},
+            ["count the head"],
+        ),
+        ({"worker_node_types": [{"autoscaling_spec": {}}]}, ["count the head", "head alone"]),
+        ({"worker_node_types": [{"autoscaling_spec": {}}, WORKER]}, ["count the head", "head alone", "replicaCount 0"]),
+        ({"worker_node_types": [WORKER, {"autoscaling_spec": {}}]}, ["count the head", "head alone"]),
+    ],
+)
+def test_warnings(fields: dict[str, Any], words: list[str]) -> None:
+    found = ClusterSpec.from_value(fields).warnings()
+    assert len(found) == len(words), found
+    for sentence, word in zip(found, words, strict=True):
+        assert word in sentence

@@ -1,0 +1,100 @@
+"""The Cloud Billing Catalog as it is documented; a server of our own answers, as the real one can not be asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from airflow_provider_vertex_ray.core.cost import catalog as price_catalog
+from airflow_provider_vertex_ray.core.cost.catalog import catalog_prices, table_of
+from airflow_provider_vertex_ray.errors import NotAuthorisedError, ServiceError
+from airflow_provider_vertex_ray.price_table import NodeKind
+from tests.support.server import serving, transport_to
+
+REGION = "us-central1"
+
+
+def sku(description: str, nanos: int, *, units: str = "0", regions: tuple[str, ...] = (REGION,), **more: Any) -> Any:
+    rate = {"unitPrice": {"currencyCode": "USD", "units": units, "nanos": nanos}}
+    expression = {"usageUnit": "h", "tieredRates": [rate], **more}
+    return {
+        "description": description,
+        "serviceRegions": list(regions),
+        "pricingInfo": [{"pricingExpression": expression}],
+    }
+
+
+P = "Vertex AI: Training/Pipelines on"
+SKUS = [
+    sku(f"{P} N1 Predefined Instance Core running in Americas", 36_353_000),
+    sku(f"{P} N1 Predefined Instance Ram running in Americas", 4_872_000, usageUnit="GiBy.h"),
+    sku(f"{P} NVIDIA T4 in Americas", 402_500_000),
+    sku(f"{P} NVIDIA H100 80GB in Americas", 288_000_000, units="11"),
+    sku(f"{P} N1 Predefined Instance Core running in Zurich", 1, regions=("europe-west6",)),
+    sku("Vertex AI: Online Prediction on N1 Predefined Instance Core", 1),
+    sku(f"{P} E2 Instance Core running in Americas", 1),
+    sku(f"{P} E2 Instance Core running in Americas", 2),
+    sku(f"{P} N2 Instance Core running in Americas", 1, tieredRates=[]),
+]
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> Iterator[None]:
+    price_catalog._kept.clear()
+    yield
+    price_catalog._kept.clear()
+
+
+def page(skus: list[Any], token: str = "") -> web.Response:
+    return web.json_response({"skus": skus, "nextPageToken": token})
+
+
+async def test_prices_come_from_all_pages_also_after_a_502() -> None:
+    async with serving(page(SKUS[:3], "next"), web.Response(status=502), page(SKUS[3:])) as server:
+        async with transport_to(server) as transport:
+            table = await catalog_prices(transport, REGION)
+            again = await catalog_prices(transport, REGION)
+        paths = [path for _, path, _, _ in server.requests]
+    assert again is table
+    assert [("pageToken=next" in path, "pageSize=2000" in path) for path in paths] == [
+        (False, True),
+        (True, True),
+        (True, True),
+    ]
+    # 8 vCPU x 0.036353 + 30 GiB x 0.004872 + 0.4025
+    kind = NodeKind("n1-standard-8", "NVIDIA_TESLA_T4", 1)
+    assert table.price(kind, REGION).hourly == pytest.approx(8 * 0.036353 + 30 * 0.004872 + 0.4025)
+    assert table.regions[REGION]["accelerators"]["NVIDIA_H100_80GB"] == pytest.approx(11.288)
+
+
+def test_what_is_ambiguous_or_not_by_the_hour_has_no_price() -> None:
+    table = table_of(SKUS, REGION, (P,), "USD")
+    assert set(table.regions[REGION]["vcpu"]) == {"n1"}
+    assert table.price(NodeKind("e2-standard-8"), REGION).missing == ("e2-standard-8 in us-central1",)
+    assert table_of(SKUS, REGION, (P,), "EUR").regions == {REGION: {}}
+
+
+def test_prices_of_several_prefixes_add_up_where_all_have_one() -> None:
+    fee = "Vertex AI: Management fee on"
+    skus = [*SKUS[:3], sku(f"{fee} N1 Predefined Instance Core running in Americas", 5_000_000)]
+    table = table_of(skus, REGION, (P, fee), "USD")
+    assert table.regions[REGION]["vcpu"] == {"n1": pytest.approx(0.041353)}
+    assert table.regions[REGION]["gib"] == {}
+
+
+async def test_access_is_refused() -> None:
+    denied = web.json_response({"error": {"message": "no", "status": "PERMISSION_DENIED"}}, status=403)
+    async with serving(denied) as server, transport_to(server) as transport:
+        with pytest.raises(NotAuthorisedError):
+            await catalog_prices(transport, REGION)
+
+
+@pytest.mark.parametrize("text", ["<html>", json.dumps([1])])
+async def test_answers_that_make_no_sense(text: str) -> None:
+    async with serving(web.Response(text=text)) as server, transport_to(server) as transport:
+        with pytest.raises(ServiceError):
+            await catalog_prices(transport, REGION)

@@ -1,0 +1,484 @@
+"""Which functions can travel, what travels of them, and what is said of those that can not."""
+
+from __future__ import annotations
+
+import collections
+import functools
+import importlib.util
+import json
+import math as mathematics
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from airflow_provider_vertex_ray.core.function.source import FunctionSource, function_source
+from airflow_provider_vertex_ray.errors import InvalidArgumentError
+from airflow_provider_vertex_ray.remote.runner import load
+
+LIMIT = 10
+LEVELS = ("low", "high")
+_NAMES = {"a": [1, 2]}
+NOT_JSON = {1, 2}
+lower_case = 5
+
+
+def ours(function: Any = None, **arguments: Any) -> Any:
+    """Stands for our decorator, as Airflow's stands for a decorated function afterwards."""
+    return function if function is not None else ours
+
+
+def other(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+def careless(function: Callable[..., Any]) -> Callable[..., Any]:
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+def labelled(function: Callable[..., Any]) -> Callable[..., Any]:
+    return function
+
+
+def helper() -> int:
+    return 1
+
+
+def source_of(function: Any) -> FunctionSource:
+    return function_source(function, lambda value: value is ours)
+
+
+def run(function: Any, *args: Any, **kwargs: Any) -> Any:
+    """The function as it is on the cluster, called."""
+    payload = json.loads(json.dumps(source_of(function).payload(function)))
+    return load(payload)(*args, **kwargs)
+
+
+def refusal(function: Any) -> str:
+    with pytest.raises(InvalidArgumentError) as caught:
+        source_of(function)
+    return str(caught.value)
+
+
+@pytest.fixture
+def module(tmp_path: Path) -> Iterator[Callable[[str], ModuleType]]:
+    """Makes a module of a text, in a file of its own."""
+    made: list[str] = []
+
+    def make(text: str) -> ModuleType:
+        name = f"written_{tmp_path.name}_{len(made)}"
+        file = tmp_path / f"{name}.py"
+        file.write_text(textwrap.dedent(text))
+        spec = importlib.util.spec_from_file_location(name, file)
+        assert spec is not None
+        assert spec.loader is not None
+        found = importlib.util.module_from_spec(spec)
+        sys.modules[name] = found
+        made.append(name)
+        spec.loader.exec_module(found)
+        return found
+
+    yield make
+    for name in made:
+        del sys.modules[name]
+
+
+# --- what travels ---------------------------------------------------------------------------------------------------
+
+
+def simple(x: int, y: int = LIMIT, *rest: int, z: list[int] = [3], **more: Unknown) -> Missing:  # type: ignore  # noqa: B006, F821
+    """A docstring."""
+    import math
+
+    total: Unknown = x + y + sum(rest) + sum(z)  # type: ignore  # noqa: F821
+    return [total, math.floor(2.5), sorted(more)]
+
+
+def test_a_function_of_a_module() -> None:
+    found = source_of(simple)
+    assert (found.name, found.filename, found.defaults) == ("simple", __file__, {"y": 10, "z": [3]})
+    assert Path(__file__).read_text().splitlines()[found.first_line - 1].startswith("def simple(")
+    assert run(simple, 1) == [14, 2, []]
+    assert run(simple, 1, 2, 3, 4, z=[0], a=1, b=2) == [10, 2, ["a", "b"]]
+
+
+def test_hints_that_python_evaluates_are_not_needed(module: Any) -> None:
+    written = module(
+        """
+        from collections import OrderedDict as Ordered
+        import decimal
+
+        def hinted(x: decimal.Decimal, *args: Ordered, y: "Ordered" = None, **more: Ordered) -> Ordered:
+            inner: Ordered = x
+            def deeper():
+                inmost: Ordered = inner
+                return inmost
+            return deeper()
+        """
+    )
+    found = source_of(written.hinted)
+    assert not found.future_annotations
+    assert run(written.hinted, 3) == 3
+
+
+def test_inner_hints_are_evaluated_as_they_would_be_at_home(module: Any) -> None:
+    text = """
+    {future}
+    import decimal
+
+    def hinted(x):
+        def inner(y: decimal.Decimal):
+            return y
+        return inner(x)
+    """
+    assert run(module(text.format(future="from __future__ import annotations")).hinted, 3) == 3
+    assert "import it inside the function (import decimal)" in refusal(module(text.format(future="")).hinted)
+    text = "import decimal\n\ndef hinted():\n    class Box:\n        size: decimal.Decimal = 1\n    return Box.size"
+    assert "import it inside the function (import decimal)" in refusal(module(text).hinted)
+
+
+def test_nested_and_indented_functions_keep_their_texts() -> None:
+    if True:
+
+        @ours(
+            cluster_id="x",
+        )
+        def indented(n: int) -> Any:
+            text = """
+no margin
+    a margin"""
+
+            def inner(k: int) -> int:
+                return k if k < 2 else inner(k - 1) + n
+
+            return [text, inner(3)]
+
+    assert run(indented, 5) == ["\nno margin\n    a margin", 11]
+
+
+def test_a_function_may_call_itself_with_its_defaults() -> None:
+    def factorial(n: int, product: int = 1) -> int:
+        return product if n < 2 else factorial(n - 1, product * n)
+
+    def many(n: int, step: int = 1) -> int:
+        return 0 if n <= 0 else step + many(n - step)
+
+    assert run(factorial, 5) == 120
+    assert run(many, 5) == 5
+
+
+def constants() -> Any:
+    return [LIMIT, LEVELS, _NAMES["a"], [LIMIT for _ in range(2)], (lambda: LIMIT)(), __name__]
+
+
+def test_constants_travel_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert source_of(constants).constants == ("LEVELS", "LIMIT", "_NAMES")
+    assert run(constants) == [10, ["low", "high"], [1, 2], [10, 10], 10, "__main__"]
+    # Their values are those of the moment.
+    found = source_of(constants)
+    monkeypatch.setitem(globals(), "LIMIT", 11)
+    assert found.payload(constants)["constants"]["LIMIT"] == 11
+    monkeypatch.setitem(globals(), "LIMIT", {1})
+    with pytest.raises(InvalidArgumentError, match="LIMIT"):
+        found.payload(constants)
+
+
+def test_constants_of_the_function_around() -> None:
+    SIZE = 3  # noqa: N806
+
+    def sized() -> int:
+        return SIZE
+
+    assert run(sized) == 3
+
+
+def test_names_that_are_bound_inside() -> None:
+    def bound(items: list[int]) -> Any:
+        global made_here
+
+        from os import path as somewhere
+
+        class Box:
+            size = 2
+            twice = size * 2
+
+            def get(self) -> int:
+                return self.size + __class__.size  # type: ignore
+
+        made_here = 1
+        count = 0
+
+        def add() -> None:
+            nonlocal count
+            count += 1
+
+        add()
+        try:
+            raise ValueError("x")
+        except ValueError as error:
+            text = str(error)
+        if (last := items[-1]) > 1:
+            text += str(last)
+        return [Box().get(), Box.twice, made_here, count, text, somewhere.sep, [i for i in items for j in range(i)]]
+
+    assert run(bound, [1, 2]) == [4, 4, 1, 1, "x2", "/", [1, 2, 2]]
+    assert "made_here" not in globals()
+
+
+# --- decorators -----------------------------------------------------------------------------------------------------
+
+
+def test_decorators_above_stay_behind_and_those_that_wrap_nothing_too() -> None:
+    @other
+    @ours(cluster_id="x")
+    @labelled
+    def decorated() -> int:
+        return 1
+
+    found = source_of(decorated.__wrapped__)  # type: ignore[attr-defined]
+    assert found.kept_decorators == 0
+    assert run(decorated.__wrapped__) == 1  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["task.vertex_ray", "mine"])
+def test_decorators_below_travel_where_they_can_be_imported(module: Any, name: str) -> None:
+    written = module(
+        f"""
+        import contextlib
+        import functools
+        from functools import lru_cache as cached
+
+        class task:
+            @staticmethod
+            def vertex_ray(**arguments):
+                return lambda function: function
+
+        mine = task.vertex_ray
+
+        @{name}(cluster_id="x")
+        @cached(maxsize=2 * 2)
+        @functools.wraps(len)
+        def decorated(n):
+            return [n]
+        """
+    )
+    decorated = written.decorated
+    # functools.wraps(len) has made it look like something else.
+    decorated.__wrapped__.__wrapped__ = lambda: None
+    with pytest.raises(InvalidArgumentError):
+        source_of(decorated)
+    del decorated.__wrapped__.__wrapped__
+    found = function_source(decorated, lambda value: value is written.mine)
+    assert found.kept_decorators == 2
+    assert found.imports == (("cached", "functools", "lru_cache"), ("functools", "functools", ""))
+    function = load(found.payload(decorated))
+    assert function(1) is function(1)
+
+
+def test_decorators_below_that_can_not_travel_are_named() -> None:
+    @ours(cluster_id="x")
+    @other
+    def decorated() -> int:
+        return 1
+
+    assert "'@other' is refused" in refusal(decorated)
+    assert "'other' can not be imported" in refusal(decorated)
+
+
+def test_a_wrapper_whose_decorators_are_elsewhere() -> None:
+    def plain_function() -> int:
+        return 1
+
+    assert "which decorators belong to that can not be told" in refusal(other(plain_function))
+
+
+def test_a_decorator_that_hides_its_function() -> None:
+    @ours
+    @careless
+    def decorated() -> int:
+        return 1
+
+    text = refusal(decorated)
+    assert "'function' is refused" in text
+    assert "functools.wraps" in text
+
+
+# --- what is refused ------------------------------------------------------------------------------------------------
+
+
+def uses_module() -> Any:
+    return [0, mathematics.pi]
+
+
+def uses_class() -> Any:
+    made = collections.OrderedDict()
+    return made, Path()
+
+
+def uses_function() -> Any:
+    return helper()
+
+
+def uses_value() -> Any:
+    return lower_case
+
+
+def uses_set() -> Any:
+    return NOT_JSON
+
+
+def uses_nothing_known() -> Any:
+    return unheard_of  # type: ignore  # noqa: F821
+
+
+def uses_itself_as_default(x: Any = object()) -> Any:  # noqa: B008
+    return x
+
+
+@pytest.mark.parametrize(
+    ("function", "name", "rule"),
+    [
+        (uses_module, "'mathematics'", "import it inside the function (import math as mathematics)"),
+        (uses_class, "'collections'", "import it inside the function (import collections)"),
+        (uses_function, "'helper'", "define it inside the function, or import it there from a module"),
+        (uses_value, "'lower_case'", "pass the value as an argument, or define it as a constant"),
+        (uses_set, "'NOT_JSON'", "NOT_JSON (set) is no JSON"),
+        (uses_nothing_known, "'unheard_of'", "the name is defined nowhere"),
+        (uses_itself_as_default, "'the default of x'", "(object) is no JSON"),
+    ],
+)
+def test_names_that_do_not_travel(function: Any, name: str, rule: str) -> None:
+    text = refusal(function)
+    assert text.startswith(f"@task.vertex_ray {function.__name__}, {__file__}:")
+    assert f"{name} is refused" in text
+    assert rule in text
+    line = int(text.split(":")[1])
+    shown = Path(__file__).read_text().splitlines()[line - 1]
+    assert name.strip("'").rpartition(" ")[2] in shown
+
+
+def test_names_of_the_function_around_do_not_travel() -> None:
+    value, later = 3, [1]
+
+    def closed() -> int:
+        return value
+
+    def changing() -> int:
+        nonlocal value
+        value += 1
+        return value
+
+    def unset() -> Any:
+        return not_yet
+
+    def imported() -> Any:
+        return inner_json.dumps(1)
+
+    assert "'value' is refused" in refusal(closed)
+    assert "'value' is refused" in refusal(changing)
+    assert "the functions around it: pass the value as an argument" in refusal(unset)
+    not_yet = later
+    import json as inner_json
+
+    assert "(import json as inner_json)" in refusal(imported)
+
+
+def test_a_builtin_of_another_meaning_is_not_taken_for_the_builtin(module: Any) -> None:
+    written = module("from math import pow\n\ndef power():\n    return pow(2, 3)\n")
+    assert "(from math import pow)" in refusal(written.power)
+    assert run(module("def power():\n    return pow(2, 3)\n").power) == 8
+
+
+class Holder:
+    def method(self) -> None: ...
+
+    @staticmethod
+    def static() -> int:
+        return 4
+
+    def __call__(self) -> None: ...
+
+
+async def coroutine() -> None: ...
+
+
+async def stream() -> Any:
+    yield 1
+
+
+def generator() -> Any:
+    yield 1
+
+
+@pytest.mark.parametrize(
+    ("function", "rule"),
+    [
+        (Holder().method, "it is a method"),
+        (Holder(), "written with def"),
+        (Holder, "written with def"),
+        (len, "written with def"),
+        (functools.partial(simple, 1), "written with def"),
+        (lambda: 1, "written with def"),
+        (coroutine, "asyncio.run"),
+        (stream, "asyncio.run"),
+        (generator, "return a list"),
+    ],
+)
+def test_what_is_no_plain_function(function: Any, rule: str) -> None:
+    assert rule in refusal(function)
+
+
+def test_a_static_method_is_a_plain_function() -> None:
+    assert run(Holder.static) == 4
+
+
+def test_a_source_that_is_not_there(module: Any) -> None:
+    names: dict[str, Any] = {}
+    exec("def made():\n    return 1\n", names)
+    assert "its source can not be read" in refusal(names["made"])
+    written = module("\n\ndef first():\n    return 1\n")
+    Path(written.__file__).write_text("\n\ndef second():\n    return 1, 2\n")
+    assert "another def is there now" in refusal(written.first)
+    Path(written.__file__).write_text("\n\nanything = 1, 2, 3\n")
+    assert "is no function" in refusal(written.first) or "can not be read" in refusal(written.first)
+
+
+def test_a_notebook_that_was_exported(module: Any) -> None:
+    written = module(
+        """
+        #!/usr/bin/env python
+        # coding: utf-8
+
+        # # A title
+
+        # In[1]:
+
+
+        SCALE = 3
+
+
+        # In[2]:
+
+
+        def cell(x):
+            # In between
+        # not indented
+            return x * SCALE
+        # In[3]:
+
+
+        cell(2)
+        """
+    )
+    assert run(written.cell, 2) == 6

@@ -1,0 +1,34 @@
+"""What is said of a cluster's nodes."""
+
+from __future__ import annotations
+
+from airflow_provider_vertex_ray.core.job.capacity import MOST_NODES, describe
+
+HEAD = {"node_id": "h", "is_head_node": True, "state": "ALIVE", "resources_total": {"memory": 1e9}}
+WORKER = {
+    "node_id": "w",
+    "state": "ALIVE",
+    "resources_total": {"CPU": 8.0, "GPU": 1.0, "memory": 1e9, "accelerator_type:T4": 1.0},
+}
+
+
+def test_what_is_free_is_what_nobody_holds() -> None:
+    holders = [
+        {"node_id": "w", "required_resources": {"CPU": 2.0, "GPU": 0.5}},
+        {"node_id": "w", "required_resources": {"CPU": 1.0}},
+        {"node_id": "elsewhere", "required_resources": {"CPU": 100.0}},
+        {"node_id": "w", "required_resources": None},
+    ]
+    assert describe([HEAD, WORKER], holders) == (
+        "head: no CPU; worker: 8 CPU (5 free), 1 GPU (0.5 free), 1 accelerator_type:T4 (1 free)"
+    )
+
+
+def test_dead_nodes_are_left_out() -> None:
+    assert describe([{**WORKER, "state": "DEAD"}], []) == "none is alive"
+
+
+def test_many_nodes_are_not_all_named() -> None:
+    said = describe([WORKER] * (MOST_NODES + 5), [])
+    assert said.count("worker") == MOST_NODES
+    assert said.endswith("; and 5 more")

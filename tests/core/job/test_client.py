@@ -1,0 +1,286 @@
+"""Ray's Jobs API as we call it, against the emulator's scripted jobs and its faults."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from emulator_support.process import EmulatorProcess
+
+from airflow_provider_vertex_ray.core.http.transport import Transport
+from airflow_provider_vertex_ray.core.job.client import JobRequest, JobsApi, dashboard_error
+from airflow_provider_vertex_ray.core.job.packages import pack
+from airflow_provider_vertex_ray.core.job.state import Job, JobStatus
+from airflow_provider_vertex_ray.errors import (
+    InvalidRequestError,
+    JobNotFoundError,
+    NotAuthorisedError,
+    ServiceError,
+    ServiceUnavailableError,
+    SubmissionIdTakenError,
+    VertexRayError,
+)
+from tests.support.clusters import dashboard_of, jobs_of, start, submit
+from tests.support.server import serving, transport_to
+
+POST = "POST /api/jobs/"
+
+
+@pytest.fixture
+async def api(transport: Transport, fake_emulator: EmulatorProcess) -> JobsApi:
+    start(fake_emulator)
+    return JobsApi(transport, f"http://{fake_emulator.host}{dashboard_of(fake_emulator, 'shared')}")
+
+
+async def reached(api: JobsApi, submission_id: str, *statuses: JobStatus) -> Job:
+    end = time.monotonic() + 20
+    while (job := await api.get(submission_id)).status not in statuses:
+        assert time.monotonic() < end, job
+        await asyncio.sleep(0.02)
+    return job
+
+
+async def ended(api: JobsApi, submission_id: str) -> Job:
+    return await reached(api, submission_id, *(status for status in JobStatus if status.is_terminal))
+
+
+async def test_a_job_from_submit_to_delete(api: JobsApi) -> None:
+    request = JobRequest("echo hello && exit 3", "one", {"env_vars": {"A": "b"}}, {"team": "a"})
+    assert await api.submit(request) is True
+    job = await ended(api, "one")
+    assert (job.status, job.exit_code, job.entrypoint) == (JobStatus.FAILED, 3, "echo hello && exit 3")
+    assert job.metadata["team"] == "a"
+    assert "hello" in await api.logs("one")
+    assert [each.submission_id for each in await api.list_all()] == ["one"]
+    await api.delete("one")
+    assert await api.find("one") is None
+    with pytest.raises(JobNotFoundError, match="Job one does not exist"):
+        await api.get("one")
+
+
+def test_what_a_submit_sends() -> None:
+    plain = JobRequest("run", "id")
+    assert plain.body() == {"entrypoint": "run", "submission_id": "id", "runtime_env": {}, "metadata": {}}
+    full = JobRequest("run", "id", num_cpus=0.5, num_gpus=1, memory=1 << 30, resources={"disk": 1})
+    assert full.body() == {
+        **plain.body(),
+        "entrypoint_num_cpus": 0.5,
+        "entrypoint_num_gpus": 1,
+        "entrypoint_memory": 1 << 30,
+        "entrypoint_resources": {"disk": 1},
+    }
+
+
+@pytest.mark.parametrize(
+    "fault", [{"action": "drop_response"}, {"action": "reset"}, {"status": 503}, {"status": 524}, {"status": 429}]
+)
+async def test_a_submit_whose_answer_is_lost_makes_one_job(
+    api: JobsApi, fake_emulator: EmulatorProcess, fault: dict[str, Any]
+) -> None:
+    with fake_emulator.fault(scope="dashboard", method=POST, **fault):
+        assert await api.submit(JobRequest("sleep 5", "one")) is True
+    assert list(jobs_of(fake_emulator, "shared")) == ["one"]
+
+
+async def test_a_submit_whose_answer_and_look_are_lost(api: JobsApi, fake_emulator: EmulatorProcess) -> None:
+    with (
+        fake_emulator.fault(scope="dashboard", method=POST, action="drop_response"),
+        fake_emulator.fault(scope="dashboard", method="GET /api/jobs/one", status=404),
+    ):
+        assert await api.submit(JobRequest("sleep 5", "one")) is True
+    assert len(fake_emulator.calls(POST)) == 2
+    assert list(jobs_of(fake_emulator, "shared")) == ["one"]
+
+
+async def test_a_submission_id_that_is_in_use(api: JobsApi, fake_emulator: EmulatorProcess) -> None:
+    submit(fake_emulator, "shared", "theirs", "sleep 5")
+    assert await api.submit(JobRequest("echo mine", "theirs")) is False
+    assert (await api.get("theirs")).entrypoint == "sleep 5"
+
+
+@pytest.mark.parametrize("fault", [{"action": "reset"}, {"status": 503}])
+async def test_somebody_elses_job_is_not_taken_for_our_own(
+    api: JobsApi, fake_emulator: EmulatorProcess, fault: dict[str, Any]
+) -> None:
+    submit(fake_emulator, "shared", "theirs", "sleep 5")
+    with fake_emulator.fault(scope="dashboard", method=POST, **fault):
+        assert await api.submit(JobRequest("sleep 5", "theirs")) is False
+
+
+async def test_a_submit_that_never_gets_through(api: JobsApi, fake_emulator: EmulatorProcess) -> None:
+    with (
+        fake_emulator.fault(scope="dashboard", method=POST, times=None, status=503, message="no agent"),
+        pytest.raises(ServiceUnavailableError, match="no agent"),
+    ):
+        await api.submit(JobRequest("echo", "one"))
+    assert len(fake_emulator.calls(POST)) == 6
+
+
+async def test_a_request_that_ray_refuses(api: JobsApi, fake_emulator: EmulatorProcess) -> None:
+    with pytest.raises(InvalidRequestError, match=r"TypeError: entrypoint_num_cpus must be a number"):
+        await api.submit(JobRequest("echo", "one", num_cpus="many"))  # type: ignore[arg-type]
+    assert len(fake_emulator.calls(POST)) == 1
+
+
+async def test_a_package_is_sent_once(api: JobsApi, fake_emulator: EmulatorProcess, tmp_path: Path) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "main.py").write_text("print(1)")
+    package = pack(str(tmp_path / "code"), tmp_path / "p.zip")
+    assert await api.upload(package) is True
+    assert await api.upload(package) is False
+    assert len(fake_emulator.calls("PUT *")) == 1
+    await api.submit(JobRequest("echo", "one", {"working_dir": package.uri}))
+    assert (await ended(api, "one")).status is JobStatus.SUCCEEDED
+
+
+@pytest.mark.parametrize("fault", [{"status": 503}, {"action": "drop_response"}, {"action": "reset"}])
+async def test_an_upload_that_breaks_off_is_repeated(
+    api: JobsApi, fake_emulator: EmulatorProcess, tmp_path: Path, fault: dict[str, Any]
+) -> None:
+    (tmp_path / "code").mkdir()
+    package = pack(str(tmp_path / "code"), tmp_path / "p.zip")
+    with fake_emulator.fault(scope="dashboard", method="PUT *", **fault):
+        assert await api.upload(package) is True
+    assert await api.upload(package) is False
+
+
+async def test_stopping(api: JobsApi) -> None:
+    await api.submit(JobRequest("sleep 60", "one"))
+    await reached(api, "one", JobStatus.RUNNING)
+    assert await api.stop("one") is True
+    assert (await ended(api, "one")).status is JobStatus.STOPPED
+    assert await api.stop("one") is False
+    with pytest.raises(JobNotFoundError):
+        await api.stop("nobodys")
+
+
+async def test_a_job_that_runs_is_not_deleted(api: JobsApi) -> None:
+    await api.submit(JobRequest("sleep 60", "one"))
+    with pytest.raises(VertexRayError, match="in a non-terminal state"):
+        await api.delete("one")
+    assert await api.find("one") is not None
+
+
+async def test_a_list_without_the_drivers_of_others() -> None:
+    listed = [
+        {"type": "DRIVER", "job_id": "01000000"},
+        {"type": "SUBMISSION", "submission_id": "a", "status": "RUNNING"},
+    ]
+    async with serving(web.json_response(listed)) as server, transport_to(server) as transport:
+        assert [job.submission_id for job in await JobsApi(transport, server.url).list_all()] == ["a"]
+
+
+async def test_ids_with_odd_characters(api: JobsApi, fake_emulator: EmulatorProcess) -> None:
+    odd = "ä b?c#d%2Fe&f"
+    await api.submit(JobRequest("echo", odd))
+    assert (await ended(api, odd)).submission_id == odd
+
+
+async def test_the_tail_tells_all_from_the_beginning_and_then_ends(api: JobsApi) -> None:
+    await api.submit(JobRequest(" && ".join(f"echo line-{n}" for n in range(25)), "one"))
+    for _ in range(2):
+        async with api.tail("one") as frames:
+            text = "".join([frame async for frame in frames])
+        assert [line for line in text.splitlines() if line.startswith("line-")] == [f"line-{n}" for n in range(25)]
+
+
+async def test_the_tail_of_a_job_that_there_is_not(api: JobsApi) -> None:
+    with pytest.raises(JobNotFoundError):
+        async with api.tail("nobodys"):
+            pass
+
+
+@pytest.mark.parametrize("limit", [10, 999, 1000, 1001, 100_000])
+async def test_long_logs_are_cut_and_stay_readable(limit: int) -> None:
+    text = 'ä"\\\n🎉' * 1000
+    async with serving(web.Response(text=json.dumps({"logs": text}))) as server, transport_to(server) as transport:
+        found = await JobsApi(transport, server.url).logs("one", max_bytes=limit)
+    assert text.startswith(found)
+    assert len(found) >= min(limit // 6, len(text))
+    assert len(found) <= limit
+
+
+async def test_no_logs_yet() -> None:
+    async with serving(web.json_response({"logs": None})) as server, transport_to(server) as transport:
+        assert await JobsApi(transport, server.url).logs("one") == ""
+
+
+async def test_logs_that_are_something_else() -> None:
+    async with serving(web.Response(text="<html>sign in</html>")) as server, transport_to(server) as transport:
+        with pytest.raises(ServiceError, match=r"no job's log: .*sign in"):
+            await JobsApi(transport, server.url).logs("one")
+
+
+async def test_a_log_so_far_comes_in_pieces() -> None:
+    text = 'ä"\\\n🎉' * 100_000
+    async with (
+        serving(web.Response(text=json.dumps({"logs": text}))) as server,
+        transport_to(server) as transport,
+        JobsApi(transport, server.url).log_so_far("one") as pieces,
+    ):
+        got = [piece async for piece in pieces]
+    assert "".join(got) == text
+    assert max(map(len, got)) <= 1 << 16
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (web.Response(text='{"logs": "half', status=200), ServiceUnavailableError),
+        (web.Response(text="Job one does not exist", status=404), JobNotFoundError),
+        (web.Response(text="x" * 2000), ServiceError),
+    ],
+)
+async def test_a_log_so_far_that_can_not_be_read(answer: web.Response, kind: type[VertexRayError]) -> None:
+    async with serving(answer) as server, transport_to(server) as transport:
+        with pytest.raises(kind):
+            async with JobsApi(transport, server.url).log_so_far("one") as pieces:
+                assert [piece async for piece in pieces] in ([], ["half"])
+
+
+async def test_a_dashboard_that_is_not_there_yet(api: JobsApi, fake_emulator: EmulatorProcess) -> None:
+    assert await api.is_ready() is True
+    for fault in ({"status": 503}, {"status": 524}, {"status": 404}):
+        with fake_emulator.fault(scope="dashboard", method="GET /api/version", **fault):
+            assert await api.is_ready() is False
+    with fake_emulator.fault(scope="auth", times=2, status=403), pytest.raises(NotAuthorisedError):
+        await api.is_ready()
+
+
+async def test_the_nodes_that_ray_sees(api: JobsApi, fake_emulator: EmulatorProcess) -> None:
+    assert [node["raylet"]["state"] for node in await api.nodes()] == ["ALIVE"] * 3
+    fake_emulator.admin("POST", "clusters/shared/kill", {"part": "raylet", "node": "worker-pool1-0"})
+    assert sorted(node["raylet"]["state"] for node in await api.nodes()) == ["ALIVE", "ALIVE", "DEAD"]
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "kind"),
+    [
+        (401, "x", NotAuthorisedError),
+        (403, "x", NotAuthorisedError),
+        (404, "x", JobNotFoundError),
+        (400, "x", InvalidRequestError),
+        (413, "x", InvalidRequestError),
+        (500, "ValueError: Job with submission_id x already exists. Please use …", SubmissionIdTakenError),
+        (500, "x", ServiceUnavailableError),
+        (302, "x", ServiceUnavailableError),
+    ],
+)
+def test_what_a_dashboards_answers_become(status: int, text: str, kind: type[VertexRayError]) -> None:
+    error = dashboard_error(status, text)
+    assert type(error) is kind
+    assert error.details == {"http_status": status}
+
+
+def test_of_a_traceback_the_last_line_counts() -> None:
+    text = (
+        'Traceback (most recent call last):\n  File "job_head.py", line 1\nTypeError: entrypoint must be a string\n\n'
+    )
+    assert dashboard_error(400, text).message.endswith("(400): TypeError: entrypoint must be a string")
+    assert dashboard_error(500, "").message.endswith("(empty answer)")
+    assert len(dashboard_error(500, "x" * 100_000).message) < 1000

@@ -1,0 +1,353 @@
+"""A job's output: each line once and in order, whatever the connections do."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+import pytest
+from emulator_support.process import EmulatorProcess
+
+from airflow_provider_vertex_ray.core.http.transport import Transport
+from airflow_provider_vertex_ray.core.job import log_follower as job_logs
+from airflow_provider_vertex_ray.core.job.client import JobsApi
+from airflow_provider_vertex_ray.core.job.log_follower import BEGINS_ANEW, GOES_ON, KEPT_LINES, LONGEST_KEPT, JobLog
+from airflow_provider_vertex_ray.core.job.state import MAX_RESULT_BYTES
+from tests.support.clusters import dashboard_of, start, submit
+
+TAIL = "GET /api/jobs/*/logs/tail"
+WHOLE = "GET /api/jobs/*/logs"
+
+
+class Following:
+    """A job on the emulator and its log as a trigger follows it."""
+
+    def __init__(self, emulator: EmulatorProcess, api: JobsApi) -> None:
+        self.emulator, self.api = emulator, api
+        self.lines: list[str] = []
+
+    def job(self, entrypoint: str, **more: Any) -> JobLog:
+        submit(self.emulator, "shared", "one", entrypoint)
+        return JobLog(self.api, "one", self.lines.append, **more)
+
+    async def said(self, line: str) -> None:
+        end = time.monotonic() + 20
+        while line not in self.lines:
+            assert time.monotonic() < end, self.lines[-5:]
+            await asyncio.sleep(0.02)
+
+    async def ended(self) -> None:
+        end = time.monotonic() + 30
+        while not (await self.api.get("one")).status.is_terminal:
+            assert time.monotonic() < end
+            await asyncio.sleep(0.02)
+
+    async def to_the_end(self, log: JobLog) -> list[str]:
+        """Follow as the trigger does; gives the job's own lines."""
+        log.start()
+        await self.ended()
+        return await self.finish(log)
+
+    async def finish(self, log: JobLog) -> list[str]:
+        await log.finish()
+        return [line for line in self.lines if "job_manager.py" not in line]
+
+
+@pytest.fixture
+async def following(transport: Transport, fake_emulator: EmulatorProcess) -> Following:
+    start(fake_emulator)
+    dashboard = f"http://{fake_emulator.host}{dashboard_of(fake_emulator, 'shared')}"
+    return Following(fake_emulator, JobsApi(transport, dashboard))
+
+
+def echo(count: int, pause: str = "") -> str:
+    return f" && {pause}".join(f"echo {n}" for n in range(count))
+
+
+NUMBERS = [str(n) for n in range(60)]
+
+
+async def test_all_lines_while_they_come(following: Following) -> None:
+    log = following.job("echo early && sleep 3 && echo late")
+    log.start()
+    await following.said("early")
+    assert (await following.api.get("one")).status.value == "RUNNING"
+    await following.ended()
+    assert await following.finish(log) == ["early", "late"]
+
+
+@pytest.mark.parametrize("action", ["ws_abort", "ws_close"])
+@pytest.mark.parametrize("after", [0, 1, 3])
+async def test_connections_that_end_too_early(following: Following, action: str, after: int) -> None:
+    with following.emulator.fault(scope="dashboard", method=TAIL, action=action, after=after, times=2):
+        assert await following.to_the_end(following.job(echo(60, "sleep 0.02 && "))) == NUMBERS
+
+
+@pytest.mark.parametrize("action", ["ws_abort", "ws_close"])
+async def test_a_log_that_only_comes_by_connections_that_end_too_early(following: Following, action: str) -> None:
+    log = following.job(echo(60))
+    await following.ended()
+    # Each connection gets a bit more of the log, the last one all.
+    faults = [{"scope": "dashboard", "method": TAIL, "action": action, "after": after} for after in (1, 3)]
+    following.emulator.admin("POST", "faults", [*faults, {"scope": "dashboard", "method": WHOLE, "times": None}])
+    assert await following.finish(log) == NUMBERS
+
+
+async def test_the_rest_of_a_log_whose_connection_waits_for_its_next_try(following: Following) -> None:
+    # The tail can not be opened while the job runs, so that the next try is seconds away when the job ends.
+    log = following.job("sleep 2 && echo done")
+    with following.emulator.fault(scope="dashboard", method=TAIL, status=503, times=None):
+        log.start()
+        end = time.monotonic() + 10
+        while len(following.emulator.calls(TAIL)) < 2:
+            assert time.monotonic() < end
+            await asyncio.sleep(0.02)
+    await following.ended()
+    assert await following.finish(log) == ["done"]
+
+
+async def test_a_log_without_a_tail(following: Following) -> None:
+    with following.emulator.fault(scope="dashboard", method=TAIL, status=404, times=None):
+        assert await following.to_the_end(following.job(echo(60))) == NUMBERS
+
+
+async def test_a_log_that_can_not_be_read_does_not_hold_the_job_up(
+    following: Following, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_logs, "DRAIN_LIMIT", 2.0)
+    log = following.job("echo lost")
+    with following.emulator.fault(scope="dashboard", method="GET /api/jobs/*/logs*", status=503, times=None):
+        start_time = time.monotonic()
+        assert await following.to_the_end(log) == []
+    assert time.monotonic() - start_time < 10
+
+
+@pytest.mark.parametrize("fault", [{"status": 503}, {"action": "reset"}, {"action": "truncate", "after": 300}])
+async def test_reads_of_the_whole_log_that_fail(following: Following, fault: dict[str, Any]) -> None:
+    log = following.job(echo(60))
+    await following.ended()
+    with following.emulator.fault(scope="dashboard", method=WHOLE, times=2, **fault):
+        assert await following.finish(log) == NUMBERS
+    assert len(following.emulator.calls(WHOLE)) == 3
+    assert following.emulator.calls(TAIL) == []
+
+
+async def test_a_log_that_is_quiet_at_its_end(following: Following, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As with Ray: the connection stays open for seconds after the job's end. The log is too long for anything else.
+    monkeypatch.setattr(job_logs, "LONGEST_CATCH_UP", 10)
+    monkeypatch.setattr(job_logs, "DRAIN_QUIET", 0.3)
+    log = following.job(f"{echo(60)} && sleep 60")
+    log.start()
+    await following.said("59")
+    begin = time.monotonic()
+    assert await following.finish(log) == NUMBERS
+    assert time.monotonic() - begin < 5
+    assert following.emulator.calls(WHOLE) == []
+
+
+@pytest.mark.parametrize("sure", [True, False])
+async def test_a_long_log_whose_connection_ends_after_the_job(
+    following: Following, monkeypatch: pytest.MonkeyPatch, sure: bool
+) -> None:
+    monkeypatch.setattr(job_logs, "LONGEST_CATCH_UP", 10)
+    # An end that comes later than this is the log's; an earlier one is made sure of.
+    monkeypatch.setattr(job_logs, "DRAIN_CLOSE", 0.3 if sure else 60.0)
+    log = following.job(f"{echo(59)} && sleep 2.5 && echo 59")
+    log.start()
+    await following.said("58")
+    assert await following.finish(log) == NUMBERS
+    assert (len(following.emulator.calls(TAIL)) == 1) is sure
+
+
+async def test_what_a_job_left_behind_does_not_print_for_ever(
+    following: Following, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(job_logs, "LONGEST_CATCH_UP", 10)
+    monkeypatch.setattr(job_logs, "DRAIN_LIMIT", 0.3)
+    monkeypatch.setattr(job_logs, "DRAIN_LONGEST", 1.0)
+    log = following.job("count 10000 60")
+    log.start()
+    await following.said("line 5")
+    begin = time.monotonic()
+    await following.finish(log)
+    assert 1.0 <= time.monotonic() - begin < 5
+    assert "was not read to its end" in caplog.text
+
+
+async def test_a_short_log_costs_one_request_at_its_end(following: Following) -> None:
+    log = following.job("echo before && sleep 60")
+    log.start()
+    await following.said("before")
+    begin = time.monotonic()
+    assert await following.finish(log) == ["before"]
+    assert time.monotonic() - begin < job_logs.DRAIN_QUIET - 0.5
+    assert len(following.emulator.calls(WHOLE)) == 1
+
+
+@pytest.mark.parametrize("action", ["ws_abort", "ws_close"])
+async def test_a_log_that_no_connection_shows_to_its_end(following: Following, action: str) -> None:
+    # Each connection repeats the beginning and ends before it says anything new.
+    log = following.job("count 3000 3 && echo written && sleep 60")
+    with following.emulator.fault(scope="dashboard", method=TAIL, action=action, after=20, times=None):
+        log.start()
+        await following.said("written")
+    await log.cancel()
+    assert following.lines[1:-1] == [f"line {number}" for number in range(3000)]
+    assert 1 <= len(following.emulator.calls(WHOLE)) <= 5
+    assert len(following.emulator.calls(TAIL)) <= 7
+
+
+async def test_a_long_log_is_not_read_as_a_whole(
+    following: Following, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(job_logs, "LONGEST_CATCH_UP", 500)
+    log = following.job("count 1000 0 && sleep 60")
+    with following.emulator.fault(scope="dashboard", method=TAIL, action="ws_close", after=20, times=None):
+        log.start()
+        end = time.monotonic() + 20
+        while len(following.emulator.calls(TAIL)) < 4:
+            assert time.monotonic() < end
+            await asyncio.sleep(0.02)
+    await log.cancel()
+    assert len(following.lines) == 200
+    assert following.emulator.calls(WHOLE) == []
+    assert caplog.text.count("one has a long log") == 1
+
+
+async def test_another_process_goes_on(following: Following) -> None:
+    first = following.job("echo VERTEX_RAY_RESULT 1 && count 30 0 && sleep 3 && echo late && echo later")
+    first.start()
+    await following.said("line 29")
+    await first.cancel()
+    assert first.position == len("".join(f"{line}\n" for line in following.lines))
+    shown: list[str] = []
+    second = JobLog(following.api, "one", shown.append, position=first.position)
+    second.start()
+    assert second.position == first.position
+    await following.ended()
+    await second.finish()
+    assert shown == [GOES_ON, "late", "later"]
+    assert (second.result, list(second.last_lines)[-3:]) == (1, ["line 29", "late", "later"])
+    assert second.position == first.position + len("late\nlater\n")
+
+
+async def test_another_process_that_finds_nothing_new(following: Following) -> None:
+    first = following.job(echo(60))
+    await following.to_the_end(first)
+    shown: list[str] = []
+    second = JobLog(following.api, "one", shown.append, position=first.position)
+    await second.finish()
+    assert shown == []
+    assert second.last_lines == first.last_lines
+
+
+@pytest.mark.parametrize("start", [True, False])
+async def test_another_process_that_finds_another_log(following: Following, start: bool) -> None:
+    log = following.job("echo VERTEX_RAY_RESULT 1 && echo new", position=5000)
+    await following.ended()
+    if start:
+        log.start()
+        await following.said("new")
+    assert await following.finish(log) == [BEGINS_ANEW, "VERTEX_RAY_RESULT 1", "new"]
+    assert (log.result, len(log.last_lines)) == (1, 3)
+    assert log.position < 5000
+
+
+async def test_what_is_hidden(following: Following) -> None:
+    secret = "s3cret!"
+    log = following.job(f"echo key={secret}, && echo 'VERTEX_RAY_RESULT \"{secret}\"'", hidden=[secret, "no"])
+    assert await following.to_the_end(log) == ["key=***,", 'VERTEX_RAY_RESULT "***"']
+    assert list(log.last_lines)[1:] == ["key=***,", 'VERTEX_RAY_RESULT "***"']
+    assert log.result == secret
+
+
+async def test_a_hidden_value_where_a_line_is_cut(following: Following, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_logs, "LONGEST_LINE", 20)
+    log = following.job(f"echo {'x' * 15}s3cret-value", hidden=["s3cret-value"])
+    assert (await following.to_the_end(log))[-1] == "x" * 15 + "***"
+
+
+async def test_a_reader_that_breaks_does_not_break_the_job(following: Following) -> None:
+    def refuse(line: str) -> None:
+        raise RuntimeError("the log handler is gone")
+
+    following.job(echo(3))
+    log = JobLog(following.api, "one", refuse)
+    await following.to_the_end(log)
+    assert list(log.last_lines)[1:] == ["0", "1", "2"]
+
+
+async def test_the_result_and_the_last_lines(following: Following) -> None:
+    long = "x" * (LONGEST_KEPT + 50)
+    log = following.job(f'{echo(60)} && echo {long} && echo \'VERTEX_RAY_RESULT {{"answer": [42, "ä"]}}\'')
+    await following.to_the_end(log)
+    assert log.result == {"answer": [42, "ä"]}
+    assert len(log.last_lines) == KEPT_LINES
+    assert log.last_lines[-2] == long[:LONGEST_KEPT]
+    assert long in following.lines
+
+
+@pytest.mark.parametrize(
+    ("said", "warning"),
+    [
+        ("VERTEX_RAY_RESULT nonsense", "result (8 bytes; the limit is 49152) is not JSON"),
+        ("VERTEX_RAY_RESULT 1 && echo VERTEX_RAY_RESULT nonsense", "is not JSON"),
+        ("xVERTEX_RAY_RESULT 1", ""),
+    ],
+)
+async def test_what_is_no_result(
+    following: Following, caplog: pytest.LogCaptureFixture, said: str, warning: str
+) -> None:
+    caplog.set_level(logging.WARNING)
+    log = following.job(f"echo {said}")
+    assert await following.to_the_end(log) == said.split(" && echo ")
+    assert log.result is None
+    assert warning in caplog.text
+    assert bool(warning) == bool(caplog.records)
+
+
+@pytest.mark.parametrize("more", [0, 1, 3000])
+async def test_a_long_result(following: Following, caplog: pytest.LogCaptureFixture, more: int) -> None:
+    text = "ä" + "x" * (MAX_RESULT_BYTES - len('"ä"'.encode()) + more)
+    log = following.job(f"echo 'VERTEX_RAY_RESULT \"{text}\"'")
+    [shown] = await following.to_the_end(log)
+    size = MAX_RESULT_BYTES + more
+    assert shown == f'VERTEX_RAY_RESULT "{text}'[:LONGEST_KEPT] + f"… ({size} bytes)"
+    assert len(log.last_lines[-1]) == LONGEST_KEPT
+    assert (log.result == text) == (more == 0)
+    said = f"result has {size} bytes and is not taken: the limit is {MAX_RESULT_BYTES}"
+    assert (said in caplog.text) == (more > 0)
+
+
+async def test_the_last_result_counts(following: Following) -> None:
+    log = following.job("echo VERTEX_RAY_RESULT 1 && echo VERTEX_RAY_RESULT 2")
+    await following.to_the_end(log)
+    assert log.result == 2
+
+
+async def test_news(following: Following) -> None:
+    log = following.job("echo early && sleep 1 && echo late && sleep 60")
+    assert not log.news.is_set()
+    log.start()
+    for line in ("early", "late"):
+        await asyncio.wait_for(log.news.wait(), 10)
+        log.news.clear()
+        await following.said(line)
+        log.news.clear()
+    await asyncio.to_thread(following.emulator.admin, "POST", "connections/cut")
+    await asyncio.wait_for(log.news.wait(), 10)
+    await log.cancel()
+
+
+async def test_cancelling_ends_the_connection(following: Following) -> None:
+    log = following.job("sleep 60")
+    log.start()
+    end = time.monotonic() + 10
+    while not following.emulator.calls(TAIL):
+        assert time.monotonic() < end
+        await asyncio.sleep(0.02)
+    await asyncio.wait_for(log.cancel(), 5)
+    await log.cancel()
+    assert [task for task in asyncio.all_tasks() if "_follow" in repr(task)] == []

@@ -1,0 +1,67 @@
+"""Pairs of Ray and Python: which there are, until when, and which the Ray Client can use."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import pytest
+
+from airflow_provider_vertex_ray.core.cluster.pools import SUPPORTED_VERSIONS
+from airflow_provider_vertex_ray.core.preflight.ray_versions import (
+    END_OF_AVAILABILITY,
+    FULL_VERSIONS,
+    NOTICE_DAYS,
+    client_finding,
+    pair_finding,
+)
+from airflow_provider_vertex_ray.core.preflight.report import Status
+
+LONG_AGO = date(2026, 1, 1)
+PAIRS = [(ray, python) for ray, pythons in SUPPORTED_VERSIONS.items() for python in pythons]
+
+
+def test_each_version_has_its_end_and_its_full_name() -> None:
+    assert set(END_OF_AVAILABILITY) == set(SUPPORTED_VERSIONS) <= set(FULL_VERSIONS)
+
+
+@pytest.mark.parametrize(("ray", "python"), PAIRS)
+@pytest.mark.parametrize(
+    ("days", "status"),
+    [
+        (NOTICE_DAYS + 1, Status.PASS),
+        (NOTICE_DAYS, Status.WARN),
+        (1, Status.WARN),
+        (0, Status.FAIL),
+        (-400, Status.FAIL),
+    ],
+)
+def test_a_pair_is_there_until_its_end(ray: str, python: str, days: int, status: Status) -> None:
+    end = END_OF_AVAILABILITY[ray]
+    found = pair_finding(ray, python, end - timedelta(days=days))
+    assert found.status is status
+    assert str(end) in found.found
+    # There is nothing newer than the newest.
+    assert ("2.47" in found.remedy) == (status is not Status.PASS and ray != "2.47")
+
+
+@pytest.mark.parametrize(("ray", "python"), [("2.47", "3.10"), ("2.33", "3.10"), ("2.9", "3.10"), ("3.0", None)])
+def test_a_pair_that_there_is_not(ray: str, python: str | None) -> None:
+    found = pair_finding(ray, python, LONG_AGO)
+    assert found.status is Status.FAIL
+    assert "Ray 2.42: Python 3.10, 3.11" in found.found
+    assert found.remedy == 'ray_version="2.47", python_version="3.11"'
+
+
+@pytest.mark.parametrize(
+    ("own_ray", "own_python", "status"),
+    [
+        ("2.47.1", "3.11", Status.PASS),
+        ("2.47.0", "3.11", Status.WARN),
+        ("2.47.1", "3.12", Status.WARN),
+        (None, "3.11", Status.WARN),
+    ],
+)
+def test_the_ray_client_wants_the_very_same(own_ray: str | None, own_python: str, status: Status) -> None:
+    found = client_finding("2.47", "3.11", own_ray, own_python)
+    assert found.status is status
+    assert ("ray[client]==2.47.1" in found.remedy) == (status is Status.WARN)

@@ -1,0 +1,181 @@
+"""The command as a user runs it: a process of its own, without an Airflow database."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from emulator_support.process import EmulatorProcess
+from emulator_support.storage import StorageEmulator
+
+from airflow_provider_vertex_ray.core.preflight.report import CHECKS
+from tests.support.clusters import LOCATION
+
+PLACE = ["--project", "demo-project", "--location", LOCATION]
+
+
+class Command:
+    """``vertex-ray-preflight`` with an empty home."""
+
+    def __init__(self, home: Path, emulator: EmulatorProcess | None) -> None:
+        self.home = home
+        # Nothing of the tests' own Airflow, and of this machine's credentials.
+        self.environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("AIRFLOW", "GOOGLE", "VERTEX_RAY", "STORAGE")) and name != "PYTHONWARNINGS"
+        }
+        self.environment |= {"HOME": str(home), "CLOUDSDK_CONFIG": str(home / "gcloud"), "NO_GCE_CHECK": "true"}
+        if emulator is not None:
+            self.environment["VERTEX_RAY_EMULATOR_HOST"] = emulator.host
+
+    def run(self, arguments: Sequence[str], given: str = "", **environment: str) -> tuple[int, str, str]:
+        """Exit code, standard output, standard error output."""
+        done = subprocess.run(
+            [sys.executable, "-m", "airflow_provider_vertex_ray.hooks.preflight_command", *arguments],
+            input=given,
+            capture_output=True,
+            text=True,
+            env={**self.environment, **environment},
+            timeout=120,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture
+def command(tmp_path: Path, fake_emulator: EmulatorProcess) -> Iterator[Command]:
+    yield Command(tmp_path, fake_emulator)
+    assert list(tmp_path.rglob("*.db")) == []
+
+
+def test_a_table_and_nothing_else(command: Command) -> None:
+    code, output, said = command.run(PLACE)
+    assert code == 0, said
+    heading, *lines = output.splitlines()
+    assert heading.split() == ["status", "check", "subject", "found"]
+    # How long the versions are available depends on the day.
+    assert {line.split()[0] for line in lines if " versions " not in line} == {"pass"}
+    column = heading.index("subject")
+    assert all(line[column - 2 : column] == "  " and line[column] != " " for line in lines if "->" not in line)
+    assert said == ""
+
+
+def test_json_and_the_spec_of_a_file(command: Command, fake_emulator: EmulatorProcess) -> None:
+    fake_emulator.admin("PUT", "project", {"services": {"aiplatform.googleapis.com": "DISABLED"}})
+    file = command.home / "spec.json"
+    file.write_text(json.dumps({"worker_node_types": [{"machine_type": "n2-standard-8", "node_count": 3}]}))
+    code, output, _ = command.run([*PLACE, "--spec", str(file), "--json", "--check", "quota", "--check", "apis"])
+    assert code == 1
+    report = json.loads(output)
+    assert (report["worst"], report["project_id"], report["location"]) == ("fail", "demo-project", LOCATION)
+    assert [each["check"] for each in report["findings"]] == ["apis", "apis", "apis", "quota", "quota"]
+    assert report["findings"][-1]["found"].startswith("24 asked for")
+    assert report["findings"][0]["remedy"] == (
+        "gcloud services enable aiplatform.googleapis.com --project=demo-project"
+    )
+
+
+def test_the_spec_of_the_standard_input_and_buckets(command: Command, storage: StorageEmulator) -> None:
+    arguments = [*PLACE, "--spec", "-", "--bucket", "no-such-bucket", "--lease-uri", storage.uri, "--check", "bucket"]
+    code, output, _ = command.run(arguments, '{"ray_version": "2.47"}', STORAGE_EMULATOR_HOST=storage.host)
+    assert code == 1
+    lines = output.splitlines()
+    assert lines[1].split()[:3] == ["fail", "bucket", "gs://no-such-bucket"]
+    assert "-> gcloud storage buckets create gs://no-such-bucket" in lines[2]
+    assert lines[3].split()[:3] == ["pass", "bucket", storage.uri]
+
+
+def test_what_could_not_be_checked_is_no_failure(command: Command, fake_emulator: EmulatorProcess) -> None:
+    fake_emulator.admin("PUT", "project", {"services": {"serviceusage.googleapis.com": "DISABLED"}})
+    code, output, _ = command.run([*PLACE, "--check", "apis"])
+    assert (code, output.splitlines()[1].split()[0]) == (0, "could_not_check")
+
+
+def test_the_project_of_a_connection(command: Command) -> None:
+    connection = "google-cloud-platform://?project=demo-project"
+    code, output, said = command.run(
+        ["--location", LOCATION, "--gcp-conn-id", "mine", "--check", "permissions"], AIRFLOW_CONN_MINE=connection
+    )
+    assert code == 0, said
+    assert "project demo-project" in output
+
+
+@pytest.mark.parametrize("content", [b"", b"no database"])
+def test_a_database_without_a_connection(tmp_path: Path, fake_emulator: EmulatorProcess, content: bytes) -> None:
+    (tmp_path / "airflow").mkdir()
+    (tmp_path / "airflow" / "airflow.db").write_bytes(content)
+    code, output, said = Command(tmp_path, fake_emulator).run([*PLACE, "--check", "permissions"])
+    assert (code, output.splitlines()[1].split()[0]) == (0, "pass"), said
+    assert (tmp_path / "airflow" / "airflow.db").read_bytes() == content
+
+
+def test_no_credentials(tmp_path: Path) -> None:
+    # Without an emulator, and at Google with a key that there is not.
+    code, output, _ = Command(tmp_path, None).run(
+        [*PLACE, "--check", "apis"], GOOGLE_APPLICATION_CREDENTIALS=str(tmp_path / "key.json")
+    )
+    assert code == 1
+    assert output.splitlines()[1].split()[:2] == ["fail", "credentials"]
+    assert "key.json" in output
+    assert "gcloud auth application-default login" in output
+
+
+WRONG = {
+    "no-location": (["--project", "demo-project"], "", "--location"),
+    "a-zone": (["--location", "us-central1-a"], "", "--location"),
+    "a-path-for-a-project": ([*PLACE, "--project", "../x"], "", "--project"),
+    "unknown-check": ([*PLACE, "--check", "everything"], "", "invalid choice"),
+    "unknown-option": ([*PLACE, "--fix"], "", "unrecognized arguments"),
+    "no-file": ([*PLACE, "--spec", "/no/such/file"], "", "/no/such/file"),
+    "a-folder": ([*PLACE, "--spec", "/"], "", "can not be read"),
+    "no-json": ([*PLACE, "--spec", "-"], "{", "can not be read as JSON"),
+    "deep-json": ([*PLACE, "--spec", "-"], "[" * 100_000, "can not be read as JSON"),
+    "a-list": ([*PLACE, "--spec", "-"], "[]", "give a JSON object"),
+    "unknown-field": ([*PLACE, "--spec", "-"], '{"size": 3}', "size"),
+    "no-workers": ([*PLACE, "--spec", "-"], '{"worker_node_types": []}', "worker_node_types"),
+    "a-pair-that-there-is-not": ([*PLACE, "--spec", "-"], '{"ray_version": "2.99"}', "ray_version"),
+    "a-template": ([*PLACE, "--spec", "-"], '{"service_account": "{{ x }}"}', "service_account"),
+    "bytes": ([*PLACE, "--spec", "-"], "\x00", "can not be read as JSON"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_input(tmp_path: Path, name: str) -> None:
+    arguments, given, words = WRONG[name]
+    code, output, said = Command(tmp_path, None).run(arguments, given)
+    assert (code, output) == (2, "")
+    assert words in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--bucket", "No Bucket"], "bucket"),
+        (["--lease-uri", "/tmp/leases"], "lease_uri"),
+        (["--gcp-conn-id", "nobody"], "--gcp-conn-id nobody: there is no such Airflow connection"),
+    ],
+)
+def test_wrong_input_that_needs_airflow(command: Command, arguments: list[str], words: str) -> None:
+    code, output, said = command.run([*PLACE, *arguments])
+    assert (code, output) == (2, "")
+    assert words in said
+
+
+def test_no_project(command: Command) -> None:
+    code, output, said = command.run(["--location", LOCATION])
+    assert (code, output) == (2, "")
+    assert "project_id" in said
+
+
+def test_its_help_names_the_checks(tmp_path: Path) -> None:
+    code, output, _ = Command(tmp_path, None).run(["--help"])
+    assert code == 0
+    assert all(check in output for check in CHECKS)
+    assert "changes nothing" in output
