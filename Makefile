@@ -1,14 +1,15 @@
 # Everything bootstraps itself from Python 3.11, make and git.
-#   make demo            the main job on the emulator, with a real Airflow and a real Ray   (KEEP=1 leaves it up)
-#                        DAG=example_vertex_ray_train_deploy: from BigQuery to a prediction
-#   make test            the tests; AIRFLOW=2.11 for the other Airflow line                 (PYTEST_ARGS=… for some of them,
-#                        JOBS=0 for one after the other)
-#   make browser         the Chromium of the page's tests, from Debian's packages where there is none; "make test" does it
+#   make demo            run the main example on the emulator, with a real Airflow and a real Ray cluster
+#                        (KEEP=1 leaves it running; DAG=example_vertex_ray_train_deploy goes from BigQuery to a prediction)
+#   make check           the quick tests, without a real Airflow or Ray
+#   make test            all tests but the long ones; AIRFLOW=2.11 for the other Airflow line
+#                        (PYTEST_ARGS=… selects tests, JOBS=0 runs them in one process)
 #   make soak            the long tests (an hour), with the same PYTEST_ARGS
-#   make install         .venv, with everything for development
-#   make lint            ruff and mypy
+#   make browser         find the Chromium for the page's tests, or install Debian's package; "make test" runs it first
+#   make lint            ruff, codespell, deptry, vulture and mypy
 #   make bench           the benchmarks
-#   make constraints     resolve the tested sets anew
+#   make install         .venv with the provider, the emulator and all development tools
+#   make constraints     resolve the tested sets of versions anew
 
 AIRFLOW ?= 3.3.2
 PYTHON ?= python3.11
@@ -26,11 +27,11 @@ BIN := $(VENV)/bin
 CONSTRAINTS := constraints/airflow-$(AIRFLOW).txt
 READY := $(VENV)/.ready-$(shell cat pyproject.toml emulator/pyproject.toml $(CONSTRAINTS) 2>/dev/null | cksum | cut -d' ' -f1)
 
-.PHONY: install demo browser test soak lint bench constraints clean
+.PHONY: install demo browser check test soak lint bench constraints clean
 
 install: $(READY)
 
-# uv resolves and installs the 280 packages in seconds where pip takes minutes.
+# uv resolves and installs the 280 packages in seconds; pip takes minutes.
 $(READY):
 	@test -f $(CONSTRAINTS) || { echo "AIRFLOW=$(AIRFLOW): the tested sets are $$(ls constraints)"; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "PYTHON=$(PYTHON): Python 3.11 is needed, as on the clusters"; exit 2; }
@@ -42,7 +43,7 @@ $(READY):
 demo: $(READY)
 	$(BIN)/python -m devtools.demo --dag $(DAG) $(if $(KEEP),--keep)
 
-# Airflow 2 has no page. Without a Chromium the page's own tests fail, and say what to install; the others run.
+# Airflow 2 has no page. Without Chromium only the page's own tests fail, and say what to install.
 browser: $(READY)
 ifneq ($(AIRFLOW),2.11)
 	-@$(BIN)/python -m devtools.browser
@@ -51,12 +52,19 @@ endif
 test: $(READY) browser
 	$(BIN)/python -m pytest -m "not soak" -n $(JOBS) --no-loadscope-reorder $(PYTEST_ARGS)
 
+check: $(READY)
+	$(BIN)/python -m pytest -m "not ray and not system and not soak" -n $(JOBS) --no-loadscope-reorder $(PYTEST_ARGS)
+
 soak: $(READY)
 	$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell airflow_provider_vertex_ray emulator tests docs example_dags devtools benchmarks changes *.md Makefile
+	$(BIN)/deptry .
+	cd emulator && ../$(BIN)/deptry src
+	$(BIN)/vulture
 	$(BIN)/mypy
 
 bench: $(READY)

@@ -8,30 +8,46 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 REPOSITORY = Path(__file__).parent
 
+# On a busy machine an example may take long: that says nothing about the code.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
+
+
+# Two heavy groups, one for each of two processes: one Airflow at a time, and beside it one real Ray at a time.
+HEAVY = {"system": 0, "ray": 1}
+
 
 @functools.cache
-def _place(file: str) -> str:
-    """What runs in one process: a file; and all files with a real Ray or a real Airflow, one after the other."""
-    heavy = re.search(r"mark\.(ray|system)\b", (REPOSITORY / file).read_text("utf-8"))
-    return "clusters" if heavy else file
+def _group(file: str) -> tuple[int, str]:
+    """Return the rank and the name of the group that one process runs: heavy ones begin first and take longest."""
+    text = (REPOSITORY / file).read_text("utf-8")
+    for mark, rank in HEAVY.items():
+        if re.search(rf"mark\.{mark}\b", text):
+            return rank, mark
+    return len(HEAVY), file
+
+
+def _file(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What runs a Ray or an Airflow comes first: it takes longest, so nobody waits for it at the end."""
-    items.sort(key=lambda item: _place(item.nodeid.partition("::")[0]) != "clusters")
+    """Put the heavy groups first, so that nothing waits for them at the end."""
+    items.sort(key=lambda item: _group(_file(item.nodeid))[0])
 
 
 # Its own groups by mark (--dist loadgroup) come to nothing with pytest 9.2.
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """How ``make test`` spreads the tests over processes."""
+    """Spread the tests of ``make test`` over processes."""
     from xdist.scheduler.loadscope import LoadScopeScheduling
 
-    class ByPlace(LoadScopeScheduling):
+    class ByGroup(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return _place(nodeid.partition("::")[0])
+            return _group(_file(nodeid))[1]
 
-    return ByPlace(config, log)
+    return ByGroup(config, log)

@@ -12,12 +12,12 @@ _PACKAGE = "airflow_provider_vertex_ray"
 
 
 def get_provider_info() -> dict[str, Any]:
-    """What Airflow shows of this provider, and where it finds its parts (entry point ``apache_airflow_provider``)."""
+    """Return the provider's metadata for Airflow (entry point ``apache_airflow_provider``)."""
     service = "Ray on Vertex AI"
     return {
         "package-name": "airflow-provider-vertex-ray",
         "name": service,
-        "description": "Long-lived Ray clusters on Vertex AI that many tasks share, and jobs on them.",
+        "description": "Ray on Vertex AI: long-lived clusters that many tasks share, and the jobs that run on them.",
         "versions": [__version__],
         "integrations": [
             {
@@ -105,10 +105,10 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "config": {
             "vertex_ray": {
-                "description": "The page Ray clusters in Airflow's user interface (Airflow 3).",
+                "description": "Settings of the Ray clusters page in the Airflow UI (Airflow 3).",
                 "options": {
                     "page_locations": {
-                        "description": "Regions, with a comma between them, whose clusters the page shows through the "
+                        "description": "Comma-separated regions whose clusters the page shows, read through the "
                         "connection google_cloud_default.",
                         "version_added": "0.1.0",
                         "type": "string",
@@ -116,10 +116,10 @@ def get_provider_info() -> dict[str, Any]:
                         "default": "",
                     },
                     "page_sources": {
-                        "description": "What the page shows, as a JSON list of objects with location and, where they "
+                        "description": "Sources of the page: a JSON list of objects with location and, where they "
                         "differ from the defaults, gcp_conn_id, project_id, impersonation_chain, lease_uri, "
-                        "price_table, and idle_for, max_age and label_filter of the DAG that deletes idle clusters. "
-                        "Takes the place of page_locations.",
+                        "price_table, and the idle_for, max_age and label_filter of the DAG that deletes idle "
+                        "clusters. Overrides page_locations.",
                         "version_added": "0.1.0",
                         "type": "string",
                         "example": '[{"location": "us-central1", "idle_for": 3600}]',

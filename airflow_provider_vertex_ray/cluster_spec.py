@@ -1,7 +1,7 @@
 """The specification of a Ray cluster, as DAG authors import it.
 
-It uses the names and fields of the Vertex AI SDK (``vertex_ray``) and costs no more to import than
-the standard library.
+Names and fields are those of the Vertex AI SDK (``vertex_ray``). Importing this module costs no more than importing the
+standard library.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What can go wrong, as types. Each says what happened and what to do about it.
+"""Typed errors; each one says what happened and what to do about it.
 
-The errors travel: a trigger finds one in the triggerer, the worker raises it. ``to_dict`` and ``error_from_dict`` carry
-type, message and details over that border as JSON.
+A trigger detects an error in the triggerer, and the worker raises it: ``to_dict`` and ``error_from_dict`` carry its
+type, message and details from one process to the other as JSON.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from typing import Any, ClassVar
 
 
 class VertexRayError(Exception):
-    """Base of this package's errors.
+    """Base class of this package's errors.
 
-    :param message: What happened, in one sentence.
-    :param details: JSON-able facts for programs, such as ``{"exit_code": 3}``.
+    :param message: what happened, in one sentence
+    :param details: facts for programs, such as ``{"exit_code": 3}``; must be JSON-serialisable
     """
 
     remedy: ClassVar[str] = ""
+    """What to do about errors of this class; appended to the message."""
 
     def __init__(self, message: str, details: dict[str, Any] | None = None) -> None:
         super().__init__(message)
@@ -24,114 +25,114 @@ class VertexRayError(Exception):
         self.details: dict[str, Any] = details or {}
 
     def __str__(self) -> str:
-        # Below lines of a log it would pass for one of them.
+        # On the last line of a quoted log, it would look like a part of that log.
         return f"{self.message}{chr(10) if chr(10) in self.message else ' '}{self.remedy}".strip()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.message, self.details)
 
     def to_dict(self) -> dict[str, Any]:
-        """The error as JSON, for a trigger's event."""
+        """Return the error as JSON, for a trigger's event."""
         return {"type": type(self).__name__, "message": self.message, "details": self.details}
 
 
-# --- what the Vertex AI API answers ---------------------------------------------------------------------------------
+# --- answers of the Vertex AI API -----------------------------------------------------------------------------------
 
 
 class ServiceError(VertexRayError):
-    """The service answered with an error that has no closer type here."""
+    """The service answered with an error that has no more specific type."""
 
 
 class InvalidRequestError(ServiceError):
-    """The service refused the request's content (INVALID_ARGUMENT)."""
+    """The service rejected the content of the request (INVALID_ARGUMENT)."""
 
-    remedy = "Correct the field that the service names; the request was not carried out."
+    remedy = "Correct the field that the service names; nothing was changed."
 
 
 class NotAuthorisedError(ServiceError):
-    """The credentials are not accepted (401) or lack a permission (403)."""
+    """The credentials were rejected (401) or lack a permission (403)."""
 
     remedy = (
-        "Check the Airflow connection's credentials and impersonation chain, and that their account has "
-        "roles/aiplatform.user (jobs) or roles/aiplatform.admin (create, resize and delete clusters)."
+        "Check the Airflow connection's credentials and impersonation chain, and make sure that the account has "
+        "roles/aiplatform.user (to run jobs) or roles/aiplatform.admin (to create, resize and delete clusters)."
     )
 
 
 class ClusterNotFoundError(ServiceError):
-    """There is no such cluster."""
+    """The cluster does not exist."""
 
-    remedy = "Check cluster_id, project_id and location; a deleted cluster is gone for good."
+    remedy = "Check cluster_id, project_id and location; a deleted cluster cannot be restored."
 
 
 class ClusterExistsError(ServiceError):
-    """A cluster with this id exists already and was not created by this task."""
+    """A cluster with this id already exists and was not created by this task."""
 
     remedy = "Choose another cluster_id, or attach to the existing cluster with VertexRayGetClusterOperator."
 
 
 class NameNotReusableError(ServiceError):
-    """The id belonged to a cluster that was deleted a short time ago."""
+    """The id belonged to a cluster that was deleted recently and cannot be reused yet."""
 
     remedy = (
-        "Vertex AI blocks a deleted cluster's id for up to 2 hours: use an id that changes with the run, "
+        "Vertex AI blocks the id of a deleted cluster for up to 2 hours. Use an id that changes with each run, "
         "such as etl-{{ ts_nodash | lower }}."
     )
 
 
 class PreconditionError(ServiceError):
-    """The resource's state does not allow the call (FAILED_PRECONDITION)."""
+    """The current state of the resource does not allow the request (FAILED_PRECONDITION)."""
 
 
 class QuotaExceededError(ServiceError):
-    """The project's training quota in the region does not cover the cluster."""
+    """The cluster exceeds the project's training quota in the region."""
 
     remedy = (
-        "Ask for more of the quota metric that is named (IAM & Admin > Quotas, service aiplatform.googleapis.com), "
-        "use fewer or smaller nodes, or another region."
+        "Request an increase of the named quota (IAM & Admin > Quotas, service aiplatform.googleapis.com), "
+        "use fewer or smaller nodes, or use another region."
     )
 
 
 class StockoutError(ServiceError):
-    """The region has no machines of the kind asked for at the moment."""
+    """The region currently has no capacity for the requested machines."""
 
     remedy = "Try again later, or use another machine type, accelerator or region."
 
 
 class NetworkExhaustedError(ServiceError):
-    """The peered network's reserved IP ranges have no free block left."""
+    """The reserved IP ranges of the peered network have no free block left."""
 
-    remedy = "Allocate a larger range for private services access, or name another one in reserved_ip_ranges."
+    remedy = "Allocate a larger range for private services access, or use another one in reserved_ip_ranges."
 
 
 class RateLimitedError(ServiceError):
-    """The service asked for fewer requests (429), also after retries."""
+    """The service still rejects requests as too frequent (429) after several retries."""
 
-    remedy = "Raise poll_interval, or run fewer tasks at a time."
+    remedy = "Increase poll_interval, or run fewer tasks at the same time."
 
 
 class ServiceUnavailableError(ServiceError):
-    """The service could not be reached or answered 5xx, also after retries."""
+    """The service could not be reached or answered 5xx, even after several retries."""
 
-    remedy = "This is usually short; the task can be retried."
+    remedy = "The problem is usually temporary; retry the task."
 
 
-# --- setting up -----------------------------------------------------------------------------------------------------
+# --- project set-up -------------------------------------------------------------------------------------------------
 
 
 class ServiceDisabledError(NotAuthorisedError):
-    """An API that is needed is not enabled in the project."""
+    """A required API is not enabled in the project."""
 
-    remedy = "Enable it with gcloud services enable; it takes effect within some minutes."
+    remedy = "Enable it with gcloud services enable; this takes effect within a few minutes."
 
 
 class PreflightFailedError(VertexRayError):
-    """The preflight has found something with which the cluster can not be created or used."""
+    """The preflight found a problem that prevents the cluster from being created or used."""
 
-    remedy = "Each finding in the task's log and in its XCom has the command that mends it."
+    remedy = "Each finding in the task's log and XCom includes the command that fixes it."
 
 
 class QuotaTooSmallError(QuotaExceededError):
-    """The limit of a training quota is smaller than what the cluster needs, so that waiting is of no use."""
+    """The limit of a training quota is smaller than the cluster, so waiting does not help."""
 
 
 # --- clusters -------------------------------------------------------------------------------------------------------
@@ -140,81 +141,87 @@ class QuotaTooSmallError(QuotaExceededError):
 class ClusterFailedError(VertexRayError):
     """The cluster is in state ERROR."""
 
-    remedy = "Delete it and create another one; a failed cluster does not recover."
+    remedy = "Delete it and create a new one; a failed cluster does not recover."
 
 
 class ClusterSpecMismatchError(VertexRayError):
-    """The shared cluster that is there does not look as the spec says, and on_spec_mismatch is "fail"."""
+    """The existing shared cluster does not match the requested spec, and on_spec_mismatch is "fail"."""
 
-    remedy = 'Use its spec, on_spec_mismatch="replace" for a new generation, or another shared_name.'
+    remedy = (
+        'Use the spec of the existing cluster, set on_spec_mismatch="replace" to create a new generation, or use '
+        "another shared_name."
+    )
 
 
 class ClusterInUseError(VertexRayError):
-    """The cluster would become smaller than what is used on it."""
+    """The smaller cluster would have too few resources for what currently runs on it."""
 
-    remedy = "Wait for the jobs to end, ask for more nodes, or use force=True, which may end what runs on the others."
+    remedy = "Wait for the jobs to end, keep more nodes, or use force=True, which may kill work on the removed nodes."
 
 
 class BudgetExceededError(VertexRayError):
     """The cluster has cost more than max_cost."""
 
-    remedy = "Let it be deleted once its jobs have ended, or raise max_cost."
+    remedy = "Delete the cluster once its jobs have ended, or increase max_cost."
 
 
 class ProvisioningTimeoutError(VertexRayError):
-    """The cluster did not become RUNNING in time."""
+    """The cluster did not reach RUNNING within provision_timeout."""
 
-    remedy = "Creation takes 10 to 20 minutes, at times longer: raise provision_timeout, or look at the console."
+    remedy = (
+        "Creating a cluster usually takes 10 to 20 minutes, sometimes longer. Increase provision_timeout, or check the "
+        "cluster in the Google Cloud console."
+    )
 
 
 class DashboardNotReadyError(VertexRayError):
-    """The cluster runs, but its dashboard (and so its Jobs API) did not answer in time."""
+    """The cluster is RUNNING, but its dashboard, which serves the Jobs API, did not respond in time."""
 
     remedy = (
-        "After RUNNING the dashboard may need five minutes. If it stays silent the head node is probably too small: "
-        "n1-standard-16 is advised."
+        "The dashboard may take five minutes to start after the cluster reaches RUNNING. If it never responds, the "
+        "head node is probably too small: use n1-standard-16 or larger."
     )
 
 
 class NotARayClusterError(VertexRayError):
-    """The persistent resource has no Ray on it."""
+    """The persistent resource is not a Ray cluster."""
 
-    remedy = "Name a persistent resource that was created as a Ray cluster."
+    remedy = "Use a persistent resource that was created as a Ray cluster."
 
 
 class ResizeFailedError(VertexRayError):
-    """After a resize the cluster does not have the nodes that were asked for."""
+    """The cluster does not have the requested number of nodes after a resize."""
 
 
 class OperationTimeoutError(VertexRayError):
-    """A resize or a delete did not end in time. It goes on at the service."""
+    """A resize or a deletion did not finish in time; Vertex AI is still working on it."""
 
 
 # --- jobs -----------------------------------------------------------------------------------------------------------
 
 
 class JobNotFoundError(VertexRayError):
-    """The cluster does not know the job."""
+    """The job does not exist on the cluster."""
 
 
 class JobRunningError(VertexRayError):
-    """A job that has not ended can not be deleted."""
+    """A job cannot be deleted while it is pending or running."""
 
-    remedy = "Stop it first, with VertexRayStopJobOperator, or wait for its end."
+    remedy = "Stop it with VertexRayStopJobOperator first, or wait until it ends."
 
 
 class SubmissionIdTakenError(VertexRayError):
-    """The submission id is in use by a job that this task did not submit."""
+    """The submission id belongs to a job that this task did not submit."""
 
-    remedy = "Leave submission_id unset for an id of the task's own, or choose one that nobody else uses."
+    remedy = "Leave submission_id unset to let the task choose its own id, or use one that is unique on the cluster."
 
 
 class JobFailedError(VertexRayError):
-    """The Ray job ended in FAILED."""
+    """The Ray job ended with status FAILED."""
 
 
 class VertexRayTaskError(JobFailedError):
-    """The function of a ``@task.vertex_ray`` failed on the cluster; the message is the remote traceback."""
+    """The function of a ``@task.vertex_ray`` task raised an exception; the message is the remote traceback."""
 
 
 class JobStoppedError(VertexRayError):
@@ -222,144 +229,144 @@ class JobStoppedError(VertexRayError):
 
 
 class JobLostError(VertexRayError):
-    """The job can not be found or reached any more: its cluster or head node is gone."""
+    """The job can no longer be found or reached, because its cluster or head node is gone."""
 
-    remedy = "The job's outcome is unknown. Check what it may have written before running it again."
+    remedy = "The outcome of the job is unknown. Check what it may have written before you run it again."
 
 
 class JobPendingTimeoutError(VertexRayError):
-    """The job's driver was not started in time."""
+    """The driver of the job did not start within pending_timeout."""
 
     remedy = (
-        "The head node of a Vertex AI Ray cluster has 0 logical CPUs, so a driver that asks for "
+        "The head node of a Ray cluster on Vertex AI has 0 logical CPUs, so a driver that requests "
         "entrypoint_num_cpus, entrypoint_num_gpus or entrypoint_resources needs a worker node with that much free."
     )
 
 
 class JobTimeoutError(VertexRayError):
-    """The job ran longer than job_timeout and was stopped."""
+    """The job exceeded job_timeout and was stopped."""
 
 
 class JobNotStoppedError(VertexRayError):
-    """A job that must end before the task's next one may start goes on, though it was told to stop."""
+    """An earlier job of the task is still active after a stop request, so the next one cannot start."""
 
-    remedy = "Look at it on the cluster's dashboard, and stop or delete it there; then clear the task."
+    remedy = "Check the job on the cluster's dashboard and stop or delete it there, then clear the task."
 
 
 class PackageTooLargeError(VertexRayError):
-    """A local working_dir or one of py_modules is larger than Ray's upload limit."""
+    """A local working_dir or an entry of py_modules is larger than Ray's upload limit."""
 
-    remedy = "Name what the job does not need in excludes, or put it into Cloud Storage."
+    remedy = "List what the job does not need in excludes, or upload large files to Cloud Storage."
 
 
 # --- models ---------------------------------------------------------------------------------------------------------
 
 
 class ResourceExistsError(ServiceError):
-    """A model or endpoint of that id is there already."""
+    """A model or endpoint with this id already exists."""
 
-    remedy = "Choose another id."
+    remedy = "Use another id."
 
 
 class ModelNotFoundError(ServiceError):
-    """There is no such model, or no such version of it."""
+    """The model, or this version of it, does not exist."""
 
 
 class EndpointNotFoundError(ServiceError):
-    """There is no such endpoint."""
+    """The endpoint does not exist."""
 
 
 class ArtifactNotFoundError(VertexRayError):
-    """The artifact folder has no file that the serving container can load."""
+    """The artifact folder contains no file that the serving container can load."""
 
-    remedy = "Let the training job write it with export_model, or give the folder that has it."
+    remedy = "Write the model with export_model in the training job, or use the folder that contains it."
 
 
 class DeployFailedError(VertexRayError):
-    """The model was not deployed; what the task had made for it is gone again."""
+    """The model could not be deployed; what the task had created for it was cleaned up."""
 
 
 class EndpointNotServingError(VertexRayError):
-    """The endpoint has no deployed model that gets traffic."""
+    """The endpoint has no deployed model that receives traffic."""
 
-    remedy = "Deploy a model to it first, with VertexRayDeployModelOperator."
+    remedy = "Deploy a model to it with VertexRayDeployModelOperator first."
 
 
 class PredictionError(VertexRayError):
-    """The model's server refused the instances."""
+    """The model server rejected the instances."""
 
 
 # --- BigQuery -------------------------------------------------------------------------------------------------------
 
 
 class BigQueryTableError(VertexRayError):
-    """A dataset or table of the step is not there, can not be read, or is not as the step needs it."""
+    """A dataset or table of the BigQuery step does not exist, cannot be read, or is not suitable for the step."""
 
 
 class BytesBilledLimitError(VertexRayError):
     """Reading the source would bill more than maximum_bytes_billed."""
 
-    remedy = "Read fewer columns, filter by the partition, or raise maximum_bytes_billed."
+    remedy = "Read fewer columns, filter by partition, or increase maximum_bytes_billed."
 
 
 class BigQueryStepError(JobFailedError):
-    """The BigQuery step failed on the cluster; the target table is as it was."""
+    """The BigQuery step failed on the cluster; the target table is unchanged."""
 
 
 # --- monitoring -----------------------------------------------------------------------------------------------------
 
 
 class LogsNotAuthorisedError(NotAuthorisedError):
-    """The connection's account may not read the project's log entries."""
+    """The connection's account is not allowed to read the project's log entries."""
 
-    remedy = "Grant roles/logging.viewer in the project to the account, and enable logging.googleapis.com there."
+    remedy = "Grant roles/logging.viewer on the project to the account, and enable logging.googleapis.com in it."
 
 
 class MetricsNotAuthorisedError(NotAuthorisedError):
-    """The connection's account may not read the project's metrics."""
+    """The connection's account is not allowed to read the project's metrics."""
 
-    remedy = "Grant roles/monitoring.viewer in the project to the account, and enable monitoring.googleapis.com there."
+    remedy = "Grant roles/monitoring.viewer on the project to the account, and enable monitoring.googleapis.com in it."
 
 
 # --- leases ---------------------------------------------------------------------------------------------------------
 
 
 class ClusterClosingError(VertexRayError):
-    """Somebody is about to delete the cluster, or to make it smaller, so it takes no new work."""
+    """The cluster is about to be deleted or scaled down, so it accepts no new work."""
 
-    remedy = "Ensure the shared cluster again: its next generation takes the work."
+    remedy = "Run the task that ensures the shared cluster again; its next generation accepts work."
 
 
 class LeaseHeldError(VertexRayError):
-    """Somebody holds the cluster's lease, so it is not deleted or made smaller."""
+    """The cluster is not deleted or scaled down, because its lease is held."""
 
 
 class LeaseStoreError(VertexRayError):
-    """The leases can not be read or written."""
+    """The lease of a cluster could not be read or written."""
 
     remedy = (
-        "Check lease_uri, and that the connection's account has roles/storage.objectUser on the bucket. What can not "
-        "be read counts as use: no cluster is deleted meanwhile."
+        "Check lease_uri, and make sure that the connection's account has roles/storage.objectUser on the bucket. "
+        "A cluster whose lease cannot be read counts as in use and is not deleted."
     )
 
 
 class LeaseUnreadableError(LeaseStoreError):
-    """What is stored is no lease that this version of the package knows."""
+    """The stored lease is not in a format that this version of the package can read."""
 
-    remedy = "Look at the object in lease_uri; delete it once you know that nobody uses the cluster."
+    remedy = "Check the object below lease_uri, and delete it once you are sure that nobody uses the cluster."
 
 
 # --- the Ray Client -------------------------------------------------------------------------------------------------
 
 
 class RayClientVersionError(VertexRayError):
-    """This process's Python or Ray is not the cluster's, which the Ray Client demands."""
+    """The Ray Client requires the Python and Ray versions of the cluster; this process has others."""
 
 
 class RayClientConnectedError(VertexRayError):
-    """Ray is connected in this process already; it has one connection at a time."""
+    """Ray is already connected in this process, which can have only one connection at a time."""
 
-    remedy = "Leave the earlier connect() block, or call ray.shutdown(), first."
+    remedy = "Leave the earlier connect() block or call ray.shutdown() first."
 
 
 def _registry(base: type[VertexRayError]) -> dict[str, type[VertexRayError]]:
@@ -370,7 +377,7 @@ def _registry(base: type[VertexRayError]) -> dict[str, type[VertexRayError]]:
 
 
 def error_from_dict(data: dict[str, Any]) -> VertexRayError:
-    """Read back what ``to_dict`` wrote; an unknown type (an older worker) becomes the base class."""
+    """Return the error that ``to_dict`` wrote; a type that this version does not know becomes the base class."""
     kind = _registry(VertexRayError).get(str(data.get("type")), VertexRayError)
     return kind(str(data.get("message", "unknown error")), dict(data.get("details") or {}))
 
@@ -379,13 +386,13 @@ _LONGEST_VALUE = 200
 
 
 class InvalidArgumentError(ValueError):
-    """A value that the service would refuse, or that makes a cluster on which jobs hang.
+    """An argument that Vertex AI would reject, or that would make a cluster on which jobs hang.
 
-    Raised at DAG parse where the value is known there, else before the first call.
+    Raised at DAG parse time where the value is known then, otherwise before the first request.
 
-    :param field: path of the field as the user writes it, e.g. ``worker_node_types[0].node_count``.
-    :param value: what was given.
-    :param rule: what is asked for instead, as a sentence that tells what to do.
+    :param field: path of the field as the user writes it, e.g. ``worker_node_types[0].node_count``
+    :param value: the value that was given
+    :param rule: what to use instead, as a full sentence
     """
 
     def __init__(self, field: str, value: object, rule: str) -> None:
@@ -399,4 +406,4 @@ class InvalidArgumentError(ValueError):
         shown = repr(self.value)
         if len(shown) > _LONGEST_VALUE:
             shown = shown[:_LONGEST_VALUE] + "…"
-        return f"{self.field}: {shown} is refused: {self.rule}"
+        return f"Invalid value for {self.field}: {shown}. {self.rule}"

@@ -1,4 +1,4 @@
-"""All benchmarks, one after the other (``make bench``): about twelve minutes on two cores."""
+"""Run all benchmarks, one after the other (``make bench``): about fourteen minutes on two cores."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from benchmarks.report import print_figures
 
 
 def main() -> int:
-    """Run them, print one table, and return 1 when a goal is missed."""
+    """Run all benchmarks, print one table, and return 1 if a goal is missed."""
     begun = time.monotonic()
-    print("Imports: fresh interpreters, in turns with the Google provider's ...", flush=True)
+    print("Imports in fresh interpreters, alternating with the Google provider's ...", flush=True)
     with import_meter() as meter:
         figures = imports.run(meter)
-    print("Requests of waiting jobs: a minute and a half of waiting ...", flush=True)
+    print("Requests of waiting jobs (a minute and a half) ...", flush=True)
     figures += requests_per_job.run()
-    print("Ends of jobs on a real Ray: a minute and a half ...", flush=True)
+    print("Delay after the end of jobs on a real Ray cluster (a minute and a half) ...", flush=True)
     figures += end_of_job.run()
-    print("Twenty jobs on a shared cluster, and on clusters of their own: five minutes ...", flush=True)
+    print("Twenty jobs on a shared cluster, and on separate clusters (five minutes) ...", flush=True)
     figures += amortisation.run()
-    print("The BigQuery step, and its script by hand: two minutes ...", flush=True)
+    print("The BigQuery step, and a hand-written script (two minutes) ...", flush=True)
     figures += bigquery_step.run()
-    print("A thousand waits in one process, three ways: four minutes ...", flush=True)
+    print("A thousand waits in one process, in three ways (four minutes) ...", flush=True)
     figures += many_waits.run()
     print(f"Measured in {time.monotonic() - begun:.0f} s.\n")
     return print_figures(figures)

@@ -1,7 +1,7 @@
-"""Twenty short jobs on one shared cluster, and each on a cluster of its own: what is waited for, and what is billed.
+"""Compare waiting times and billed time of twenty short jobs on one shared cluster and on a cluster for each.
 
-On the emulator with a real Ray, and a provisioning time of 30 s; the service takes 9 to 20 minutes. Clusters of their
-own are measured a few times, one after the other, and their mean stands for all twenty.
+Runs on the emulator with a real Ray cluster, and a provisioning time of 30 s; the service takes 9 to 20 minutes.
+A few separate clusters are measured, one after the other, and their mean stands for all twenty.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from airflow_provider_vertex_ray.core.cost.pricing import HOUR
+from airflow_provider_vertex_ray.price_table import NodeKind
 from benchmarks.report import Figure, print_figures
 from devtools.emulator_process import Emulator
 
@@ -31,9 +34,54 @@ SPEC: dict[str, Any] = {
 LOCATION = "us-central1"
 
 
+@dataclass(frozen=True)
+class MeasuredJob:
+    """The measurements of one job.
+
+    :param run_seconds: seconds from its submission to its end
+    :param start_seconds: seconds that a cluster of its own needed until it could run the job
+    :param billed_start_seconds: the part of them in which the cluster is already billed, from RUNNING to a dashboard
+        that answers; PROVISIONING is free
+    """
+
+    run_seconds: float
+    start_seconds: float
+    billed_start_seconds: float = 0.0
+
+
+def amortised(
+    jobs: Sequence[MeasuredJob], nodes: Mapping[NodeKind, int], shared_seconds: float, shared_start_seconds: float
+) -> dict[str, dict[str, float]]:
+    """Return what the same jobs need on one shared cluster, and on a cluster of their own each.
+
+    :param jobs: the jobs
+    :param nodes: nodes of each cluster, by kind
+    :param shared_seconds: seconds for which the shared cluster was billed, from RUNNING to its deletion, idle time
+        included
+    :param shared_start_seconds: seconds that the shared cluster needed until it could run the first job
+    :return: ``shared`` and ``ephemeral``, each with ``node_hours``, ``waiting_seconds`` (for clusters, of all jobs
+        together) and ``overhead`` (billed seconds for each second of work)
+    """
+    count = sum(nodes.values())
+    work = sum(job.run_seconds for job in jobs)
+    own = sum(job.billed_start_seconds + job.run_seconds for job in jobs)
+    return {
+        "shared": {
+            "node_hours": count * shared_seconds / HOUR,
+            "waiting_seconds": shared_start_seconds,
+            "overhead": shared_seconds / work if work else 0.0,
+        },
+        "ephemeral": {
+            "node_hours": count * own / HOUR,
+            "waiting_seconds": sum(job.start_seconds for job in jobs),
+            "overhead": own / work if work else 0.0,
+        },
+    }
+
+
 async def _cluster(name: str) -> tuple[str, float, float]:
-    """Its full name, the seconds until it could take a job, and those of them that are billed."""
-    from airflow_provider_vertex_ray.core.cluster.state import unix_time
+    """Create a cluster; return its full name, the seconds until it could run a job, and the billed part of them."""
+    from airflow_provider_vertex_ray.core.timestamps import parse_rfc3339
     from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
     from airflow_provider_vertex_ray.triggers.cluster import VertexRayClusterReadyTrigger
 
@@ -44,9 +92,9 @@ async def _cluster(name: str) -> tuple[str, float, float]:
         await hook.create_cluster(full, SPEC)
         outcome = await VertexRayClusterReadyTrigger(cluster_name=full, poll_interval=0.5).outcome()
     if outcome["status"] != "success":
-        raise RuntimeError(f"{name} did not come up: {outcome}")
+        raise RuntimeError(f"Cluster {name} did not become ready: {outcome}")
     ready = time.time()
-    running = unix_time(outcome["result"]["start_time"]) or ready
+    running = parse_rfc3339(outcome["result"]["start_time"]) or ready
     return full, ready - begin, max(0.0, ready - running)
 
 
@@ -59,7 +107,7 @@ async def _job(cluster: str, job: str) -> float:
     await VertexRayJobAsyncHook().submit_job(cluster, JobRequest(JOB, job))
     outcome = await VertexRayJobTrigger(cluster_name=cluster, submission_id=job, stream_logs=False).outcome()
     if outcome["status"] != "success":
-        raise RuntimeError(f"{job} ended badly: {outcome}")
+        raise RuntimeError(f"Job {job} failed: {outcome}")
     return time.time() - begin
 
 
@@ -70,23 +118,21 @@ async def _delete(cluster: str) -> None:
 
 
 async def _measure() -> dict[str, Any]:
-    from airflow_provider_vertex_ray.core.cost.pricing import Measured, amortised
     from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
-    from airflow_provider_vertex_ray.price_table import NodeKind
 
-    # One session and its imports for all.
+    # One session, with its imports, for all.
     async with VertexRayClusterAsyncHook(location=LOCATION).session():
         own = []
         for number in range(OWN_CLUSTERS):
             cluster, start, billed = await _cluster(f"own-{number}")
-            own.append(Measured(await _job(cluster, "the-job"), start, billed))
+            own.append(MeasuredJob(await _job(cluster, "the-job"), start, billed))
             await _delete(cluster)
         cluster, shared_start, shared_billed = await _cluster("shared")
         begin = time.time()
         runs = [await _job(cluster, f"job-{number}") for number in range(JOBS)]
         shared_seconds = shared_billed + time.time() - begin
         await _delete(cluster)
-    mean = Measured(*(statistics.mean(getattr(each, name) for each in own) for name in Measured.__dataclass_fields__))
+    mean = MeasuredJob(*(statistics.mean(getattr(each, item.name) for each in own) for item in fields(MeasuredJob)))
     nodes = {NodeKind("n1-standard-16"): 1, NodeKind("n1-standard-8"): 1}
     return {
         "runs": runs,
@@ -102,7 +148,7 @@ async def _measure() -> dict[str, Any]:
 
 
 def draw(measured: dict[str, Any], file: Path) -> None:
-    """Where the time of the twenty jobs goes, for both ways."""
+    """Plot where the time of the twenty jobs goes, for both ways."""
     import matplotlib as mpl
 
     mpl.use("svg")
@@ -112,7 +158,7 @@ def draw(measured: dict[str, Any], file: Path) -> None:
     mean = measured["mean"]
     starts: Sequence[float] = (measured["shared_start"], JOBS * mean.start_seconds)
     work: Sequence[float] = (sum(measured["runs"]), JOBS * mean.run_seconds)
-    names = ("one shared cluster", f"{JOBS} clusters of their own")
+    names = ("one shared cluster", f"{JOBS} separate clusters")
     figure, axes = plt.subplots(figsize=(8, 2.6))
     axes.barh(names, starts, label="waiting for clusters", color="#c44e52")
     axes.barh(names, work, left=starts, label="jobs", color="#4c72b0")
@@ -132,7 +178,7 @@ def draw(measured: dict[str, Any], file: Path) -> None:
 def run(plot: Path | None = None) -> list[Figure]:
     """Measure both ways.
 
-    :param plot: Where the picture goes; None: nowhere.
+    :param plot: File for the plot; None: no plot.
     """
     with tempfile.TemporaryDirectory(prefix="vrb-") as folder:
         arguments = ["--provisioning-seconds", str(PROVISIONING_SECONDS)]
@@ -146,7 +192,7 @@ def run(plot: Path | None = None) -> list[Figure]:
     if plot is not None:
         draw(measured, plot)
     shared, own = measured["found"]["shared"], measured["found"]["ephemeral"]
-    beside = f"{JOBS} clusters of their own"
+    beside = f"{JOBS} separate clusters"
     return [
         Figure(
             f"time of {JOBS} jobs in a row on a shared cluster",
@@ -162,8 +208,8 @@ def run(plot: Path | None = None) -> list[Figure]:
 
 
 def main() -> int:
-    """Measure, print, and draw."""
-    print(f"{JOBS} jobs on one cluster; {OWN_CLUSTERS} on clusters of their own, whose mean stands for {JOBS}.")
+    """Measure, print and draw the figures."""
+    print(f"{JOBS} jobs on one cluster; {OWN_CLUSTERS} on separate clusters, whose mean stands for {JOBS}.")
     return print_figures(run(PLOT))
 
 

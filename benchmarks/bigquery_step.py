@@ -1,7 +1,7 @@
-"""The BigQuery step beside the same Ray script that is submitted by hand, with Ray's own source and sink.
+"""Compare the BigQuery step with a hand-written Ray script that uses Ray's own source and sink.
 
-Both read one table, send it through one function, and fill a table; in turns, on one cluster, against one emulator of
-BigQuery. Ray's own sink leaves half a table behind when it fails; ours stages and publishes, and shall cost no more.
+Both read the same table, apply the same function, and fill a table; alternately, on one cluster, against one emulator
+of BigQuery. Ray's own sink leaves half a table behind when it fails; ours stages and publishes, and must not be slower.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ rows.map_batches(halved, batch_format="pandas").write_bigquery("demo-project", "
 
 
 def halved(batch: Any) -> Any:
-    """The same function."""
+    """Halve a column, like the function in the script."""
     batch["y"] = batch["x"] / 2
     return batch
 
@@ -48,11 +48,11 @@ def _resident_mib() -> float:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1024
-    raise RuntimeError("no VmRSS")
+    raise RuntimeError("/proc/self/status has no VmRSS.")
 
 
 class _TaskInstance:
-    """What an operator asks of the task that it runs in."""
+    """The part of a task instance that operators use."""
 
     dag_id, map_index, try_number, max_tries, id = "bench", -1, 1, 0, ""
 
@@ -83,7 +83,7 @@ def _ours(number: int) -> float:
     found = operator.execute({"ti": _TaskInstance("step", number)})  # type: ignore[arg-type]
     seconds = time.perf_counter() - begun
     if (found["rows_read"], found["rows_written"]) != (ROWS, ROWS):
-        raise RuntimeError(f"rows were lost or doubled: {found}")
+        raise RuntimeError(f"Rows were lost or duplicated: {found}")
     return seconds
 
 
@@ -106,7 +106,7 @@ def _by_hand(number: int, client: Any) -> float:
     seconds = time.perf_counter() - begun
     (count,) = [row[0] for row in client.query("SELECT COUNT(*) FROM bench.by_hand").result()]
     if count != ROWS:
-        raise RuntimeError(f"the script by hand has written {count} rows")
+        raise RuntimeError(f"The hand-written script wrote {count} rows instead of {ROWS}.")
     return seconds
 
 
@@ -126,8 +126,8 @@ def _measure() -> tuple[list[float], list[float], float]:
     run_sync(lambda: VertexRayClusterAsyncHook().create_cluster(name, spec))
     ready = run_sync(lambda: VertexRayClusterReadyTrigger(cluster_name=name, poll_interval=0.5).outcome())
     if ready["status"] != "success":
-        raise RuntimeError(f"the cluster did not come up: {ready}")
-    # The first of each finds cold workers, and loads what Airflow's side needs.
+        raise RuntimeError(f"The cluster did not become ready: {ready}")
+    # The first run of each has cold workers, and loads the modules on Airflow's side.
     _ours(0), _by_hand(0, client)
     before = _resident_mib()
     ours, by_hand = [], []
@@ -138,7 +138,7 @@ def _measure() -> tuple[list[float], list[float], float]:
 
 
 def run() -> list[Figure]:
-    """Measure on one cluster, in turns."""
+    """Measure both alternately on one cluster."""
     with tempfile.TemporaryDirectory(prefix="vrb-") as folder:
         emulator = Emulator(Path(folder) / "state", ("--with", "bigquery"))
         emulator.start(600.0)
@@ -152,16 +152,16 @@ def run() -> list[Figure]:
             f"BigQuery step of {ROWS:,} rows",
             statistics.median(ours),
             "s",
-            "script by hand",
+            "hand-written script",
             statistics.median(by_hand),
             GOAL,
         ),
-        Figure(f"memory that {ROUNDS} steps add to Airflow's side", max(memory, 0.0), "MiB", "goal", GOAL_MEMORY, 1.0),
+        Figure(f"memory added on Airflow's side by {ROUNDS} steps", max(memory, 0.0), "MiB", "goal", GOAL_MEMORY, 1.0),
     ]
 
 
 def main() -> int:
-    """Measure and print."""
+    """Measure and print the figures."""
     return print_figures(run())
 
 

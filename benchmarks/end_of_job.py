@@ -1,7 +1,4 @@
-"""How long after its end a job's wait reports it, on a real Ray, at several poll intervals.
-
-The goal stands beside it.
-"""
+"""Measure the delay from a job's end to its event, on a real Ray cluster, at several poll intervals."""
 
 from __future__ import annotations
 
@@ -36,7 +33,7 @@ async def _delays(cluster: str, poll_interval: float) -> list[float]:
         ).outcome()
         now = time.time()
         if outcome["status"] != "success":
-            raise RuntimeError(f"{job} ended badly: {outcome}")
+            raise RuntimeError(f"Job {job} failed: {outcome}")
         return now - float(outcome["result"]["end_time"]) / 1000
 
     async with hook.session():
@@ -55,7 +52,7 @@ async def _measure() -> dict[float, list[float]]:
     await VertexRayClusterAsyncHook().create_cluster(cluster, spec)
     ready = await VertexRayClusterReadyTrigger(cluster_name=cluster, poll_interval=0.5).outcome()
     if ready["status"] != "success":
-        raise RuntimeError(f"the cluster did not come up: {ready}")
+        raise RuntimeError(f"The cluster did not become ready: {ready}")
     return {poll_interval: await _delays(cluster, poll_interval) for poll_interval in POLL_INTERVALS}
 
 
@@ -83,8 +80,8 @@ def run() -> list[Figure]:
 
 
 def main() -> int:
-    """Measure and print."""
-    print(f"Jobs of {JOB_SECONDS[0]} to {JOB_SECONDS[-1]} s, at once, on a real Ray.")
+    """Measure and print the figures."""
+    print(f"Jobs of {JOB_SECONDS[0]} to {JOB_SECONDS[-1]} s, all at once, on a real Ray cluster.")
     return print_figures(run())
 
 

@@ -1,6 +1,6 @@
-"""What an import costs: measured in a fresh interpreter, over a floor that is imported first in the same one.
+"""Measure import times in a fresh interpreter, over a floor that is imported first in the same interpreter.
 
-Floor and addition come from the same process, so a slow or busy machine slows both, and their ratio stays.
+Floor and addition come from the same process, so a slow or busy machine slows down both, and their ratio is unaffected.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 PACKAGE = "airflow_provider_vertex_ray"
 REPOSITORY = Path(__file__).resolve().parent.parent
 DAG_FOLDERS = ("operators", "sensors", "triggers", "links", "decorators", "task_groups")
-"""Folders of the package that a DAG file imports from; one that does not exist yet is passed over."""
+"""Folders of the package that DAG files import from."""
 
 _MARK = "--- the floor ends here ---"
 _CHILD = """
@@ -40,10 +40,10 @@ print(json.dumps({"floor": first, "added": second, "before": sorted(before), "af
 
 
 def floor_modules() -> tuple[str, ...]:
-    """What every DAG file with an operator imports anyway.
+    """Return the modules that every DAG file with an operator imports anyway.
 
     On Airflow 3 that is ``airflow.sdk``. Airflow 2.11 has no such module: there the floor is the DAG, the base operator
-    and the base sensor, because those are what ``airflow.sdk`` gives on Airflow 3 and what each DAG file of 2.11 pays.
+    and the base sensor, which ``airflow.sdk`` provides on Airflow 3 and which each DAG file of 2.11 imports.
     """
     if importlib.util.find_spec("airflow.sdk") is not None:
         return ("airflow.sdk",)
@@ -51,7 +51,7 @@ def floor_modules() -> tuple[str, ...]:
 
 
 def dag_modules() -> tuple[str, ...]:
-    """Every module that a DAG file may import: all files of the folders in ``DAG_FOLDERS``."""
+    """Return every module that a DAG file may import: all files of the folders in ``DAG_FOLDERS``."""
     found = []
     for folder in DAG_FOLDERS:
         for file in sorted((REPOSITORY / PACKAGE / folder).rglob("*.py")):
@@ -62,12 +62,14 @@ def dag_modules() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class ImportCost:
-    """Seconds in one interpreter, by the clock and of the processor.
+    """Wall-clock and processor seconds of imports in one interpreter.
 
-    :param floor: Of the floor.
-    :param added: Of what was imported after it.
-    :param floor_names: ``sys.modules`` with the floor.
-    :param names: ``sys.modules`` with everything.
+    :param floor: Wall-clock seconds of the floor.
+    :param floor_cpu: Processor seconds of the floor.
+    :param added: Wall-clock seconds of the modules imported after it.
+    :param added_cpu: Processor seconds of the modules imported after it.
+    :param floor_names: Names in ``sys.modules`` after the floor.
+    :param names: Names in ``sys.modules`` after everything.
     """
 
     floor: float
@@ -79,18 +81,18 @@ class ImportCost:
 
     @property
     def total(self) -> float:
-        """Seconds of both together."""
+        """Wall-clock seconds of both together."""
         return self.floor + self.added
 
     def loaded(self, package: str) -> list[str]:
-        """The loaded modules that are ``package``, begin with it (``package`` ends with ``*``) or are inside it."""
+        """Return the loaded modules that are ``package`` or inside it, or start with it if it ends with ``*``."""
         if package.endswith("*"):
             return sorted(name for name in self.names if name.startswith(package[:-1]))
         return sorted(name for name in self.names if name == package or name.startswith(package + "."))
 
 
 def best(costs: Sequence[ImportCost]) -> ImportCost:
-    """The least of each figure over several runs: noise only ever adds."""
+    """Return the minimum of each figure over several runs, because noise only ever adds."""
     return ImportCost(
         floor=min(cost.floor for cost in costs),
         floor_cpu=min(cost.floor_cpu for cost in costs),
@@ -102,7 +104,7 @@ def best(costs: Sequence[ImportCost]) -> ImportCost:
 
 
 class ImportMeter:
-    """Measures imports in interpreters that share one Airflow folder. Make one with ``import_meter()``."""
+    """Measure imports in interpreters that share one Airflow folder. Created by ``import_meter()``."""
 
     def __init__(self, airflow_home: Path) -> None:
         self._environment = {
@@ -110,7 +112,7 @@ class ImportMeter:
             "AIRFLOW_HOME": str(airflow_home),
             "PYTHONPATH": os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")])),
         }
-        # A DAG processor has its byte code; ours must be there as well.
+        # A DAG processor has compiled byte code, so the interpreters must write it too.
         self._environment.pop("PYTHONDONTWRITEBYTECODE", None)
 
     def measure(self, modules: Sequence[str], floor: Sequence[str] | None = None) -> ImportCost:
@@ -120,7 +122,7 @@ class ImportMeter:
         return ImportCost(floor_wall, floor_cpu, wall, cpu, frozenset(data["before"]), frozenset(data["after"]))
 
     def costliest(self, modules: Sequence[str], count: int = 12) -> list[str]:
-        """The lines of ``python -X importtime`` over the floor that have the most time of their own."""
+        """Return the lines of ``python -X importtime`` over the floor with the most time of their own."""
         _, stderr = self._run(modules, floor_modules(), ["-X", "importtime"])
         lines = [line for line in stderr.split(_MARK, 1)[1].splitlines() if line.startswith("import time:")]
         return sorted(lines, key=_own_microseconds, reverse=True)[:count]
@@ -129,7 +131,7 @@ class ImportMeter:
         command = [sys.executable, *options, "-c", _CHILD, json.dumps([list(floor), list(modules)]), _MARK]
         done = subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=300, check=False)
         if done.returncode != 0:
-            raise RuntimeError(f"importing {', '.join(modules)} failed:\n{done.stderr[-4000:]}")
+            raise RuntimeError(f"Importing {', '.join(modules)} failed:\n{done.stderr[-4000:]}")
         return json.loads(done.stdout.splitlines()[-1]), done.stderr
 
 
@@ -140,6 +142,6 @@ def _own_microseconds(line: str) -> int:
 
 @contextmanager
 def import_meter() -> Iterator[ImportMeter]:
-    """A meter with an Airflow folder of its own, so that no setting of this machine counts."""
+    """Yield a meter with an Airflow folder of its own, so that no settings of this machine apply."""
     with tempfile.TemporaryDirectory(prefix="vertex-ray-imports-") as home:
         yield ImportMeter(Path(home))

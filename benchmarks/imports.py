@@ -1,4 +1,4 @@
-"""Import time of all that a DAG file can import from here, beside Airflow's own and the Google provider's."""
+"""Measure the import time of everything that DAG files can import, beside Airflow's and the Google provider's."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ GOAL_OF_PEER = 0.30
 
 
 def run(meter: ImportMeter, rounds: int = ROUNDS) -> list[Figure]:
-    """Measure both in turns, and take the least of each.
+    """Measure both alternately, and take the minimum of each.
 
-    Each round is one fresh interpreter for us and one for the peer. The first one of each is not counted: it may have
+    Each round is one fresh interpreter for us and one for the peer. The first round is not counted, because it may have
     to write byte code.
     """
     pairs = [(meter.measure(dag_modules()), meter.measure(PEER)) for _ in range(rounds + 1)][1:]
@@ -27,14 +27,14 @@ def run(meter: ImportMeter, rounds: int = ROUNDS) -> list[Figure]:
     return [
         Figure("import with Airflow", ours.total, "s", "Airflow alone", ours.floor, GOAL_OVER_FLOOR),
         Figure("import over Airflow", ours.added, "s", "Google provider's", peer.added, GOAL_OF_PEER),
-        # Without a goal: nearly all of both is Airflow itself.
+        # No goal: nearly all of both is Airflow itself.
         Figure("import with Airflow", ours.total, "s", "Google provider's", peer.total),
     ]
 
 
 def main() -> int:
-    """Measure and print."""
-    print(f"Import of {len(dag_modules())} modules of ours, and of {' and '.join(PEER)}; least of {ROUNDS} rounds.")
+    """Measure and print the figures."""
+    print(f"Import of our {len(dag_modules())} modules, and of {' and '.join(PEER)}; minimum of {ROUNDS} rounds.")
     with import_meter() as meter:
         return print_figures(run(meter))
 

@@ -1,9 +1,9 @@
-"""A thousand waits in one process: ours, a bare aiohttp loop with the same requests, and the peers' blocking client.
+"""Compare a thousand waits in one process: ours, a bare aiohttp loop with the same requests, and a blocking client.
 
-Each way is a process of its own, one after the other, against one emulator whose jobs are instant fakes. Measured are
-the processor's share at rest, the longest time for which the event loop was blocked (the start of all waits included;
-by the clock, which counts what else the machine does, and by processor time), and the memory that a wait adds. The
-interpreter's garbage collections go through all that a process has, so they are told apart.
+Each way runs in a process of its own, one after the other, against one emulator with fake clusters. Measured are
+the processor's share at rest, the longest time for which the event loop was blocked (including the start of all waits;
+by the clock, which includes other work of the machine, and by processor time), and the memory that a wait adds. The
+interpreter's garbage collections visit everything in a process, so they are reported separately.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from devtools.emulator_process import Emulator
 WAITS = 1000
 POLL_INTERVAL = 15.0
 SETTLE_SECONDS = 35.0
-"""After so long every wait has its connection and has asked twice."""
+"""Seconds after which every wait has its connection and has polled twice."""
 
 REST_SECONDS = 30.0
 JOB_SECONDS = 600
@@ -49,7 +49,7 @@ def _measure(way: str, emulator: Emulator, log: Path) -> dict[str, float]:
 
 
 def run() -> list[Figure]:
-    """Measure all three."""
+    """Measure all three ways."""
     with tempfile.TemporaryDirectory(prefix="vrb-") as folder:
         emulator = Emulator(Path(folder) / "state", ["--backend", "fake"])
         emulator.start()
@@ -60,12 +60,20 @@ def run() -> list[Figure]:
         finally:
             emulator.stop()
     return [
-        Figure("loop's longest round, without collections", ours["own_turn"], "s", "goal", GOAL_BLOCKED, 1.0),
-        Figure("loop's longest round, without collections", ours["own_turn"], "s", "bare aiohttp", floor["own_turn"]),
-        Figure("loop's longest round", ours["turn"], "s", "bare aiohttp", floor["turn"]),
+        Figure("longest round of the loop, without collections", ours["own_turn"], "s", "goal", GOAL_BLOCKED, 1.0),
+        Figure(
+            "longest round of the loop, without collections", ours["own_turn"], "s", "bare aiohttp", floor["own_turn"]
+        ),
+        Figure("longest round of the loop", ours["turn"], "s", "bare aiohttp", floor["turn"]),
         Figure("longest garbage collection", ours["collection"], "s", "bare aiohttp", floor["collection"]),
-        Figure("event loop blocked, longest", ours["blocked"], "s", "blocking client in the loop", peer["blocked"]),
-        Figure("event loop blocked, longest", ours["blocked"], "s", "bare aiohttp", floor["blocked"]),
+        Figure(
+            "longest time that the loop was blocked",
+            ours["blocked"],
+            "s",
+            "blocking client in the loop",
+            peer["blocked"],
+        ),
+        Figure("longest time that the loop was blocked", ours["blocked"], "s", "bare aiohttp", floor["blocked"]),
         Figure("share of a core at rest", ours["busy"], "", "goal", GOAL_BUSY, 1.0),
         Figure("share of a core at rest", ours["busy"], "", "bare aiohttp", floor["busy"]),
         Figure("share of a core at rest", ours["busy"], "", "blocking client in the loop", peer["busy"]),
@@ -75,7 +83,7 @@ def run() -> list[Figure]:
 
 
 def main() -> int:
-    """Measure and print."""
+    """Measure and print the figures."""
     print(f"{WAITS} waits in one process, poll_interval {POLL_INTERVAL:.0f} s, {REST_SECONDS:.0f} s at rest.")
     return print_figures(run())
 

@@ -1,4 +1,4 @@
-"""Waits for a Ray job as the Google provider's operator does. Run by ``requests_per_job`` in a process of its own."""
+"""Wait for a Ray job with the Google provider's operator. Run by ``requests_per_job`` in a process of its own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from airflow.providers.google.cloud.operators.ray import RaySubmitJobOperator
 
 class _TaskInstance:
     def xcom_push(self, key: str, value: Any, **_: Any) -> None:
-        """Take what the operator keeps for its link."""
+        """Ignore what the operator stores for its link."""
 
 
 def main(address: str, entrypoint: str) -> None:

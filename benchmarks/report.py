@@ -1,4 +1,4 @@
-"""Figures beside what they are compared with, as a table."""
+"""Print figures in a table, beside what they are compared with."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured figure, and the floor or the peer that was measured beside it in the same run.
+    """One measured figure, and the floor or peer that was measured in the same run.
 
     :param what: What was measured.
-    :param value: Ours.
-    :param unit: Of ``value`` and ``other``.
+    :param value: Our figure.
+    :param unit: Unit of ``value`` and ``other``.
     :param beside: The floor or the peer.
     :param other: Its figure.
-    :param goal: The ratio of ours to the other that is allowed at most; None for a figure without a goal.
+    :param goal: Maximum ratio of ``value`` to ``other``; None for a figure without a goal.
     """
 
     what: str
@@ -27,16 +27,16 @@ class Figure:
 
     @property
     def ratio(self) -> float:
-        """Ours in relation to the other."""
+        """Our figure divided by the other."""
         return self.value / self.other
 
     @property
     def reached(self) -> bool:
-        """Whether the goal is reached; a figure without a goal misses none."""
+        """Whether the goal is reached; always true for a figure without a goal."""
         return self.goal is None or self.ratio <= self.goal
 
     def cells(self) -> tuple[str, ...]:
-        """The figure as a row of the table."""
+        """Return the figure as a row of the table."""
         goal = "-" if self.goal is None else f"<= {self.goal:.2f}"
         verdict = "" if self.goal is None else ("reached" if self.reached else "MISSED")
         ours, other = (f"{_number(value)} {self.unit}".strip() for value in (self.value, self.other))
@@ -44,7 +44,7 @@ class Figure:
 
 
 def print_figures(figures: Sequence[Figure]) -> int:
-    """Print the table; return 0 when every goal is reached, else 1."""
+    """Print the table; return 0 if every goal is reached, otherwise 1."""
     rows = [("what", "ours", "beside", "its figure", "ratio", "goal", ""), *(figure.cells() for figure in figures)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for place, row in enumerate(rows):

@@ -1,8 +1,8 @@
-"""How many requests a waiting job makes, by the emulator's log: ours, and the Google provider's operator's.
+"""Count the requests of waiting jobs in the emulator's log: ours, and those of the Google provider's operator.
 
-Our jobs wait as they do in a triggerer: many in one process, with the trigger's default settings. A young job is asked
-for more often than an old one: the requests of one minute are counted, those of a whole hour are worked out by the rule
-that the trigger itself goes by (``triggers.pace.interval``).
+Our jobs wait as they do in a triggerer: many in one process, with the trigger's default settings. A young job is polled
+more often than an old one: the requests of one minute are counted, those of a whole hour are computed with the
+trigger's own rule (``triggers.polling.interval``).
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ PEER_SECONDS = 31.0
 PEER_LIMIT = 150.0
 GOAL = 0.50
 SERVICE = ("rest", "grpc", "dashboard")
-"""Surfaces of the emulator that stand for the service; tokens come from elsewhere."""
+"""Surfaces of the emulator that count as the service; tokens come from elsewhere."""
 
 
 def requests_by_rule(seconds: float) -> int:
-    """Status requests for one job within so many seconds, and its log's connection."""
+    """Return the number of requests for one job in this time: status requests, and its log's connection."""
     from airflow_provider_vertex_ray.triggers.polling import interval
 
     age, count = 0.0, 1
@@ -47,7 +47,7 @@ def requests_by_rule(seconds: float) -> int:
 
 
 async def _wait_for_jobs(cluster: str) -> None:
-    """Let all jobs run to their end."""
+    """Submit all jobs and wait for their end."""
     from airflow_provider_vertex_ray.core.job.client import JobRequest
     from airflow_provider_vertex_ray.hooks.job import VertexRayJobAsyncHook
     from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
@@ -60,7 +60,7 @@ async def _wait_for_jobs(cluster: str) -> None:
         await hook.submit_job(cluster, JobRequest(f"echo begin && sleep {JOB_SECONDS} && echo end", f"job-{place}"))
         outcome = await VertexRayJobTrigger(cluster_name=cluster, submission_id=f"job-{place}").outcome()
         if outcome["status"] != "success":
-            raise RuntimeError(f"job {place} ended badly: {outcome}")
+            raise RuntimeError(f"Job {place} failed: {outcome}")
 
     async with hook.session():
         await asyncio.gather(*(one(place) for place in range(JOBS)))
@@ -76,13 +76,13 @@ def _create(cluster_id: str) -> Any:
     name = f"projects/{hook.known_project()}/locations/us-central1/persistentResources/{cluster_id}"
     outcome = run_sync(VertexRayClusterReadyTrigger(cluster_name=name, poll_interval=1.0).outcome)
     if outcome["status"] != "success":
-        raise RuntimeError(f"cluster {cluster_id} did not come up: {outcome}")
+        raise RuntimeError(f"Cluster {cluster_id} did not become ready: {outcome}")
     return hook.get_cluster(name)
 
 
 @contextmanager
 def _peer(emulator: Emulator, address: str, log: Path) -> Iterator[None]:
-    """The Google provider's operator, waiting for a job that ends after everything here."""
+    """Run the Google provider's operator, waiting for a job that outlives the measurement."""
     command = [sys.executable, "-m", "vertex_ray_emulator", "env", "--json"]
     shown = subprocess.run([*command, "--state-dir", str(emulator.state_dir)], capture_output=True, check=True)
     own = {key: value for key, value in os.environ.items() if key.lower() not in ("http_proxy", "https_proxy")}
@@ -110,17 +110,17 @@ def _calls(emulator: Emulator, cluster: str) -> list[dict[str, Any]]:
 
 
 def _peer_rate(emulator: Emulator, log: Path) -> float:
-    """Requests of the peer's waiting per hour, once it has waited for long enough."""
+    """Return the peer's requests per hour while it waits, once it has waited long enough."""
     deadline = time.monotonic() + PEER_LIMIT
     while True:
-        # Only looks at the job: what came before them was its submission, the client's set-up included.
+        # Only requests about the job: those before them were its submission and the client's set-up.
         calls = _calls(emulator, "peer")
         first = next((i for i, call in enumerate(calls) if "GET /api/jobs/" in call["method"]), len(calls))
         times: list[float] = [call["time"] for call in calls[first:]]
         if times and times[-1] - times[0] >= PEER_SECONDS:
             return (len(times) - 1) / (times[-1] - times[0]) * 3600
         if time.monotonic() > deadline:
-            raise RuntimeError(f"the Google provider's operator does not wait:\n{log.read_text()[-3000:]}")
+            raise RuntimeError(f"The Google provider's operator does not wait:\n{log.read_text()[-3000:]}")
         time.sleep(1.0)
 
 
@@ -139,9 +139,9 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
 
 
 def run() -> list[Figure]:
-    """Wait for jobs in both ways at the same time, each on a cluster of its own."""
+    """Wait for jobs in both ways at the same time, each on its own cluster."""
     with tempfile.TemporaryDirectory(prefix="vrb-") as folder:
-        # The Google provider knows a Vertex address by its bare host name.
+        # The Google provider recognises a Vertex AI address by its bare host name.
         emulator = Emulator(Path(folder) / "state", ["--backend", "fake", "--dashboard-addresses", "google"])
         emulator.start()
         try:
@@ -165,16 +165,16 @@ def run() -> list[Figure]:
     whole = len(calls) / JOBS
     during = peer_rate * JOB_SECONDS / HOUR
     return [
-        Figure("requests of a job of an hour", requests_by_rule(HOUR), "", "Google provider's", peer_rate, GOAL),
-        # Ours from the submission to the end of the log; the provider's for the waiting alone.
-        Figure(f"requests of a job of {JOB_SECONDS:.0f} s", whole, "", "Google provider's", during),
-        Figure(f"requests of a job of {JOB_SECONDS:.0f} s", whole, "", "the rule", requests_by_rule(JOB_SECONDS), 1.5),
+        Figure("requests for a job of one hour", requests_by_rule(HOUR), "", "Google provider's", peer_rate, GOAL),
+        # Ours are from the submission to the end of the log; the peer's are for the waiting alone.
+        Figure(f"requests for a job of {JOB_SECONDS:.0f} s", whole, "", "Google provider's", during),
+        Figure(f"requests for a job of {JOB_SECONDS:.0f} s", whole, "", "the rule", requests_by_rule(JOB_SECONDS), 1.5),
     ]
 
 
 def main() -> int:
-    """Measure and print."""
-    print(f"{JOBS} jobs waited for in one process, poll_interval {POLL_INTERVAL:.0f} s; counted by the emulator.")
+    """Measure and print the figures."""
+    print(f"Waiting for {JOBS} jobs in one process, poll_interval {POLL_INTERVAL:.0f} s; counted by the emulator.")
     return print_figures(run())
 
 

@@ -1,4 +1,4 @@
-"""One process of ``many_waits``: starts the jobs, waits for all of them in one way, prints what that cost as JSON."""
+"""One process of ``many_waits``: start the jobs, wait for all of them in one way, and print the cost as JSON."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def _resident_kib() -> float:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return float(line.split()[1])
-    raise RuntimeError("no VmRSS")
+    raise RuntimeError("/proc/self/status has no VmRSS.")
 
 
 class _Collections:
-    """Processor time of the interpreter's own garbage collections, which go through all that the process has."""
+    """Processor time of the interpreter's garbage collections, which visit everything in the process."""
 
     def __init__(self) -> None:
         self.spent = self.longest = self._begun = 0.0
@@ -40,9 +40,9 @@ class _Collections:
 
 
 async def _watch(found: dict[str, float]) -> None:
-    """Note the longest time for which the loop did not come round, and the most processor time that a round took.
+    """Record the longest time for which the loop was blocked, and the most processor time that a round took.
 
-    On a machine that has other work only the second is ours; and of it not what the interpreter's collections take.
+    On a busy machine only the latter is due to the waits, without the time of the interpreter's collections.
     """
     collections = _Collections()
     while True:
@@ -56,7 +56,7 @@ async def _watch(found: dict[str, float]) -> None:
 
 
 async def _submit(cluster: str, count: int, prefix: str) -> str:
-    """Start the jobs; return the address of the dashboard."""
+    """Submit the jobs; return the address of the dashboard."""
     from airflow_provider_vertex_ray.core.job.client import JobRequest
     from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
     from airflow_provider_vertex_ray.hooks.job import VertexRayJobAsyncHook
@@ -112,7 +112,7 @@ def _peer_of(base: str, token: str) -> Callable[[str, str, str], Awaitable[None]
     client = JobSubmissionClient(base, headers={"Authorization": f"Bearer {token}"})
 
     async def peer(cluster: str, uri: str, job: str) -> None:
-        # As in astro-provider-ray: the blocking client, called within the triggerer's event loop.
+        # As in astro-provider-ray: the blocking client is called in the triggerer's event loop.
         for _ in range(JOB_SECONDS):
             if client.get_job_status(job).is_terminal():
                 return
@@ -122,7 +122,7 @@ def _peer_of(base: str, token: str) -> Callable[[str, str, str], Awaitable[None]
 
 
 async def measure(way: str, count: int) -> dict[str, float]:
-    """Wait in one way and say what it costs."""
+    """Wait in one way and return the cost."""
     from airflow_provider_vertex_ray.core.http.addresses import Addresses
     from airflow_provider_vertex_ray.hooks.base import VertexRayBaseHook
     from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
@@ -136,13 +136,13 @@ async def measure(way: str, count: int) -> dict[str, float]:
     )
     ready = await VertexRayClusterReadyTrigger(cluster_name=cluster, poll_interval=0.5).outcome()
     if ready["status"] != "success":
-        raise RuntimeError(f"the cluster did not come up: {ready}")
+        raise RuntimeError(f"The cluster did not become ready: {ready}")
     uri = await _submit(cluster, count, way)
     token = await (await asyncio.to_thread(sync_hook.token_source)).get()
     base = Addresses.from_environment().dashboard(uri)
     if way == "ours":
         wait: Callable[[str, str, str], Awaitable[None]] = _ours
-        # Everything that the first wait loads is not a wait's own memory.
+        # What the first wait loads is not part of a wait's own memory.
         warm = asyncio.create_task(_ours(cluster, uri, f"{way}-0"))
         await asyncio.sleep(2)
         warm.cancel()
@@ -156,7 +156,7 @@ async def measure(way: str, count: int) -> dict[str, float]:
     waits = []
     for number in range(count):
         waits.append(asyncio.create_task(wait(cluster, uri, f"{way}-{number}")))  # type: ignore[arg-type]
-        # A triggerer takes up what it finds in a turn; a hundred at a time is the default on Airflow 3.3.
+        # A triggerer starts what it finds in batches; a hundred at a time is the default on Airflow 3.3.
         if number % 100 == 99:
             await asyncio.sleep(0.5)
     await asyncio.sleep(SETTLE_SECONDS)
@@ -166,14 +166,14 @@ async def measure(way: str, count: int) -> dict[str, float]:
     found |= {"busy": busy, "memory": (_resident_kib() - before) / count}
     ended = [task for task in waits if task.done()]
     if ended:
-        raise RuntimeError(f"{len(ended)} waits ended before their time: {ended[0]}")
+        raise RuntimeError(f"{len(ended)} waits ended too early: {ended[0]}")
     for task in (*waits, watch):
         task.cancel()
     return found
 
 
 def main() -> int:
-    """Measure; the last line of the output is the result."""
+    """Measure, and print the result as the last line."""
     logging.disable(logging.INFO)
     print(json.dumps(asyncio.run(measure(sys.argv[1], int(sys.argv[2])))), flush=True)
     return 0

@@ -1,4 +1,4 @@
-"""What a person does in Airflow's user interface, through the REST API that the interface itself uses."""
+"""Perform user actions in Airflow through the REST API that its user interface uses."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class AirflowApiError(RuntimeError):
-    """The API refused a request, or did not answer."""
+    """The API rejected a request, or did not answer."""
 
 
 class AirflowApi:
     """The stable REST API: ``/api/v2`` of Airflow 3, ``/api/v1`` of 2.11.
 
     :param web_url: address of the API server (web server on 2.11).
-    :param major: major version of Airflow.
+    :param major: Airflow's major version.
     """
 
     def __init__(self, web_url: str, major: int) -> None:
@@ -47,12 +47,8 @@ class AirflowApi:
         self._call("POST", f"dags/{dag_id}/clearTaskInstances", {**body, "reset_dag_runs": True})
 
     def unpause(self, dag_id: str) -> None:
-        """Let a DAG run that is paused upon its creation."""
+        """Unpause a DAG."""
         self._call("PATCH", f"dags/{dag_id}", {"is_paused": False})
-
-    def mark_run(self, dag_id: str, run_id: str, state: str) -> None:
-        """Mark a DAG run ``failed`` or ``success``."""
-        self._call("PATCH", f"dags/{dag_id}/dagRuns/{quote(run_id)}", {"state": state})
 
     def _call(self, method: str, path: str, body: dict[str, Any]) -> None:
         token = self._request("GET", "/auth/token", None, None)["access_token"] if self._major >= 3 else None

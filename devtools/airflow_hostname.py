@@ -1,4 +1,4 @@
-"""``[core] hostname_callable``: each component of one machine under a name of its own in the ``job`` table."""
+"""A ``[core] hostname_callable`` that names each component of one machine differently in the ``job`` table."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ VARIABLE = "VERTEX_RAY_DEVTOOLS_COMPONENT"
 
 
 def component_hostname() -> str:
-    """The component's name; the machine's for a command that is none."""
+    """Return the component's name, or the machine's name outside of a component."""
     return os.environ.get(VARIABLE) or socket.gethostname()

@@ -1,6 +1,6 @@
-"""The configuration of a small, quick, private Airflow: all of it as environment variables.
+"""The configuration of a small, fast, private Airflow, as environment variables.
 
-Airflow 3 and 2.11 name some of the same things differently; this is the only place that knows.
+The differences between Airflow 3 and 2.11 are confined to this module.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-# The web server of 2.11 has no "everybody is admin" switch as Airflow 3's simple auth manager has; its
-# anonymous role is the same thing. It listens on 127.0.0.1 only.
+# Airflow 3's simple auth manager has an "everybody is admin" switch. On 2.11 the anonymous role serves the same
+# purpose. The web server listens on 127.0.0.1 only.
 _FAB_CONFIG = """\
 AUTH_ROLE_PUBLIC = "Admin"
 WTF_CSRF_ENABLED = False
@@ -30,11 +30,10 @@ _SIMPLE_AUTH_MANAGER = "airflow.api_fastapi.auth.managers.simple.simple_auth_man
 class Component:
     """One long-running process of Airflow.
 
-    :param name: its name, also of its log file.
-    :param arguments: the arguments of the ``airflow`` command.
-    :param job_type: the type of its row in the ``job`` table, whose heartbeat says that it works; None if it
-        has none.
-    :param grace: seconds that it may take to stop.
+    :param name: name of the component and of its log file.
+    :param arguments: arguments of the ``airflow`` command.
+    :param job_type: type of its row in the ``job`` table, whose heartbeat shows that it works; None if it has no row.
+    :param grace: seconds to wait between SIGTERM and SIGKILL.
     """
 
     name: str
@@ -45,16 +44,16 @@ class Component:
 
 @dataclass(frozen=True)
 class AirflowSettings:
-    """Where one private Airflow lives and how it is run.
+    """Location and size of a private Airflow.
 
-    :param home: its folder: AIRFLOW_HOME, database, logs.
-    :param slots: how many tasks run at once (``[core] parallelism``).
-    :param port: the port of the API server (web server on 2.11) on 127.0.0.1.
-    :param triggerers: how many triggerers run.
-    :param health_seconds: after so long without a heartbeat a component or a task counts as dead; None: as Airflow
-        has it (30 s, and 300 s for a task).
-    :param only: names of the components that run; None: all of them.
-    :param users: on Airflow 3: role and password of those who may log in, by name; None: everybody is admin.
+    :param home: folder for AIRFLOW_HOME, configuration and logs.
+    :param slots: number of tasks that run at once (``[core] parallelism``).
+    :param port: port of the API server (web server on 2.11) on 127.0.0.1.
+    :param triggerers: number of triggerers.
+    :param health_seconds: seconds without a heartbeat after which a component counts as dead, and four times as many
+        after which a task does; None: Airflow's defaults (30 s, and 300 s for a task)
+    :param only: names of the components to run; None: all of them.
+    :param users: on Airflow 3, role and password of each user by name; None: everybody is admin.
     """
 
     home: Path
@@ -67,7 +66,7 @@ class AirflowSettings:
 
     @property
     def major(self) -> int:
-        """Major version of the Airflow that is installed beside this interpreter."""
+        """Major version of the Airflow that is installed in this environment."""
         return int(version("apache-airflow").split(".")[0])
 
     @property
@@ -77,7 +76,7 @@ class AirflowSettings:
 
     @property
     def dags(self) -> Path:
-        """The folder that Airflow looks for DAGs in."""
+        """The DAGs folder."""
         return self.home / "dags"
 
     @property
@@ -86,19 +85,19 @@ class AirflowSettings:
 
     @property
     def web_url(self) -> str:
-        """Address of the user interface; no login is asked for, unless there are ``users``."""
+        """Address of the user interface; it requires a login only if there are ``users``."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def health_url(self) -> str:
-        """Answers 200 as soon as the API server serves."""
+        """Address that answers 200 as soon as the API server is ready."""
         return self.web_url + ("/api/v2/monitor/health" if self.major >= 3 else "/health")
 
     @property
     def components(self) -> tuple[Component, ...]:
-        """What has to run. The log servers, which would bind every interface, are left out.
+        """The components to run.
 
-        The logs are read from the same disk, so nobody needs those servers.
+        The log servers, which would bind every interface, are left out: the logs are read from the same disk.
         """
         return tuple(each for each in self._all_components() if self.only is None or each.name in self.only)
 
@@ -119,7 +118,7 @@ class AirflowSettings:
         return (Component("webserver", web, None, 5), scheduler, *triggerers)
 
     def write_files(self, dag_folders: Sequence[Path]) -> None:
-        """Create the folders, and links to the folders of DAGs."""
+        """Create the folders, and link the folders of DAG files."""
         self.logs.mkdir(parents=True)
         self.dags.mkdir()
         for folder in dag_folders:
@@ -130,17 +129,18 @@ class AirflowSettings:
             self._passwords.write_text(json.dumps(passwords))
 
     def environment(self, database: str, extra: Mapping[str, str], python_path: Sequence[Path]) -> dict[str, str]:
-        """The whole environment of Airflow's processes.
+        """Return the complete environment of Airflow's processes.
 
-        :param database: User, password, host, port and name of the Postgres database.
+        Variables of the caller's environment that configure Airflow are dropped, so that no other settings apply.
 
-        Of the caller's environment all that configures an Airflow is dropped, so that nobody's own
-        settings get in.
+        :param database: user, password, host, port and name of the Postgres database.
+        :param extra: variables to add.
+        :param python_path: folders to import from.
         """
         inherited = {k: v for k, v in os.environ.items() if "AIRFLOW" not in k}
         paths = [*map(str, python_path), str(_REPOSITORY), *filter(None, [inherited.get("PYTHONPATH")])]
         inherited["PYTHONPATH"] = os.pathsep.join(paths)
-        # Task processes look up commands here, as in an activated environment.
+        # Task processes find commands here, as in an activated environment.
         inherited["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         inherited["no_proxy"] = inherited["NO_PROXY"] = "127.0.0.1,localhost"
         own = {f"AIRFLOW__{k.replace('.', '__').upper()}": v for k, v in self._options(database).items()}
@@ -152,13 +152,13 @@ class AirflowSettings:
         options = {
             "core.executor": "LocalExecutor",
             "core.parallelism": str(self.slots),
-            # The slots alone shall limit what runs at once.
+            # Only the slots limit how many tasks run at once.
             "core.max_active_tasks_per_dag": "1000",
             "core.dags_folder": str(self.dags),
             "core.load_examples": "False",
             "core.dags_are_paused_at_creation": "False",
             "core.fernet_key": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
-            # The default asks the name service, which may be slow or absent.
+            # The default queries the name service, which may be slow or absent.
             "core.hostname_callable": "devtools.airflow_hostname.component_hostname",
             "database.sql_alchemy_conn": f"postgresql+psycopg2://{database}",
             "database.load_default_connections": "False",
@@ -178,7 +178,8 @@ class AirflowSettings:
             options |= {
                 "scheduler.scheduler_health_check_threshold": seconds,
                 "triggerer.triggerer_health_check_threshold": seconds,
-                f"scheduler.{timeout}": str(2 * self.health_seconds),
+                # A task on a busy machine is late with its heartbeats before it is dead.
+                f"scheduler.{timeout}": str(4 * self.health_seconds),
                 f"scheduler.{check}": "3",
                 "scheduler.orphaned_tasks_check_interval": "5",
                 "scheduler.trigger_timeout_check_interval": "5",
@@ -202,14 +203,14 @@ class AirflowSettings:
             "api.workers": "1",
             "api.secret_key": secrets.token_hex(32),
             "api_auth.jwt_secret": secrets.token_hex(32),
-            # With two tasks starting at a time on a small machine an answer may well take over 5 s.
+            # With two tasks starting at once on a small machine, an answer may take more than 5 s.
             "workers.execution_api_timeout": "30",
             # A task's supervisor that just misses the exit of its task sleeps this long (default 5 s). Its slot
-            # is taken meanwhile, and a deferred task that is resumed by then is failed by the scheduler
+            # stays occupied, and the scheduler fails a deferred task that is resumed meanwhile
             # ("executor reported that the task instance finished with state success, but ... is queued").
             "workers.min_heartbeat_interval": "1",
             "dag_processor.dag_bundle_config_list": json.dumps([bundle]),
-            # New files are looked for often; parsing the same ones again would only cost time.
+            # Look for new files often, but do not waste time parsing the same ones again.
             "dag_processor.refresh_interval": "5",
             "dag_processor.min_file_process_interval": "3600",
         }

@@ -1,7 +1,7 @@
 """A real Airflow for the demo and the system tests: scheduler, triggerer, DAG processor and API server.
 
-It is the Airflow that is installed beside the interpreter (3.x or 2.11), with Postgres and the LocalExecutor, in
-a folder of its own, on 127.0.0.1 only, and it can not outlive this process.
+It runs the Airflow of this environment (3.x or 2.11), with Postgres and the LocalExecutor, in a folder of its own, on
+127.0.0.1 only, and it cannot outlive this process.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ _POLL_SECONDS = 0.25
 
 
 class AirflowStackError(RuntimeError):
-    """Airflow did not do what was asked; the message holds the end of the log that tells why."""
+    """Airflow did not do what was requested; the message has the end of the relevant log."""
 
 
 class AirflowStack:
-    """Starts an Airflow, runs DAGs in it, and ends all of its processes.
+    """Start an Airflow, run DAGs in it, and end all of its processes.
 
-    :param home: folder for everything it writes; whatever is in it is removed at the start.
+    :param home: folder for everything it writes; its content is removed at the start.
     :param dag_folders: folders of DAG files.
-    :param slots: how many tasks may run at once; deferred ones do not count.
-    :param environment: variables for Airflow's processes on top of this process's own, such as
+    :param slots: number of tasks that may run at once; deferred tasks do not count.
+    :param environment: variables for Airflow's processes, in addition to this process's own, such as
         ``AIRFLOW_CONN_…``.
     :param python_path: folders to import from in Airflow's processes.
-    :param triggerers: how many triggerers run: ``triggerer``, ``triggerer-2``, …
-    :param health_seconds: after so long without a heartbeat a component counts as dead; None: Airflow's 30 s.
-    :param only: names of the components that run; None: all of them.
-    :param users: who may log in, by name: role and password, on Airflow 3; None: everybody is admin, without a login.
+    :param triggerers: number of triggerers: ``triggerer``, ``triggerer-2``, …
+    :param health_seconds: seconds without a heartbeat after which a component counts as dead; None: Airflow's 30 s.
+    :param only: names of the components to run; None: all of them.
+    :param users: role and password of each user by name, on Airflow 3; None: everybody is admin, without a login.
     """
 
     def __init__(
@@ -87,13 +87,13 @@ class AirflowStack:
 
     @property
     def web_url(self) -> str:
-        """Address of the user interface; everybody on this machine is admin there."""
+        """Address of the user interface; without ``users``, everybody on this machine is admin there."""
         return self.settings.web_url
 
     def start(self, timeout: float = 120.0) -> float:
-        """Start everything and wait until all of it works; return the seconds that it took.
+        """Start all components and wait until they work; return the seconds that it took.
 
-        :raises AirflowStackError: when a component ends, or does not work within ``timeout`` seconds.
+        :raises AirflowStackError: if a component ends, or does not work within ``timeout`` seconds.
         """
         begun, since = time.monotonic(), datetime.now(timezone.utc)
         shutil.rmtree(self.settings.home, ignore_errors=True)
@@ -112,7 +112,7 @@ class AirflowStack:
     def stop(self) -> None:
         """End every process. May be called again.
 
-        :raises LeftoverProcessesError: when one survived.
+        :raises LeftoverProcessesError: if a process survived.
         """
         for name in list(self._frozen):
             self.thaw(name)
@@ -147,11 +147,11 @@ class AirflowStack:
         """Trigger a DAG and follow it to its end.
 
         :param conf: the run's parameters.
-        :param timeout: seconds for all of it, the wait for the DAG to be parsed included.
+        :param timeout: seconds for the whole call, including the wait for the DAG to be parsed.
         :param on_progress: called with the report so far, several times a second.
         :return: the report, whether the run succeeded or failed.
-        :raises AirflowStackError: when the DAG does not appear or can not be loaded, when the run has not
-            ended in time, or when a component of Airflow ends.
+        :raises AirflowStackError: if the DAG does not appear or cannot be loaded, if the run does not end in time, or
+            if a component of Airflow ends.
         """
         deadline = time.monotonic() + timeout
         self._wait_for_dag(dag_id, deadline)
@@ -167,32 +167,32 @@ class AirflowStack:
                 return report
             if time.monotonic() > deadline:
                 states = {task.name: task.state for task in report.tasks}
-                raise AirflowStackError(f"{dag_id} has not ended within {timeout:.0f} s: {states}\n{self._log_tails()}")
+                raise AirflowStackError(f"{dag_id} did not end within {timeout:.0f} s: {states}\n{self._log_tails()}")
             self._check_components()
             time.sleep(_POLL_SECONDS)
 
     @property
     def reader(self) -> MetadataReader:
-        """Reads the metadata database of the running Airflow."""
+        """The reader of the running Airflow's metadata database."""
         return self._read()
 
     def wait_for_dags(self, dag_ids: Sequence[str], timeout: float) -> None:
         """Wait until these DAGs can be run.
 
-        :raises AirflowStackError: when they can not in time, or a file of DAGs can not be loaded.
+        :raises AirflowStackError: if they cannot be run in time, or a DAG file cannot be loaded.
         """
         deadline = time.monotonic() + timeout
         for dag_id in dag_ids:
             self._wait_for_dag(dag_id, deadline)
 
     def kill(self, name: str) -> None:
-        """SIGKILL a component with all that it has started, the tasks of a scheduler included."""
+        """Send SIGKILL to a component and everything that it started, including the tasks of a scheduler."""
         self._down.add(name)
         self._frozen.pop(name, None)
         kill_all(self._pids[name])
 
     def freeze(self, name: str) -> None:
-        """SIGSTOP a component with all that it has started, at a moment when it has no transaction open."""
+        """Send SIGSTOP to a component and everything that it started, while it has no open transaction."""
         for _ in range(50):
             pids = freeze(self._pids[name])
             if self._all_transactions_end():
@@ -200,16 +200,16 @@ class AirflowStack:
                 return
             thaw(pids)
             time.sleep(0.1)
-        raise AirflowStackError(f"{name} is in a transaction whenever it is looked at")
+        raise AirflowStackError(f"{name} could not be frozen: it had an open transaction at every attempt")
 
     def thaw(self, name: str) -> None:
-        """SIGCONT a component that was frozen."""
+        """Send SIGCONT to a frozen component."""
         thaw(self._frozen.pop(name))
 
     def restart(self, name: str, timeout: float = 90.0) -> None:
         """Start a component that was killed, and wait until it works.
 
-        :raises AirflowStackError: when it does not in time.
+        :raises AirflowStackError: if it does not work in time.
         """
         (component,) = (c for c in self.settings.components if c.name == name)
         since = datetime.now(timezone.utc)
@@ -223,23 +223,23 @@ class AirflowStack:
         self._wait_until_healthy([component], since, deadline)
 
     def command(self, name: str, arguments: Sequence[str], timeout: float) -> None:
-        """Run a command of Airflow to its end.
+        """Run an ``airflow`` command to its end.
 
-        :param name: Its name, also of its log file.
-        :raises AirflowStackError: when it fails, or does not end in time.
+        :param name: name of the process and of its log file.
+        :raises AirflowStackError: if it fails, or does not end in time.
         """
         self._launch(name, arguments, 5)
         self._once.add(name)
         deadline = time.monotonic() + timeout
         while (code := self._kept().exit_codes()[name]) is None:
             if time.monotonic() > deadline:
-                raise AirflowStackError(f"{name} has not ended after {timeout:.0f} s\n{self._tail(name)}")
+                raise AirflowStackError(f"{name} did not end within {timeout:.0f} s\n{self._tail(name)}")
             time.sleep(0.1)
         if code != 0:
             raise AirflowStackError(f"{name} ended with {code}\n{self._tail(name)}")
 
     def log_file(self, component: str) -> Path:
-        """Where a component writes its own log."""
+        """Return the log file of a component."""
         return self.settings.home / f"{component}.log"
 
     def _create_database(self, timeout: float) -> str:
@@ -251,7 +251,7 @@ class AirflowStack:
         return address
 
     def _all_transactions_end(self, seconds: float = 2.0) -> bool:
-        """Whether at some moment nobody has one open: then no frozen process has."""
+        """Return whether no connection has an open transaction at some moment: then no frozen process has one."""
         deadline = time.monotonic() + seconds
         while self._read().transactions():
             if time.monotonic() > deadline:
@@ -278,7 +278,7 @@ class AirflowStack:
                 return
             if time.monotonic() > deadline:
                 what = sorted(missing) or self.settings.health_url
-                raise AirflowStackError(f"Airflow is not healthy in time: {what}\n{self._log_tails()}")
+                raise AirflowStackError(f"Airflow did not become healthy in time: {what}\n{self._log_tails()}")
             time.sleep(_POLL_SECONDS)
 
     def _answers(self) -> bool:
@@ -293,9 +293,9 @@ class AirflowStack:
             self._check_components()
             errors = "\n".join(self._read().import_errors())
             if errors:
-                raise AirflowStackError(f"DAG files can not be loaded:\n{errors}")
+                raise AirflowStackError(f"DAG files cannot be loaded:\n{errors}")
             if time.monotonic() > deadline:
-                raise AirflowStackError(f"no DAG {dag_id} was found\n{self._log_tails()}")
+                raise AirflowStackError(f"DAG {dag_id} was not found\n{self._log_tails()}")
             time.sleep(_POLL_SECONDS)
 
     def _update(self, report: DagRunReport, seconds: float) -> None:
@@ -323,17 +323,17 @@ class AirflowStack:
 
     def _kept(self) -> ProcessKeeper:
         if self._keeper is None:
-            raise AirflowStackError("this Airflow is not running")
+            raise AirflowStackError("This Airflow is not running.")
         return self._keeper
 
     def _read(self) -> MetadataReader:
         if self._reader is None:
-            raise AirflowStackError("this Airflow is not running")
+            raise AirflowStackError("This Airflow is not running.")
         return self._reader
 
 
 def _free_port() -> int:
-    """A port that was free a moment ago; Airflow can not be told to choose one itself."""
+    """Return a free port; Airflow itself cannot choose one."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Run as ``python -m devtools.as_nobody PROGRAM ARGUMENTS``: the program without root's rights."""
+"""Run a program without root's rights: ``python -m devtools.as_nobody PROGRAM ARGUMENTS``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ if __name__ == "__main__":
     os.setgroups([])
     os.setgid(NOBODY)
     os.setuid(NOBODY)
-    # The change of the user has undone it.
+    # Changing the user has reset the parent-death signal.
     die_with_parent()
     os.execv(sys.argv[1], sys.argv[1:])

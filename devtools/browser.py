@@ -1,6 +1,6 @@
-"""The Chromium of this machine, for the tests and the pictures of the page.
+"""Chromium for the tests and screenshots of the page.
 
-``python -m devtools.browser`` finds one, or installs Debian's as root; nothing but the machine's own packages is used.
+``python -m devtools.browser`` finds an installed one, or installs Debian's package as root.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-HELP = f"No Chromium was found. Install one ('apt-get install chromium'), or name its program in {VARIABLE}."
+HELP = f"Chromium was not found. Install it ('apt-get install chromium'), or set {VARIABLE} to its program."
 
 
 def find_browser() -> str | None:
-    """The path of a Chromium or Chrome; None where there is none."""
+    """Return the path of Chromium or Chrome; None if neither is installed."""
     named = os.environ.get(VARIABLE)
     return shutil.which(named) if named else next(filter(None, map(shutil.which, NAMES)), None)
 
 
 @contextmanager
 def launched() -> Iterator[Browser]:
-    """A headless one, driven by Playwright.
+    """Yield a headless browser, driven by Playwright.
 
-    :raises RuntimeError: There is none.
+    :raises RuntimeError: if no browser was found.
     """
     from playwright.sync_api import sync_playwright
 
@@ -56,13 +56,13 @@ def launched() -> Iterator[Browser]:
 
 
 def install() -> bool:
-    """Install Debian's package, as root or with a sudo that asks for nothing; whether there is one now."""
+    """Install Debian's package, as root or with a sudo that needs no password; return whether a browser exists now."""
     apt = shutil.which("apt-get")
     prefix = [] if os.geteuid() == 0 else ["sudo", "-n"]
     if apt is None or (prefix and shutil.which("sudo") is None):
         return False
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    # Without its recommended packages it comes without a font.
+    # Without its recommended packages Chromium has no fonts.
     wanted = ["chromium", "fonts-liberation"]
     for arguments in (["update", "-q"], ["install", "-q", "-y", "--no-install-recommends", *wanted]):
         if subprocess.run([*prefix, apt, *arguments], env=environment, check=False).returncode != 0:
@@ -71,7 +71,7 @@ def install() -> bool:
 
 
 def main() -> int:
-    """Find or install one."""
+    """Find or install Chromium."""
     if find_browser() is None and not install():
         print(HELP, file=sys.stderr)
         return 1

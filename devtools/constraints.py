@@ -1,4 +1,4 @@
-"""Resolves the tested sets in ``constraints/`` anew, for each Airflow line, on Python 3.11 with the service's Ray."""
+"""Resolve the tested sets in ``constraints/`` for each Airflow line, on Python 3.11 with the service's Ray version."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ LINES = {"3.3.2": "3.3.2", "2.11": "2.11.2"}
 
 
 def main() -> int:
-    """Write each file; the packages' newest versions that go together."""
+    """Write each file with the newest versions that are compatible with each other."""
     uv = Path(sys.executable).with_name("uv")
     for line, version in LINES.items():
         with tempfile.NamedTemporaryFile("w", suffix=".txt") as bounds:
-            # The newest Google provider: left to itself, the resolver gives up its version first.
+            # Without this bound, the resolver falls back to an old Google provider first.
             bounds.write(f"apache-airflow=={version}\nray=={RAY}\napache-airflow-providers-google>=22.8\n")
             bounds.flush()
             command = [str(uv), "pip", "compile", "pyproject.toml", "--extra", "emulator", "--extra", "plots"]

@@ -1,4 +1,4 @@
-"""What a DAG run came to, and what was going on while it ran."""
+"""The outcome of a DAG run, and samples of its task states while it ran."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-# A task in this state holds a slot of the executor; one in that state waits without holding any.
+# A running task holds a slot of the executor; a deferred task waits without one.
 RUNNING = "running"
 DEFERRED = "deferred"
 
 
 @dataclass(frozen=True)
 class TaskReport:
-    """One task instance as it is in the database (times are UTC)."""
+    """One task instance, as in the database (times are UTC)."""
 
     task_id: str
     map_index: int
@@ -35,7 +35,7 @@ class TaskReport:
 
     @property
     def duration(self) -> float | None:
-        """Seconds from its (first) start to its end, waiting included; None while it has not ended."""
+        """Seconds from its first start to its end, including deferred time; None while it has not ended."""
         if self.start is None or self.end is None:
             return None
         return (self.end - self.start).total_seconds()
@@ -43,7 +43,7 @@ class TaskReport:
 
 @dataclass(frozen=True)
 class Sample:
-    """How many task instances were in each state at one moment.
+    """The number of task instances in each state at one moment.
 
     :param time: seconds since the run was triggered.
     :param counts: number of task instances by (task id, state).
@@ -53,7 +53,7 @@ class Sample:
     counts: Mapping[tuple[str, str], int]
 
     def count(self, state: str, task_ids: Iterable[str] | None = None) -> int:
-        """Task instances in ``state``, of all tasks or of these only."""
+        """Return the number of task instances in ``state``, of all tasks or of the given ones."""
         wanted = None if task_ids is None else set(task_ids)
         return sum(n for (task, s), n in self.counts.items() if s == state and (wanted is None or task in wanted))
 
@@ -81,18 +81,18 @@ class DagRunReport:
         return self.state in ("success", "failed")
 
     def instances(self, task_id: str) -> list[TaskReport]:
-        """The instances of one task, in the order of their map index."""
+        """Return the instances of one task, ordered by map index."""
         return sorted((t for t in self.tasks if t.task_id == task_id), key=lambda t: t.map_index)
 
     def xcom(self, task_id: str, map_index: int = -1) -> Any:
-        """What a task instance returned.
+        """Return the return value of a task instance.
 
-        :raises KeyError: when it returned nothing.
+        :raises KeyError: if it returned nothing.
         """
         return self.xcoms[task_id, map_index]
 
     def seconds_in(self, state: str, task_ids: Iterable[str] | None = None) -> float:
-        """Sum over the task instances of the time spent in ``state``, from the samples."""
+        """Return the seconds that the task instances spent in ``state`` in total, according to the samples."""
         wanted = None if task_ids is None else list(task_ids)
         return sum(
             (later.time - sample.time) * sample.count(state, wanted)
@@ -100,12 +100,12 @@ class DagRunReport:
         )
 
     def peak(self, state: str, task_ids: Iterable[str] | None = None) -> int:
-        """The most task instances that were seen in ``state`` at one moment."""
+        """Return the maximum number of task instances that were in ``state`` at one moment."""
         wanted = None if task_ids is None else list(task_ids)
         return max((sample.count(state, wanted) for sample in self.samples), default=0)
 
     def log_text(self, task_id: str, map_index: int = -1) -> str:
-        """Everything that a task instance logged in all of its tries, its trigger's lines included."""
+        """Return everything that a task instance logged in all of its tries, including its trigger's lines."""
         folder = self.log_folder / f"dag_id={self.dag_id}" / f"run_id={self.run_id}" / f"task_id={task_id}"
         if map_index >= 0:
             folder /= f"map_index={map_index}"
@@ -113,7 +113,7 @@ class DagRunReport:
         for path in sorted(folder.glob("attempt=*.log*")):
             stamp = ""
             for line in map(_readable, path.read_text(errors="replace").splitlines()):
-                # A line without a time of its own, as in a traceback, belongs to the one before.
+                # A line without a time of its own, as in a traceback, belongs to the previous one.
                 match = _STAMP.match(line)
                 stamp = match.group(1) if match else stamp
                 stamped.append((stamp, line))
@@ -125,7 +125,7 @@ _STAMP = re.compile(r"\[?(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3})")
 
 
 def _readable(line: str) -> str:
-    """A line of Airflow 3's structured log as text; other lines as they are."""
+    """Return a line of Airflow 3's structured log as text, and other lines unchanged."""
     if not line.startswith("{"):
         return line
     try:
@@ -140,12 +140,12 @@ def _readable(line: str) -> str:
 
 
 def count_states(time: float, tasks: Iterable[TaskReport]) -> Sample:
-    """A sample of these task instances, ``time`` seconds after the run was triggered."""
+    """Return a sample of these task instances, taken ``time`` seconds after the run was triggered."""
     return Sample(time, Counter((task.task_id, task.state or "none") for task in tasks))
 
 
 def seconds_by_state(report: DagRunReport) -> dict[str, dict[str, float]]:
-    """For each task id, the seconds that its instances have spent in each state together."""
+    """Return, for each task id, the seconds that its instances spent in each state in total."""
     result: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for sample, later in zip(report.samples, report.samples[1:], strict=False):
         for (task, state), count in sample.counts.items():

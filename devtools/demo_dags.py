@@ -1,4 +1,4 @@
-"""The DAGs that the demo can run: what they need, and what must have come of them."""
+"""The DAGs that the demo can run: what they need, and what their results must be."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 PREFLIGHT = "preflight"
-"""The task that looks before anything is created."""
+"""The task that runs before anything is created."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class Demo:
     """One DAG.
 
     :param job_tasks: Tasks whose instances wait for Ray jobs.
-    :param emulator_arguments: What the emulator is started with.
+    :param emulator_arguments: Command-line arguments of the emulator.
     :param not_taken: Tasks on a branch that is not taken.
-    :param can_keep: Whether the DAG can leave its cluster.
+    :param can_keep: Whether the DAG can keep its cluster.
     """
 
     dag_id: str
@@ -32,44 +32,44 @@ class Demo:
     can_keep: bool = False
 
     def preflight(self, report: DagRunReport) -> list[str]:
-        """The findings of the preflight, for people; empty for a DAG without one."""
+        """Return the findings of the preflight as text; empty for a DAG without a preflight."""
         return preflight_lines(report.xcoms.get((PREFLIGHT, -1)))
 
     def slots(self, report: DagRunReport, slots: int) -> list[str]:
-        """Worker slots used against the time that was waited without one."""
+        """Compare the time in worker slots with the time deferred."""
         return slot_lines(report, slots, self.job_tasks)
 
     def wrong(self, report: DagRunReport) -> list[str]:
-        """What is wrong with the answer."""
+        """Return what is wrong with the answer."""
         raise NotImplementedError
 
     def answer(self, report: DagRunReport) -> list[str]:
-        """The answer, for people."""
+        """Return the answer as text."""
         raise NotImplementedError
 
 
 class SharedClusterDemo(Demo):
-    """The primes."""
+    """Prime numbers, counted on a shared cluster."""
 
     def wrong(self, report: DagRunReport) -> list[str]:
-        """The numbers are published; and all was well before the cluster was created."""
+        """Compare the answer with the published numbers, and check that the preflight passed."""
         return [*preflight_problems(report.xcoms.get((PREFLIGHT, -1))), *self._wrong_answer(report)]
 
     def _wrong_answer(self, report: DagRunReport) -> list[str]:
         answer = report.xcoms.get(("combine", -1))
         if answer is None:
-            return ["there is no answer"]
+            return ["the DAG returned no answer"]
         right = [answer["primes"], answer["twin_pairs"]] == answer["published"]
         return [] if right else [f"the answer is wrong: {answer}"]
 
     def answer(self, report: DagRunReport) -> list[str]:
-        """How many there are, and what the warm cache was good for."""
+        """Return the numbers of primes, and the effect of the warm cache."""
         answer = report.xcoms.get(("combine", -1))
         return answer_lines(answer) if answer else []
 
 
 def preflight_lines(found: dict[str, Any] | None) -> list[str]:
-    """A line for each finding of a preflight's result."""
+    """Return a line for each finding of a preflight's result."""
     if not found:
         return []
     findings = found["findings"]
@@ -82,9 +82,9 @@ def preflight_lines(found: dict[str, Any] | None) -> list[str]:
 
 
 def preflight_problems(found: dict[str, Any] | None) -> list[str]:
-    """What of a preflight's result is neither a pass nor a warning."""
+    """Return the findings of a preflight that are neither a pass nor a warning."""
     if not found or not found["findings"]:
-        return ["the preflight has found nothing"]
+        return ["the preflight has no findings"]
     return [
         f"preflight: {each['check']} of {each['subject']}: {each['status']}: {each['found']}"
         for each in found["findings"]
@@ -93,47 +93,47 @@ def preflight_problems(found: dict[str, Any] | None) -> list[str]:
 
 
 class TrainDeployDemo(Demo):
-    """The model: its own task compares it with the endpoint."""
+    """A trained model; the DAG itself compares its predictions with the endpoint's."""
 
     def wrong(self, report: DagRunReport) -> list[str]:
-        """Whether it was compared at all."""
+        """Check that predictions were compared at all."""
         found = report.xcoms.get(("check", -1))
         if found is None:
             return ["the predictions were not compared"]
         return [] if found["compared"] > 0 and found["rows"] > 0 else [f"nothing was compared: {found}"]
 
     def answer(self, report: DagRunReport) -> list[str]:
-        """The metric, the comparison, the rows."""
+        """Return the metric, the comparison and the number of rows."""
         found = report.xcoms.get(("check", -1))
         if not found:
             return []
         return [
             f"The better model is {found['framework']}'s, with an accuracy of {found['accuracy']:.3f}.",
-            f"The endpoint's {found['compared']} predictions are the model's own; the furthest is"
-            f" {found['furthest']:g} off.",
-            f"{found['rows']} rows went in, {found['rows']} were prepared, {found['rows']} were scored.",
+            f"The endpoint's {found['compared']} predictions match the model's own; the largest difference is"
+            f" {found['furthest']:g}.",
+            f"{found['rows']} rows were read, prepared and scored.",
         ]
 
 
 def slot_lines(report: DagRunReport, slots: int, job_tasks: Sequence[str]) -> list[str]:
-    """Worker slots used against the time that was waited without one."""
+    """Compare the time in worker slots with the time deferred."""
     spent = seconds_by_state(report)
     running = sum(spent.get(task, {}).get(RUNNING, 0.0) for task in job_tasks)
     deferred = sum(spent.get(task, {}).get(DEFERRED, 0.0) for task in job_tasks)
     results = [report.xcoms.get((task.task_id, task.map_index)) for task in report.tasks if task.task_id in job_tasks]
-    # What a function has returned tells nothing of its job.
+    # The result of a function says nothing about its job.
     jobs = sum(float(each.get("duration_seconds") or 0.0) for each in results if isinstance(each, dict))
     ran = f"Ray jobs ran for {jobs:.0f} job seconds. " if jobs else ""
     return [
         f"{ran}Their tasks waited {deferred:.0f} s without a worker slot and",
-        f"  held one for {running:.0f} s, to submit and to collect. A task that waits in its slot would have",
-        f"  held one for {running + deferred:.0f} s.",
-        f"At the peak {report.peak(DEFERRED, job_tasks)} jobs were waited for at once, with {slots} worker slots.",
+        f"  held one for {running:.0f} s, to submit jobs and to collect results. Tasks that wait in their slot",
+        f"  would have held one for {running + deferred:.0f} s.",
+        f"At the peak, {report.peak(DEFERRED, job_tasks)} tasks waited for jobs at once, with {slots} worker slots.",
     ]
 
 
 def answer_lines(answer: dict[str, Any]) -> list[str]:
-    """The computation's answer, its check, and what the warm cache was good for."""
+    """Return the computation's answer, the published numbers, and the effect of the warm cache."""
     primes, twins = answer["published"]
     first, second = answer["seconds_first_round"], answer["seconds_second_round"]
     return [
@@ -146,17 +146,19 @@ def answer_lines(answer: dict[str, Any]) -> list[str]:
 
 
 class BatchInferenceDemo(Demo):
-    """The flowers: their number is checked by the DAG itself."""
+    """Classified flowers; the DAG itself checks their number."""
 
     def wrong(self, report: DagRunReport) -> list[str]:
-        """Whether there were any."""
+        """Check that rows were classified at all."""
         found = report.xcoms.get(("check", -1))
         return [] if found and found["rows"] > 0 else [f"nothing was classified: {found}"]
 
     def answer(self, report: DagRunReport) -> list[str]:
-        """How many there were."""
+        """Return the number of rows."""
         found = report.xcoms.get(("check", -1))
-        return [f"{found['rows']} rows went in, and {found['rows']} came out, in {found['table']}."] if found else []
+        return (
+            [f"{found['rows']} rows were read, and {found['rows']} were written to {found['table']}."] if found else []
+        )
 
 
 DEMOS: dict[str, Demo] = {

@@ -1,4 +1,4 @@
-"""What the demo says: plain lines while the DAG runs, a summary and a verdict at the end."""
+"""The demo's output: progress lines while the DAG runs, and the parts of the summary."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ if TYPE_CHECKING:
 _LINE_EVERY_SECONDS = 5.0
 
 
-def say(text: str = "") -> None:
-    """Print a line at once, also into a pipe."""
+def write_line(text: str = "") -> None:
+    """Print a line without buffering, even into a pipe."""
     print(text, flush=True)
 
 
 class Progress:
-    """Prints a line whenever a task has come to something new, and how things stand now and then."""
+    """Print a line whenever a task changes its state, and the state of mapped tasks at intervals."""
 
-    def __init__(self, print_line: Callable[[str], None] = say) -> None:
+    def __init__(self, print_line: Callable[[str], None] = write_line) -> None:
         self._print = print_line
         self._states: dict[str, Counter[str]] = {}
         self._last_line = 0.0
 
     def __call__(self, report: DagRunReport) -> None:
-        """Look at the report; called several times a second."""
+        """Print what has changed in the report; called several times a second."""
         by_task: dict[str, Counter[str]] = defaultdict(Counter)
         for task in report.tasks:
             by_task[task.task_id][task.state or "waiting"] += 1
         for task_id, states in by_task.items():
             before = self._states.get(task_id)
-            if before == states or self._is_dull(states):
+            if before == states or self._has_not_started(states):
                 continue
-            # Of many mapped instances each step would be a line: those are told at the regular times.
+            # With many mapped instances each step would be a line, so they are reported at intervals only.
             is_over = set(states) <= {"success", "failed", "skipped", "upstream_failed", "removed"}
             if sum(states.values()) == 1 or is_over or before is None:
                 self._line(report, task_id, states)
@@ -59,16 +59,16 @@ class Progress:
         )
 
     @staticmethod
-    def _is_dull(states: Counter[str]) -> bool:
+    def _has_not_started(states: Counter[str]) -> bool:
         return set(states) <= {"waiting", "scheduled", "queued"}
 
 
 @dataclass(frozen=True)
 class ClusterLife:
-    """A cluster as it is paid for: from RUNNING to the call that deleted it.
+    """The billed lifetime of a cluster: from RUNNING to the call that deleted it.
 
-    :param nodes: its number of nodes, the head's included.
-    :param seconds: from ``startTime`` to the delete; None while it was not deleted or never ran.
+    :param nodes: number of nodes, including the head.
+    :param seconds: seconds from ``startTime`` to the delete; None if it was not deleted or never ran.
     """
 
     cluster_id: str
@@ -82,7 +82,7 @@ class ClusterLife:
 
 
 def cluster_life(created: dict[str, Any], delete_calls: Iterable[dict[str, Any]]) -> ClusterLife:
-    """The life of a cluster from what its creation returned and the emulator's log of delete calls."""
+    """Compute a cluster's lifetime from the create task's result and the emulator's log of delete calls."""
     start = created.get("start_time")
     deleted = [
         call["time"]
@@ -96,7 +96,7 @@ def cluster_life(created: dict[str, Any], delete_calls: Iterable[dict[str, Any]]
 
 
 def task_table(report: DagRunReport) -> list[str]:
-    """Each task instance with its state, its times and its tries, and per task where the time went."""
+    """Return a table of the task instances with their states, tries, durations and job durations."""
     lines = [f"{'task':<18} {'state':<16} {'tries':>5} {'seconds':>8}   job seconds"]
     for task in report.tasks:
         seconds = "-" if task.duration is None else f"{task.duration:.1f}"

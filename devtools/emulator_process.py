@@ -1,4 +1,4 @@
-"""The emulator as a process that can not outlive this one, and the few questions that the demo asks it."""
+"""The emulator as a process that cannot outlive this one, and the requests that the demo sends to it."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from typing import Any
 from devtools.process_keeper import ProcessKeeper
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
-# It ends its Ray clusters first: about 3 s for each, more on a busy machine.
+# The emulator first ends its Ray clusters, which takes about 3 s each, and longer on a busy machine.
 _STOP_SECONDS = 30.0
 _BESIDE = ("STORAGE_EMULATOR_HOST", "BIGQUERY_EMULATOR_HOST")
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class EmulatorError(RuntimeError):
-    """The emulator did not start, or has ended; the message holds the end of its log."""
+    """The emulator did not start, or has ended; the message has the end of its log."""
 
 
 class Emulator:
     """``vertex-ray-emulator start`` on a free port, with its state and log in one folder.
 
-    :param state_dir: its state directory.
-    :param arguments: more arguments of the command.
+    :param state_dir: state directory.
+    :param arguments: further command-line arguments.
     """
 
     def __init__(self, state_dir: Path, arguments: Sequence[str] = ()) -> None:
@@ -44,16 +44,16 @@ class Emulator:
 
     @property
     def log_file(self) -> Path:
-        """Where it writes its log."""
+        """The emulator's log file."""
         return self.state_dir / "emulator.log"
 
     @property
     def airflow_environment(self) -> dict[str, str]:
-        """What Airflow's processes need to talk to it: its address, and a connection that names its project."""
+        """The variables with which Airflow uses the emulator: its address, and a connection with its project."""
         extra: dict[str, Any] = {"project": self._note["project"]}
         beside = {name: value for name, value in self._note["env"].items() if name in _BESIDE}
         if beside:
-            # The Google provider's own hooks ask for no credentials then.
+            # Then the Google provider's own hooks need no credentials.
             extra["is_anonymous"] = True
         connection = {"conn_type": "google_cloud_platform", "extra": extra}
         return {
@@ -65,7 +65,7 @@ class Emulator:
     def start(self, timeout: float = 60.0) -> float:
         """Start it and wait until it is ready; return the seconds that it took.
 
-        :raises EmulatorError: when it ends or is not ready within ``timeout`` seconds.
+        :raises EmulatorError: if it ends or is not ready within ``timeout`` seconds.
         """
         begun = time.monotonic()
         self.state_dir.mkdir(parents=True, exist_ok=True)
@@ -94,27 +94,27 @@ class Emulator:
         return time.monotonic() - begun
 
     def stop(self) -> None:
-        """End it with all of its Ray clusters. May be called again.
+        """Stop the emulator and all of its Ray clusters. May be called again.
 
-        :raises LeftoverProcessesError: when a process survived.
+        :raises LeftoverProcessesError: if a process survived.
         """
         if self._keeper is not None:
             keeper, self._keeper = self._keeper, None
             keeper.close()
 
     def clusters(self) -> list[dict[str, Any]]:
-        """The clusters that exist now, whatever their state."""
+        """Return the clusters that exist now, in any state."""
         with _OPENER.open(f"http://{self.host}/emulator/clusters", timeout=30) as answer:
             clusters: list[dict[str, Any]] = json.load(answer)["clusters"]
             return clusters
 
     def serving(self) -> list[str]:
-        """The endpoints and models that there are."""
+        """Return the names of the existing endpoints."""
         with _OPENER.open(f"http://{self.host}/emulator/endpoints", timeout=30) as answer:
             return [str(endpoint["name"]) for endpoint in json.load(answer)["endpoints"]]
 
     def calls(self, method: str) -> list[dict[str, Any]]:
-        """The calls of one method that it has served, oldest first."""
+        """Return the logged requests of one method, oldest first."""
         with _OPENER.open(f"http://{self.host}/emulator/calls?method={method}", timeout=30) as answer:
             calls: list[dict[str, Any]] = json.load(answer)["calls"]
             return calls

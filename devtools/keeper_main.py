@@ -1,10 +1,10 @@
 """The keeper: a small process that starts others, and ends all of them when its owner is gone.
 
-Run as ``python -m devtools.keeper_main``; `devtools.process_keeper.ProcessKeeper` is the other end. It takes
-one JSON request a line on stdin and answers each with a JSON line on stdout. The end of stdin means that the
-owner has finished or died (also by SIGKILL), and then everything is stopped: first politely, then by SIGKILL,
-until no descendant is left. It lives in a session of its own, so Ctrl-C in the terminal reaches the owner only and the
-order of stopping stays ours.
+Run as ``python -m devtools.keeper_main``; `devtools.process_keeper.ProcessKeeper` is the other end. It reads
+one JSON request per line from stdin and answers each with a JSON line on stdout. The end of stdin means that the
+owner has finished or died (even by SIGKILL), and then everything is stopped: first by SIGTERM, then by SIGKILL,
+until no descendant is left. It runs in a session of its own, so Ctrl-C in the terminal reaches the owner only, which
+determines the order of stopping.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from typing import Any
 
 from devtools.process_tree import become_subreaper, descendants, die_with_parent, send
 
-# How long a killed process may take to vanish from the process table.
+# How long a killed process may stay in the process table.
 _KILL_SECONDS = 10.0
 
 
 class Keeper:
-    """The processes that this keeper has started, by name."""
+    """The processes that this keeper started, by name."""
 
     def __init__(self) -> None:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._grace: dict[str, float] = {}
 
     def start(self, name: str, argv: list[str], env: dict[str, str], cwd: str, log: str, grace: float) -> int:
-        """Start one process with its output in ``log``; ``grace`` is its time to stop, in seconds."""
+        """Start a process with its output in ``log``; ``grace`` is the time it has to stop, in seconds."""
         running = self._processes.get(name)
         if running is not None and running.poll() is None:
-            raise ValueError(f"{name} is running already")
+            raise ValueError(f"{name} is already running")
         with Path(log).open("ab") as output:
             process = subprocess.Popen(
                 argv,
@@ -47,7 +47,7 @@ class Keeper:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                # The second net, for a keeper that is itself killed.
+                # In case the keeper itself is killed.
                 preexec_fn=die_with_parent,
             )
         self._processes[name] = process
@@ -55,13 +55,13 @@ class Keeper:
         return process.pid
 
     def exit_codes(self) -> dict[str, int | None]:
-        """Exit code of each process started so far; None while it runs."""
+        """Return the exit code of each process started so far; None while it runs."""
         return {name: process.poll() for name, process in self._processes.items()}
 
     def stop(self, names: Iterable[str]) -> list[str]:
-        """Stop these by SIGTERM, all at once; return those that had to be killed with what they started."""
+        """Stop these by SIGTERM, all at once; return those that had to be killed together with what they started."""
         leaders = {name: self._processes[name] for name in names}
-        # Looked up before the leaders go: afterwards their orphans can not be told from those of others.
+        # Looked up before the leaders end: afterwards their orphans cannot be told from those of others.
         trees = {name: descendants(process.pid) for name, process in leaders.items()}
         for process in leaders.values():
             if process.poll() is None:
@@ -74,14 +74,14 @@ class Keeper:
             except subprocess.TimeoutExpired:
                 killed.append(name)
                 trees[name] += [*descendants(process.pid), process.pid]
-            # Only what still descends from us, so that a number used again by somebody else is safe.
+            # Only processes that still descend from us, so that a reused pid is never signalled.
             for pid in set(trees[name]) & set(descendants(os.getpid())):
                 send(pid, signal.SIGKILL)
             process.wait()
         return killed
 
     def stop_everything(self) -> list[int]:
-        """Stop all, kill every descendant that is left, and return the ones that even so remain."""
+        """Stop all processes, kill every descendant that is left, and return those that remain even then."""
         self.stop(self._processes)
         deadline = time.monotonic() + _KILL_SECONDS
         while (left := descendants(os.getpid())) and time.monotonic() < deadline:
@@ -92,12 +92,12 @@ class Keeper:
         return left
 
     def leaders(self) -> set[int]:
-        """Pids whose exit codes belong to their `Popen` objects."""
+        """Return the pids whose exit codes belong to their `Popen` objects."""
         return {process.pid for process in self._processes.values()}
 
 
 def reap_orphans(leaders: set[int]) -> None:
-    """Collect the exit codes of orphans that were handed to this subreaper, but of no process of our own."""
+    """Collect the exit codes of orphans that this subreaper inherited, but not those of its own processes."""
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) in leaders:
             continue
@@ -110,9 +110,9 @@ def reap_orphans(leaders: set[int]) -> None:
 
 
 def main() -> int:
-    """Serve requests until stdin ends; the exit code is 0 when nothing was left behind."""
+    """Serve requests until stdin ends; return 0 if no process was left behind."""
     become_subreaper()
-    # Ctrl-C and SIGTERM are the owner's business: it closes our stdin when it is done.
+    # The owner handles Ctrl-C; it closes our stdin when it is done.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     keeper = Keeper()
@@ -146,7 +146,7 @@ def main() -> int:
             try:
                 os.write(sys.stdout.fileno(), json.dumps(answer).encode() + b"\n")
             except BrokenPipeError:
-                break  # the owner has died: its end of stdin comes next
+                break  # the owner has died: stdin ends next
     return 1 if keeper.stop_everything() else 0
 
 

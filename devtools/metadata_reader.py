@@ -1,7 +1,7 @@
-"""What Airflow's metadata database says.
+"""A read-only view of Airflow's metadata database.
 
-States are read there and not from the REST API, several times a second, for Airflow 3 and 2.11 alike: each question to
-the API would cost the processors that the tasks need. Nothing is ever written.
+States are read from the database several times a second, on Airflow 3 and 2.11 alike: requests to the REST API would
+take processor time from the tasks.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from devtools.dag_run_report import TaskReport
 
 
 class MetadataReader:
-    """Reads Airflow's database while Airflow uses it.
+    """Read Airflow's database while Airflow uses it.
 
     :param address: user, password, host, port and database, as in a URL.
     """
@@ -31,17 +31,17 @@ class MetadataReader:
             return list(cursor.fetchall())
 
     def close(self) -> None:
-        """Close the database."""
+        """Close the connection."""
         self._connection.close()
 
     def working_components(self, since: datetime) -> set[tuple[str, str]]:
-        """Job type and name of the components that were started, and have sent a heartbeat, since that time."""
+        """Return job type and name of the components that were started, and have sent a heartbeat, since then."""
         sql = "SELECT job_type, hostname, latest_heartbeat FROM job WHERE state = 'running' AND start_date >= %s"
         rows = self._rows(sql, (since,))
         return {(kind, host) for kind, host, heartbeat in rows if heartbeat and heartbeat >= since}
 
     def trigger_holders(self) -> dict[str, str]:
-        """Name of the triggerer that has the trigger of a deferred task, by run id."""
+        """Return the name of the triggerer that runs the trigger of a deferred task, by run id."""
         sql = (
             "SELECT i.run_id, j.hostname FROM task_instance i JOIN trigger t ON t.id = i.trigger_id"
             " JOIN job j ON j.id = t.triggerer_id WHERE i.state = 'deferred'"
@@ -49,12 +49,12 @@ class MetadataReader:
         return dict(self._rows(sql))
 
     def runs(self) -> dict[str, tuple[str, datetime | None]]:
-        """State and end of every DAG run, by run id."""
+        """Return state and end of every DAG run, by run id."""
         rows = self._rows("SELECT run_id, state, end_date FROM dag_run")
         return {run_id: (state, end) for run_id, state, end in rows}
 
     def instances(self) -> dict[tuple[str, str], tuple[TaskReport, int | None]]:
-        """Every task instance, with the pid of the process that executes it or was the last to, by run and task id."""
+        """Return every task instance and the pid of its current or last process, by run id and task id."""
         sql = (
             "SELECT run_id, task_id, map_index, state, try_number, operator, start_date, end_date, pid"
             " FROM task_instance"
@@ -65,27 +65,27 @@ class MetadataReader:
         }
 
     def transactions(self) -> int:
-        """How many transactions other connections have open at this moment."""
+        """Return the number of open transactions of other connections."""
         sql = "SELECT count(*) FROM pg_stat_activity WHERE xact_start IS NOT NULL AND pid <> pg_backend_pid()"
         return int(self._rows(sql + " AND backend_type = 'client backend'")[0][0])
 
     def dag_ids(self) -> set[str]:
-        """The DAGs that the scheduler can run."""
+        """Return the ids of the DAGs that the scheduler can run."""
         return {row[0] for row in self._rows("SELECT DISTINCT dag_id FROM serialized_dag")}
 
     def import_errors(self) -> list[str]:
-        """File and traceback of each DAG file that can not be loaded."""
+        """Return file and traceback of each DAG file that cannot be loaded."""
         rows = self._rows("SELECT filename, stacktrace FROM import_error")
         return [f"{filename}:\n{trace}" for filename, trace in rows]
 
     def run_state(self, dag_id: str, run_id: str) -> str | None:
-        """State of a DAG run; None when there is no such run."""
+        """Return the state of a DAG run; None if it does not exist."""
         sql = "SELECT state FROM dag_run WHERE dag_id = %s AND run_id = %s"
         rows = self._rows(sql, (dag_id, run_id))
         return rows[0][0] if rows else None
 
     def tasks(self, dag_id: str, run_id: str) -> list[TaskReport]:
-        """The task instances of a run."""
+        """Return the task instances of a run."""
         sql = (
             "SELECT task_id, map_index, state, try_number, operator, start_date, end_date FROM task_instance"
             " WHERE dag_id = %s AND run_id = %s ORDER BY start_date IS NULL, start_date, task_id, map_index"
@@ -97,14 +97,14 @@ class MetadataReader:
         ]
 
     def xcoms(self, dag_id: str, run_id: str) -> dict[tuple[str, int], Any]:
-        """What the task instances of a run returned, by (task id, map index)."""
+        """Return the return values of a run's task instances, by (task id, map index)."""
         sql = "SELECT task_id, map_index, value FROM xcom WHERE dag_id = %s AND run_id = %s AND key = 'return_value'"
         rows = self._rows(sql, (dag_id, run_id))
         return {(task, index): _plain(value) for task, index, value in rows if value is not None}
 
 
 def _plain(value: Any) -> Any:
-    """Undo what Airflow's serialisation puts around tuples and the like; 2.11 keeps JSON as bytes."""
+    """Unwrap tuples and the like from Airflow's serialisation; 2.11 stores JSON as bytes."""
     if isinstance(value, (bytes, memoryview)):
         return _plain(json.loads(bytes(value)))
     if isinstance(value, dict):

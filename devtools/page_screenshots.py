@@ -1,4 +1,4 @@
-"""The pictures of the page in docs/images: ``python -m devtools.page_screenshots``."""
+"""Take the screenshots of the page in docs/images: ``python -m devtools.page_screenshots``."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
 SOURCE = f"google_cloud_default.{LOCATION}"
 PAUSE = 4.0
-"""Seconds between two dozens of jobs: the timeline has something to show."""
+"""Seconds between two batches of jobs, so that the timeline has something to show."""
 
 MOST_BYTES = 200_000
 
 
 class Camera:
-    """Takes pictures of one world."""
+    """Take screenshots of one `PageWorld`."""
 
     def __init__(self, browser: Browser, world: PageWorld) -> None:
         self._browser = browser
@@ -31,11 +31,15 @@ class Camera:
     def take(
         self, name: str, path: str, *, width: int = 1280, height: int = 760, dark: bool = False, **how: Any
     ) -> None:
-        """A picture.
+        """Take a screenshot.
 
-        :param path: below Airflow's address.
-        :param how: ``framed``: within Airflow; ``before``: called with the tab before the picture is taken; ``settle``:
-            whether to wait until nothing is read any more.
+        :param name: file name, without the suffix.
+        :param path: path below Airflow's address.
+        :param width: width of the window.
+        :param height: height of the window.
+        :param dark: use dark mode.
+        :param how: ``framed``: the page is shown within Airflow; ``before``: function to call with the tab before the
+            screenshot; ``settle``: wait until the page has read everything.
         """
         home = self._world.url.removesuffix("/ray-clusters/")
         scheme: Any = "dark" if dark else "light"
@@ -80,7 +84,7 @@ def _full(camera: Camera, world: PageWorld) -> None:
 
 
 def main() -> int:
-    """Take them all."""
+    """Take all screenshots."""
     IMAGES.mkdir(parents=True, exist_ok=True)
     with launched() as browser:
         with tempfile.TemporaryDirectory(prefix="vrp-") as folder, PageWorld(Path(folder)) as world:

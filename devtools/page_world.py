@@ -1,4 +1,4 @@
-"""What the page's tests and screenshots look at: an emulator with clusters and jobs, and Airflow's API server."""
+"""The environment of the page's tests and screenshots: an emulator with clusters and jobs, and Airflow's API server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RUN = "manual__2026-11-25T06:00:00+00:00"
 BUCKET = "leases-bucket"
 USERS = {"ada": ("ADMIN", "ada-page"), "vic": ("VIEWER", "vic-page")}
 HOSTILE = '<img src=x onerror="document.title=1">'
-"""An entrypoint, a line of a log and a name that must stay text."""
+"""An entrypoint, log line and name that must be shown as text."""
 
 PRICES = {
     "currency": "USD",
@@ -34,17 +34,17 @@ PRICES = {
     },
 }
 _LAST = 9
-"""So many jobs run on, the last ones."""
+"""Number of jobs that keep running: the last ones."""
 
 _FAKE = ("--backend", "fake", "--provisioning-seconds", "0.1", "--with", "storage")
 
 
 class PageWorld:
-    """Starts and ends all of it.
+    """Start and stop the emulator and Airflow's API server.
 
-    :param home: a folder for everything that is written.
+    :param home: folder for everything that is written.
     :param options: options of ``[vertex_ray]``; None: one source with leases, prices and a reaper.
-    :param emulator: whether there is one; else every call fails.
+    :param emulator: start the emulator; otherwise every call to it fails.
     """
 
     def __init__(self, home: Path, *, options: Mapping[str, str] | None = None, emulator: bool = True) -> None:
@@ -71,7 +71,7 @@ class PageWorld:
         environment = {}
         if self.emulator is not None:
             self.emulator.start()
-            # The connection is in Airflow's database, as most people keep it.
+            # The connection is stored in Airflow's database, as most users do.
             environment = dict(self.emulator.airflow_environment)
             del environment["AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT"]
             self.storage = environment["STORAGE_EMULATOR_HOST"].removeprefix("http://")
@@ -91,7 +91,7 @@ class PageWorld:
         self.api("POST", "connections", {**connection, "extra": json.dumps({"project": "demo-project"})})
 
     def options(self) -> dict[str, str]:
-        """One source with all that a source can have."""
+        """Return the options for one source with all of its keys."""
         source = {
             "location": LOCATION,
             "lease_uri": f"gs://{BUCKET}/leases",
@@ -110,12 +110,12 @@ class PageWorld:
 
     @property
     def url(self) -> str:
-        """The page."""
+        """Address of the page."""
         assert self.airflow is not None
         return f"{self.airflow.web_url}/ray-clusters/"
 
     def token(self, user: str) -> str:
-        """A token of a user, as Airflow's own interface gets it."""
+        """Return a user's token, as Airflow's own interface gets it."""
         assert self.airflow is not None
         if user not in self._tokens:
             body = {"username": user, "password": USERS[user][1]}
@@ -123,14 +123,15 @@ class PageWorld:
         return self._tokens[user]
 
     def api(self, method: str, path: str, body: Any = None, user: str = "ada") -> Any:
-        """A request to Airflow's REST API."""
+        """Send a request to Airflow's REST API."""
         assert self.airflow is not None
         return self._send(f"{self.airflow.web_url}/api/v2/{path}", method, body, self.token(user))
 
     def fill(self, jobs: int = 200, pause: float = 0.0) -> None:
-        """DAG runs, three clusters, and so many jobs on them.
+        """Create DAG runs, three clusters, and jobs on them.
 
-        :param pause: Seconds between two dozens of jobs, so that a timeline has something to show.
+        :param jobs: number of jobs.
+        :param pause: seconds between two batches of twelve jobs, so that a timeline has something to show.
         """
         assert self.airflow is not None
         self.airflow.command("reserialize", ("dags", "reserialize"), 90)
@@ -145,7 +146,7 @@ class PageWorld:
                 time.sleep(pause)
             cluster = ("etl-g7", "etl-g7", "etl-g7", "train-g2", "etl-g7")[place % 5]
             self.submit(cluster, *_job(cluster, place, jobs))
-        # Those that are to end have ended: what the page says can be compared.
+        # Wait for the jobs that end, so that the page's figures can be compared.
         while sum(job["status"] == "RUNNING" for name in ("etl-g7", "train-g2") for job in self.jobs(name)) > _LAST:
             time.sleep(0.1)
         self.hold("etl-g7", f"etl_daily/{RUN}")
@@ -167,11 +168,11 @@ class PageWorld:
         self._send(f"{self._dashboard(cluster_id)}/api/jobs/", "POST", body, self._google())
 
     def jobs(self, cluster_id: str) -> list[dict[str, Any]]:
-        """What the cluster itself says of its jobs."""
+        """Return a cluster's jobs, as its dashboard lists them."""
         return list(self._send(f"{self._dashboard(cluster_id)}/api/jobs/", "GET", None, self._google()))
 
     def hold(self, cluster_id: str, owner: str) -> None:
-        """Hold a cluster's lease."""
+        """Write a lease on a cluster for this owner."""
         now = time.time()
         name = self.vertex("GET", f"persistentResources/{cluster_id}")["name"].split("/")
         lease = {"version": 1, "holders": {owner: {"since": now, "expires": now + 900}}, "closing": None}
@@ -180,7 +181,7 @@ class PageWorld:
         self._send(url, "POST", {**lease, "last_used": None})
 
     def metrics(self, cluster_id: str) -> None:
-        """An hour of metrics with some ups and downs."""
+        """Set an hour of varying metrics for a cluster."""
 
         def nodes(*values: tuple[float, int]) -> list[dict[str, Any]]:
             return [
@@ -201,13 +202,13 @@ class PageWorld:
         )
 
     def vertex(self, method: str, path: str, body: Any = None) -> Any:
-        """A request to the emulator's Vertex AI."""
+        """Send a request to the emulator's Vertex AI API."""
         assert self.emulator is not None
         base = f"http://{self.emulator.host}/v1beta1/projects/demo-project/locations/{LOCATION}"
         return self._send(f"{base}/{path}", method, body, self._google())
 
     def emulate(self, method: str, path: str, body: Any = None) -> Any:
-        """A request to ``/emulator/``."""
+        """Send a request to ``/emulator/``."""
         assert self.emulator is not None
         return self._send(f"http://{self.emulator.host}/emulator/{path}", method, body)
 
@@ -240,7 +241,7 @@ class PageWorld:
 
 
 def _labels(dag_id: str, shared: tuple[str, int]) -> dict[str, str]:
-    from airflow_provider_vertex_ray.operators.cluster_create import label_value
+    from airflow_provider_vertex_ray.operators.owner_labels import label_value
 
     parts = (dag_id, RUN, "ray.create")
     names = dict(zip(("airflow-dag", "airflow-run", "airflow-task"), map(label_value, parts), strict=True))
@@ -272,7 +273,7 @@ def _body(workers: int, most: int, *, gpus: int = 0, labels: dict[str, str]) -> 
 
 
 def _job(cluster: str, place: int, jobs: int) -> tuple[str, str, dict[str, str]]:
-    """Id, entrypoint and metadata of a job; the last ones run on."""
+    """Return id, entrypoint and metadata of a job; the last jobs keep running."""
     if place == jobs - 1:
         return "by-hand", f"echo '{HOSTILE}' && sleep 3600", {}
     task = ("load", "score", "report")[place % 3]

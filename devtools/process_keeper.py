@@ -1,4 +1,4 @@
-"""Start processes that can not outlive this one: the owner's side of the keeper."""
+"""Start processes that cannot outlive this one: the owner's side of the keeper."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 class LeftoverProcessesError(RuntimeError):
-    """Processes are still there after everything was stopped."""
+    """Processes are still alive after everything was stopped."""
 
 
 class ProcessKeeper:
-    """Starts processes through a separate keeper process, and ends them with all they started.
+    """Start processes through a separate keeper process, and end them with everything that they started.
 
     However this process ends (return, exception, Ctrl-C, SIGKILL), the keeper sees the pipe close and stops
     everything, orphans included. Use it as a context manager, or call `close`.
@@ -59,11 +59,11 @@ class ProcessKeeper:
     ) -> int:
         """Start ``argv`` under ``name`` and return its pid.
 
-        :param env: the whole environment of the process; a marker is added to it.
-        :param log: file that its output is appended to.
+        :param env: complete environment of the process; a marker is added to it.
+        :param log: file to which its output is appended.
         :param cwd: working directory; default: the log's folder.
         :param grace: seconds between SIGTERM and SIGKILL when it is stopped.
-        :raises RuntimeError: when it can not be started, or one of this name is running.
+        :raises RuntimeError: if it cannot be started, or a process of this name is running.
         """
         self._grace[name] = grace
         pid = self._ask(
@@ -79,34 +79,34 @@ class ProcessKeeper:
         return pid
 
     def exit_codes(self) -> dict[str, int | None]:
-        """Exit code of each process started; None while it runs. Negative: ended by that signal."""
+        """Return the exit code of each process started: None while it runs, negative if ended by that signal."""
         result = self._ask("exit_codes")
         assert isinstance(result, dict)
         return result
 
     def stop(self, names: Iterable[str]) -> list[str]:
-        """Stop some processes, all at once; return the names of those that had to be killed."""
+        """Stop processes, all at once; return the names of those that had to be killed."""
         result = self._ask("stop", names=list(names))
         assert isinstance(result, list)
         return result
 
     def close(self) -> None:
-        """Stop everything and see for ourselves that it is gone. May be called again.
+        """Stop everything and verify that it is gone. May be called again.
 
-        :raises LeftoverProcessesError: when a process survived; the message tells which.
+        :raises LeftoverProcessesError: if a process survived; the message names it.
         """
         stdin, stdout = _pipe(self._process.stdin), _pipe(self._process.stdout)
         if not stdin.closed:
-            # A keeper that is gone already can not be told; what counts is the check below.
+            # The keeper may be gone already; what counts is the check below.
             with suppress(BrokenPipeError):
                 stdin.close()
-        # A second Ctrl-C may break off this wait; the keeper goes on all the same.
+        # A second Ctrl-C may interrupt this wait; the keeper continues all the same.
         self._process.wait(timeout=max(self._grace.values(), default=0.0) + 30.0)
         stdout.close()
         left = [f"{pid} {command_line(pid)}" for pid in marked(_MARKER, self._marker)]
         if left or self._process.returncode != 0:
             raise LeftoverProcessesError(
-                f"the keeper ended with {self._process.returncode}; still there: {left or 'nothing marked'}"
+                f"The keeper ended with {self._process.returncode}; still alive: {left or 'no marked process'}."
             )
 
     def __enter__(self) -> ProcessKeeper:
@@ -128,14 +128,14 @@ class ProcessKeeper:
         stdin.flush()
         while line := stdout.readline():
             answer = json.loads(line)
-            # An answer to an earlier request was left in the pipe if Ctrl-C broke off its reading.
+            # If Ctrl-C interrupted the reading, the answer to an earlier request is still in the pipe.
             if answer["id"] != request_id:
                 continue
             if "error" in answer:
                 raise RuntimeError(f"{do}: {answer['error']}")
             result: object = answer["result"]
             return result
-        raise RuntimeError(f"the keeper process has ended with code {self._process.wait()}")
+        raise RuntimeError(f"The keeper process ended with code {self._process.wait()}.")
 
 
 def _pipe(stream: IO[str] | None) -> IO[str]:

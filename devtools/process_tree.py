@@ -1,8 +1,8 @@
-"""What Linux tells about processes: who descends from whom, and who carries a marker.
+"""Find processes on Linux by their ancestors, and by a marker in their environment.
 
 Airflow's and Ray's processes fork, change their process group and outlive their parents, so neither a list
-of pids nor a process group is enough to say "nothing of it is left". Two facts are: descent from a *child
-subreaper* (orphans are handed to it, so nothing can leave its tree), and a marker in the environment.
+of pids nor a process group shows that nothing is left. Two facts do: descent from a *child
+subreaper* (it inherits orphans, so nothing can leave its tree), and a marker in the environment.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def die_with_parent(signum: signal.Signals = signal.SIGTERM) -> None:
 
 
 def _parents() -> dict[int, int]:
-    """Parent of every live process; zombies are left out, they hold nothing."""
+    """Return the parent of every live process; zombies are left out, as they hold no resources."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -45,7 +45,7 @@ def _parents() -> dict[int, int]:
         try:
             stat = (entry / "stat").read_text(errors="replace")
         except OSError:
-            continue  # ended while we looked
+            continue  # it has ended meanwhile
         # The name, the second field, is in parentheses and may hold spaces and parentheses itself.
         fields = stat[stat.rindex(")") + 2 :].split()
         if fields[0] not in "ZX":
@@ -54,7 +54,7 @@ def _parents() -> dict[int, int]:
 
 
 def descendants(pid: int) -> list[int]:
-    """Live descendants of ``pid``, itself not included, parents before their children."""
+    """Return the live descendants of ``pid``, without itself, parents before their children."""
     children: dict[int, list[int]] = defaultdict(list)
     for child, parent in _parents().items():
         children[parent].append(child)
@@ -68,7 +68,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def marked(name: str, value: str) -> list[int]:
-    """Live processes whose environment holds ``name=value``, as far as this user may look."""
+    """Return the live processes with ``name=value`` in their environment, as far as this user may read it."""
     wanted = f"{name}={value}".encode()
     found: list[int] = []
     for pid in _parents():
@@ -82,7 +82,7 @@ def marked(name: str, value: str) -> list[int]:
 
 
 def command_line(pid: int) -> str:
-    """Command line of a process for a message; empty when it is gone."""
+    """Return the command line of a process for a message; empty if it is gone."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     except OSError:
@@ -90,7 +90,7 @@ def command_line(pid: int) -> str:
 
 
 def send(pid: int, signum: signal.Signals) -> None:
-    """Send a signal; a process that has ended meanwhile is fine."""
+    """Send a signal, unless the process has ended."""
     try:
         os.kill(pid, signum)
     except ProcessLookupError:
@@ -98,7 +98,7 @@ def send(pid: int, signum: signal.Signals) -> None:
 
 
 def wait_until(condition: Callable[[], bool], timeout: float, interval: float = 0.1) -> bool:
-    """Poll ``condition()`` until it is true or ``timeout`` seconds have passed; tells which."""
+    """Poll ``condition()`` until it is true or ``timeout`` seconds have passed; return whether it is true."""
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:

@@ -1,10 +1,11 @@
 """Batch inference from BigQuery to BigQuery with Ray Data on Vertex AI.
 
-create the cluster -> a table of flowers -> train a small model -> classify the whole table with actors, each of which
-loads the model once -> check -> delete everything.
+Steps: create the cluster -> fill a table -> train a small model -> classify the whole table with actors, each of which
+loads the model once -> check the result -> delete everything.
 
-The rows are published all at once: the target is the old table or the whole new one, whatever is retried. On GPUs give
-the step ``num_gpus=1``. It runs on the local emulator: ``make demo DAG=example_vertex_ray_batch_inference``.
+The rows are published atomically: whatever is retried, the target is either unchanged or complete. For GPUs, set
+``num_gpus=1`` on the step. The DAG also runs on the local emulator:
+``make demo DAG=example_vertex_ray_batch_inference``.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ ON_RAY: dict[str, Any] = {
 
 @task.vertex_ray(**ON_RAY)
 def load_flowers(dataset: str) -> int:
-    """Fill a table with scikit-learn's iris data set; the number of its rows."""
+    """Fill a table with scikit-learn's iris data set; return its number of rows."""
     import json
 
     from google.cloud import bigquery
@@ -53,7 +54,7 @@ def load_flowers(dataset: str) -> int:
 
 
 class Classifier:
-    """Trained when an actor starts; a real one would load a file from Cloud Storage here."""
+    """Train a model when an actor starts; a real class would load a file from Cloud Storage here."""
 
     def __init__(self, neighbours: int) -> None:
         from sklearn.datasets import load_iris
@@ -70,7 +71,7 @@ class Classifier:
 
 @task
 def check(loaded: int, step: dict[str, Any]) -> dict[str, Any]:
-    """No row was lost or doubled."""
+    """Check that no row is missing or duplicated."""
     assert loaded == step["rows_read"] == step["rows_written"], step
     return {"rows": loaded, "table": step["target_table"]}
 

@@ -1,11 +1,11 @@
-"""A shared cluster around a group of tasks, in the shortest form.
+"""A task group on a shared cluster, in the shortest form.
 
-The group ensures the shared cluster ``examples``: it uses the one that is there, whoever created it, or creates it. The
-tasks inside name no cluster; they get this one. At the end the run gives its hold on the cluster back, and the cluster
-stays, for the next run and for other DAGs: ``example_vertex_ray_reaper`` deletes it once nobody uses it.
+The group ensures that the shared cluster ``examples`` exists: it uses the existing one, whoever created it, or creates
+it. The tasks inside set no cluster, so they use this one. At the end the run releases its lease, and the cluster stays
+for the next run and for other DAGs; ``example_vertex_ray_reaper`` deletes it once it is idle.
 
-The region is taken from the Airflow variable ``vertex_ray_location`` (default ``us-central1``), the folder with the
-leases from ``vertex_ray_lease_uri``, which must be set.
+The Airflow variable ``vertex_ray_location`` sets the region (default ``us-central1``). ``vertex_ray_lease_uri``, the
+folder with the leases, must be set.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ with DAG(
 
         @task.vertex_ray(deferrable=True)
         def square(number: int) -> int:
-            """Runs on the cluster."""
+            """Run on the cluster."""
             import ray
 
             @ray.remote
@@ -54,7 +54,7 @@ with DAG(
 
     @task
     def add_up(numbers: list[int]) -> int:
-        """Runs in Airflow."""
+        """Run in Airflow."""
         return sum(numbers)
 
     add_up(squares)

@@ -1,13 +1,14 @@
 """Functions that run on a Ray cluster on Vertex AI, as easily as ``@task``.
 
-create the cluster -> one function mapped over 20 inputs, each a job -> a function on all that they found -> check it
--> delete the cluster.
+Steps: create the cluster -> map a function over 20 inputs, one job each -> run a function on all results -> check the
+result -> delete the cluster.
 
 The question is the Collatz conjecture's: halve an even number, make 3n + 1 of an odd one, until 1 is reached. Which
 number below ``limit`` takes the most steps? The answers are published, so that the result can be checked.
 
-The functions' source travels to the cluster with their arguments; what they return comes back as JSON. While they run,
-their tasks are deferred and hold no worker slot. With ``VERTEX_RAY_EMULATOR_HOST`` set it runs on the local emulator.
+The source of the functions is sent to the cluster with their arguments, and their results return as JSON. While they
+run, their tasks are deferred and hold no worker slot. If ``VERTEX_RAY_EMULATOR_HOST`` is set, the DAG runs on the local
+emulator.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from airflow_provider_vertex_ray.operators.cluster import VertexRayCreateCluster
 
 LOCATION = "{{ var.value.get('vertex_ray_location', 'us-central1') }}"
 CLUSTER_ID = "{{ ti.xcom_pull(task_ids='create_cluster')['cluster_id'] }}"
-INPUTS = 20
 
-# limit -> the number below it that takes the most steps, and how many (https://oeis.org/A006877, https://oeis.org/A006878).
+# limit -> the number below it that takes the most steps, and how many.
+# Source: https://oeis.org/A006877 and https://oeis.org/A006878
 PUBLISHED = {10_000: (6_171, 261), 100_000: (77_031, 350), 1_000_000: (837_799, 524)}
 
-# Arguments of VertexRaySubmitJobOperator, which are the decorator's too.
+# The decorator accepts the arguments of VertexRaySubmitJobOperator.
 ON_RAY: dict[str, Any] = {
     "cluster_id": CLUSTER_ID,
     "location": LOCATION,
@@ -40,15 +41,16 @@ ON_RAY: dict[str, Any] = {
 
 @task
 def make_ranges(params: dict[str, Any] | None = None) -> list[list[int]]:
-    """As many ranges of numbers as there shall be jobs."""
+    """Return one range of numbers for each job."""
     assert params is not None
-    edges = [1 + (params["limit"] - 1) * n // INPUTS for n in range(INPUTS + 1)]
+    limit, inputs = params["limit"], params["inputs"]
+    edges = [1 + (limit - 1) * n // inputs for n in range(inputs + 1)]
     return [list(edge) for edge in itertools.pairwise(edges)]
 
 
 @task.vertex_ray(**ON_RAY)
 def longest_chain(numbers: list[int], pieces: int = 2) -> dict[str, int]:
-    """The number of a range that takes the most steps. Ray is there: its own tasks run on the worker nodes."""
+    """Return the number of a range that takes the most steps, with Ray tasks on the worker nodes."""
     import itertools
 
     import ray
@@ -76,14 +78,14 @@ def longest_chain(numbers: list[int], pieces: int = 2) -> dict[str, int]:
 
 @task.vertex_ray(multiple_outputs=True, **ON_RAY)
 def summarize(found: list[dict[str, int]], limit: str, run_id: str | None = None) -> dict[str, Any]:
-    """The longest of all: on the results of mapped tasks, a template, and a part of Airflow's context."""
+    """Return the longest of all, from the results of mapped tasks, a template and a key of Airflow's context."""
     best = max(found, key=lambda each: (each["steps"], -each["number"]))
     return {**best, "limit": int(limit), "run_id": run_id}
 
 
 @task
 def check(number: int, steps: int, params: dict[str, Any] | None = None) -> None:
-    """Compare with what is known. This one runs in Airflow: names of this file are at hand."""
+    """Compare with the published number. This task runs in Airflow, so it can use other names of this file."""
     assert params is not None
     if (number, steps) != PUBLISHED[params["limit"]]:
         raise ValueError(f"found {number} with {steps} steps, but {PUBLISHED[params['limit']]} is known")
@@ -96,11 +98,14 @@ with DAG(
     catchup=False,
     tags=["example", "vertex-ray"],
     doc_md=__doc__,
-    params={"limit": Param(100_000, enum=list(PUBLISHED), description="Look at the numbers below this")},
+    params={
+        "limit": Param(100_000, enum=list(PUBLISHED), description="Look at the numbers below this"),
+        "inputs": Param(20, type="integer", minimum=1, maximum=200, description="How many jobs share the work"),
+    },
 ) as dag:
     create = VertexRayCreateClusterOperator(
         task_id="create_cluster",
-        # Another id for each run: the id of a deleted cluster can not be used again for up to two hours.
+        # A new ID for each run: the ID of a deleted cluster cannot be used again for up to two hours.
         cluster_id="functions-{{ dag_run.start_date.strftime('%Y%m%d-%H%M%S-%f') }}",
         location=LOCATION,
         spec=ClusterSpec(

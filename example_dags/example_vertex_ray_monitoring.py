@@ -1,13 +1,13 @@
-"""A report on a Ray cluster, once it has calmed down: a plot of what it did, and what it complained about.
+"""A daily report on a Ray cluster: a plot of its metrics, and the warnings in its logs.
 
-``wait_until_quiet`` waits, without a worker slot, until the CPUs were under 10 percent for half an hour; a sample that
-is missing counts as busy. Then two tasks write the day's report: ``plot.svg`` with CPU, memory, GPU, tasks and nodes,
-and ``warnings.log`` with all log lines of at least WARNING, from Cloud Logging, page by page. Both also work when the
-cluster is gone.
+``wait_until_quiet`` waits, without a worker slot, until the CPU utilisation was below 10 percent for half an hour; a
+missing sample counts as busy. Then two tasks write the report of the day: ``plot.svg`` with CPU, memory, GPU, tasks and
+nodes, and ``warnings.log`` with all log entries of at least WARNING from Cloud Logging. Both also work after the
+cluster is deleted.
 
-The cluster is taken from the Airflow variable ``vertex_ray_cluster`` (an id), the region from ``vertex_ray_location``
-(default ``us-central1``), the folder for the reports from ``vertex_ray_reports`` (default ``file:///tmp/vertex-ray``;
-on Cloud Composer rather ``gs://BUCKET/reports``). The connection's account needs roles/logging.viewer and
+Airflow variables set the cluster (``vertex_ray_cluster``, an ID), the region (``vertex_ray_location``, default
+``us-central1``) and the folder for the reports (``vertex_ray_reports``, default ``file:///tmp/vertex-ray``; on Cloud
+Composer, use ``gs://BUCKET/reports``). The account of the connection needs roles/logging.viewer and
 roles/monitoring.viewer, and the plot needs the extra ``plots`` of this package.
 """
 
@@ -47,7 +47,7 @@ with DAG(
         poke_interval=60,
         timeout=12 * 3600,
         deferrable=True,
-        # A cluster that is busy for the whole night is no failure, and there is no report on it.
+        # A cluster that is busy all night is not a failure; it gets no report.
         soft_fail=True,
     )
     plot = VertexRayClusterMetricsOperator(

@@ -1,12 +1,12 @@
-"""The hourly clean-up to copy: deletes the Ray clusters that nobody uses.
+"""Hourly clean-up DAG that deletes idle Ray clusters; copy it to your own deployment.
 
-Vertex AI has no idle timeout: a cluster costs money until somebody deletes it. This DAG looks at all clusters of the
-region that this package has created. In use is a cluster with a job, a Ray Client driver or a live lease, or of which
-one of these can not be read. The others go after ``idle_for`` seconds; those in ERROR, and older generations of shared
-clusters, at once. The task's log and its XCom say for each cluster what became of it, why, and what it has cost.
+Vertex AI has no idle timeout: a cluster incurs charges until it is deleted. This DAG checks all clusters of the region
+that this package created. A cluster is in use if it has a job, a Ray Client driver or a live lease, or if one of these
+could not be read. Other clusters are deleted after ``idle_for`` seconds; clusters in ERROR and superseded generations
+of shared clusters are deleted at once. The task log and XCom report for each cluster what was done, why, and its cost.
 
-The region is taken from the Airflow variable ``vertex_ray_location`` (default ``us-central1``), the folder with the
-leases from ``vertex_ray_lease_uri`` (default: none; then only what runs on the clusters counts as use).
+The Airflow variable ``vertex_ray_location`` sets the region (default ``us-central1``), and ``vertex_ray_lease_uri`` the
+folder with the leases (default: none; then only jobs and drivers on the clusters count as use).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ with DAG(
         lease_uri="{{ var.value.get('vertex_ray_lease_uri', '') }}",
         idle_for=3600,
         max_age=30 * 24 * 3600,
-        # For so long the last jobs of clusters that are too old, or superseded, may take to end.
+        # Seconds to wait for the last jobs on clusters that are too old or superseded.
         drain_timeout=600,
         deferrable=True,
     )

@@ -1,15 +1,14 @@
 """One Ray cluster on Vertex AI, shared by many short jobs of a DAG run.
 
-look whether the cluster can be created at all -> create it -> round 1: many jobs in parallel -> round 2: as many, on
-what round 1 left in the cluster's memory -> combine -> delete the cluster.
+Steps: check the prerequisites -> create the cluster -> round 1: many jobs in parallel -> round 2: as many jobs, on the
+data that round 1 left in the cluster's memory -> combine the results -> delete the cluster.
 
-The jobs count primes and twin primes below ``limit``, so the answer can be checked. While a job runs, its task is
-deferred: it holds no worker slot. The cluster is deleted by a teardown task, also when a job fails.
+The jobs count primes and twin primes below ``limit``, so the result can be checked. While a job runs, its task is
+deferred and holds no worker slot. A teardown task deletes the cluster, even if a job fails.
 
-It runs on Google Cloud as it is, given a connection ``google_cloud_default`` whose project has Vertex AI enabled; the
-region is taken from the Airflow variable ``vertex_ray_location`` (default ``us-central1``). With
-``VERTEX_RAY_EMULATOR_HOST`` set it runs on the local emulator instead. On Airflow 3 only, ``airflow.sdk`` may replace
-``airflow.providers.common.compat.sdk``.
+The DAG runs on Google Cloud with a connection ``google_cloud_default`` whose project has Vertex AI enabled. The Airflow
+variable ``vertex_ray_location`` sets the region (default ``us-central1``). If ``VERTEX_RAY_EMULATOR_HOST`` is set, it
+runs on the local emulator instead. On Airflow 3, ``airflow.sdk`` can replace ``airflow.providers.common.compat.sdk``.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ CLUSTER_ID = "{{ ti.xcom_pull(task_ids='create_cluster')['cluster_id'] }}"
 
 SPEC = ClusterSpec(
     head_node_type=Resources(machine_type="n1-standard-16"),
-    # The head runs no work: its logical CPUs are 0.
+    # The head node runs no work: it has 0 logical CPUs.
     worker_node_types=[Resources(machine_type="n1-standard-4", node_count=2)],
     labels={"example": "shared-cluster"},
 )
@@ -47,12 +46,12 @@ PUBLISHED = {
 def keep_if_asked(context: Any) -> None:
     """Skip the deletion of the cluster when the run was triggered with ``delete_cluster`` off."""
     if not context["params"]["delete_cluster"]:
-        raise AirflowSkipException("The cluster is kept; it costs money until somebody deletes it.")
+        raise AirflowSkipException("The cluster is kept; it incurs charges until it is deleted.")
 
 
 @task
 def make_commands(kind: str, params: dict[str, Any] | None = None) -> list[list[str]]:
-    """The command of each job of a round: one for each shard."""
+    """Return the commands of the jobs of a round, one for each shard."""
     assert params is not None
     limit, shards = params["limit"], params["shards"]
     return [
@@ -63,7 +62,7 @@ def make_commands(kind: str, params: dict[str, Any] | None = None) -> list[list[
 
 @task
 def combine(counted: Any, paired: Any, params: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Add up what the jobs of the two rounds found, and compare with the published numbers."""
+    """Add up the results of both rounds, and compare them with the published numbers."""
     assert params is not None
     first, second = [job["result"] for job in counted], [job["result"] for job in paired]
     primes = sum(shard["found"] for shard in first)
@@ -96,12 +95,12 @@ with DAG(
         "delete_cluster": Param(True, type="boolean", description="Delete the cluster at the end"),
     },
 ) as dag:
-    # A missing API, role or quota is known in seconds, and not after a quarter of an hour.
+    # Reports a missing API, role or quota within seconds instead of after a quarter of an hour.
     preflight = VertexRayPreflightOperator(task_id="preflight", location=LOCATION, spec=SPEC)
 
     create = VertexRayCreateClusterOperator(
         task_id="create_cluster",
-        # Another id for each run: the id of a deleted cluster can not be used again for up to two hours.
+        # A new ID for each run: the ID of a deleted cluster cannot be used again for up to two hours.
         cluster_id="primes-{{ dag_run.start_date.strftime('%Y%m%d-%H%M%S-%f') }}",
         location=LOCATION,
         spec=SPEC,
@@ -111,11 +110,11 @@ with DAG(
     job_arguments: dict[str, Any] = {
         "cluster_id": CLUSTER_ID,
         "location": LOCATION,
-        # Sent to the cluster once, however many jobs use it. A gs://….zip address works as well.
+        # Uploaded to the cluster once, however many jobs use it. The URI of a gs://….zip file works as well.
         "working_dir": str(Path(__file__).parent / "ray_jobs"),
         "job_timeout": 1800,
         "deferrable": True,
-        # A try that finds its job running goes on waiting for it; otherwise the job is run again.
+        # A retry waits for the job of the lost try if it still runs; otherwise it runs the job again.
         "retries": 2,
         "retry_delay": timedelta(seconds=5),
     }

@@ -1,10 +1,10 @@
 """Train on a Ray cluster on Vertex AI, and let the metric decide what comes next.
 
-create the cluster -> train -> accurate enough? -> accept or reject the model -> delete the cluster.
+Steps: create the cluster -> train -> check the accuracy -> accept or reject the model -> delete the cluster.
 
-The training script is in the folder ``ray_jobs/train``, with its data; what it needs is installed on the cluster for
-this job alone, by ``pip``. Its metrics come back as the task's XCom, and a branch looks at them. While it trains, the
-task is deferred and holds no worker slot. With ``VERTEX_RAY_EMULATOR_HOST`` set it runs on the local emulator.
+The training script and its data are in the folder ``ray_jobs/train``; its requirements are installed with ``pip`` for
+this job only. Its metrics are returned as the XCom of the task, and a branch evaluates them. During the training, the
+task is deferred and holds no worker slot. If ``VERTEX_RAY_EMULATOR_HOST`` is set, the DAG runs on the local emulator.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ CLUSTER_ID = "{{ ti.xcom_pull(task_ids='create_cluster')['cluster_id'] }}"
 
 @task.branch
 def judge(job: dict[str, Any], params: dict[str, Any] | None = None) -> str:
-    """Name the task that goes on: the metrics are what the training script printed."""
+    """Choose the next task by the metrics, which the training script printed."""
     assert params is not None
     metrics = job["result"]
-    print(f"accuracy {metrics['accuracy']}, and {params['least_accuracy']} is asked for")
+    print(f"accuracy {metrics['accuracy']}, required {params['least_accuracy']}")
     return "accept_model" if metrics["accuracy"] >= params["least_accuracy"] else "reject_model"
 
 
 @task
 def accept_model(job: dict[str, Any]) -> dict[str, Any]:
-    """Here the model would be registered."""
+    """Register the model (left out in this example)."""
     return {"accepted": True, **job["result"]}
 
 
 @task
 def reject_model(job: dict[str, Any]) -> dict[str, Any]:
-    """Here somebody would be told."""
+    """Notify the team (left out in this example)."""
     return {"accepted": False, **job["result"]}
 
 
@@ -58,7 +58,7 @@ with DAG(
 ) as dag:
     create = VertexRayCreateClusterOperator(
         task_id="create_cluster",
-        # Another id for each run: the id of a deleted cluster can not be used again for up to two hours.
+        # A new ID for each run: the ID of a deleted cluster cannot be used again for up to two hours.
         cluster_id="train-{{ dag_run.start_date.strftime('%Y%m%d-%H%M%S-%f') }}",
         location=LOCATION,
         spec=ClusterSpec(
@@ -74,7 +74,7 @@ with DAG(
         location=LOCATION,
         entrypoint=["python", "train.py", "--epochs={{ params.epochs }}"],
         working_dir=str(Path(__file__).parent / "ray_jobs" / "train"),
-        # For this job only: other jobs on the cluster see nothing of it. Once installed it is kept on the nodes.
+        # Installed for this job only and cached on the nodes; other jobs on the cluster are not affected.
         runtime_env={"pip": ["micrograd==0.1.0"]},
         job_timeout=1800,
         deferrable=True,

@@ -1,12 +1,12 @@
-"""From BigQuery to predictions, with Ray on Vertex AI: every step a task.
+"""From BigQuery to predictions with Ray on Vertex AI, with one task for each step.
 
-a data set into BigQuery -> prepare it with Ray -> train two models side by side -> good enough? -> upload the better
-one -> deploy it -> ask it for predictions, and compare them with the model's own -> score the whole table with it, in
-Ray, back into BigQuery -> check -> undeploy, and delete everything that was made.
+Steps: load a data set into BigQuery -> prepare it with Ray -> train two models in parallel -> check the accuracy ->
+upload the better model -> deploy it -> request predictions and compare them with the model's own -> score the whole
+table with Ray, back into BigQuery -> check the result -> undeploy the model and delete everything.
 
-The data set is scikit-learn's *breast cancer* (569 rows). All waiting is deferred. It runs on the local emulator:
-``make demo DAG=example_vertex_ray_train_deploy``. On the service let the cluster's image have the versions of
-scikit-learn and XGBoost that the serving containers have, and give them as ``framework_version``.
+The data set is scikit-learn's *breast cancer* (569 rows). All waits are deferred. The DAG also runs on the local
+emulator: ``make demo DAG=example_vertex_ray_train_deploy``. On Google Cloud, use a cluster image with the same versions
+of scikit-learn and XGBoost as the serving containers, and set them as ``framework_version``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from airflow_provider_vertex_ray.remote import MODEL_EXPORT
 LOCATION = "{{ var.value.get('vertex_ray_location', 'us-central1') }}"
 STAMP = "{{ dag_run.start_date.strftime('%Y%m%d_%H%M%S_%f') }}"
 DATASET = f"train_deploy_{STAMP}"
-# The names of buckets are shared by the whole world.
+# Bucket names are globally unique.
 BUCKET = f"train-deploy-{STAMP}"
 BEST = "ti.xcom_pull(task_ids='choose')"
 COMMON: dict[str, Any] = {"location": LOCATION, "deferrable": True}
@@ -47,7 +47,7 @@ HOLDOUT = 20
 
 @task.vertex_ray(**ON_RAY)
 def load_data(dataset: str) -> int:
-    """Write the data set into a table; the number of its rows."""
+    """Write the data set to a table; return its number of rows."""
     import io
 
     from google.cloud import bigquery
@@ -69,7 +69,7 @@ def load_data(dataset: str) -> int:
 
 
 def halves(batch: Any) -> Any:
-    """A feature vector for each row, and which rows are for training."""
+    """Return a feature vector for each row, and whether the row is for training."""
     features = [name for name in batch.columns if name not in ("target", "row")]
     batch["features"] = list(batch[sorted(features)].to_numpy())
     batch["train"] = batch["row"] % 4 != 0
@@ -78,7 +78,7 @@ def halves(batch: Any) -> Any:
 
 @task.vertex_ray(**ON_RAY, py_modules=[MODEL_EXPORT])
 def train(kind: str, dataset: str, bucket: str, holdout: int = HOLDOUT) -> dict[str, Any]:
-    """Train one model on the prepared rows; its accuracy on the others, where it is, and what it says itself."""
+    """Train a model on the prepared rows; return its accuracy on the other rows, its URI and sample predictions."""
     import numpy as np
     import ray
     from google.cloud import bigquery
@@ -113,7 +113,7 @@ def train(kind: str, dataset: str, bucket: str, holdout: int = HOLDOUT) -> dict[
 
 @task
 def choose(trained: list[dict[str, Any]]) -> dict[str, Any]:
-    """The better model."""
+    """Return the better model."""
     best = max(trained, key=lambda each: each["accuracy"])
     for each in trained:
         print(f"{each['framework']}: accuracy {each['accuracy']:.3f}{', the better one' if each is best else ''}")
@@ -122,19 +122,19 @@ def choose(trained: list[dict[str, Any]]) -> dict[str, Any]:
 
 @task.branch
 def judge(best: dict[str, Any], params: dict[str, Any] | None = None) -> str:
-    """Name the task that goes on."""
+    """Choose the next task by the accuracy."""
     assert params is not None
     return "upload" if best["accuracy"] >= params["least_accuracy"] else "reject"
 
 
 @task
 def reject(best: dict[str, Any]) -> None:
-    """Here somebody would be told."""
+    """Notify the team (left out in this example)."""
     print(f"accuracy {best['accuracy']:.3f} is not enough")
 
 
 class Scorer:
-    """Scores batches: the model is loaded once in each actor."""
+    """Score batches; each actor loads the model once."""
 
     def __init__(self, artifact: str, framework: str) -> None:
         import io
@@ -171,7 +171,7 @@ class Scorer:
 def check(
     best: dict[str, Any], loaded: int, prepared: dict[str, Any], predicted: dict[str, Any], scored: dict[str, Any]
 ) -> dict[str, Any]:
-    """The endpoint says what the model says, and no row was lost or doubled on the way."""
+    """Check that endpoint and model agree, and that no row is missing or duplicated."""
     pairs = list(zip(best["predictions"], predicted["predictions"], strict=True))
     furthest = max(abs(own - served) for own, served in pairs)
     assert furthest < 1e-5, f"the endpoint is {furthest} off the model's own predictions"
@@ -188,7 +188,7 @@ def check(
 
 @task(trigger_rule="all_done")
 def delete_model(model: str | None = None, location: str = "us-central1") -> None:
-    """The registry's entry of this run."""
+    """Delete the model of this run from the Model Registry."""
     from airflow_provider_vertex_ray.hooks.model import VertexRayModelHook
 
     hook = VertexRayModelHook(location=location)

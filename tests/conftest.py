@@ -74,9 +74,9 @@ def in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """The preflight is made on a day on which the service has the versions for long."""
     import datetime
 
-    from airflow_provider_vertex_ray.core.preflight import run as preflight
+    from airflow_provider_vertex_ray.core.preflight import run
 
-    monkeypatch.setattr(preflight, "_today", lambda: datetime.date(2026, 11, 25))
+    monkeypatch.setattr(run, "_today", lambda: datetime.date(2026, 11, 25))
 
 
 def use(emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> None:

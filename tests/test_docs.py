@@ -1,4 +1,4 @@
-"""The documentation says nothing that a program can tell to be wrong: names, parameters, options, links, code."""
+"""Check the documentation against the code: names, parameters, options, figures, links and code blocks."""
 
 from __future__ import annotations
 
@@ -18,19 +18,14 @@ from emulator_support.process import EmulatorProcess
 from vertex_ray_emulator import admin, cli, faults
 
 from airflow_provider_vertex_ray import errors, get_provider_info
-from airflow_provider_vertex_ray.core.http import google_call as cloud_call
-from airflow_provider_vertex_ray.core.http import transport
-from airflow_provider_vertex_ray.core.job import log_follower as job_logs
-from airflow_provider_vertex_ray.core.job import packages
+from airflow_provider_vertex_ray.core.http import google_call, transport
+from airflow_provider_vertex_ray.core.job import log_follower, packages
 from airflow_provider_vertex_ray.core.job.state import MAX_RESULT_BYTES
-from airflow_provider_vertex_ray.core.monitoring import condition as metric_condition
-from airflow_provider_vertex_ray.core.monitoring import logs
-from airflow_provider_vertex_ray.core.monitoring import summary as metric_summary
+from airflow_provider_vertex_ray.core.monitoring import condition, logs, summary
 from airflow_provider_vertex_ray.core.monitoring.log_query import SEVERITIES
 from airflow_provider_vertex_ray.core.monitoring.metric_query import METRICS
-from airflow_provider_vertex_ray.core.preflight import quotas, ray_versions
-from airflow_provider_vertex_ray.core.preflight import requirements as preflight_needs
-from airflow_provider_vertex_ray.core.preflight import run as cloud_preflight
+from airflow_provider_vertex_ray.core.preflight import quotas, ray_versions, requirements
+from airflow_provider_vertex_ray.core.preflight import run as preflight_run
 from airflow_provider_vertex_ray.core.preflight.report import CHECKS, Status
 from airflow_provider_vertex_ray.decorators.job import PLAIN_CONTEXT, _VertexRayDecoratedOperator
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
@@ -53,17 +48,22 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGE = REPOSITORY / "airflow_provider_vertex_ray"
 PAGES = {path.name: path.read_text() for path in sorted((REPOSITORY / "docs").glob("*.md"))}
 PAGES["README.md"] = (REPOSITORY / "README.md").read_text()
-EVERYTHING = "\n".join(PAGES.values())
-DOCS = "\n".join(text for name, text in PAGES.items() if name != "README.md")
+ALL_TEXT = "\n".join(PAGES.values())
+DOCS_TEXT = "\n".join(text for name, text in PAGES.items() if name != "README.md")
+
+GITHUB = "https://github.com/airflow-provider-vertex-ray/airflow-provider-vertex-ray/"
+RAW_FILES = "https://raw.githubusercontent.com/airflow-provider-vertex-ray/airflow-provider-vertex-ray/main/"
+INDEX_PAGES = ("README.md", "emulator/README.md")
+"""Shown by package indexes, where relative links lead nowhere."""
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-NOT_OURS = {"ValueError", "ZeroDivisionError", "RayTaskError"}
+FOREIGN_ERRORS = {"ValueError", "ZeroDivisionError", "RayTaskError"}
 
 
-def _public(kinds: tuple[str, ...]) -> dict[str, type]:
-    """The classes of our own that Airflow is told of, by name."""
+def _public_classes(kinds: tuple[str, ...]) -> dict[str, type]:
+    """Return the package's own classes in the modules that are registered with Airflow, by name."""
     modules = [name for kind in kinds for entry in get_provider_info()[kind] for name in entry["python-modules"]]
     return {
         name: value
@@ -73,10 +73,10 @@ def _public(kinds: tuple[str, ...]) -> dict[str, type]:
     }
 
 
-TASKS = _public(("operators", "sensors"))
+OPERATORS_AND_SENSORS = _public_classes(("operators", "sensors"))
 
 
-def _all_errors() -> set[str]:
+def _documented_errors() -> set[str]:
     found, todo = {InvalidArgumentError.__name__}, [errors.VertexRayError]
     while todo:
         kind = todo.pop()
@@ -86,9 +86,9 @@ def _all_errors() -> set[str]:
 
 
 def _tables(text: str) -> Iterator[list[list[str]]]:
-    """Each table's rows with the heading first, a cell as its text without the marks of code."""
+    """Yield the rows of each table, header first; cells are stripped of backticks."""
     rows: list[list[str]] = []
-    # The last one has no line after it.
+    # The empty line ends a table at the end of the text.
     for line in [*text.splitlines(), ""]:
         if line.startswith("|"):
             rows.append([cell.strip().strip("`") for cell in line.strip("|").split("|")])
@@ -98,8 +98,8 @@ def _tables(text: str) -> Iterator[list[list[str]]]:
 
 
 def _section(heading: str) -> str:
-    """What follows a heading in docs/, up to the next heading."""
-    match = re.search(rf"^#+ `?{re.escape(heading)}`?$\n(.*?)(?=^#+ |\Z)", DOCS, re.MULTILINE | re.DOTALL)
+    """Return the text below a heading in docs/, up to the next heading."""
+    match = re.search(rf"^#+ `?{re.escape(heading)}`?$\n(.*?)(?=^#+ |\Z)", DOCS_TEXT, re.MULTILINE | re.DOTALL)
     assert match, f"no heading {heading}"
     return match[1]
 
@@ -109,7 +109,7 @@ def _slugs(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in HEADING.findall(plain)}
 
 
-def _blocks(language: str) -> list[Any]:
+def _code_blocks(language: str) -> list[Any]:
     return [
         pytest.param(match[2], id=f"{name}-{place}")
         for name, text in PAGES.items()
@@ -118,7 +118,7 @@ def _blocks(language: str) -> list[Any]:
     ]
 
 
-def test_there_is_a_page_for_each_subject_and_the_index_leads_to_it() -> None:
+def test_every_subject_has_a_page_that_the_index_links_to() -> None:
     pages = {
         "getting-started",
         "preflight",
@@ -140,46 +140,51 @@ def test_there_is_a_page_for_each_subject_and_the_index_leads_to_it() -> None:
     assert {f"{page}.md" for page in pages} <= set(LINK.findall(PAGES["index.md"]))
 
 
-def test_every_class_that_is_named_exists() -> None:
-    named = set(re.findall(r"\bVertexRay\w+", EVERYTHING)) - {"VertexRayError", "VertexRayTaskError"}
-    known = set(_public(("operators", "sensors", "hooks", "triggers")))
+def test_documented_classes_exist() -> None:
+    named = set(re.findall(r"\bVertexRay\w+", ALL_TEXT)) - {"VertexRayError", "VertexRayTaskError"}
+    known = set(_public_classes(("operators", "sensors", "hooks", "triggers")))
     known |= {path.rpartition(".")[2] for path in get_provider_info()["extra-links"]} | {VertexRayCluster.__name__}
     assert named <= known
 
 
-def test_every_error_that_is_named_exists() -> None:
-    named = set(re.findall(r"\b[A-Z]\w+Error\b", EVERYTHING)) - NOT_OURS
-    assert named <= _all_errors()
+def test_documented_errors_exist() -> None:
+    named = set(re.findall(r"\b[A-Z]\w+Error\b", ALL_TEXT)) - FOREIGN_ERRORS
+    assert named <= _documented_errors()
 
 
-def test_every_error_has_its_row() -> None:
+def test_every_error_has_a_table_row() -> None:
     rows = {row[0] for text in PAGES.values() for table in _tables(text) for row in table if table[0][0] == "error"}
-    assert rows - {"error"} == _all_errors() - {"VertexRayError"}
+    assert rows - {"error"} == _documented_errors() - {"VertexRayError"}
 
 
-@pytest.mark.parametrize("name", sorted(TASKS))
-def test_every_operator_and_sensor_is_documented_with_its_parameters(name: str) -> None:
-    # The base classes have the connection's parameters, which are documented once.
+@pytest.mark.parametrize("name", sorted(OPERATORS_AND_SENSORS))
+def test_operator_and_sensor_parameters_match_their_tables(name: str) -> None:
+    # The connection's parameters come from the base classes and are documented once.
     shared = set(_parameters(VertexRayBaseOperator)) | ({"mode"} if name.endswith("Sensor") else set())
-    if issubclass(TASKS[name], VertexRaySubmitJobOperator) and TASKS[name] is not VertexRaySubmitJobOperator:
+    if (
+        issubclass(OPERATORS_AND_SENSORS[name], VertexRaySubmitJobOperator)
+        and OPERATORS_AND_SENSORS[name] is not VertexRaySubmitJobOperator
+    ):
         shared |= set(_parameters(VertexRaySubmitJobOperator))
-    own = {key: default for key, default in _parameters(TASKS[name]).items() if key not in shared}
+    own = {key: default for key, default in _parameters(OPERATORS_AND_SENSORS[name]).items() if key not in shared}
     (table,) = (table for table in _tables(_section(name)) if table[0][0] == "parameter")
     assert {row[0]: row[1] for row in table[1:]} == own
     for row in table[1:]:
-        assert ("(templated)" in row[2]) == (row[0] in TASKS[name].template_fields), row  # type: ignore[attr-defined]
+        assert ("(templated)" in row[2]) == (row[0] in OPERATORS_AND_SENSORS[name].template_fields), row  # type: ignore[attr-defined]
 
 
-def test_the_decorators_own_parameters_are_documented() -> None:
+def test_decorator_parameters_match_their_table() -> None:
     (table,) = (table for table in _tables(PAGES["functions.md"]) if table[0][0] == "parameter")
     of_airflow = {"python_callable", "op_args", "op_kwargs"}
-    own = set(_parameters(_VertexRayDecoratedOperator)) - set(_parameters(TASKS["VertexRaySubmitJobOperator"]))
+    own = set(_parameters(_VertexRayDecoratedOperator)) - set(
+        _parameters(OPERATORS_AND_SENSORS["VertexRaySubmitJobOperator"])
+    )
     assert {row[0] for row in table[1:]} == own - of_airflow
     assert {row[0] for row in table[1:] if "(templated)" in row[2]} <= set(_VertexRayDecoratedOperator.template_fields)
 
 
 def _parameters(task: type) -> dict[str, str]:
-    """Keyword parameters of our own classes in the hierarchy, and their defaults as Python writes them."""
+    """Return the keyword parameters of the package's own classes in the hierarchy, with the repr of their defaults."""
     found: dict[str, str] = {}
     for base in reversed(task.__mro__):
         if base.__module__.startswith("airflow_provider_vertex_ray") and "__init__" in vars(base):
@@ -190,61 +195,91 @@ def _parameters(task: type) -> dict[str, str]:
     return found
 
 
-def test_the_connections_parameters() -> None:
+def test_connection_parameters_match_their_table() -> None:
     (table,) = (table for table in _tables(_section("Connection")) if table[0][0] == "parameter")
     assert {row[0]: row[1] for row in table[1:]} == _parameters(VertexRayBaseOperator)
     assert set(_parameters(VertexRayBaseSensor)) == {*_parameters(VertexRayBaseOperator), "deferrable"}
-    for task in TASKS.values():
+    for task in OPERATORS_AND_SENSORS.values():
         assert set(_parameters(VertexRayBaseOperator)) <= set(task.template_fields)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
     "name", ["VertexRayClusterHook", "VertexRayJobHook", "VertexRayMonitoringHook", "VertexRayPreflightHook"]
 )
-def test_the_hooks_methods(name: str) -> None:
-    hooks = _public(("hooks",))
+def test_hook_methods_are_documented(name: str) -> None:
+    hooks = _public_classes(("hooks",))
     for kind, more in ((name, set[str]()), (name.replace("Hook", "AsyncHook"), {"tail_job_logs", "jobs", "log_pages"})):
         own = {key for key, value in vars(hooks[kind]).items() if inspect.isfunction(value) and key[0] != "_"}
         for method in own - more:
-            assert f"`{method}`" in DOCS, method
-    sentence = re.search(rf"`{name}` has (.*?);", DOCS, re.DOTALL)
+            assert f"`{method}`" in DOCS_TEXT, method
+    sentence = re.search(rf"`{name}` has (.*?);", DOCS_TEXT, re.DOTALL)
     assert sentence
     for method in re.findall(r"`(\w+)`", sentence[1]):
         assert hasattr(hooks[name], method)
 
 
-@pytest.mark.parametrize("code", _blocks("python"))
-def test_code_compiles_and_what_uses_this_package_runs(code: str) -> None:
+@pytest.mark.parametrize("code", _code_blocks("python"))
+def test_python_blocks_compile_and_run(code: str) -> None:
     compiled = compile(code, "<docs>", "exec")
-    # README's DAG is for Airflow 3, where 2.11 has no airflow.sdk.
+    # Blocks that import airflow.sdk need Airflow 3.
     if "airflow_provider_vertex_ray" in code and "from airflow.sdk" not in code:
         exec(compiled, {"__name__": "docs"})
 
 
-@pytest.mark.parametrize("name", sorted(PAGES))
-def test_links_lead_somewhere(name: str) -> None:
-    folder = REPOSITORY if name == "README.md" else REPOSITORY / "docs"
-    for target in LINK.findall(re.sub(r"`[^`\n]*`", "`code`", FENCE.sub("", PAGES[name]))):
+def _links(text: str) -> list[str]:
+    """Return the targets of all links and images outside code."""
+    return LINK.findall(re.sub(r"`[^`\n]*`", "`code`", FENCE.sub("", text)))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(f"docs/{name}" for name in sorted(PAGES) if name != "README.md"),
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "CHANGELOG.md",
+    ],
+)
+def test_relative_links_resolve(name: str) -> None:
+    page = REPOSITORY / name
+    for target in _links(page.read_text()):
         if target.startswith("https://"):
             continue
         path, _, anchor = target.partition("#")
-        file = (folder / path).resolve() if path else folder / name
+        file = (page.parent / path).resolve() if path else page
         assert file.exists(), target
         assert not anchor or anchor in _slugs(file.read_text()), target
 
 
-def test_files_and_modules_that_are_named_exist() -> None:
-    named = {path for path in re.findall(r"`([\w./-]+\.(?:py|txt))`", EVERYTHING) if "*" not in path}
+@pytest.mark.parametrize("name", INDEX_PAGES)
+def test_index_pages_have_absolute_links_only(name: str) -> None:
+    text = (REPOSITORY / name).read_text()
+    assert [target for target in _links(text) if not target.startswith("https://")] == []
+    for image in re.findall(r"!\[[^\]]*\]\(([^)\s]+)\)", text):
+        assert image.startswith(RAW_FILES) or not image.startswith(GITHUB), f"{image} is a page, not an image"
+
+
+@pytest.mark.parametrize("name", INDEX_PAGES)
+def test_links_of_index_pages_into_the_repository_resolve(name: str) -> None:
+    kinds = {f"{GITHUB}blob/main/": Path.is_file, f"{GITHUB}tree/main/": Path.is_dir, RAW_FILES: Path.is_file}
+    for target in _links((REPOSITORY / name).read_text()):
+        for prefix, exists in kinds.items():
+            if target.startswith(prefix):
+                path, _, anchor = target.removeprefix(prefix).partition("#")
+                assert exists(REPOSITORY / path), target
+                assert not anchor or anchor in _slugs((REPOSITORY / path).read_text()), target
+
+
+def test_documented_files_and_modules_exist() -> None:
+    named = {path for path in re.findall(r"`([\w./-]+\.(?:py|txt))`", ALL_TEXT) if "*" not in path}
     assert {path for path in named if not (REPOSITORY / path).is_file() and not (PACKAGE / path).is_file()} == set()
-    for module in re.findall(r"python -m ([\w.]+)", EVERYTHING):
+    for module in re.findall(r"python -m ([\w.]+)", ALL_TEXT):
         import_module(module)
 
 
-def test_make_targets_that_are_named_exist() -> None:
+def test_documented_make_targets_exist() -> None:
     targets = set(re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
-    named = set(re.findall(r"`make ([a-z]+)", EVERYTHING)) | set(
-        re.findall(r"^make ([a-z]+)", EVERYTHING, re.MULTILINE)
-    )
+    named = set(re.findall(r"`make ([a-z]+)", ALL_TEXT)) | set(re.findall(r"^make ([a-z]+)", ALL_TEXT, re.MULTILINE))
     assert {"demo", "test", "lint", "bench", "install"} <= named <= targets
 
 
@@ -254,14 +289,14 @@ def _commands() -> dict[str, argparse.ArgumentParser]:
     return dict(choices)
 
 
-def test_options_that_are_named_exist() -> None:
+def test_documented_command_line_options_exist() -> None:
     known = {
         option for parser in _commands().values() for action in parser._actions for option in action.option_strings
     }
     known |= set(_preflight_options())
-    # In Python blocks they are those of the reader's own scripts.
-    text = FENCE.sub(lambda block: "" if block[1] == "python" else block[0], EVERYTHING)
-    # Those of Google's own command are not ours.
+    # Options inside Python blocks belong to the reader's own scripts.
+    text = FENCE.sub(lambda block: "" if block[1] == "python" else block[0], ALL_TEXT)
+    # Options of gcloud are not ours.
     text = re.sub(r"gcloud [^`\n]*", "", text)
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text))
     assert {"--project", "--state-dir", "--json"} <= named
@@ -272,7 +307,7 @@ def _preflight_options() -> list[str]:
     return [option for action in preflight_command._parser()._actions for option in action.option_strings]
 
 
-def test_the_preflights_options_and_checks() -> None:
+def test_preflight_options_and_checks_match_their_tables() -> None:
     page = PAGES["preflight.md"]
     (options,) = (table for table in _tables(page) if table[0][0] == "option")
     documented = {option.strip("` ") for row in options[1:] for option in row[0].split(",")}
@@ -282,36 +317,36 @@ def test_the_preflights_options_and_checks() -> None:
     (statuses,) = (table for table in _tables(page) if table[0][0] == "status")
     assert [row[0] for row in statuses[1:]] == [status.value for status in Status]
     looks = {permission for row in checks[1:] for permission in re.findall(r"[a-z]+\.[A-Za-z]+\.[a-z]+", row[4])}
-    assert looks <= set(preflight_needs.ROLES)
-    assert set(re.findall(r"`(roles/[\w.]+)`", page)) <= set(preflight_needs.ROLES.values())
+    assert looks <= set(requirements.ROLES)
+    assert set(re.findall(r"`(roles/[\w.]+)`", page)) <= set(requirements.ROLES.values())
 
 
-def test_the_preflights_sample_is_what_it_prints(fake_emulator: EmulatorProcess) -> None:
+def test_preflight_sample_output_is_current(fake_emulator: EmulatorProcess) -> None:
     spec, script = (json.loads(match[2]) for match in FENCE.finditer(PAGES["preflight.md"]) if match[1] == "json")
     (sample,) = (match[2] for match in FENCE.finditer(PAGES["preflight.md"]) if match[1] == "text")
     fake_emulator.admin("PUT", "project", script)
     table = VertexRayPreflightHook(location="us-central1").preflight(spec).table()
-    # Those depend on the day and on this process.
+    # The versions check depends on the date and on this process.
     assert [line for line in table if " versions " not in line] == [
         line for line in sample.splitlines() if " versions " not in line
     ]
 
 
-def test_commands_that_are_named_exist() -> None:
-    named = set(re.findall(r"vertex-ray-emulator ([a-z]+)", EVERYTHING))
+def test_emulator_commands_are_documented() -> None:
+    named = set(re.findall(r"vertex-ray-emulator ([a-z]+)", ALL_TEXT))
     assert {"start", "status", "env"} == set(_commands())
     assert {"start", "status", "env"} <= named
     assert f"exit code is {cli.NOT_RUNNING}" in PAGES["emulator.md"]
 
 
-def test_the_options_of_start_and_their_defaults() -> None:
+def test_emulator_start_options_match_their_table() -> None:
     (table,) = (table for table in _tables(PAGES["emulator.md"]) if table[0][0] == "option")
     documented = {row[0]: row[1] for row in table[1:]}
     actions = [action for action in _commands()["start"]._actions if action.dest not in ("help", "state_dir")]
     assert documented == {action.option_strings[0]: str(action.default) for action in actions}
 
 
-def test_the_fields_of_a_fault_and_their_values() -> None:
+def test_fault_fields_match_their_table() -> None:
     (table,) = (table for table in _tables(PAGES["emulator.md"]) if table[0][0] == "field")
     documented = {row[0]: (row[1], row[2]) for row in table[1:]}
     fields = {field.name: field for field in dataclasses.fields(faults.Fault) if field.name != "id"}
@@ -322,28 +357,26 @@ def test_the_fields_of_a_fault_and_their_values() -> None:
     for name, kind in (
         ("scope", faults.Scope), ("action", faults.Action), ("outcome", faults.Outcome),
     ):  # fmt: skip
-        # The action "outcome" goes with the scope "provisioning" by itself.
+        # The action "outcome" is implied by the scopes that have outcomes.
         assert set(get_args(kind)) - {"outcome"} <= set(re.findall(r"\w+", documented[name][1])), name
     for part in admin.PARTS:
         assert f'"{part}"' in PAGES["emulator.md"] or f"`{part}`" in PAGES["emulator.md"]
 
 
-def test_what_the_emulator_is_said_to_serve_it_serves(fake_emulator: EmulatorProcess) -> None:
+def test_documented_emulator_requests_are_served(fake_emulator: EmulatorProcess) -> None:
     requests = re.findall(r"^\| `(GET|POST) (/emulator/[\w/]+)`.*$", PAGES["emulator.md"], re.MULTILINE)
     rows = dict.fromkeys(requests)
     assert len(rows) >= 8
     deletable = [path for verb, path in rows if re.search(rf"`{verb} {path}`.*`DELETE`", PAGES["emulator.md"])]
     for verb, path in [*rows, *(("DELETE", path) for path in deletable)]:
         status, answer = fake_emulator.request(verb, path, {} if verb == "POST" else None)
-        # A request without its arguments is refused, but not as one that there is not.
+        # A request without its arguments may be rejected, but its path must exist.
         assert status in (200, 400, 404), (verb, path, answer)
-        assert "There is no GET" not in str(answer), path
-        assert "There is no POST" not in str(answer), path
-        assert "There is no DELETE" not in str(answer), path
-    assert "There is no GET" in str(fake_emulator.request("GET", "/emulator/nothing")[1])
+        assert "Method not found" not in str(answer), path
+    assert "Method not found" in str(fake_emulator.request("GET", "/emulator/nothing")[1])
 
 
-def test_the_faults_in_the_example_are_taken(fake_emulator: EmulatorProcess) -> None:
+def test_fault_example_arms_its_faults(fake_emulator: EmulatorProcess) -> None:
     (code,) = (match[2] for match in FENCE.finditer(PAGES["emulator.md"]) if "def rehearse" in match[2])
     names: dict[str, Any] = {}
     exec(code, names)
@@ -351,7 +384,7 @@ def test_the_faults_in_the_example_are_taken(fake_emulator: EmulatorProcess) -> 
     assert len(fake_emulator.admin("GET", "faults")["faults"]) == 4
 
 
-def test_the_options_of_the_page() -> None:
+def test_page_options_match_their_tables() -> None:
     tables = {table[0][0]: table for table in _tables(PAGES["page.md"])}
     options = get_provider_info()["config"]["vertex_ray"]["options"]
     assert {row[0] for row in tables["option"][1:]} == set(options)
@@ -367,12 +400,12 @@ def test_the_options_of_the_page() -> None:
         assert found.problems == ()
 
 
-def test_figures_that_the_code_has_too() -> None:
+def test_figures_match_the_code() -> None:
     lost = inspect.signature(VertexRayJobTrigger).parameters["lost_timeout"].default
-    said = {
+    expected = {
         "preflight.md": [
-            f"for {cloud_preflight.LONGEST:.0f} seconds at most",
-            f"tried up to {cloud_call.ATTEMPTS} times",
+            f"for {preflight_run.LONGEST:.0f} seconds at most",
+            f"tried up to {google_call.ATTEMPTS} times",
             f"`warn` {ray_versions.NOTICE_DAYS} days before",
             f"last {quotas.WINDOW / 3600:.0f} hours",
         ],
@@ -380,8 +413,8 @@ def test_figures_that_the_code_has_too() -> None:
             f"up to {packages.MAX_PACKAGE_BYTES >> 20} MiB",
             f"up to {packages.SMALL_PACKAGE_BYTES >> 20} MiB",
             f"Above {packages.SAID_FROM >> 20} MiB",
-            f"after {job_logs.LONGEST_LINE} characters",
-            f"up to {job_logs.KEPT_LINES} of up to {job_logs.LONGEST_KEPT} characters",
+            f"after {log_follower.LONGEST_LINE} characters",
+            f"up to {log_follower.KEPT_LINES} of up to {log_follower.LONGEST_KEPT} characters",
             f"for {lost:.0f} seconds",
             f"makes {3600 / requests_per_job.POLL_INTERVAL:.0f} requests an hour",
         ],
@@ -394,13 +427,13 @@ def test_figures_that_the_code_has_too() -> None:
             f"fit into {monitoring_logs.RETURNED_BYTES >> 10} KiB",
             f"up to {monitoring_logs.MOST_SHOWN} |",
             f"has\n{logs.PAGE_SIZE} entries",
-            f"The same {job_logs.KEPT_LINES} lines",
-            f"{metric_summary.MOST_POINTS} in all",
-            f"a metric {metric_summary.MOST_SERIES} series",
+            f"the same {log_follower.KEPT_LINES} lines",
+            f"{summary.MOST_POINTS} in all",
+            f"at most {summary.MOST_SERIES} series of",
             f"such that there are {monitoring.POINTS}",
-            f"gives {monitoring.MOST_POINTS} at most",
-            f"{metric_condition.STEPS} of them or one every {metric_condition.SHORTEST_STEP:.0f} to "
-            f"{metric_condition.LONGEST_STEP:.0f} seconds",
+            f"returns {monitoring.MOST_POINTS} at most",
+            f"{condition.STEPS} of them or one every {condition.SHORTEST_STEP:.0f} to "
+            f"{condition.LONGEST_STEP:.0f} seconds",
             *(f"`{severity}`" for severity in SEVERITIES[1:]),
         ],
         "page.md": [
@@ -423,20 +456,22 @@ def test_figures_that_the_code_has_too() -> None:
             f"| {requests_per_job.GOAL:.2f} |",
         ],
     }
-    missing = [phrase for page, phrases in said.items() for phrase in phrases if phrase not in PAGES[page]]
+    missing = [phrase for page, phrases in expected.items() for phrase in phrases if phrase not in PAGES[page]]
     assert missing == []
 
 
-def test_the_named_metrics_and_their_queries() -> None:
+def test_named_metrics_match_their_table() -> None:
     (table,) = (table for table in _tables(PAGES["monitoring.md"]) if table[0][:2] == ["name", "what"])
     assert {row[0]: row[2] for row in table[1:]} == {name: query("etl") for name, query in METRICS.items()}
 
 
-def test_the_benchmark_waits_as_the_operator_does_by_default() -> None:
-    assert _parameters(TASKS["VertexRaySubmitJobOperator"])["poll_interval"] == repr(requests_per_job.POLL_INTERVAL)
+def test_requests_benchmark_uses_the_default_poll_interval() -> None:
+    assert _parameters(OPERATORS_AND_SENSORS["VertexRaySubmitJobOperator"])["poll_interval"] == repr(
+        requests_per_job.POLL_INTERVAL
+    )
 
 
-def test_the_tested_versions_are_the_pinned_ones() -> None:
+def test_tested_versions_match_the_constraints() -> None:
     (table,) = (table for table in _tables(PAGES["development.md"]) if table[0] == ["what", "tested"])
     tested = {row[0]: row[1] for row in table[1:]}
     for line in ("3.3.2", "2.11"):
@@ -449,11 +484,11 @@ def test_the_tested_versions_are_the_pinned_ones() -> None:
         assert pins["ray"] == tested["Ray"]
 
 
-def test_the_renaming_is_told_once_in_the_docs() -> None:
-    assert DOCS.count("Gemini Enterprise Agent Platform") == 1
-    assert len(re.findall(r"Managed\s+Service\s+for\s+Apache\s+Airflow", DOCS)) == 1
+def test_product_renaming_is_mentioned_once() -> None:
+    assert DOCS_TEXT.count("Gemini Enterprise Agent Platform") == 1
+    assert len(re.findall(r"Managed\s+Service\s+for\s+Apache\s+Airflow", DOCS_TEXT)) == 1
 
 
-def test_the_docs_say_that_nothing_was_tried_on_the_service() -> None:
+def test_docs_state_that_the_service_was_never_used() -> None:
     assert re.search(r"ever\s+run against the real service\*\*", PAGES["index.md"])
     assert re.search(r"never\s+with\s+the\s+service\s+itself", PAGES["emulator.md"])

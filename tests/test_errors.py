@@ -57,7 +57,7 @@ def test_each_error_survives_json_and_pickle(kind: type[VertexRayError]) -> None
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_error_says_what_to_do_once(kind: type[VertexRayError]) -> None:
+def test_remedy_is_appended_once(kind: type[VertexRayError]) -> None:
     # Through a trigger's event and back, the remedy must not be said twice.
     again = error_from_dict(kind("It broke.").to_dict())
     assert str(again) == f"It broke. {kind.remedy}".strip()
@@ -70,7 +70,7 @@ def test_an_error_of_a_newer_version_becomes_the_base_class() -> None:
 
 
 @pytest.mark.parametrize("data", [{}, {"type": None}, {"details": None}, {"type": "SystemExit", "message": "no"}])
-def test_broken_data_is_an_error_of_ours(data: dict[str, object]) -> None:
+def test_malformed_error_becomes_the_base_class(data: dict[str, object]) -> None:
     assert type(error_from_dict(data)) is VertexRayError
 
 
@@ -101,7 +101,7 @@ def test_broken_data_is_an_error_of_ours(data: dict[str, object]) -> None:
         ("x", {}, ServiceError),
     ],
 )
-def test_what_the_service_said_has_a_type(message: str, codes: dict[str, object], kind: type[ServiceError]) -> None:
+def test_service_errors_are_typed(message: str, codes: dict[str, object], kind: type[ServiceError]) -> None:
     error = service_error(message, **codes)  # type: ignore[arg-type]
     assert type(error) is kind
     assert error.message == message
@@ -118,11 +118,11 @@ def test_what_the_service_said_has_a_type(message: str, codes: dict[str, object]
         ("service account", 7, NotAuthorisedError),
     ],
 )
-def test_an_outcome_keeps_the_types_that_say_what_to_do(message: str, code: int, kind: type[ServiceError]) -> None:
+def test_outcome_keeps_types_with_a_remedy(message: str, code: int, kind: type[ServiceError]) -> None:
     assert type(outcome_error(message, code)) is kind
 
 
 @given(st.text(alphabet="xyz ", max_size=20), st.one_of(st.none(), st.integers(0, 20)))
-def test_an_outcome_is_never_taken_for_a_passing_trouble(message: str, code: int | None) -> None:
+def test_outcome_is_never_a_temporary_error(message: str, code: int | None) -> None:
     # A wait that took it for "ask again" would go on until its deadline.
     assert not isinstance(outcome_error(message, code), (RateLimitedError, ServiceUnavailableError))

@@ -1,4 +1,8 @@
-"""The few checks that all rules of a spec are made of. Each passes a value that Jinja has still to render."""
+"""The checks of arguments that all validation is built from.
+
+A value that is not known at DAG parse time, because Jinja renders it later or another task returns it, passes a check
+only if its docstring says so.
+"""
 
 from __future__ import annotations
 
@@ -49,19 +53,23 @@ def find_templates(value: object, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def refuse_templates(value: object, path: str = "") -> None:
-    """Raise InvalidArgumentError if Jinja has still to render something inside ``value``."""
+    """Validate that nothing inside ``value`` has still to be rendered.
+
+    :raises InvalidArgumentError: ``value`` contains a template
+    """
     for place, text in find_templates(value, path):
-        raise InvalidArgumentError(place, text, "a template in it was not rendered")
+        raise InvalidArgumentError(place, text, "The value contains a template that was not rendered.")
 
 
 def known_at_run_time(value: object) -> bool:
-    """Tell whether ``value`` is known only when the task runs: it is a template, or refers to an XCom."""
+    """Tell whether ``value`` is known only when the task runs: it contains a template, or refers to an XCom."""
     return has_template(value) or hasattr(value, "iter_references")
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
     """Tell whether ``value`` is a finite number; a boolean is not one."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    # A whole number is always finite; isfinite fails on one that is too large for a float.
+    return is_whole(value) or (isinstance(value, float) and math.isfinite(value))
 
 
 def is_whole(value: object) -> TypeGuard[int]:
@@ -72,7 +80,10 @@ def is_whole(value: object) -> TypeGuard[int]:
 def check_duration(field: str, value: object, *, none_allowed: bool = True) -> None:
     """Validate that a duration in seconds is positive.
 
-    :raises InvalidArgumentError: It is not; names the field and the value.
+    :param field: name of the argument, for the error
+    :param value: the duration
+    :param none_allowed: whether None passes
+    :raises InvalidArgumentError: the duration is not a finite number above 0
     """
     if (value is None and none_allowed) or (is_number(value) and value > 0):
         return
@@ -82,31 +93,54 @@ def check_duration(field: str, value: object, *, none_allowed: bool = True) -> N
 
 
 def check_flag(field: str, value: object) -> None:
-    """Refuse all but True and False."""
+    """Validate that ``value`` is True or False.
+
+    :raises InvalidArgumentError: it is anything else, such as 1 or None
+    """
     if not isinstance(value, bool):
-        raise InvalidArgumentError(field, value, "give True or False")
+        raise InvalidArgumentError(field, value, "Use True or False.")
 
 
 def check_whole(field: str, value: object, low: int, high: int | None, rule: str) -> None:
-    """Refuse all but whole numbers from ``low`` to ``high``; True and False are no numbers."""
+    """Validate that ``value`` is a whole number within bounds; a template passes.
+
+    :param field: name of the argument, for the error
+    :param value: the number; a boolean is not one
+    :param low: the smallest number that passes
+    :param high: the largest number that passes; None for no limit
+    :param rule: what to use instead, for the error; states both the kind of number and the bounds
+    :raises InvalidArgumentError: it is not a whole number, or it is out of bounds
+    """
     if has_template(value):
         return
-    if not is_whole(value):
-        raise InvalidArgumentError(field, value, f"give a whole number: {rule}")
-    if value < low or (high is not None and value > high):
+    if not is_whole(value) or value < low or (high is not None and value > high):
         raise InvalidArgumentError(field, value, rule)
 
 
 def check_text(field: str, value: object, *, required: bool = False) -> None:
-    """Refuse all but texts with something in them, and None unless ``required``."""
+    """Validate that ``value`` is a non-empty string; a template passes.
+
+    :param field: name of the argument, for the error
+    :param value: the string; one of white space only counts as empty
+    :param required: whether None fails
+    :raises InvalidArgumentError: it is not a string, or it is empty
+    """
     if value is None and not required:
         return
     if not isinstance(value, str) or not value.strip():
-        raise InvalidArgumentError(field, value, "give a text that is not empty")
+        raise InvalidArgumentError(field, value, "Use a non-empty string.")
 
 
 def check_match(field: str, value: object, pattern: re.Pattern[str], rule: str, *, required: bool = False) -> None:
-    """Refuse all but texts that match ``pattern`` as a whole, and None unless ``required``."""
+    """Validate that a string matches ``pattern`` as a whole; a template passes.
+
+    :param field: name of the argument, for the error
+    :param value: the string
+    :param pattern: the pattern
+    :param rule: what to use instead, for the error
+    :param required: whether None fails
+    :raises InvalidArgumentError: it is not a string, or it does not match
+    """
     if has_template(value) or (value is None and not required):
         return
     if not isinstance(value, str) or not pattern.fullmatch(value):

@@ -1,4 +1,4 @@
-"""Deadlines as moments, so that they hold across processes: a trigger may be resumed on another machine."""
+"""Deadlines as Unix times, which stay valid when a trigger resumes on another machine."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import time
 
 
 def deadline_after(seconds: float | None) -> float | None:
-    """The moment (unix seconds) so many seconds from now; None for no limit."""
+    """Return the Unix time that is ``seconds`` from now; None for no limit."""
     return None if seconds is None else time.time() + seconds
 
 
 def seconds_left(deadline: float | None) -> float:
-    """Seconds until a moment; infinite without one, negative once it passed."""
+    """Return the seconds until ``deadline``: infinite for None, negative once it has passed."""
     return float("inf") if deadline is None else deadline - time.time()

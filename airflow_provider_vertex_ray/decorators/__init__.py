@@ -1,1 +1,1 @@
-"""Decorators that make a task of a function."""
+"""Task decorators for Ray on Vertex AI."""

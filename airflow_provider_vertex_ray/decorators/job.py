@@ -1,4 +1,4 @@
-"""``@task.vertex_ray``: a function that runs on a Ray cluster, as a job."""
+"""Task decorator ``@task.vertex_ray``, which runs a function on a Ray cluster as a job."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ try:
 except ImportError:
     from airflow.utils.context import KNOWN_CONTEXT_KEYS  # type: ignore[attr-defined,no-redef]
 
-from airflow_provider_vertex_ray.core.checks import has_template
+from airflow_provider_vertex_ray.core.checks import known_at_run_time
 from airflow_provider_vertex_ray.core.function.module import task_module
 from airflow_provider_vertex_ray.core.function.source import FunctionSource, function_source
 from airflow_provider_vertex_ray.core.job.state import MAX_RESULT_BYTES, RESULT_MARKER
@@ -44,21 +44,22 @@ PLAIN_CONTEXT = {
     "ts_nodash",
     "ts_nodash_with_tz",
 }
-"""What of Airflow's context is JSON, by our rule, and so can be an argument."""
+"""Keys of Airflow's context whose values can be sent as JSON, and so can be arguments of the function."""
 
 _MARK = "_is_vertex_ray_task"
 
 
 class _VertexRayDecoratedOperator(DecoratedOperator, VertexRaySubmitJobOperator):
-    """Runs a function on a cluster and returns what it returns.
+    """Run a function on a cluster and return its result.
 
-    :param python_callable: The function.
-    :param op_args: Its positional arguments. (templated)
-    :param op_kwargs: Its keyword arguments. (templated)
-    :param result_path: Folder in an object store for results that are too large for the job's output. (templated)
+    The other arguments are those of ``VertexRaySubmitJobOperator``, except ``entrypoint``.
 
-    All others are ``VertexRaySubmitJobOperator``'s, but for ``entrypoint``. Raises VertexRayTaskError, with the remote
-    traceback, when the function fails.
+    :param python_callable: Function to run.
+    :param op_args: Positional arguments of the function. (templated)
+    :param op_kwargs: Keyword arguments of the function. (templated)
+    :param result_path: URI of an object-store folder for results that are too large for the job's output. (templated)
+    :raises InvalidArgumentError: An argument is invalid; raised before any request.
+    :raises VertexRayTaskError: The function failed; carries the remote traceback.
     """
 
     template_fields: Sequence[str] = (
@@ -83,10 +84,10 @@ class _VertexRayDecoratedOperator(DecoratedOperator, VertexRaySubmitJobOperator)
     ) -> None:
         if "entrypoint" in kwargs:
             raise InvalidArgumentError(
-                "entrypoint", kwargs["entrypoint"], "@task.vertex_ray runs the function; leave it out"
+                "entrypoint", kwargs["entrypoint"], "Remove it: @task.vertex_ray runs the function."
             )
         source = _source(python_callable)
-        if result_path is not None and not _is_reference(result_path) and not has_template(result_path):
+        if result_path is not None and not known_at_run_time(result_path):
             _check_result_path(result_path)
         _refuse_context(source, python_callable, op_args or (), op_kwargs or {})
         _plain_arguments(python_callable, op_args or (), op_kwargs or {}, _is_reference)
@@ -98,35 +99,35 @@ class _VertexRayDecoratedOperator(DecoratedOperator, VertexRaySubmitJobOperator)
             **kwargs,
         )
         self.result_path = result_path
-        self._handed_back = False
+        self._returned = False
 
     def execute(self, context: Context) -> Any:
         """Send the function and its arguments, run it, and return its result."""
-        self._handed_back = False
+        self._returned = False
         return super().execute(context)
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:
-        """Return the function's result, or raise its error."""
+        """Return the result of the function, or raise its error."""
         try:
             job = super().execute_complete(context, event)
         except JobFailedError as error:
             raise _task_error(error) from None
-        if self._handed_back:
-            # The job had failed and was run again at once: its result came through here already.
+        if self._returned:
+            # The adopted job was stopped and the next attempt ran at once: its result has already passed through here.
             return job
-        self._handed_back = True
+        self._returned = True
         return self._result_of(job)
 
-    def _run(self, context: Context, failures: int, cluster: str | None = None) -> Any:
-        """Every job of this task is sent from here, those of ``retry_failed_job`` too."""
+    def _run(self, context: Context, cluster: str | None = None) -> Any:
+        """Write the module that runs the function, then adopt or submit the job and wait for it."""
         name, text = task_module(self._payload(context))
-        # What is local is sent before the call below ends, also when it defers.
+        # Local files are uploaded before the call below ends, even if it defers.
         with tempfile.TemporaryDirectory(prefix="vertex-ray-task-") as folder:
-            # A file and not a folder, as excludes are for folders only.
+            # A file rather than a folder, because excludes apply to folders only.
             file = Path(folder) / f"{name}.py"
             file.write_text(text, "utf-8")
             with runs_module(self, file):
-                return super()._run(context, failures, cluster)
+                return super()._run(context, cluster)
 
     def _payload(self, context: Context) -> dict[str, Any]:
         if self.result_path:
@@ -150,18 +151,18 @@ class _VertexRayDecoratedOperator(DecoratedOperator, VertexRaySubmitJobOperator)
         if isinstance(found, dict) and isinstance(found.get("path"), str):
             return self._stored(found["path"])
         raise VertexRayTaskError(
-            f"Ray job {job.get('submission_id')} succeeded without handing back the function's result: it ended "
-            "before the function did (os._exit?), or something else printed a result of its own.",
+            f"Ray job {job.get('submission_id')} succeeded without returning the function's result: the process "
+            "exited before the function returned (os._exit?), or other code printed a result line of its own.",
             {"submission_id": job.get("submission_id"), "logs_tail": job.get("logs_tail")},
         )
 
     def _stored(self, path: str) -> Any:
         folder = str(self.result_path or "").rstrip("/") + "/"
-        # Where this worker reads is for the DAG to say, not for what runs on the cluster.
+        # The DAG decides where this worker reads, not the code on the cluster.
         if not path.startswith(folder) or ".." in path[len(folder) :] or "/" in path[len(folder) :]:
             raise VertexRayTaskError(
                 f"The function's result is at {path}, which is not directly below result_path ({folder}). A template "
-                "in result_path must give the same each time that it is rendered.",
+                "in result_path must render to the same value each time.",
                 {"path": path},
             )
         from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -172,17 +173,17 @@ class _VertexRayDecoratedOperator(DecoratedOperator, VertexRaySubmitJobOperator)
 
 @lru_cache(maxsize=256)
 def _source(function: Callable[..., Any]) -> FunctionSource:
-    # A function is often made many tasks of.
+    # Many tasks are often made from one function.
     return function_source(function, lambda value: value is vertex_ray_task or bool(getattr(value, _MARK, False)))
 
 
 def _is_reference(value: Any) -> bool:
-    """Whether Airflow has still to put a value in its place: an XComArg, a mapped argument, a DAG parameter."""
+    """Tell whether Airflow resolves a value only at run time: an XComArg, a mapped argument, a DAG parameter."""
     return hasattr(value, "iter_references")
 
 
 def _check_result_path(path: Any) -> None:
-    rule = "give the URI of a folder, such as gs://bucket/results"
+    rule = "Use the URI of a folder, such as gs://bucket/results."
     if not isinstance(path, str):
         raise InvalidArgumentError("result_path", path, rule)
     scheme, found, rest = path.partition("://")
@@ -190,22 +191,23 @@ def _check_result_path(path: Any) -> None:
         raise InvalidArgumentError("result_path", path, rule)
 
 
-def _plain(value: Any, name: str, later: Callable[[Any], bool] | None = None) -> Any:
+def _plain(value: Any, name: str, is_open: Callable[[Any], bool] | None = None) -> Any:
     try:
-        return plain(value, name, later)
+        return plain(value, name, is_open)
     except NotPlainError as error:
-        raise InvalidArgumentError(f"the argument {error.path}", error.kind, error.rule) from None
+        raise InvalidArgumentError(f"argument {error.path}", error.kind, error.rule) from None
 
 
 def _plain_arguments(
     function: Callable[..., Any],
     args: Collection[Any],
     kwargs: Mapping[str, Any],
-    later: Callable[[Any], bool] | None = None,
+    is_open: Callable[[Any], bool] | None = None,
 ) -> tuple[list[Any], dict[str, Any]]:
-    """The arguments as JSON.
+    """Return the arguments as JSON values.
 
-    :raises InvalidArgumentError: Names the argument, and the place in it.
+    :param is_open: Tells whether a value is resolved only at run time, and is to be kept.
+    :raises InvalidArgumentError: A value cannot be sent as JSON; names the argument and the place inside it.
     """
     positional: list[str] = []
     for parameter in inspect.signature(function).parameters.values():
@@ -213,20 +215,20 @@ def _plain_arguments(
             positional += [f"{parameter.name}[{place}]" for place in range(len(args) - len(positional))]
         elif parameter.kind is not parameter.KEYWORD_ONLY and parameter.kind is not parameter.VAR_KEYWORD:
             positional.append(parameter.name)
-    # Airflow judges the number of arguments itself.
+    # Airflow checks the number of arguments itself.
     positional += [f"[{place}]" for place in range(len(positional), len(args))]
-    # A reference may also stand for all of them (expand_kwargs).
+    # One reference may also stand for all of them (expand_kwargs).
     named = kwargs.items() if isinstance(kwargs, Mapping) else ()
     return (
-        [_plain(value, name, later) for name, value in zip(positional, args, strict=False)],
-        {name: _plain(value, name, later) for name, value in named},
+        [_plain(value, name, is_open) for name, value in zip(positional, args, strict=False)],
+        {name: _plain(value, name, is_open) for name, value in named},
     )
 
 
 def _context_parameters(
     function: Callable[..., Any], args: Collection[Any], kwargs: Mapping[str, Any]
 ) -> Sequence[str]:
-    """Parameters that are named as something in Airflow's context, and that the caller gave no value."""
+    """Return the parameters that have the name of a key in Airflow's context and no value from the caller."""
     names = [
         name
         for place, (name, parameter) in enumerate(inspect.signature(function).parameters.items())
@@ -243,19 +245,19 @@ def _refuse_context(
             raise InvalidArgumentError(
                 f"@task.vertex_ray {source.name}",
                 name,
-                "this part of Airflow's context can not leave Airflow; pass what you need of it as an argument, "
-                f"such as a template. These can: {', '.join(sorted(PLAIN_CONTEXT))}",
+                "This key of Airflow's context cannot be sent to the cluster. Pass the part that you need as an "
+                f"argument, for example as a template. Keys that can be sent: {', '.join(sorted(PLAIN_CONTEXT))}.",
             )
 
 
 def _task_error(error: JobFailedError) -> JobFailedError:
-    """The function's own error, where the job handed one back; else the job's."""
+    """Return the error of the function, if the job returned one, else the error of the job."""
     found = error.details.get("result")
-    told = found.get("error") if isinstance(found, dict) else None
-    if isinstance(error, VertexRayTaskError) or not isinstance(told, dict):
+    raised = found.get("error") if isinstance(found, dict) else None
+    if isinstance(error, VertexRayTaskError) or not isinstance(raised, dict):
         return error
     job = error.details.get("submission_id")
-    details = {**error.details, **{key: str(told.get(key, "")) for key in ("type", "message", "traceback")}}
+    details = {**error.details, **{key: str(raised.get(key, "")) for key in ("type", "message", "traceback")}}
     details.pop("result")
     return VertexRayTaskError(f"The function failed on the cluster (Ray job {job}):\n{details['traceback']}", details)
 
@@ -263,16 +265,16 @@ def _task_error(error: JobFailedError) -> JobFailedError:
 def vertex_ray_task(
     python_callable: Callable[..., Any] | None = None, multiple_outputs: bool | None = None, **kwargs: Any
 ) -> TaskDecorator:
-    """Make a task of a function that runs on a Ray cluster; ``@task.vertex_ray``.
+    """Run a function on a Ray cluster as a task; used as ``@task.vertex_ray``.
 
-    :param python_callable: The function, when the decorator is written without arguments.
-    :param multiple_outputs: Whether the keys of the dict that the function returns become XComs of their own.
-    :param kwargs: Arguments of ``VertexRaySubmitJobOperator`` but for ``entrypoint``, and ``result_path``: the URI of a
+    :param python_callable: Function to run, when the decorator is used without arguments.
+    :param multiple_outputs: Whether each key of the dict that the function returns becomes an XCom of its own.
+    :param kwargs: Arguments of ``VertexRaySubmitJobOperator`` except ``entrypoint``, and ``result_path``: the URI of a
         folder for results that are too large for the job's output.
     """
 
     def decorate(function: Callable[..., Any]) -> TaskDecorator:
-        # Airflow's own would keep the first function's name as the task id of all that it decorates.
+        # Called for each function: Airflow's own factory would give all functions the task ID of the first one.
         return task_decorator_factory(
             python_callable=function,
             multiple_outputs=multiple_outputs,
@@ -282,6 +284,6 @@ def vertex_ray_task(
 
     if python_callable is not None:
         return decorate(python_callable)
-    # So that it is known when it stands above a function under another name.
+    # Marks the decorator, so that function_source recognises it under another name.
     setattr(decorate, _MARK, True)
     return cast("TaskDecorator", decorate)

@@ -1,1 +1,1 @@
-"""The Airflow connection, put to use: credentials, project and location for the clients in ``api``."""
+"""Hooks: the Airflow connection's credentials, project and region for the API clients in ``core``."""

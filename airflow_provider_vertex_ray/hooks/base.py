@@ -1,14 +1,19 @@
-"""The Airflow connection as the API clients need it: credentials, project, location, and one shared session."""
+"""Base of the hooks: the Airflow connection's credentials, project and location, and one HTTP session per event loop.
+
+Each API call is written once, as a coroutine of an asynchronous hook. The synchronous hooks list the same calls with
+``sync_of``.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, TypeVar, cast
 
 from airflow.providers.google.common.hooks.base_google import GoogleBaseAsyncHook, GoogleBaseHook
 
@@ -18,15 +23,17 @@ from airflow_provider_vertex_ray.core.http.auth import CredentialsTokenSource, E
 from airflow_provider_vertex_ray.core.http.transport import Transport
 
 T = TypeVar("T")
+P = ParamSpec("P")
+A = TypeVar("A", bound="VertexRayBaseAsyncHook")
 
 
 class VertexRayBaseHook(GoogleBaseHook):
-    """The Google connection, for Ray on Vertex AI.
+    """Base hook for Ray on Vertex AI.
 
-    :param gcp_conn_id: The Airflow connection (type ``google_cloud_platform``).
-    :param impersonation_chain: Service account to act as, or a chain of them; default: the connection's.
-    :param project_id: Project of the clusters; default: the connection's.
-    :param location: Region of the clusters, such as ``us-central1``; a full cluster name brings its own.
+    :param gcp_conn_id: Airflow connection to Google Cloud (type ``google_cloud_platform``).
+    :param impersonation_chain: Service account to impersonate, or a chain of them; default: the connection's.
+    :param project_id: Google Cloud project of the clusters; default: the connection's.
+    :param location: Region of the clusters, such as ``us-central1``; not needed for full resource names.
     """
 
     def __init__(
@@ -42,7 +49,7 @@ class VertexRayBaseHook(GoogleBaseHook):
         self.default_location = location
 
     def token_source(self) -> TokenSource:
-        """Access tokens of the connection's credentials; of the emulator's where one is set.
+        """Return the source of access tokens: the connection's credentials, or the emulator if one is configured.
 
         Blocks: the connection's secrets may come from Secret Manager.
         """
@@ -53,11 +60,11 @@ class VertexRayBaseHook(GoogleBaseHook):
         return CredentialsTokenSource(credentials)
 
     def known_project(self) -> str | None:
-        """The project to use when a call names none. Blocks, as ``token_source`` does."""
+        """Return the project for calls that name none. Blocks, as ``token_source`` does."""
         return self.default_project_id or self.connection_project()
 
     def connection_project(self) -> str | None:
-        """The connection's project. Blocks, as ``token_source`` does."""
+        """Return the connection's project. Blocks, as ``token_source`` does."""
         named = self._get_field("project")
         if named or Addresses.from_environment().emulator_host:
             return named or None
@@ -66,22 +73,22 @@ class VertexRayBaseHook(GoogleBaseHook):
 
 @dataclass
 class _Shared:
-    """One transport and who uses it."""
+    """A transport, its project, and the number of its users."""
 
     transport: Transport
     project: str | None
     users: int = 0
 
 
-# Per event loop: the waits of many triggers on one connection share one session and one token.
+# By event loop: many triggers that use one connection share one session and one token.
 _shared: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Any, _Shared]] = weakref.WeakKeyDictionary()
 _opening: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = weakref.WeakKeyDictionary()
 
 
 class VertexRayBaseAsyncHook(GoogleBaseAsyncHook):
-    """The Google connection for calls from an event loop; arguments as for ``VertexRayBaseHook``.
+    """Base hook for asynchronous code; the parameters are those of ``VertexRayBaseHook``.
 
-    All hooks with the same connection in one event loop use one HTTP session and one access token.
+    All hooks with the same connection share one HTTP session and one access token within an event loop.
     """
 
     sync_hook_class = VertexRayBaseHook
@@ -106,7 +113,7 @@ class VertexRayBaseAsyncHook(GoogleBaseAsyncHook):
 
     @contextlib.asynccontextmanager
     async def session(self) -> AsyncIterator[tuple[Transport, str | None]]:
-        """The shared transport and the connection's project; closed when its last user leaves."""
+        """Open the shared transport, and yield it with the project; it is closed when its last user leaves."""
         loop = asyncio.get_running_loop()
         addresses = Addresses.from_environment()
         key = (*self._key, addresses)
@@ -131,15 +138,18 @@ class VertexRayBaseAsyncHook(GoogleBaseAsyncHook):
                 await entry.transport.close()
 
     def cluster_name(self, cluster_id: str, project: str | None, location: str | None = None) -> ClusterName:
-        """The cluster's full name from an id or a full name and what the hook knows.
+        """Return the cluster's full resource name.
 
-        :raises InvalidArgumentError: The id is malformed, or project or location is missing.
+        :param cluster_id: Id, or full resource name.
+        :param project: Project for an id.
+        :param location: Region for an id; default: the hook's.
+        :raises InvalidArgumentError: The id is malformed, or the project or region is missing.
         """
         return parse_cluster_name(cluster_id, project, location or self._location)
 
 
 def _in_event_loop() -> bool:
-    # On its own, so that what run_sync raises is not chained to this RuntimeError.
+    # A separate function, so that exceptions in run_sync are not chained to this RuntimeError.
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -148,7 +158,11 @@ def _in_event_loop() -> bool:
 
 
 def run_sync(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a coroutine from synchronous code, whether or not this thread has a running event loop."""
+    """Run a coroutine from synchronous code, whether or not this thread has a running event loop.
+
+    :param make: Creates the coroutine, in the thread that runs it.
+    :return: The coroutine's result.
+    """
     if not _in_event_loop():
         return asyncio.run(make())
     outcome: list[T] = []
@@ -166,3 +180,34 @@ def run_sync(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
     if failure:
         raise failure[0]
     return outcome[0]
+
+
+class VertexRaySyncHook(VertexRayBaseHook, Generic[A]):
+    """Base of the synchronous hooks, which run the calls of an asynchronous hook one at a time."""
+
+    async_hook_class: ClassVar[type[VertexRayBaseAsyncHook]]
+    """The asynchronous hook with the calls."""
+
+    def async_hook(self) -> A:
+        """Return the asynchronous hook with this hook's connection, project and location."""
+        return cast(
+            "A",
+            self.async_hook_class(
+                self.gcp_conn_id, self.impersonation_chain, self.default_project_id, self.default_location
+            ),
+        )
+
+
+def sync_of(
+    call: Callable[Concatenate[A, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[VertexRaySyncHook[A], P], T]:
+    """Return a synchronous method with the signature and the docstring of an asynchronous one.
+
+    :param call: Method of the hook's ``async_hook_class``.
+    """
+
+    @functools.wraps(call)
+    def method(self: VertexRaySyncHook[A], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return run_sync(lambda: call(self.async_hook(), *args, **kwargs))
+
+    return method

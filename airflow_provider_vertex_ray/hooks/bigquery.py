@@ -1,4 +1,4 @@
-"""What a BigQuery step asks of BigQuery from Airflow, through the Google provider's own hook."""
+"""Hook for the BigQuery calls that a BigQuery step makes from Airflow, with the Google provider's own hook."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["Source", "VertexRayBigQueryHook"]
 
 @dataclass(frozen=True)
 class Source:
-    """What a dry run says of a source.
+    """Result of a dry run of a source query.
 
-    :param bytes_processed: Bytes that reading it bills at most.
-    :param tables: The tables that it reads, ``project.dataset.table``.
+    :param bytes_processed: Maximum number of bytes that reading the source bills.
+    :param tables: Tables that it reads, as ``project.dataset.table``.
     :param fields: Its columns, as in the REST API.
     """
 
@@ -28,11 +28,11 @@ class Source:
 
 
 class VertexRayBigQueryHook:
-    """BigQuery for one step; all calls block.
+    """Access BigQuery for one step. All calls block.
 
-    :param gcp_conn_id: The Airflow connection.
-    :param impersonation_chain: Service account to act as, or a chain.
-    :param project_id: The project that pays.
+    :param gcp_conn_id: Airflow connection to Google Cloud.
+    :param impersonation_chain: Service account to impersonate, or a chain of them.
+    :param project_id: Project that is billed; None for the connection's.
     """
 
     def __init__(
@@ -46,19 +46,20 @@ class VertexRayBigQueryHook:
         self.project = project_id or self._hook.project_id
 
     def client(self, location: str | None = None) -> Any:
-        """The Google provider's client."""
+        """Return the Google provider's BigQuery client."""
         return self._hook.get_client(project_id=self.project, location=location)
 
     def dataset_location(self, dataset: str, what: str) -> str:
-        """Where a dataset is.
+        """Return the location of a dataset.
 
-        :param what: The parameter that names it, for errors.
-        :raises BigQueryTableError: There is none of that name.
+        :param dataset: The dataset, as ``project.dataset`` or ``dataset``.
+        :param what: Parameter that names the dataset, for error messages.
+        :raises BigQueryTableError: The dataset does not exist.
         """
-        return str(_asked(lambda: self.client().get_dataset(dataset), f"{what}: dataset {dataset}").location)
+        return str(_answer_of(lambda: self.client().get_dataset(dataset), f"{what}: dataset {dataset}").location)
 
     def table(self, table: str) -> dict[str, Any] | None:
-        """A table's resource; None when there is none."""
+        """Return a table as in the REST API; None if it does not exist."""
         from google.api_core.exceptions import NotFound
 
         try:
@@ -68,16 +69,18 @@ class VertexRayBigQueryHook:
         return found
 
     def source(self, sql: str, location: str, limit: int | None) -> Source:
-        """What a query would read.
+        """Return what a query would read, from a dry run.
 
-        :param limit: Bytes that it may bill at most; None: no limit.
-        :raises BigQueryTableError: It names what is not there, or is wrong.
-        :raises BytesBilledLimitError: It would bill more.
+        :param sql: The query.
+        :param location: Location of the job.
+        :param limit: Maximum number of bytes that it may bill; None for no limit.
+        :raises BigQueryTableError: The query is invalid, or refers to something that does not exist.
+        :raises BytesBilledLimitError: The query would bill more than the limit.
         """
         from google.cloud import bigquery
 
         config = bigquery.QueryJobConfig(dry_run=True, use_query_cache=False, use_legacy_sql=False)
-        job = _asked(lambda: self.client(location).query(sql, job_config=config, location=location), "the source")
+        job = _answer_of(lambda: self.client(location).query(sql, job_config=config, location=location), "the source")
         processed = int(job.total_bytes_processed or 0)
         if limit is not None and processed > limit:
             raise BytesBilledLimitError(
@@ -88,11 +91,14 @@ class VertexRayBigQueryHook:
         return Source(processed, tables, [each.to_api_repr() for each in job.schema or ()])
 
     def published(self, publish_id: str, location: str) -> Any:
-        """The job that has published a step already; None when there is none."""
+        """Return the job that has already published a step's result; None if there is none."""
         return done_before(self.client(location), publish_id, location)
 
     def drop_staging(self, dataset: str, owner: str) -> list[str]:
-        """Delete what a task instance has left in a dataset; the tables' names."""
+        """Delete the staging tables that a task instance left in a dataset.
+
+        :return: Names of the deleted tables.
+        """
         from google.api_core.exceptions import NotFound
 
         client = self.client()
@@ -106,13 +112,19 @@ class VertexRayBigQueryHook:
         return left
 
 
-def _asked(call: Any, what: str) -> Any:
-    """The answer, or a typed error that says what was asked."""
+def _answer_of(call: Any, what: str) -> Any:
+    """Return the answer of a call.
+
+    :raises BigQueryTableError: BigQuery rejected the request.
+    :raises NotAuthorisedError: The account lacks a permission.
+    """
     from google.api_core.exceptions import BadRequest, Forbidden, NotFound, Unauthorized
 
     try:
         return call()
     except (NotFound, BadRequest) as error:
-        raise BigQueryTableError(f"{what} is refused by BigQuery: {error.message}") from None
+        raise BigQueryTableError(f"BigQuery rejected {what}: {error.message}") from None
     except (Forbidden, Unauthorized) as error:
-        raise NotAuthorisedError(f"{what}: BigQuery says: {error.message}", {"http_status": error.code}) from None
+        raise NotAuthorisedError(
+            f"BigQuery denied access to {what}: {error.message}", {"http_status": error.code}
+        ) from None

@@ -1,4 +1,4 @@
-"""Jobs on a cluster, through an Airflow connection."""
+"""Hooks for Ray jobs on Vertex AI."""
 
 from __future__ import annotations
 
@@ -24,20 +24,24 @@ from airflow_provider_vertex_ray.errors import (
     JobRunningError,
     ServiceUnavailableError,
 )
-from airflow_provider_vertex_ray.hooks.base import VertexRayBaseAsyncHook, VertexRayBaseHook, run_sync
+from airflow_provider_vertex_ray.hooks.base import VertexRayBaseAsyncHook, VertexRaySyncHook, sync_of
 
 
 class VertexRayJobAsyncHook(VertexRayBaseAsyncHook):
-    """Jobs, for an event loop. ``cluster_id`` is an id or a full ``projects/…/persistentResources/…`` name."""
+    """Manage Ray jobs from asynchronous code.
+
+    ``cluster_id`` is an id, or a full resource name (``projects/…/locations/…/persistentResources/…``).
+    """
 
     @contextlib.asynccontextmanager
     async def jobs(self, cluster_id: str, dashboard_uri: str | None = None) -> AsyncIterator[JobsApi]:
-        """The Jobs API of a cluster.
+        """Open the Jobs API of a cluster.
 
-        :param dashboard_uri: Its ``RAY_DASHBOARD_URI`` where that is known, which saves asking for it.
-        :raises ClusterFailedError: The cluster is in ERROR.
-        :raises NotARayClusterError: It has no Ray.
-        :raises DashboardNotReadyError: It has no dashboard yet.
+        :param cluster_id: Id or full resource name.
+        :param dashboard_uri: The cluster's ``RAY_DASHBOARD_URI``, if it is known, which saves a request.
+        :raises ClusterFailedError: The cluster is in ERROR, or is being deleted.
+        :raises NotARayClusterError: The persistent resource is not a Ray cluster.
+        :raises DashboardNotReadyError: The cluster has no dashboard yet.
         """
         async with self.session() as (transport, project):
             if dashboard_uri is None:
@@ -48,19 +52,24 @@ class VertexRayJobAsyncHook(VertexRayBaseAsyncHook):
     async def submit_job(self, cluster_id: str, request: JobRequest) -> bool:
         """Submit a job.
 
-        :return: False when the cluster had a job of that submission id before.
+        :param cluster_id: Id or full resource name.
+        :param request: The job.
+        :return: True if the job was submitted; False if the cluster already had a job with that submission id.
         """
         async with self.jobs(cluster_id) as api:
             return await api.submit(request)
 
     async def upload_working_dir(self, cluster_id: str, folder: str, excludes: Sequence[str] = ()) -> str:
-        """Send a local folder to the cluster, unless it has one of that content.
+        """Upload a local folder to the cluster, unless the cluster already has one with the same content.
 
-        For jobs of your own; those of a task go through ``prepare_environment``.
+        This is for jobs that you submit yourself; the operators use ``prepare_environment``.
 
+        :param cluster_id: Id or full resource name.
+        :param folder: Path of the folder.
+        :param excludes: Patterns, as in ``.gitignore``, of what to leave out.
         :return: The URI for ``runtime_env["working_dir"]``.
-        :raises InvalidArgumentError: There is no such folder.
-        :raises PackageTooLargeError: It is larger than Ray takes.
+        :raises InvalidArgumentError: The folder does not exist.
+        :raises PackageTooLargeError: The folder is larger than Ray accepts.
         """
         with tempfile.TemporaryDirectory(prefix="vertex-ray-") as scratch:
             package = await asyncio.to_thread(pack, folder, Path(scratch) / "package.zip", excludes=excludes)
@@ -71,17 +80,18 @@ class VertexRayJobAsyncHook(VertexRayBaseAsyncHook):
     async def prepare_environment(
         self, cluster_id: str, environment: dict[str, Any], job_key: str, dashboard_uri: str | None = None
     ) -> dict[str, Any]:
-        """Send the local code of a runtime environment to the cluster, before the job that uses it.
+        """Upload the local code of a runtime environment to the cluster, before the job that uses it.
 
-        A package above ``SMALL_PACKAGE_BYTES`` is sent once for each content; a smaller working_dir or wheel, which
-        takes no time, under a name of the job's own (see ``Package.for_job``).
+        A package above ``SMALL_PACKAGE_BYTES`` is uploaded once for each content. A smaller ``working_dir`` or wheel,
+        which takes no time, is uploaded under a name of the job's own (see ``Package.for_job``).
 
-        :param environment: What ``runtime_environment`` gave.
-        :param job_key: Something that no other job on the cluster has, such as its submission id.
-        :param dashboard_uri: The cluster's ``RAY_DASHBOARD_URI`` where that is known, which saves asking for it.
-        :return: The environment to submit: URIs in place of paths, and no ``excludes``.
-        :raises InvalidArgumentError: A folder or file is not there or can not be packed; nothing was sent.
-        :raises PackageTooLargeError: One is larger than Ray takes; nothing was sent.
+        :param cluster_id: Id or full resource name.
+        :param environment: The runtime environment, as ``runtime_environment`` returns it.
+        :param job_key: A text that is unique among the cluster's jobs, such as the submission id.
+        :param dashboard_uri: The cluster's ``RAY_DASHBOARD_URI``, if it is known, which saves a request.
+        :return: The environment to submit: with URIs instead of paths, and without ``excludes``.
+        :raises InvalidArgumentError: A folder or file does not exist or cannot be packed; nothing was uploaded.
+        :raises PackageTooLargeError: A package is larger than Ray accepts; nothing was uploaded.
         """
         ready = {key: value for key, value in environment.items() if key != "excludes"}
         with tempfile.TemporaryDirectory(prefix="vertex-ray-") as scratch:
@@ -101,50 +111,71 @@ class VertexRayJobAsyncHook(VertexRayBaseAsyncHook):
         return ready
 
     async def get_job(self, cluster_id: str, submission_id: str) -> Job:
-        """Read one job.
+        """Return a job.
 
-        :raises JobNotFoundError: The cluster knows none of that id.
+        :param cluster_id: Id or full resource name.
+        :param submission_id: Submission id of the job.
+        :raises JobNotFoundError: The cluster has no job with that id.
         """
         async with self.jobs(cluster_id) as api:
             return await api.get(submission_id)
 
     async def list_jobs(self, cluster_id: str) -> list[Job]:
-        """All jobs of the cluster; not for polling."""
+        """Return all jobs of a cluster. Not meant for polling.
+
+        :param cluster_id: Id or full resource name.
+        """
         async with self.jobs(cluster_id) as api:
             return await api.list_all()
 
     async def stop_job(self, cluster_id: str, submission_id: str) -> bool:
-        """Ask a job to stop.
+        """Request that a job stops.
 
-        :return: False when it had ended before.
-        :raises JobNotFoundError: The cluster knows none of that id.
+        :param cluster_id: Id or full resource name.
+        :param submission_id: Submission id of the job.
+        :return: True if the request was sent to a running job; False if the job had already ended.
+        :raises JobNotFoundError: The cluster has no job with that id.
         """
         async with self.jobs(cluster_id) as api:
             return await api.stop(submission_id)
 
     async def delete_job(self, cluster_id: str, submission_id: str) -> bool:
-        """Forget an ended job and its id.
+        """Delete an ended job, so that its submission id can be reused.
 
-        :return: False when the cluster knows none of that id.
-        :raises JobRunningError: It has not ended; it is left as it is.
+        :param cluster_id: Id or full resource name.
+        :param submission_id: Submission id of the job.
+        :return: True if the job was deleted; False if the cluster has no job with that id.
+        :raises JobRunningError: The job has not ended; it was not changed.
         """
         async with self.jobs(cluster_id) as api:
             return await delete_ended(api, submission_id)
 
     async def get_job_logs(self, cluster_id: str, submission_id: str, *, max_bytes: int = 8 << 20) -> str:
-        """A job's output so far, cut after ``max_bytes``."""
+        """Return a job's output so far.
+
+        :param cluster_id: Id or full resource name.
+        :param submission_id: Submission id of the job.
+        :param max_bytes: Size after which the output is cut off; default: 8 MiB.
+        """
         async with self.jobs(cluster_id) as api:
             return await api.logs(submission_id, max_bytes=max_bytes)
 
     async def tail_job_logs(self, cluster_id: str, submission_id: str) -> AsyncIterator[str]:
-        """A job's output from its beginning, as it comes, until this one connection ends."""
+        """Yield a job's output from its start, as it arrives, until this connection ends.
+
+        :param cluster_id: Id or full resource name.
+        :param submission_id: Submission id of the job.
+        """
         async with self.jobs(cluster_id) as api, api.tail(submission_id) as frames:
             async for text in frames:
                 yield text
 
 
 def _pack_all(environment: dict[str, Any], scratch: Path, job_key: str) -> dict[int | None, tuple[str, str, Package]]:
-    """All local code as packages, by place in ``py_modules``, None for the ``working_dir``; with field and path."""
+    """Pack all local code.
+
+    :return: Field, path and package by index in ``py_modules``; the ``working_dir`` has the key None.
+    """
     excludes = environment.get("excludes") or ()
     found: dict[int | None, tuple[str, str, Package]] = {}
     folder = environment.get("working_dir")
@@ -156,7 +187,7 @@ def _pack_all(environment: dict[str, Any], scratch: Path, job_key: str) -> dict[
         if is_local(module):
             field = f"py_modules[{place}]"
             package = pack_module(module, scratch / f"{place}.zip", excludes=excludes, field=field)
-            # Unlike a working_dir, a zip of py_modules is unpacked once on each node, whoever comes first.
+            # Unlike a working_dir, a zip of py_modules is unpacked once on each node, for all jobs.
             found[place] = (field, module, package.for_job(job_key) if package.name.endswith(".whl") else package)
     return found
 
@@ -164,35 +195,35 @@ def _pack_all(environment: dict[str, Any], scratch: Path, job_key: str) -> dict[
 async def _send(api: JobsApi, notify: Callable[..., None], package: Package, field: str, path: str) -> None:
     progress = Progress(f"{field} {path}", package.size, notify)
     if await api.upload(package, progress):
-        how = "sent" + (f", {progress.rate(package.size)}" if package.size > SAID_FROM else "")
+        how = "uploaded" + (f", {progress.rate(package.size)}" if package.size > SAID_FROM else "")
     else:
-        how = "was on the cluster already"
-    notify("%s %s: %s (%.2f MiB) %s", field, path, package.name, package.size / 2**20, how)
+        how = "already on the cluster"
+    notify("%s %s: %s (%.2f MiB), %s", field, path, package.name, package.size / 2**20, how)
 
 
 def _read_conda(environment: dict[str, Any]) -> dict[str, Any]:
-    """What a local conda file says, as Ray's own client sends it."""
+    """Read a local conda file, as Ray's own client does."""
     path = environment.get("conda")
     if not isinstance(path, str) or Path(path).suffix not in CONDA_FILES:
         return {}
     import yaml
 
-    field, rule = "runtime_env['conda']", "give the name of an environment, a dict, or a local YAML file"
+    field, rule = "runtime_env['conda']", "Use the name of an environment, a dict, or a local YAML file."
     try:
         found = yaml.safe_load(Path(path).expanduser().read_text("utf-8"))
         json.dumps(found)
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-        raise InvalidArgumentError(field, path, f"{rule}: {error}") from error
+        raise InvalidArgumentError(field, path, f"{rule} The file cannot be read: {error}") from error
     if not isinstance(found, dict):
         raise InvalidArgumentError(field, path, rule)
     return {"conda": found}
 
 
 async def delete_ended(api: JobsApi, submission_id: str) -> bool:
-    """Forget a job that has ended, and its id.
+    """Delete an ended job, so that its submission id can be reused.
 
-    :return: False when the cluster knows no such job.
-    :raises JobRunningError: It has not ended; it is left as it is.
+    :return: True if the job was deleted; False if the cluster has no job with that id.
+    :raises JobRunningError: The job has not ended; it was not changed.
     """
     job = await api.find(submission_id)
     if job is None:
@@ -201,7 +232,7 @@ async def delete_ended(api: JobsApi, submission_id: str) -> bool:
         try:
             await api.delete(submission_id)
         except (JobNotFoundError, ServiceUnavailableError):
-            # The answer may be what was lost.
+            # The job may be deleted, and only the response lost.
             if await api.find(submission_id) is not None:
                 raise
         return True
@@ -212,11 +243,11 @@ async def delete_ended(api: JobsApi, submission_id: str) -> bool:
 
 
 def usable_dashboard(cluster: Cluster) -> str:
-    """The address of the cluster's dashboard.
+    """Return the address of the cluster's dashboard.
 
-    :raises ClusterFailedError: The cluster is in ERROR (or the closer type of its reason).
-    :raises NotARayClusterError: It has no Ray.
-    :raises DashboardNotReadyError: It is not up, so it has none yet.
+    :raises ClusterFailedError: The cluster is in ERROR (or a subtype for the reason), or is being deleted.
+    :raises NotARayClusterError: The persistent resource is not a Ray cluster.
+    :raises DashboardNotReadyError: The cluster has no dashboard yet.
     """
     cluster.require_ray()
     if cluster.state is ClusterState.ERROR:
@@ -231,44 +262,16 @@ def usable_dashboard(cluster: Cluster) -> str:
     return cluster.dashboard_uri
 
 
-class VertexRayJobHook(VertexRayBaseHook):
-    """Jobs, from synchronous code: the calls of ``VertexRayJobAsyncHook``, each waited for."""
+class VertexRayJobHook(VertexRaySyncHook[VertexRayJobAsyncHook]):
+    """Manage Ray jobs from synchronous code: the calls of ``VertexRayJobAsyncHook``."""
 
-    def _async(self) -> VertexRayJobAsyncHook:
-        return VertexRayJobAsyncHook(
-            self.gcp_conn_id, self.impersonation_chain, self.default_project_id, self.default_location
-        )
+    async_hook_class = VertexRayJobAsyncHook
 
-    def submit_job(self, cluster_id: str, request: JobRequest) -> bool:
-        """Submit a job; see ``VertexRayJobAsyncHook.submit_job``."""
-        return run_sync(lambda: self._async().submit_job(cluster_id, request))
-
-    def upload_working_dir(self, cluster_id: str, folder: str, excludes: Sequence[str] = ()) -> str:
-        """Send a local folder; see ``VertexRayJobAsyncHook.upload_working_dir``."""
-        return run_sync(lambda: self._async().upload_working_dir(cluster_id, folder, excludes))
-
-    def prepare_environment(
-        self, cluster_id: str, environment: dict[str, Any], job_key: str, dashboard_uri: str | None = None
-    ) -> dict[str, Any]:
-        """Send the local code of a runtime environment; see ``VertexRayJobAsyncHook.prepare_environment``."""
-        return run_sync(lambda: self._async().prepare_environment(cluster_id, environment, job_key, dashboard_uri))
-
-    def get_job(self, cluster_id: str, submission_id: str) -> Job:
-        """Read one job; see ``VertexRayJobAsyncHook.get_job``."""
-        return run_sync(lambda: self._async().get_job(cluster_id, submission_id))
-
-    def list_jobs(self, cluster_id: str) -> list[Job]:
-        """All jobs; see ``VertexRayJobAsyncHook.list_jobs``."""
-        return run_sync(lambda: self._async().list_jobs(cluster_id))
-
-    def stop_job(self, cluster_id: str, submission_id: str) -> bool:
-        """Stop a job; see ``VertexRayJobAsyncHook.stop_job``."""
-        return run_sync(lambda: self._async().stop_job(cluster_id, submission_id))
-
-    def delete_job(self, cluster_id: str, submission_id: str) -> bool:
-        """Forget an ended job; see ``VertexRayJobAsyncHook.delete_job``."""
-        return run_sync(lambda: self._async().delete_job(cluster_id, submission_id))
-
-    def get_job_logs(self, cluster_id: str, submission_id: str, *, max_bytes: int = 8 << 20) -> str:
-        """A job's output; see ``VertexRayJobAsyncHook.get_job_logs``."""
-        return run_sync(lambda: self._async().get_job_logs(cluster_id, submission_id, max_bytes=max_bytes))
+    submit_job = sync_of(VertexRayJobAsyncHook.submit_job)
+    upload_working_dir = sync_of(VertexRayJobAsyncHook.upload_working_dir)
+    prepare_environment = sync_of(VertexRayJobAsyncHook.prepare_environment)
+    get_job = sync_of(VertexRayJobAsyncHook.get_job)
+    list_jobs = sync_of(VertexRayJobAsyncHook.list_jobs)
+    stop_job = sync_of(VertexRayJobAsyncHook.stop_job)
+    delete_job = sync_of(VertexRayJobAsyncHook.delete_job)
+    get_job_logs = sync_of(VertexRayJobAsyncHook.get_job_logs)

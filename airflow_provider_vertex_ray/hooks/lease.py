@@ -1,4 +1,4 @@
-"""Leases, through an Airflow connection."""
+"""Hooks for the leases of shared clusters."""
 
 from __future__ import annotations
 
@@ -10,39 +10,47 @@ from airflow_provider_vertex_ray.core.cluster.client import ClustersApi
 from airflow_provider_vertex_ray.core.cluster.name import parse_cluster_name
 from airflow_provider_vertex_ray.core.sharing.lease import Holder, Lease
 from airflow_provider_vertex_ray.core.sharing.lease_store import LeaseStore
-from airflow_provider_vertex_ray.hooks.base import VertexRayBaseAsyncHook, VertexRayBaseHook, run_sync
+from airflow_provider_vertex_ray.hooks.base import VertexRayBaseAsyncHook, VertexRaySyncHook, sync_of
 
 
 class VertexRayLeaseAsyncHook(VertexRayBaseAsyncHook):
-    """Leases, for an event loop. ``cluster_id`` is an id or a full ``projects/…/persistentResources/…`` name."""
+    """Read and release leases from asynchronous code.
+
+    ``cluster_id`` is an id, or a full resource name (``projects/…/locations/…/persistentResources/…``).
+    """
 
     @contextlib.asynccontextmanager
     async def store(self, lease_uri: str) -> AsyncIterator[LeaseStore]:
-        """The leases below a URI.
+        """Open the lease store at a URI.
 
+        :param lease_uri: Folder in Cloud Storage with the leases (``gs://bucket/folder``).
         :raises InvalidArgumentError: The URI is malformed.
         """
         async with self.session() as (transport, _):
             yield LeaseStore(transport, lease_uri)
 
     async def get_lease(self, lease_uri: str, cluster_id: str) -> Lease:
-        """A cluster's lease.
+        """Return a cluster's lease.
 
-        :raises ClusterNotFoundError: There is no such cluster.
-        :raises LeaseStoreError: The lease can not be read.
+        :param lease_uri: Folder in Cloud Storage with the leases (``gs://bucket/folder``).
+        :param cluster_id: Id or full resource name.
+        :raises ClusterNotFoundError: The cluster does not exist.
+        :raises LeaseStoreError: The lease could not be read.
         """
         async with self.session() as (transport, project):
-            # Leases go by the name that the service gives, with the project's number.
+            # Leases are stored under the name that the service returns, which contains the project number.
             cluster = await ClustersApi(transport).get(self.cluster_name(cluster_id, project))
             lease, _ = await LeaseStore(transport, lease_uri).read(parse_cluster_name(cluster.name))
             return lease
 
     async def release_lease(self, lease_uri: str, cluster_id: str, owner: str) -> None:
-        """Give a hold back.
+        """Release an owner's lease on a cluster.
 
-        :param owner: Who holds it.
-        :raises ClusterNotFoundError: There is no such cluster.
-        :raises LeaseStoreError: The lease can not be written.
+        :param lease_uri: Folder in Cloud Storage with the leases (``gs://bucket/folder``).
+        :param cluster_id: Id or full resource name.
+        :param owner: Owner of the lease.
+        :raises ClusterNotFoundError: The cluster does not exist.
+        :raises LeaseStoreError: The lease could not be written.
         """
         async with self.session() as (transport, project):
             cluster = await ClustersApi(transport).get(self.cluster_name(cluster_id, project))
@@ -50,18 +58,14 @@ class VertexRayLeaseAsyncHook(VertexRayBaseAsyncHook):
             await LeaseStore(transport, lease_uri).change(name, lambda lease: lease.release(owner, time.time()))
 
 
-class VertexRayLeaseHook(VertexRayBaseHook):
-    """Leases, from synchronous code."""
+class VertexRayLeaseHook(VertexRaySyncHook[VertexRayLeaseAsyncHook]):
+    """Read and release leases from synchronous code: the calls of ``VertexRayLeaseAsyncHook``."""
 
-    def _async(self) -> VertexRayLeaseAsyncHook:
-        return VertexRayLeaseAsyncHook(
-            self.gcp_conn_id, self.impersonation_chain, self.default_project_id, self.default_location
-        )
+    async_hook_class = VertexRayLeaseAsyncHook
+
+    get_lease = sync_of(VertexRayLeaseAsyncHook.get_lease)
+    release_lease = sync_of(VertexRayLeaseAsyncHook.release_lease)
 
     def holders(self, lease_uri: str, cluster_id: str) -> list[Holder]:
-        """Who uses a cluster at this moment; see ``VertexRayLeaseAsyncHook.get_lease``."""
-        return list(run_sync(lambda: self._async().get_lease(lease_uri, cluster_id)).live(time.time()))
-
-    def release_lease(self, lease_uri: str, cluster_id: str, owner: str) -> None:
-        """Give a hold back; see ``VertexRayLeaseAsyncHook.release_lease``."""
-        run_sync(lambda: self._async().release_lease(lease_uri, cluster_id, owner))
+        """Return the current holders of a cluster; the parameters are those of ``get_lease``."""
+        return list(self.get_lease(lease_uri, cluster_id).live(time.time()))

@@ -1,4 +1,4 @@
-"""Models and endpoints, through an Airflow connection."""
+"""Hooks for models and endpoints on Vertex AI."""
 
 from __future__ import annotations
 
@@ -21,38 +21,44 @@ from airflow_provider_vertex_ray.errors import (
     ServiceUnavailableError,
     VertexRayError,
 )
-from airflow_provider_vertex_ray.hooks.base import VertexRayBaseAsyncHook, VertexRayBaseHook, run_sync
+from airflow_provider_vertex_ray.hooks.base import VertexRayBaseAsyncHook, VertexRaySyncHook, sync_of
 
 T = TypeVar("T")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
-"""Seconds between two looks at an operation."""
+"""First and longest pause in seconds between two polls of an operation."""
 
 REQUESTS_AT_ONCE = 4
-"""Prediction requests that are under way at a time."""
+"""Number of concurrent prediction requests."""
 
 
 class VertexRayModelAsyncHook(VertexRayBaseAsyncHook):
-    """Models and endpoints, for an event loop. ``model`` and ``endpoint`` are ids or full resource names."""
+    """Manage models and endpoints from asynchronous code.
+
+    ``model`` and ``endpoint`` are ids, or full resource names (``projects/…/locations/…/endpoints/…``).
+    """
 
     async def upload_model(self, request: dict[str, Any]) -> str:
-        """Start the upload of a model; gives the operation's name.
+        """Start the upload of a model.
 
-        :param request: ``model``, and ``parentModel`` and ``modelId`` where wanted, as in the REST API.
+        :param request: Body of the REST request: ``model``, and optionally ``parentModel`` and ``modelId``.
+        :return: Name of the long-running operation.
         """
         return await self._do(lambda api, parent: api.upload_model(parent, request))
 
     async def get_model(self, model: str) -> dict[str, Any]:
-        """Read a model; ``@version`` behind its id reads that version.
+        """Return a model.
 
-        :raises ModelNotFoundError: There is none.
+        :param model: Id or full resource name; append ``@version`` for a version other than the default.
+        :raises ModelNotFoundError: The model does not exist.
         """
         return await self._do(lambda api, parent: api.get_model(self._name("models", model, parent)))
 
     async def find_models(self, labels: dict[str, str], parent_model: str | None = None) -> list[dict[str, Any]]:
-        """The models with all of these labels.
+        """Return the models that have all of the given labels.
 
-        :param parent_model: Look among this model's versions.
+        :param labels: The labels.
+        :param parent_model: Search the versions of this model instead.
         """
         condition = " AND ".join(f'labels.{key}="{value}"' for key, value in labels.items())
         if parent_model:
@@ -62,14 +68,21 @@ class VertexRayModelAsyncHook(VertexRayBaseAsyncHook):
         return await self._do(lambda api, parent: api.list_models(parent, condition))
 
     async def delete_model(self, model: str) -> str | None:
-        """Start the deletion of a model; the operation's name, or None when there is no such model.
+        """Start the deletion of a model.
 
-        :raises PreconditionError: It is deployed.
+        :param model: Id or full resource name.
+        :return: Name of the long-running operation; None if the model does not exist.
+        :raises PreconditionError: The model is deployed.
         """
         return await self._do(lambda api, parent: api.delete_model(self._name("models", model, parent)))
 
     async def ensure_endpoint(self, endpoint_id: str, endpoint: dict[str, Any]) -> tuple[dict[str, Any], bool]:
-        """The endpoint of an id, made if it is not there, and whether this call has made it."""
+        """Return an endpoint, and create it if it does not exist.
+
+        :param endpoint_id: Id of the endpoint.
+        :param endpoint: Body of the REST request for a new endpoint.
+        :return: The endpoint, and whether this call created it.
+        """
         made = True
 
         async def ensure(api: ServingApi, parent: str) -> dict[str, Any]:
@@ -84,18 +97,24 @@ class VertexRayModelAsyncHook(VertexRayBaseAsyncHook):
         return await self._do(ensure), made
 
     async def get_endpoint(self, endpoint: str) -> dict[str, Any]:
-        """Read an endpoint.
+        """Return an endpoint.
 
-        :raises EndpointNotFoundError: There is none.
+        :param endpoint: Id or full resource name.
+        :raises EndpointNotFoundError: The endpoint does not exist.
         """
         return await self._do(lambda api, parent: api.get_endpoint(self._name("endpoints", endpoint, parent)))
 
     async def deploy_model(
         self, endpoint: str, deployed: dict[str, Any], traffic_split: dict[str, int] | None
     ) -> str | None:
-        """Start a deployment; the operation's name, or None when this very deployment is under way or done.
+        """Start the deployment of a model to an endpoint.
 
-        :param deployed: The ``DeployedModel`` of the REST API, with an id of the caller's.
+        :param endpoint: Id or full resource name.
+        :param deployed: ``DeployedModel`` as in the REST API, with an ``id`` that the caller chooses.
+        :param traffic_split: Percentage of the traffic by deployed model id; ``"0"`` is the new one. None to leave the
+            split unchanged, so that the new one gets no traffic.
+        :return: Name of the long-running operation; None if a deployment with that id is in progress or done.
+        :raises EndpointNotFoundError: The endpoint does not exist.
         """
         name = endpoint
 
@@ -113,12 +132,16 @@ class VertexRayModelAsyncHook(VertexRayBaseAsyncHook):
     async def undeploy(
         self, endpoint: str, deployed_ids: list[str] | None, deadline: float | None, *, delete: bool = False
     ) -> dict[str, Any]:
-        """Undeploy models, wait, and delete the endpoint where that is wanted; what is gone is no error.
+        """Undeploy models, wait for that, and optionally delete the endpoint.
 
-        :param deployed_ids: Ids of deployed models; None for all.
-        :param delete: Whether the endpoint goes as well, if nothing is deployed to it any more.
-        :return: ``undeployed`` and ``endpoint_deleted``.
-        :raises OperationTimeoutError: The deadline passed.
+        A model or endpoint that does not exist counts as done.
+
+        :param endpoint: Id or full resource name.
+        :param deployed_ids: Ids of the deployed models; None for all.
+        :param deadline: Unix time at which the wait fails; None for no limit.
+        :param delete: Whether to delete the endpoint as well, if no deployed model remains.
+        :return: ``undeployed`` (the ids of the models that this call undeployed) and ``endpoint_deleted``.
+        :raises OperationTimeoutError: An operation did not finish before the deadline.
         """
         undeployed: list[str] = []
 
@@ -147,7 +170,7 @@ class VertexRayModelAsyncHook(VertexRayBaseAsyncHook):
                         await self.finished(operation, deadline)
                     return {"undeployed": undeployed, "endpoint_deleted": True}
                 except (PreconditionError, ServiceUnavailableError, RateLimitedError):
-                    # Another operation is at work on the endpoint, such as a deployment that is being cancelled.
+                    # Another operation is in progress on the endpoint, such as a deployment that is being cancelled.
                     if seconds_left(deadline) <= 0:
                         raise
                 await asyncio.sleep(pause)
@@ -156,29 +179,43 @@ class VertexRayModelAsyncHook(VertexRayBaseAsyncHook):
         return await self._do(work)
 
     async def cancel_operation(self, operation: str) -> None:
-        """Ask an operation to stop; one that has ended, or that can not be stopped, is left as it is."""
+        """Request the cancellation of a long-running operation.
+
+        An operation that has ended, or that cannot be cancelled, is not an error.
+
+        :param operation: Full name of the operation.
+        """
         try:
             await self._do(lambda api, parent: api.cancel(operation), needs_parent=False)
         except VertexRayError as error:
-            self.log.info("%s was not cancelled: %s", operation, error)
+            self.log.info("Operation %s was not cancelled: %s", operation, error)
 
     async def get_operation(self, operation: str) -> dict[str, Any]:
-        """Read a long-running operation by its full name."""
+        """Return a long-running operation.
+
+        :param operation: Full name of the operation.
+        """
         return await self._do(lambda api, parent: api.operation(operation), needs_parent=False)
 
     async def finished(self, operation: str, deadline: float | None) -> dict[str, Any]:
-        """Wait for an operation; gives its response.
+        """Wait for a long-running operation, and return its response.
 
-        :param deadline: Unix time; None for no limit.
-        :raises OperationTimeoutError: The deadline passed.
-        :raises ServiceError: It came to an error.
+        :param operation: Full name of the operation.
+        :param deadline: Unix time at which the wait fails; None for no limit.
+        :raises OperationTimeoutError: The operation did not finish before the deadline.
+        :raises ServiceError: The operation failed.
         """
         pause = FIRST_PAUSE
         while True:
             try:
                 found = await self.get_operation(operation)
             except (ServiceUnavailableError, RateLimitedError) as error:
-                self.log.warning("%s can not be read for the moment: %s", operation, error)
+                self.log.warning(
+                    "Could not reach the Vertex AI API; retrying in %.1f s: operation %s: %s",
+                    pause,
+                    operation,
+                    error.message,
+                )
                 found = {}
             if found.get("done"):
                 failure = found.get("error")
@@ -186,16 +223,22 @@ class VertexRayModelAsyncHook(VertexRayBaseAsyncHook):
                     raise outcome_error(str(failure.get("message", "")), failure.get("code"))
                 return dict(found.get("response") or {})
             if seconds_left(deadline) <= 0:
-                raise OperationTimeoutError(f"{operation} did not end in time; it goes on.", {"operation": operation})
+                raise OperationTimeoutError(
+                    f"Timed out waiting for operation {operation}; it continues.", {"operation": operation}
+                )
             await asyncio.sleep(max(0.0, min(pause, seconds_left(deadline))))
             pause = min(pause * 1.5, LONGEST_PAUSE)
 
     async def predict(
         self, endpoint: str, chunks: list[list[Any]], parameters: Any = None
     ) -> tuple[list[Any], list[str]]:
-        """Predict for all chunks, some at a time; the predictions in the instances' order, and the deployed models.
+        """Request predictions for chunks of instances, several chunks at a time.
 
-        :raises PredictionError: A chunk was refused; it says with which instance that begins.
+        :param endpoint: Id or full resource name.
+        :param chunks: Instances, as one list for each request.
+        :param parameters: Prediction parameters, as in the REST API.
+        :return: The predictions in the order of the instances, and the ids of the deployed models that made them.
+        :raises PredictionError: The endpoint rejected a chunk; the message names its instances.
         """
         turn = asyncio.Semaphore(REQUESTS_AT_ONCE)
 
@@ -206,13 +249,13 @@ class VertexRayModelAsyncHook(VertexRayBaseAsyncHook):
                 except PredictionError as error:
                     last = first + len(chunk) - 1
                     raise PredictionError(
-                        f"The endpoint refuses instances {first} to {last}: {error.message}",
+                        f"The endpoint rejected instances {first} to {last}: {error.message}",
                         {**error.details, "first_instance": first},
                     ) from None
             found = answer.get("predictions") or []
             if len(found) != len(chunk):
                 raise PredictionError(
-                    f"For the {len(chunk)} instances from {first} on there came {len(found)} predictions.",
+                    f"The endpoint returned {len(found)} predictions for the {len(chunk)} instances from {first} on.",
                     {"first_instance": first},
                 )
             return answer
@@ -234,7 +277,10 @@ class VertexRayModelAsyncHook(VertexRayBaseAsyncHook):
         return predictions, sorted({str(answer.get("deployedModelId", "")) for answer in answers})
 
     async def artifact_files(self, uri: str) -> list[str]:
-        """The names in an artifact folder in Cloud Storage."""
+        """Return the names of the files in an artifact folder in Cloud Storage.
+
+        :param uri: The folder (``gs://bucket/folder``).
+        """
         return await self._do(lambda api, parent: api.artifact_files(uri), needs_parent=False)
 
     async def _do(self, call: Callable[[ServingApi, str], Coroutine[Any, Any, T]], *, needs_parent: bool = True) -> T:
@@ -250,7 +296,10 @@ class VertexRayModelAsyncHook(VertexRayBaseAsyncHook):
 
 
 def _split_without(split: dict[str, int], gone: str) -> dict[str, int] | None:
-    """The traffic without one deployed model: its share goes to the others in proportion; None when it had none."""
+    """Distribute the traffic of one deployed model over the others in proportion.
+
+    :return: The new split; None if the model had no traffic.
+    """
     if not split.get(gone):
         return None
     rest = {key: value for key, value in split.items() if key != gone and value}
@@ -262,64 +311,21 @@ def _split_without(split: dict[str, int], gone: str) -> dict[str, int] | None:
     return shares
 
 
-class VertexRayModelHook(VertexRayBaseHook):
-    """Models and endpoints, from synchronous code: the calls of ``VertexRayModelAsyncHook``, each waited for."""
+class VertexRayModelHook(VertexRaySyncHook[VertexRayModelAsyncHook]):
+    """Manage models and endpoints from synchronous code: the calls of ``VertexRayModelAsyncHook``."""
 
-    def _async(self) -> VertexRayModelAsyncHook:
-        return VertexRayModelAsyncHook(
-            self.gcp_conn_id, self.impersonation_chain, self.default_project_id, self.default_location
-        )
+    async_hook_class = VertexRayModelAsyncHook
 
-    def upload_model(self, request: dict[str, Any]) -> str:
-        """Start the upload of a model; see ``VertexRayModelAsyncHook.upload_model``."""
-        return run_sync(lambda: self._async().upload_model(request))
-
-    def get_model(self, model: str) -> dict[str, Any]:
-        """Read a model; see ``VertexRayModelAsyncHook.get_model``."""
-        return run_sync(lambda: self._async().get_model(model))
-
-    def find_models(self, labels: dict[str, str], parent_model: str | None = None) -> list[dict[str, Any]]:
-        """Models by their labels; see ``VertexRayModelAsyncHook.find_models``."""
-        return run_sync(lambda: self._async().find_models(labels, parent_model))
-
-    def delete_model(self, model: str) -> str | None:
-        """Start the deletion of a model; see ``VertexRayModelAsyncHook.delete_model``."""
-        return run_sync(lambda: self._async().delete_model(model))
-
-    def ensure_endpoint(self, endpoint_id: str, endpoint: dict[str, Any]) -> tuple[dict[str, Any], bool]:
-        """An endpoint, made if need be; see ``VertexRayModelAsyncHook.ensure_endpoint``."""
-        return run_sync(lambda: self._async().ensure_endpoint(endpoint_id, endpoint))
-
-    def get_endpoint(self, endpoint: str) -> dict[str, Any]:
-        """Read an endpoint; see ``VertexRayModelAsyncHook.get_endpoint``."""
-        return run_sync(lambda: self._async().get_endpoint(endpoint))
-
-    def deploy_model(self, endpoint: str, deployed: dict[str, Any], traffic_split: dict[str, int] | None) -> str | None:
-        """Start a deployment; see ``VertexRayModelAsyncHook.deploy_model``."""
-        return run_sync(lambda: self._async().deploy_model(endpoint, deployed, traffic_split))
-
-    def undeploy(
-        self, endpoint: str, deployed_ids: list[str] | None, deadline: float | None, *, delete: bool = False
-    ) -> dict[str, Any]:
-        """Undeploy models and wait; see ``VertexRayModelAsyncHook.undeploy``."""
-        return run_sync(lambda: self._async().undeploy(endpoint, deployed_ids, deadline, delete=delete))
-
-    def finished(self, operation: str, deadline: float | None) -> dict[str, Any]:
-        """Wait for an operation; see ``VertexRayModelAsyncHook.finished``."""
-        return run_sync(lambda: self._async().finished(operation, deadline))
-
-    def get_operation(self, operation: str) -> dict[str, Any]:
-        """Read a long-running operation; see ``VertexRayModelAsyncHook.get_operation``."""
-        return run_sync(lambda: self._async().get_operation(operation))
-
-    def cancel_operation(self, operation: str) -> None:
-        """Ask an operation to stop; see ``VertexRayModelAsyncHook.cancel_operation``."""
-        run_sync(lambda: self._async().cancel_operation(operation))
-
-    def predict(self, endpoint: str, chunks: list[list[Any]], parameters: Any = None) -> tuple[list[Any], list[str]]:
-        """Predict; see ``VertexRayModelAsyncHook.predict``."""
-        return run_sync(lambda: self._async().predict(endpoint, chunks, parameters))
-
-    def artifact_files(self, uri: str) -> list[str]:
-        """The names in an artifact folder; see ``VertexRayModelAsyncHook.artifact_files``."""
-        return run_sync(lambda: self._async().artifact_files(uri))
+    upload_model = sync_of(VertexRayModelAsyncHook.upload_model)
+    get_model = sync_of(VertexRayModelAsyncHook.get_model)
+    find_models = sync_of(VertexRayModelAsyncHook.find_models)
+    delete_model = sync_of(VertexRayModelAsyncHook.delete_model)
+    ensure_endpoint = sync_of(VertexRayModelAsyncHook.ensure_endpoint)
+    get_endpoint = sync_of(VertexRayModelAsyncHook.get_endpoint)
+    deploy_model = sync_of(VertexRayModelAsyncHook.deploy_model)
+    undeploy = sync_of(VertexRayModelAsyncHook.undeploy)
+    finished = sync_of(VertexRayModelAsyncHook.finished)
+    get_operation = sync_of(VertexRayModelAsyncHook.get_operation)
+    cancel_operation = sync_of(VertexRayModelAsyncHook.cancel_operation)
+    predict = sync_of(VertexRayModelAsyncHook.predict)
+    artifact_files = sync_of(VertexRayModelAsyncHook.artifact_files)

@@ -1,4 +1,4 @@
-"""A cluster's logs and metrics, through an Airflow connection: Cloud Logging and Cloud Monitoring."""
+"""Hooks for a cluster's logs and metrics in Cloud Logging and Cloud Monitoring."""
 
 from __future__ import annotations
 
@@ -14,24 +14,28 @@ from airflow_provider_vertex_ray.core.monitoring.log_query import LogQuery
 from airflow_provider_vertex_ray.core.monitoring.logs import LogEntries, LogsApi
 from airflow_provider_vertex_ray.core.monitoring.metric_query import METRICS, metric_query
 from airflow_provider_vertex_ray.core.monitoring.metrics import MetricsApi, Series
-from airflow_provider_vertex_ray.hooks.base import VertexRayBaseAsyncHook, VertexRayBaseHook, run_sync
+from airflow_provider_vertex_ray.hooks.base import VertexRayBaseAsyncHook, VertexRaySyncHook, sync_of
 
 MOST_ENTRIES = 1000
+"""Default limit for the number of log entries."""
+
 LAST_LINES = 50
+"""Default number of last output lines."""
+
 LATE_SECONDS = 2.0
-"""Seconds between two looks for lines that may still be on their way to Cloud Logging."""
+"""Seconds between two searches for lines that Cloud Logging may not have ingested yet."""
 
 
 class VertexRayMonitoringAsyncHook(VertexRayBaseAsyncHook):
-    """Logs and metrics, for an event loop.
+    """Read logs and metrics from asynchronous code.
 
-    ``cluster_id`` is an id or a full ``projects/…/persistentResources/…`` name. The cluster may be gone: what it logged
-    and measured stays for as long as the project keeps it.
+    ``cluster_id`` is an id, or a full resource name (``projects/…/locations/…/persistentResources/…``). The cluster may
+    be deleted: its logs and metrics remain for the project's retention period.
     """
 
     @contextlib.asynccontextmanager
     async def _at(self, cluster_id: str) -> AsyncIterator[tuple[Transport, str, str]]:
-        """The transport, the project of a cluster, and its id; neither service asks for the region."""
+        """Yield the transport, and a cluster's project and id. Neither service needs the region."""
         async with self.session() as (transport, known):
             if "/" in cluster_id:
                 name = parse_cluster_name(cluster_id)
@@ -40,18 +44,25 @@ class VertexRayMonitoringAsyncHook(VertexRayBaseAsyncHook):
                 yield transport, validate_project(known), validate_cluster_id(cluster_id)
 
     async def logs(self, query: LogQuery, *, most: int = MOST_ENTRIES) -> LogEntries:
-        """The first log entries that fit a query; ``query.cluster_id`` may be a full name.
+        """Return the first log entries that match a query.
 
-        :param most: Entries at most.
-        :raises InvalidRequestError: Cloud Logging refuses the filter.
-        :raises LogsNotAuthorisedError: The account may not read entries.
-        :raises InvalidArgumentError: No project is known.
+        :param query: The query; its ``cluster_id`` may be a full resource name.
+        :param most: Maximum number of entries.
+        :raises InvalidRequestError: Cloud Logging rejects the filter.
+        :raises LogsNotAuthorisedError: The account may not read log entries.
+        :raises InvalidArgumentError: Neither the query nor the hook names a project.
         """
         async with self._at(query.cluster_id) as (transport, project, cluster):
             return await LogsApi(transport, project).entries(replace(query, cluster_id=cluster), most)
 
     async def log_pages(self, query: LogQuery) -> AsyncGenerator[LogEntries, None]:
-        """All entries that fit, page by page; errors as ``logs`` has them."""
+        """Yield all log entries that match a query, page by page.
+
+        :param query: The query; its ``cluster_id`` may be a full resource name.
+        :raises InvalidRequestError: Cloud Logging rejects the filter.
+        :raises LogsNotAuthorisedError: The account may not read log entries.
+        :raises InvalidArgumentError: Neither the query nor the hook names a project.
+        """
         async with self._at(query.cluster_id) as (transport, project, cluster):
             pages = LogsApi(transport, project).pages(replace(query, cluster_id=cluster))
             async with contextlib.aclosing(pages):
@@ -68,13 +79,16 @@ class VertexRayMonitoringAsyncHook(VertexRayBaseAsyncHook):
         seconds: float = 0.0,
         until: str | None = None,
     ) -> list[str]:
-        """The last lines of a job's output that have arrived in Cloud Logging, the oldest first.
+        """Return the last lines of a job's output that Cloud Logging has, oldest first.
 
-        :param count: Lines at most.
-        :param start: Unix time before which the job had not begun, which makes the search quicker; None: not known.
-        :param seconds: For how long to look again while there are none, or not yet ``until``: lines arrive late.
+        :param cluster_id: Id or full resource name.
+        :param submission_id: Submission id of the job.
+        :param count: Maximum number of lines.
+        :param start: Unix time before which the job had not started, which speeds up the search; None if unknown.
+        :param seconds: Seconds for which to repeat the search while there are no lines, or not yet ``until``, because
+            lines arrive late.
         :param until: A line that is known to be among them.
-        :raises LogsNotAuthorisedError: The account may not read entries.
+        :raises LogsNotAuthorisedError: The account may not read log entries.
         """
         query = LogQuery(cluster_id, submission_id=submission_id, start=start, newest_first=True)
         end = time.monotonic() + seconds
@@ -89,11 +103,12 @@ class VertexRayMonitoringAsyncHook(VertexRayBaseAsyncHook):
                 await asyncio.sleep(LATE_SECONDS)
 
     async def query(self, promql: str, at: float | None = None, *, project_id: str | None = None) -> list[Series]:
-        """A PromQL query's value at one time.
+        """Return the result of a PromQL query at one point in time.
 
+        :param promql: The query.
         :param at: Unix time; None for now.
         :param project_id: Project of the metrics; default: the hook's.
-        :raises InvalidRequestError: The service refuses the query.
+        :raises InvalidRequestError: Cloud Monitoring rejects the query.
         :raises MetricsNotAuthorisedError: The account may not read metrics.
         """
         async with self.session() as (transport, known):
@@ -102,12 +117,15 @@ class VertexRayMonitoringAsyncHook(VertexRayBaseAsyncHook):
     async def query_range(
         self, promql: str, start: float, end: float, step: float, *, project_id: str | None = None
     ) -> list[Series]:
-        """A PromQL query's values from one time to another; errors as ``query`` has them.
+        """Return the results of a PromQL query over a time range.
 
-        :param start: Unix time.
-        :param end: Unix time.
-        :param step: Seconds between two values; a series has 11,000 at most.
+        :param promql: The query.
+        :param start: Unix time at which the range starts.
+        :param end: Unix time at which the range ends.
+        :param step: Seconds between two values; a series has at most 11,000.
         :param project_id: Project of the metrics; default: the hook's.
+        :raises InvalidRequestError: Cloud Monitoring rejects the query.
+        :raises MetricsNotAuthorisedError: The account may not read metrics.
         """
         async with self.session() as (transport, known):
             api = MetricsApi(transport, validate_project(project_id or known))
@@ -116,11 +134,13 @@ class VertexRayMonitoringAsyncHook(VertexRayBaseAsyncHook):
     async def utilisation(
         self, cluster_id: str, metrics: Sequence[str] = tuple(METRICS), at: float | None = None
     ) -> dict[str, float | None]:
-        """The named metrics of a cluster at one time; None for one that is not known.
+        """Return metrics of a cluster at one point in time.
 
-        :param metrics: Names in ``metric_query.METRICS``.
+        :param cluster_id: Id or full resource name.
+        :param metrics: Names of metrics in ``metric_query.METRICS``; default: all.
         :param at: Unix time; None for now.
-        :raises InvalidArgumentError: There is no metric of such a name.
+        :return: Value by metric; None for an unknown value.
+        :raises InvalidArgumentError: A metric does not exist.
         :raises MetricsNotAuthorisedError: The account may not read metrics.
         """
         async with self._at(cluster_id) as (transport, project, cluster):
@@ -133,34 +153,13 @@ class VertexRayMonitoringAsyncHook(VertexRayBaseAsyncHook):
         }
 
 
-class VertexRayMonitoringHook(VertexRayBaseHook):
-    """Logs and metrics, from synchronous code: the calls of ``VertexRayMonitoringAsyncHook``, each waited for."""
+class VertexRayMonitoringHook(VertexRaySyncHook[VertexRayMonitoringAsyncHook]):
+    """Read logs and metrics from synchronous code: the calls of ``VertexRayMonitoringAsyncHook``."""
 
-    def _async(self) -> VertexRayMonitoringAsyncHook:
-        return VertexRayMonitoringAsyncHook(
-            self.gcp_conn_id, self.impersonation_chain, self.default_project_id, self.default_location
-        )
+    async_hook_class = VertexRayMonitoringAsyncHook
 
-    def logs(self, query: LogQuery, *, most: int = MOST_ENTRIES) -> LogEntries:
-        """The first log entries that fit; see ``VertexRayMonitoringAsyncHook.logs``."""
-        return run_sync(lambda: self._async().logs(query, most=most))
-
-    def last_lines(
-        self, cluster_id: str, submission_id: str, *, count: int = LAST_LINES, seconds: float = 0.0
-    ) -> list[str]:
-        """The last lines of a job's output; see ``VertexRayMonitoringAsyncHook.last_lines``."""
-        return run_sync(lambda: self._async().last_lines(cluster_id, submission_id, count=count, seconds=seconds))
-
-    def query(self, promql: str, at: float | None = None) -> list[Series]:
-        """A PromQL query's value; see ``VertexRayMonitoringAsyncHook.query``."""
-        return run_sync(lambda: self._async().query(promql, at))
-
-    def query_range(self, promql: str, start: float, end: float, step: float) -> list[Series]:
-        """A PromQL query's values over a time; see ``VertexRayMonitoringAsyncHook.query_range``."""
-        return run_sync(lambda: self._async().query_range(promql, start, end, step))
-
-    def utilisation(
-        self, cluster_id: str, metrics: Sequence[str] = tuple(METRICS), at: float | None = None
-    ) -> dict[str, float | None]:
-        """The named metrics of a cluster; see ``VertexRayMonitoringAsyncHook.utilisation``."""
-        return run_sync(lambda: self._async().utilisation(cluster_id, metrics, at))
+    logs = sync_of(VertexRayMonitoringAsyncHook.logs)
+    last_lines = sync_of(VertexRayMonitoringAsyncHook.last_lines)
+    query = sync_of(VertexRayMonitoringAsyncHook.query)
+    query_range = sync_of(VertexRayMonitoringAsyncHook.query_range)
+    utilisation = sync_of(VertexRayMonitoringAsyncHook.utilisation)

@@ -1,4 +1,4 @@
-"""The preflight, and the training quotas, through an Airflow connection."""
+"""Hooks for the preflight checks and the training quotas."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from airflow_provider_vertex_ray.core.preflight.requirements import PreflightReq
 from airflow_provider_vertex_ray.core.preflight.run import preflight
 from airflow_provider_vertex_ray.core.sharing.lease_store import parse_lease_uri
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
-from airflow_provider_vertex_ray.hooks.base import VertexRayBaseAsyncHook, VertexRayBaseHook, run_sync
+from airflow_provider_vertex_ray.hooks.base import VertexRayBaseAsyncHook, VertexRaySyncHook, sync_of
 
 
 class VertexRayPreflightAsyncHook(VertexRayBaseAsyncHook):
-    """What there is for a cluster, for an event loop. Nothing is changed by any call."""
+    """Check the requirements and quotas of a cluster from asynchronous code. All calls are read-only."""
 
     async def preflight(
         self,
@@ -35,38 +35,40 @@ class VertexRayPreflightAsyncHook(VertexRayBaseAsyncHook):
         bucket: str | None = None,
         lease_uri: str | None = None,
     ) -> Report:
-        """Look whether a cluster could be created and used.
+        """Check whether a cluster could be created and used.
 
-        What can not be looked at is a finding as well, and not an error.
+        A check that cannot be made is a finding, not an error.
 
-        :param spec: The cluster that is to be.
-        :param checks: Names of ``preflight.CHECKS``; None: all that apply to the spec.
+        :param spec: Specification of the cluster.
+        :param checks: Names in ``preflight.CHECKS``; None for all that apply to the spec.
         :param bucket: A bucket that jobs use: ``my-bucket`` or ``gs://my-bucket/folder``.
-        :param lease_uri: Folder in Cloud Storage with leases.
-        :raises InvalidArgumentError: An argument is wrong; nothing was asked.
+        :param lease_uri: Folder in Cloud Storage with the leases (``gs://bucket/folder``).
+        :return: The findings.
+        :raises InvalidArgumentError: An argument is invalid; no request was made.
         """
         spec = checked_spec(spec, self._location)
         names = choose_checks(checks)
-        location = self._place()
-        place = None if bucket is None else bucket_uri(bucket)
+        location = self._checked_location()
+        uri = None if bucket is None else bucket_uri(bucket)
         if lease_uri is not None:
             parse_lease_uri(lease_uri)
         own = (_installed_ray(), f"{sys.version_info.major}.{sys.version_info.minor}")
         async with contextlib.AsyncExitStack() as stack:
             transport, project, trouble = await self._open(stack)
-            asked = PreflightRequest(validate_project(project), location, spec, place, lease_uri)
+            asked = PreflightRequest(validate_project(project), location, spec, uri, lease_uri)
             return await preflight(asked, transport, names, own_versions=own, no_credentials=trouble)
 
-    def _place(self) -> str:
-        """The region; and what is known of the project is judged as well, before any call."""
+    def _checked_location(self) -> str:
+        """Validate the region, and the project if the hook names one, before any request."""
         if self._project_id:
             validate_project(self._project_id)
         return validate_location(self._location)
 
     async def _open(self, stack: contextlib.AsyncExitStack) -> tuple[Transport | None, str | None, str]:
-        """The transport and the project; or None, the project as far as it is named, and why there are no credentials.
+        """Open the shared transport, if the connection has usable credentials.
 
-        :raises AirflowNotFoundException: There is no such connection.
+        :return: The transport, the project and an empty text; or None, the project if it is named, and the reason.
+        :raises AirflowNotFoundException: The Airflow connection does not exist.
         """
         from google.auth.exceptions import GoogleAuthError
 
@@ -75,31 +77,32 @@ class VertexRayPreflightAsyncHook(VertexRayBaseAsyncHook):
         except AirflowNotFoundException:
             raise
         except (GoogleAuthError, AirflowException, OSError, ValueError) as error:
-            # No key, one that can not be read, or one that is none: the Google provider has an exception for each.
+            # The key is missing, unreadable or invalid: the Google provider has an exception for each.
             named = (await self.get_sync_hook())._get_field("project")
             return None, self._project_id or named or None, str(error)
         return transport, project, ""
 
     async def quota(self, spec: ClusterSpec | dict[str, Any]) -> list[QuotaStatus]:
-        """The training quotas that a cluster draws on, each with its limit and its use.
+        """Return the training quotas that a cluster needs, each with its limit and usage.
 
-        :raises InvalidArgumentError: The spec is wrong, or names a machine whose size is not known.
-        :raises VertexRayError: They can not be read.
+        :param spec: Specification of the cluster.
+        :raises InvalidArgumentError: The spec is invalid, or contains a machine type of unknown size.
+        :raises VertexRayError: The quotas could not be read.
         """
         spec = checked_spec(spec, self._location)
-        location = self._place()
+        location = self._checked_location()
         for machine in unknown_machines(spec):
             raise InvalidArgumentError(
-                "spec", machine, "how many vCPUs it has is not known here, so its quota can not be told"
+                "spec", machine, "Its number of vCPUs is unknown to this version, so its quota cannot be checked."
             )
         async with self.session() as (transport, project):
-            return await QuotasApi(transport, validate_project(project), location).standings(quota_demand(spec))
+            return await QuotasApi(transport, validate_project(project), location).statuses(quota_demand(spec))
 
 
 def checked_spec(spec: ClusterSpec | dict[str, Any], location: str | None) -> ClusterSpec:
-    """The spec, complete and right for a region.
+    """Return the spec as a ``ClusterSpec`` that is valid for a region.
 
-    :raises InvalidArgumentError: It is not.
+    :raises InvalidArgumentError: The spec is invalid.
     """
     found = ClusterSpec.from_value(spec)
     found.to_persistent_resource(validate_location(location))
@@ -113,25 +116,10 @@ def _installed_ray() -> str | None:
         return None
 
 
-class VertexRayPreflightHook(VertexRayBaseHook):
-    """What there is for a cluster, from synchronous code."""
+class VertexRayPreflightHook(VertexRaySyncHook[VertexRayPreflightAsyncHook]):
+    """Check requirements and quotas from synchronous code: the calls of ``VertexRayPreflightAsyncHook``."""
 
-    def _async(self) -> VertexRayPreflightAsyncHook:
-        return VertexRayPreflightAsyncHook(
-            self.gcp_conn_id, self.impersonation_chain, self.default_project_id, self.default_location
-        )
+    async_hook_class = VertexRayPreflightAsyncHook
 
-    def preflight(
-        self,
-        spec: ClusterSpec | dict[str, Any],
-        *,
-        checks: Sequence[str] | None = None,
-        bucket: str | None = None,
-        lease_uri: str | None = None,
-    ) -> Report:
-        """Look whether a cluster could be created and used; see ``VertexRayPreflightAsyncHook.preflight``."""
-        return run_sync(lambda: self._async().preflight(spec, checks=checks, bucket=bucket, lease_uri=lease_uri))
-
-    def quota(self, spec: ClusterSpec | dict[str, Any]) -> list[QuotaStatus]:
-        """The training quotas that a cluster draws on; see ``VertexRayPreflightAsyncHook.quota``."""
-        return run_sync(lambda: self._async().quota(spec))
+    preflight = sync_of(VertexRayPreflightAsyncHook.preflight)
+    quota = sync_of(VertexRayPreflightAsyncHook.quota)

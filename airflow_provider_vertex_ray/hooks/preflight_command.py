@@ -1,6 +1,6 @@
-"""The command ``vertex-ray-preflight``: the hook's checks without a DAG.
+"""The command ``vertex-ray-preflight``, which runs the hook's checks without a DAG.
 
-Nothing but the table, or the JSON, goes to the standard output; what Airflow has to say goes to the other one.
+Only the table, or the JSON, goes to standard output; Airflow's own output goes to standard error.
 """
 
 from __future__ import annotations
@@ -27,45 +27,47 @@ DEFAULT_CONNECTION = "google_cloud_default"
 
 
 class _BadInputError(Exception):
-    """What was given can not be used; the text says why."""
+    """Raised for an unusable argument; the message says why."""
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vertex-ray-preflight",
-        description="Looks whether a Ray cluster could be created and used on Vertex AI, and changes nothing.",
-        epilog="Exit code: 0 when nothing fails, 1 when something does, 2 for wrong input. "
-        "VERTEX_RAY_EMULATOR_HOST leads it to the emulator.",
+        description="Check whether a Ray cluster could be created and used on Vertex AI. Nothing is changed.",
+        epilog="Exit code: 0 if no check fails, 1 if a check fails, 2 for invalid input. "
+        "Set VERTEX_RAY_EMULATOR_HOST to use the emulator.",
     )
-    parser.add_argument("--project", help="project of the cluster; else the connection's")
+    parser.add_argument("--project", help="project of the cluster (default: the connection's)")
     parser.add_argument("--location", required=True, help="region of the cluster, such as us-central1")
     parser.add_argument(
         "--spec",
         metavar="FILE",
-        help="JSON file with the fields of a ClusterSpec, or - for the standard input; else a ClusterSpec's defaults",
+        help="JSON file with the fields of a ClusterSpec, or - for standard input (default: an empty object)",
     )
-    parser.add_argument("--bucket", help="a bucket that jobs use, or gs://BUCKET/FOLDER")
-    parser.add_argument("--lease-uri", help="folder with the leases of shared clusters, gs://BUCKET/FOLDER")
+    parser.add_argument("--bucket", help="bucket that jobs use, or gs://BUCKET/FOLDER")
+    parser.add_argument("--lease-uri", help="folder with the leases of shared clusters: gs://BUCKET/FOLDER")
     parser.add_argument(
-        "--check", dest="checks", action="append", choices=CHECKS, help="only this check; may be given several times"
+        "--check", dest="checks", action="append", choices=CHECKS, help="run only this check; may be repeated"
     )
     parser.add_argument(
         "--gcp-conn-id",
-        help=f"the Airflow connection; else {DEFAULT_CONNECTION}, or application default credentials",
+        help=f"Airflow connection (default: {DEFAULT_CONNECTION}, or Application Default Credentials)",
     )
     parser.add_argument(
-        "--impersonation-chain", metavar="ACCOUNTS", help="service account to act as, or a chain with commas between"
+        "--impersonation-chain",
+        metavar="ACCOUNTS",
+        help="service account to impersonate, or a chain separated by commas",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; gives its exit code."""
+    """Run the command, and return its exit code."""
     given = _parser().parse_args(arguments)
     with _own_output() as output:
         try:
-            report = _look(given)
+            report = _run(given)
         except (InvalidArgumentError, _BadInputError) as error:
             print(f"vertex-ray-preflight: {error}", file=sys.stderr)
             return BAD_INPUT
@@ -74,9 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return FAILED if report.worst is Status.FAIL else OK
 
 
-def _look(given: argparse.Namespace) -> Report:
+def _run(given: argparse.Namespace) -> Report:
     spec = ClusterSpec.from_value(_read_spec(given.spec))
-    # Before Airflow, whose import takes seconds.
+    # Before importing Airflow, which takes seconds.
     spec.to_persistent_resource(validate_location(given.location, "--location"))
     if given.project is not None:
         validate_project(given.project, "--project")
@@ -95,42 +97,42 @@ def _read_spec(place: str | None) -> dict[str, Any]:
         text = sys.stdin.read() if place == "-" else Path(place).read_text("utf-8")
         found = json.loads(text)
     except (OSError, ValueError, RecursionError) as error:
-        raise _BadInputError(f"--spec {place}: it can not be read as JSON: {error}") from error
+        raise _BadInputError(f"--spec {place}: The file cannot be read as JSON: {error}") from error
     if not isinstance(found, dict):
-        raise _BadInputError(f"--spec {place}: give a JSON object with the fields of a ClusterSpec")
+        raise _BadInputError(f"--spec {place}: Use a JSON object with the fields of a ClusterSpec.")
     return found
 
 
 def _connection(name: str | None) -> str:
-    """The connection to use: the one that was named, or the default one, which need not be there.
+    """Return the connection to use: the named one, or the default one, which need not exist.
 
-    :raises _BadInputError: There is none of the name that was given.
+    :raises _BadInputError: The named connection does not exist.
     """
     wanted = name or DEFAULT_CONNECTION
-    trouble = _trouble_with(wanted)
-    if trouble is not None and name is not None:
-        raise _BadInputError(f"--gcp-conn-id {name}: there is no such Airflow connection. {trouble}".strip())
-    if trouble is not None:
-        # One without anything in it means application default credentials.
+    problem = _connection_problem(wanted)
+    if problem is not None and name is not None:
+        raise _BadInputError(f"--gcp-conn-id {name}: The Airflow connection does not exist. {problem}".strip())
+    if problem is not None:
+        # An empty connection stands for Application Default Credentials.
         os.environ[_variable(wanted)] = "google-cloud-platform://"
     return wanted
 
 
-def _trouble_with(name: str) -> str | None:
-    """Why there is no such connection; None when there is one."""
+def _connection_problem(name: str) -> str | None:
+    """Return why a connection cannot be read; None if it can."""
     from airflow.providers.common.compat.sdk import BaseHook, conf
 
     if _variable(name) in os.environ:
         return None
     has_database = _has_database(str(conf.get("database", "sql_alchemy_conn", fallback="")))
     if has_database:
-        # Airflow 3 asks its own database only for connections in a process that says so.
+        # Airflow 3 reads connections from its database only in a process that is marked like this.
         os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
     elif not conf.get("secrets", "backend", fallback=""):
-        return "There is no database of Airflow here, and no secrets backend."
+        return "This environment has neither an Airflow database nor a secrets backend."
     try:
         BaseHook.get_connection(name)
-    except Exception as error:  # noqa: BLE001 - a database that is old, or does not answer, says so in many ways
+    except Exception as error:  # noqa: BLE001 - an outdated or unreachable database raises many kinds of exceptions
         return str(error)
     return None
 
@@ -140,23 +142,23 @@ def _variable(name: str) -> str:
 
 
 def _has_database(address: str) -> bool:
-    """Whether there may be a database of Airflow: SQLite would make an empty one at the first look."""
+    """Check whether Airflow may have a database; SQLite would create an empty one on first access."""
     kind, _, path = address.partition(":///")
     return not kind.startswith("sqlite") or (Path(path).is_file() and Path(path).stat().st_size > 0)
 
 
 def _import_quietly() -> None:
-    """Import Airflow without what it has to say about its own settings and deprecations."""
+    """Import Airflow without its messages about settings and deprecations."""
     with contextlib.redirect_stderr(io.StringIO()):
-        pass
-    # Airflow sets both up anew at its import. A failed look into its database is logged by 2.11 with all its traceback.
+        import airflow_provider_vertex_ray.hooks.preflight  # noqa: F401
+    # After the import, which resets both. Airflow 2.11 logs a failed database access with its whole traceback.
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
 
 
 @contextlib.contextmanager
 def _own_output() -> Iterator[TextIO]:
-    """The standard output for this command alone; what others write there goes to the standard error output."""
+    """Reserve standard output for this command; what others write there goes to standard error."""
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)

@@ -1,6 +1,6 @@
-"""The Ray Client in a worker's process: connected with the Airflow connection's credentials, always disconnected.
+"""Connect a worker process through the Ray Client with the Airflow connection's credentials, and always disconnect.
 
-Left to itself, the SDK (google-cloud-aiplatform 2.7.0, ``vertex_ray/client_builder.py``) asks for the cluster with the
+By default, the SDK (google-cloud-aiplatform 2.7.0, ``vertex_ray/client_builder.py``) looks up the cluster with the
 credentials of ``aiplatform.init``, and connects with a token of the Application Default Credentials.
 """
 
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 _IMAGE = re.compile(r"/ray-(?:cpu|gpu)\.(\d+)-(\d+)\.py(\d)(\d+)(?::|@|$)")
 
 SDK_VARIABLES = ("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", "grpc_proxy", "GCE_METADATA_HOST")
-"""Some of what ``vertex-ray-emulator env`` prints: without them, the SDK would go to Google."""
+"""Some of the variables that ``vertex-ray-emulator env`` prints; without them, the SDK would connect to Google."""
 
-# The SDK's settings are one set for the whole process.
+# The SDK's settings are global to the process.
 _connecting = threading.Lock()
 
 
@@ -44,15 +44,15 @@ _connecting = threading.Lock()
 def connected(
     hook: VertexRayBaseHook, asynchronous: VertexRayBaseAsyncHook, cluster: Cluster, options: dict[str, Any]
 ) -> Iterator[Any]:
-    """Connect this process to a cluster; gives the module ``ray``. See ``VertexRayClusterHook.connect``.
+    """Connect this process to a cluster, and yield the module ``ray``. See ``VertexRayClusterHook.connect``.
 
-    :param hook: The Airflow connection.
-    :param asynchronous: The same, for an event loop.
-    :param cluster: The cluster as it is.
-    :param options: Keyword arguments of ``ray.init``.
+    :param hook: The hook with the Airflow connection.
+    :param asynchronous: The asynchronous hook with the same connection.
+    :param cluster: The current state of the cluster.
+    :param options: Keyword arguments for ``ray.init``.
     """
-    refuse_second()
-    connectable(cluster)
+    check_not_connected()
+    check_running(cluster)
     versions = run_sync(lambda: _versions(asynchronous, cluster))
     check_versions(cluster, *versions)
     host = os.environ.get("VERTEX_RAY_EMULATOR_HOST")
@@ -60,12 +60,12 @@ def connected(
         raise InvalidArgumentError(
             "VERTEX_RAY_EMULATOR_HOST",
             host,
-            "the Ray Client also needs the variables that vertex-ray-emulator env prints",
+            "Set the other variables that vertex-ray-emulator env prints as well; the Ray Client needs them.",
         )
     ray = _import_ray(cluster, *versions)
     try:
         with _connecting:
-            refuse_second()
+            check_not_connected()
             with _sdk_settings(hook, cluster):
                 _init(ray, cluster, versions, options)
         yield ray
@@ -73,31 +73,31 @@ def connected(
         ray.shutdown()
 
 
-def refuse_second() -> None:
-    """Refuse a second connection in this process.
+def check_not_connected() -> None:
+    """Validate that this process is not connected to Ray.
 
-    :raises RayClientConnectedError: There is one.
+    :raises RayClientConnectedError: This process is already connected.
     """
     ray = sys.modules.get("ray")
     if ray is None:
         return
-    # While a Ray Client is connected, ray.is_initialized() asks it. One with allow_multiple=True is counted only.
+    # While a Ray Client is connected, ray.is_initialized() asks it, except one with allow_multiple=True.
     clients = getattr(getattr(ray, "util", None), "client", None)
     if ray.is_initialized() or (clients is not None and clients.num_connected_contexts() > 0):
-        raise RayClientConnectedError("Ray is connected in this process already.")
+        raise RayClientConnectedError("This process is already connected to Ray.")
 
 
-def connectable(cluster: Cluster) -> None:
-    """Refuse a cluster that the SDK would wait for without a limit.
+def check_running(cluster: Cluster) -> None:
+    """Validate that a cluster is RUNNING; the SDK would wait for it without a limit.
 
-    :raises ClusterFailedError: It is in ERROR, or being deleted.
-    :raises NotARayClusterError: It has no Ray.
-    :raises DashboardNotReadyError: It is not RUNNING.
+    :raises ClusterFailedError: The cluster is in ERROR, or is being deleted.
+    :raises NotARayClusterError: The persistent resource is not a Ray cluster.
+    :raises DashboardNotReadyError: The cluster is not RUNNING.
     """
     usable_dashboard(cluster)
     if cluster.state is not ClusterState.RUNNING:
         raise DashboardNotReadyError(
-            f"Cluster {cluster.cluster_id} is {cluster.state.value}; the Ray Client connects to a RUNNING one only.",
+            f"Cluster {cluster.cluster_id} is {cluster.state.value}; the Ray Client connects only to RUNNING clusters.",
             {"cluster": cluster.name},
         )
 
@@ -110,7 +110,7 @@ async def _versions(hook: VertexRayBaseAsyncHook, cluster: Cluster) -> tuple[str
 
 
 def image_versions(cluster: Cluster) -> tuple[str | None, str | None]:
-    """The versions of Ray and Python that the head's image has by its name; None each for a custom image."""
+    """Return the Ray and Python versions in the name of the head's image; None for each if it is a custom image."""
     spec = (cluster.resource.get("resourceRuntimeSpec") or {}).get("raySpec") or {}
     images = spec.get("resourcePoolImages") or {}
     match = _IMAGE.search(str(images.get(cluster.head_pool_id) or spec.get("imageUri") or ""))
@@ -121,11 +121,12 @@ def image_versions(cluster: Cluster) -> tuple[str | None, str | None]:
 
 
 def check_versions(cluster: Cluster, ray_version: str | None, python_version: str | None) -> None:
-    """Compare this process with the cluster; an unknown version is left to Ray's own check.
+    """Compare this process's versions with the cluster's; Ray itself checks an unknown version.
 
-    :param ray_version: The cluster's, such as ``2.47.1``.
-    :param python_version: The cluster's, such as ``3.11`` or ``3.11.9``.
-    :raises RayClientVersionError: They differ; it says what to install.
+    :param cluster: The cluster.
+    :param ray_version: Its Ray version, such as ``2.47.1``; None if unknown.
+    :param python_version: Its Python version, such as ``3.11`` or ``3.11.9``; None if unknown.
+    :raises RayClientVersionError: The versions differ; the message says what to install.
     """
     local = _installed()
     own_python = _own_python()
@@ -134,12 +135,12 @@ def check_versions(cluster: Cluster, ray_version: str | None, python_version: st
     if python != own_python:
         wrong.append(f"runs Python {own_python}")
     if local is None:
-        wrong.append("has no Ray")
+        wrong.append("does not have Ray")
     elif ray_version is not None and local != ray_version:
         wrong.append(f"has Ray {local}")
     if wrong:
         there = f"Cluster {cluster.cluster_id} runs Ray {ray_version or 'of an unknown version'} on Python {python}"
-        raise _mismatch(f"{there}, this process {' and '.join(wrong)}.", cluster, ray_version, python_version)
+        raise _mismatch(f"{there}, but this process {' and '.join(wrong)}.", cluster, ray_version, python_version)
 
 
 def _mismatch(
@@ -151,8 +152,8 @@ def _mismatch(
     install = f"pip install 'google-cloud-aiplatform[ray]' 'ray[client]{exact}'"
     where = "" if python == own_python else f" in a Python {python}, where the task must run (@task.external_python)"
     return RayClientVersionError(
-        f"{what} The Ray Client needs the same Ray and the same minor version of Python: {install}{where}. "
-        "A job (VertexRaySubmitJobOperator) works with any version.",
+        f"{what} The Ray Client needs the same Ray version and the same minor Python version: {install}{where}. "
+        "A job (VertexRaySubmitJobOperator) works with all versions.",
         {"cluster": cluster.name, "ray_version": ray_version, "python_version": python, "install": install},
     )
 
@@ -173,14 +174,14 @@ def _import_ray(cluster: Cluster, ray_version: str | None, python_version: str |
         import ray
         import vertex_ray  # noqa: F401 - ray.init finds it by the address's scheme
     except ImportError as error:
-        what = f"Google's SDK for Ray can not be imported here: {error}."
+        what = f"Google's SDK for Ray cannot be imported in this process: {error}."
         raise _mismatch(what, cluster, ray_version, python_version) from error
     return ray
 
 
 @contextlib.contextmanager
 def _sdk_settings(hook: VertexRayBaseHook, cluster: Cluster) -> Iterator[None]:
-    """The SDK with this connection's credentials and the cluster's place; as it was before, afterwards."""
+    """Configure the SDK with the connection's credentials and the cluster's place, and restore it afterwards."""
     from google.cloud.aiplatform import initializer
     from google.cloud.aiplatform.vertex_ray.util import _validation_utils
 
@@ -192,7 +193,7 @@ def _sdk_settings(hook: VertexRayBaseHook, cluster: Cluster) -> Iterator[None]:
         credentials = Credentials(token)
     else:
         credentials = hook.get_credentials()
-    # A new object: init() of the present one would also reset an experiment that is being tracked.
+    # A new object, because init() of the current one would also reset an experiment that is being tracked.
     ours = type(initializer.global_config)()
     ours._credentials = credentials
     ours._project = source.quota_project or cluster.project
@@ -211,14 +212,14 @@ def _init(ray: Any, cluster: Cluster, versions: tuple[str | None, str | None], o
     try:
         ray.init(f"vertex_ray://{cluster.name}", **options)
     except RuntimeError as error:
-        # Ray's own check, of a cluster whose versions could not be told before.
+        # Ray's own check, for a cluster whose versions are unknown.
         if "Version mismatch" not in str(error):
             raise
-        raise _mismatch(f"Ray refuses to connect. {error}", cluster, *versions) from error
+        raise _mismatch(f"Ray rejected the connection: {error}.", cluster, *versions) from error
     except (ConnectionError, grpc.RpcError) as error:
         address = cluster.access_uris.get("RAY_CLIENT_ENDPOINT") or cluster.access_uris.get("RAY_HEAD_NODE_INTERNAL_IP")
         raise ServiceUnavailableError(
-            f"The Ray Client does not reach cluster {cluster.cluster_id} at {address}: {error}. A cluster in a peered "
-            "network is reached from within that network only.",
+            f"The Ray Client could not reach cluster {cluster.cluster_id} at {address}: {error}. A cluster in a peered "
+            "network can be reached only from within that network.",
             {"cluster": cluster.name},
         ) from error

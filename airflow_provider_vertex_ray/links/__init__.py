@@ -1,1 +1,1 @@
-"""Links beside a task in the Airflow UI."""
+"""Extra links of tasks in the Airflow UI."""

@@ -1,4 +1,4 @@
-"""Links beside a task in the Airflow UI. What they show, the operator puts into XCom before it waits."""
+"""Base class of the extra links. An operator stores the facts for its links in XCom before it waits."""
 
 from __future__ import annotations
 
@@ -15,16 +15,20 @@ if TYPE_CHECKING:
     from airflow_provider_vertex_ray.core.cluster.state import Cluster
 
 LINK_KEY = "vertex_ray_link"
-"""XCom key of the facts that the links are made of."""
+"""XCom key of the facts from which the links are built."""
 
 
 def persist_link_facts(context: Context, **facts: str | None) -> None:
-    """Keep what the links need. Before a deferral, so that they work while the task waits."""
+    """Store the facts for the links; called before a deferral, so that the links work while the task waits.
+
+    :param context: The task's context.
+    :param facts: Facts by name, such as ``cluster_id``; those that are empty are left out.
+    """
     context["ti"].xcom_push(key=LINK_KEY, value={key: value for key, value in facts.items() if value})
 
 
 def persist_cluster_facts(context: Context, name: ClusterName, cluster: Cluster) -> None:
-    """Keep the facts of a cluster for the links; without a dashboard while it has none."""
+    """Store the facts of a cluster for the links, with its dashboard if the cluster is RUNNING or UPDATING."""
     usable = cluster.state in (ClusterState.RUNNING, ClusterState.UPDATING)
     persist_link_facts(
         context,
@@ -36,10 +40,10 @@ def persist_cluster_facts(context: Context, name: ClusterName, cluster: Cluster)
 
 
 class VertexRayLink(BaseOperatorLink):
-    """Base: reads the facts, and gives no address while they are not all there."""
+    """Base class of the extra links, which have no address until all their facts are stored."""
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
-        """The address, or an empty string."""
+        """Return the address, or an empty string if a fact is missing."""
         facts = XCom.get_value(key=LINK_KEY, ti_key=ti_key) or {}
         try:
             return self.url(facts)
@@ -47,5 +51,9 @@ class VertexRayLink(BaseOperatorLink):
             return ""
 
     def url(self, facts: dict[str, str]) -> str:
-        """The address from the facts; KeyError when one is missing."""
+        """Return the address.
+
+        :param facts: Stored facts by name.
+        :raises KeyError: A fact is missing.
+        """
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Links to a cluster: the Google Cloud console, Ray's dashboard, its logs."""
+"""Links to a cluster: the Google Cloud console, the Ray dashboard, and the logs."""
 
 from __future__ import annotations
 
@@ -11,45 +11,45 @@ CONSOLE = "https://console.cloud.google.com"
 
 
 class VertexRayClusterLink(VertexRayLink):
-    """The cluster's page in the Google Cloud console."""
+    """Link to the cluster's page in the Google Cloud console."""
 
     name = "Ray cluster"
 
     def url(self, facts: dict[str, str]) -> str:
-        """The console's address of the cluster."""
+        """Return the address of the cluster's page."""
         location, cluster, project = facts["location"], facts["cluster_id"], facts["project_id"]
         return f"{CONSOLE}/vertex-ai/locations/{location}/ray-clusters/{cluster}?project={project}"
 
 
 class VertexRayClusterListLink(VertexRayLink):
-    """The list of Ray clusters in the Google Cloud console."""
+    """Link to the list of Ray clusters in the Google Cloud console."""
 
     name = "Ray clusters"
 
     def url(self, facts: dict[str, str]) -> str:
-        """The console's address of the list."""
+        """Return the address of the list."""
         return f"{CONSOLE}/vertex-ai/ray?project={facts['project_id']}"
 
 
 class VertexRayDashboardLink(VertexRayLink):
-    """Ray's own dashboard, at the job where there is one."""
+    """Link to the Ray dashboard, and to the job if the task has one."""
 
     name = "Ray dashboard"
 
     def url(self, facts: dict[str, str]) -> str:
-        """The dashboard's address."""
+        """Return the address of the dashboard."""
         base = f"https://{facts['dashboard_uri']}"
         job = facts.get("submission_id")
         return f"{base}/#/jobs/{quote(job, safe='')}" if job else base
 
 
 class VertexRayLogsLink(VertexRayLink):
-    """Cloud Logging, with the filter for the cluster, and for the job where there is one, filled in."""
+    """Link to Cloud Logging, filtered by the cluster, and by the job if the task has one."""
 
     name = "Cloud Logging"
 
     def url(self, facts: dict[str, str]) -> str:
-        """The log explorer's address."""
+        """Return the address of the Logs Explorer."""
         query = (
             facts.get("log_filter") or LogQuery(facts["cluster_id"], submission_id=facts.get("submission_id")).filter()
         )

@@ -1,4 +1,4 @@
-"""Which links a task has, by what it is about."""
+"""Sets of links, by the subject of a task."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from airflow_provider_vertex_ray.links.cluster import (
 from airflow_provider_vertex_ray.links.monitoring import VertexRayMetricsLink
 
 CLUSTER_LINKS = (VertexRayClusterLink(), VertexRayDashboardLink(), VertexRayLogsLink(), VertexRayMetricsLink())
-"""Of a task about a cluster."""
+"""Links of tasks on a cluster."""
 
 JOB_LINKS = (VertexRayDashboardLink(), VertexRayLogsLink(), VertexRayMetricsLink(), VertexRayClusterLink())
-"""Of a task about jobs of a cluster: the dashboard first."""
+"""Links of tasks on jobs: the dashboard first."""
 
 NAMED_LINKS = (VertexRayClusterLink(), VertexRayLogsLink(), VertexRayMetricsLink())
-"""Of a task that knows a cluster by its name alone."""
+"""Links of tasks that know a cluster only by its name."""
 
 GONE_LINKS = (VertexRayClusterListLink(), VertexRayLogsLink(), VertexRayMetricsLink())
-"""Of a task after which the cluster is gone, but not what was logged and measured."""
+"""Links of tasks that delete a cluster, whose logs and metrics outlive it."""

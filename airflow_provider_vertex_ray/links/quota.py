@@ -7,10 +7,10 @@ from airflow_provider_vertex_ray.links.base import VertexRayLink
 
 
 class VertexRayQuotaLink(VertexRayLink):
-    """The quotas of Vertex AI in the project, where more is asked for."""
+    """Link to the project's Vertex AI quotas, where an increase can be requested."""
 
     name = "Quotas"
 
     def url(self, facts: dict[str, str]) -> str:
-        """The console's address of the quotas."""
+        """Return the address of the quotas."""
         return quota_page(facts["project_id"])

@@ -7,12 +7,12 @@ from airflow_provider_vertex_ray.links.cluster import CONSOLE
 
 
 class VertexRayModelLink(VertexRayLink):
-    """The model's page in the Model Registry."""
+    """Link to the model's page in the Model Registry."""
 
     name = "Model"
 
     def url(self, facts: dict[str, str]) -> str:
-        """The console's address of the model."""
+        """Return the address of the model's page."""
         place = (
             f"locations/{facts['location']}/models/{facts['model_id']}/versions/{facts.get('version_id', 'default')}"
         )
@@ -20,11 +20,11 @@ class VertexRayModelLink(VertexRayLink):
 
 
 class VertexRayEndpointLink(VertexRayLink):
-    """The endpoint's page."""
+    """Link to the endpoint's page in the Google Cloud console."""
 
     name = "Endpoint"
 
     def url(self, facts: dict[str, str]) -> str:
-        """The console's address of the endpoint."""
+        """Return the address of the endpoint's page."""
         place = f"locations/{facts['location']}/endpoints/{facts['endpoint_id']}"
         return f"{CONSOLE}/vertex-ai/online-prediction/{place}?project={facts['project_id']}"

@@ -1,1 +1,1 @@
-"""What acts."""
+"""Operators for Ray on Vertex AI."""

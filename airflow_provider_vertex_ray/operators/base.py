@@ -1,16 +1,17 @@
-"""What all operators here share: the connection's parameters, and waiting with or without a worker slot."""
+"""Base classes of the operators: connection parameters, and waits that run deferred or in the worker."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import BaseOperator, conf
+from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_vertex_ray.core.checks import has_template
 from airflow_provider_vertex_ray.core.cluster.name import ClusterName, parse_cluster_name
 from airflow_provider_vertex_ray.core.job.state import Try, owner_key
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
+from airflow_provider_vertex_ray.operators.arguments import check_strings
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -20,13 +21,8 @@ if TYPE_CHECKING:
     from airflow_provider_vertex_ray.triggers.base import WaitTrigger
 
 
-def deferrable_by_default() -> bool:
-    """The Airflow option ``[operators] default_deferrable``."""
-    return bool(conf.getboolean("operators", "default_deferrable", fallback=False))
-
-
 def task_owner(context: Context) -> tuple[str, dict[str, str]]:
-    """The task instance's identity over all its tries: the owner key, and the parts that a person can read."""
+    """Return the identity of the task instance, the same for all its tries: the owner key, and its readable parts."""
     ti = context["ti"]
     parts = {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id}
     map_index = getattr(ti, "map_index", -1)
@@ -36,10 +32,10 @@ def task_owner(context: Context) -> tuple[str, dict[str, str]]:
 
 
 def task_try(context: Context) -> Try:
-    """This try, as far as jobs are concerned.
+    """Return the current try of the task instance.
 
-    A retry after a crash keeps ``max_tries`` and the run's start; a Clear raises the one, and in a run that had ended
-    sets the other anew (``clear_task_instances`` in ``airflow/models/taskinstance.py`` of 2.11 and 3.3).
+    A retry after a crash keeps ``max_tries`` and the run's start. A clear raises ``max_tries`` and, in a run that had
+    ended, sets a new start (``clear_task_instances`` in ``airflow/models/taskinstance.py`` of 2.11 and 3.3).
     """
     ti = context["ti"]
     owner, _ = task_owner(context)
@@ -53,13 +49,7 @@ def task_try(context: Context) -> Try:
 
 
 class ConnectionMixin:
-    """Parameters that every operator and sensor has, as in the Google provider.
-
-    :param project_id: Project of the cluster; default: the connection's.
-    :param location: Region of the cluster, such as ``us-central1``.
-    :param gcp_conn_id: The Airflow connection.
-    :param impersonation_chain: Service account to act as, or a chain; default: the connection's.
-    """
+    """Connection parameters of every operator and sensor, as in the Google provider."""
 
     connection_fields: ClassVar[Sequence[str]] = (
         "project_id",
@@ -79,6 +69,12 @@ class ConnectionMixin:
         gcp_conn_id: str,
         impersonation_chain: str | Sequence[str] | None,
     ) -> None:
+        check_strings(project_id=project_id, location=location, gcp_conn_id=gcp_conn_id)
+        if isinstance(impersonation_chain, (list, tuple)):
+            for place, account in enumerate(impersonation_chain):
+                check_strings(**{f"impersonation_chain[{place}]": account})
+        else:
+            check_strings(impersonation_chain=impersonation_chain)
         self.project_id = project_id
         self.location = location
         self.gcp_conn_id = gcp_conn_id
@@ -86,7 +82,7 @@ class ConnectionMixin:
 
     @property
     def cluster_hook(self) -> VertexRayClusterAsyncHook:
-        """Clusters, through this task's connection."""
+        """Hook for clusters, with the connection of this task."""
         from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
 
         return VertexRayClusterAsyncHook(
@@ -95,7 +91,7 @@ class ConnectionMixin:
 
     @property
     def job_hook(self) -> VertexRayJobAsyncHook:
-        """Jobs, through this task's connection."""
+        """Hook for jobs, with the connection of this task."""
         from airflow_provider_vertex_ray.hooks.job import VertexRayJobAsyncHook
 
         return VertexRayJobAsyncHook(
@@ -103,9 +99,9 @@ class ConnectionMixin:
         )
 
     def _name(self, cluster_id: str) -> ClusterName:
-        """The full name, before any call; the connection is asked for the project only when nothing else says it.
+        """Return the full cluster name; the connection is read only when nothing else names the project.
 
-        :raises InvalidArgumentError: Names the field that is missing or malformed.
+        :raises InvalidArgumentError: A part of the name is missing or malformed.
         """
         if self.project_id or str(cluster_id).startswith("projects/"):
             return parse_cluster_name(cluster_id, self.project_id or None, self.location or None)
@@ -117,7 +113,7 @@ class ConnectionMixin:
         return VertexRayBaseHook(self.gcp_conn_id, self.impersonation_chain, self.project_id or None).known_project()
 
     def _connection_arguments(self) -> dict[str, Any]:
-        """What a trigger needs to open the same connection."""
+        """Return the arguments with which a trigger opens the same connection."""
         chain = self.impersonation_chain
         return {
             "gcp_conn_id": self.gcp_conn_id,
@@ -125,22 +121,23 @@ class ConnectionMixin:
         }
 
     def _checked_cluster_id(self, cluster_id: Any) -> Any:
-        """At DAG parse: refuse a malformed id that is no template and no XComArg.
+        """Return ``cluster_id`` once it is validated at DAG parse; templates and XComArgs pass.
 
-        None is left to the ``VertexRayCluster`` group around the task, which puts its own cluster in.
+        None is valid inside a ``VertexRayCluster`` group, which sets the id of its own cluster.
 
-        :raises InvalidArgumentError: It is malformed, or None outside of such a group.
+        :raises InvalidArgumentError: The id is malformed, or None outside such a group.
         """
         if cluster_id is None and not in_cluster_group(self):
-            rule = "give a cluster's id or its full resource name, or put the task into a VertexRayCluster group"
+            rule = "Use a cluster id or a full resource name, or put the task into a VertexRayCluster group."
             raise InvalidArgumentError("cluster_id", cluster_id, rule)
+        check_strings(cluster_id=cluster_id)
         if isinstance(cluster_id, str) and not has_template(cluster_id):
             parse_cluster_name(cluster_id, "any-project", "us-central1")
         return cluster_id
 
 
 def in_cluster_group(task: Any) -> bool:
-    """Whether a task is within a ``VertexRayCluster`` group, at any depth."""
+    """Tell whether a task is inside a ``VertexRayCluster`` group, at any depth."""
     group = getattr(task, "task_group", None)
     while group is not None:
         if getattr(group, "is_vertex_ray_cluster", False):
@@ -150,12 +147,13 @@ def in_cluster_group(task: Any) -> bool:
 
 
 class VertexRayBaseOperator(ConnectionMixin, BaseOperator):
-    """Base of the operators here.
+    """Base class of the operators.
 
-    :param project_id: Project of the cluster; default: the connection's.
-    :param location: Region of the cluster, such as ``us-central1``; a full cluster name brings its own.
-    :param gcp_conn_id: The Airflow connection.
-    :param impersonation_chain: Service account to act as, or a chain; default: the connection's.
+    :param project_id: Project ID; default: the project of the connection. (templated)
+    :param location: Region, such as ``us-central1``; not needed with a full resource name. (templated)
+    :param gcp_conn_id: Airflow connection to Google Cloud. (templated)
+    :param impersonation_chain: Service account to impersonate, or a list of accounts that ends with it; default: the
+        impersonation chain of the connection. (templated)
     """
 
     template_fields: Sequence[str] = ConnectionMixin.connection_fields
@@ -174,7 +172,7 @@ class VertexRayBaseOperator(ConnectionMixin, BaseOperator):
         self._set_connection(project_id, location, gcp_conn_id, impersonation_chain)
 
     def _wait(self, context: Context, trigger: WaitTrigger, deferrable: bool, method: str = "execute_complete") -> Any:
-        """Wait for a trigger's event: deferred, or here in the worker with the trigger's very code."""
+        """Wait for the event of a trigger: deferred, or in the worker with the same code."""
         if deferrable:
             self.defer(trigger=trigger, method_name=method)
         from airflow_provider_vertex_ray.hooks.base import run_sync

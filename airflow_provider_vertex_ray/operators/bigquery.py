@@ -1,4 +1,4 @@
-"""A BigQuery table, or a query, through a function on a Ray cluster, into a table: all of it or nothing."""
+"""Operator that transforms a BigQuery table or query on a Ray cluster and publishes the result atomically."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_vertex_ray.core.checks import check_duration
-from airflow_provider_vertex_ray.core.function import bigquery_step as rules
+from airflow_provider_vertex_ray.core.checks import check_duration, known_at_run_time
+from airflow_provider_vertex_ray.core.cluster.name import validate_project
+from airflow_provider_vertex_ray.core.function import bigquery_step
 from airflow_provider_vertex_ray.core.job.state import MAX_RESULT_BYTES, RESULT_MARKER
 from airflow_provider_vertex_ray.errors import (
     BigQueryStepError,
@@ -18,9 +19,17 @@ from airflow_provider_vertex_ray.errors import (
     JobFailedError,
     VertexRayError,
 )
+from airflow_provider_vertex_ray.operators.arguments import (
+    check_amounts,
+    check_counts,
+    check_lists,
+    check_mappings,
+    check_strings,
+)
 from airflow_provider_vertex_ray.operators.base import task_owner, task_try
 from airflow_provider_vertex_ray.operators.job import VertexRaySubmitJobOperator
 from airflow_provider_vertex_ray.operators.job_entrypoint_module import runs_module
+from airflow_provider_vertex_ray.operators.price_tables import CATALOG, read_price_table
 from airflow_provider_vertex_ray.triggers.bigquery import VertexRayBigQueryTrigger
 
 if TYPE_CHECKING:
@@ -31,51 +40,58 @@ if TYPE_CHECKING:
 
 __all__ = ["VertexRayBigQueryOperator"]
 
+_DICTS = ("fn_kwargs", "fn_constructor_kwargs", "time_partitioning", "range_partitioning", "bigquery_labels")
+
 
 class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
-    """Reads a table or a query with Ray, lets a function transform the rows, and publishes them in a table.
+    """Read a table or query with Ray, transform the rows with a function, and publish them to a table.
 
-    The rows go to a staging table of this very job; one copy job, which BigQuery carries out wholly or not at all,
-    publishes them. That job's id is the task's own: a retry that finds it done takes its result. So the target is the
-    old table or the whole new one, and rows are appended once, whatever dies on the way. A Clear runs the step again.
+    The job writes the rows to a staging table of its own. One BigQuery copy job, which is atomic, then publishes them.
+    The ID of the copy job is derived from the task instance, so a retry that finds it done takes its result. The target
+    is therefore either unchanged or complete, and rows are appended exactly once, even after crashes. A clear runs the
+    step again.
 
-    Returns ``rows_read``, ``rows_written``, ``bytes_processed``, ``bytes_billed`` (by the query; 0 for a table,
-    which the Storage Read API bills by what it reads), ``source_tables``, ``target_table``, ``publish_job_id``,
-    ``published_before`` (an earlier try had done it all, and only the counts are known),
-    ``submission_id``, ``cluster_id`` and ``dashboard_url``.
+    Returns ``rows_read``, ``rows_written``, ``bytes_processed``, ``bytes_billed`` (for the query; 0 for a table, which
+    the Storage Read API bills by bytes read), ``source_tables``, ``target_table``, ``publish_job_id``,
+    ``published_before`` (an earlier try published the rows, so that only the counts are known), ``submission_id``,
+    ``cluster_id`` and ``dashboard_url``.
 
-    :param target_table: ``project.dataset.table`` or ``dataset.table``. (templated)
-    :param source_table: The table that is read. (templated)
-    :param query: Or the SELECT statement, or the name of a ``.sql`` file. (templated)
-    :param columns: Only these columns of ``source_table``. (templated)
-    :param row_filter: Only rows of ``source_table`` for which this SQL condition holds. (templated)
-    :param transform: A function of one batch that returns a batch, or a class with ``__call__``, of which each actor
-        has one object: both travel as text, as functions of ``@task.vertex_ray`` do. Or ``"module:name"`` of what is in
-        ``working_dir`` or ``py_modules``. None copies the rows.
-    :param batch_format: What the transform gets: ``pandas``, ``pyarrow`` or ``numpy``.
-    :param batch_size: Rows of a batch; None: Ray Data's own.
-    :param fn_kwargs: Further arguments of the transform, of JSON values. (templated)
-    :param fn_constructor_kwargs: Arguments of the class, of JSON values. (templated)
-    :param concurrency: The number of a class's actors, or (fewest, most); of a function's tasks at most.
-    :param num_cpus: CPUs of each of the transform's tasks or actors.
-    :param num_gpus: GPUs of each.
-    :param write_disposition: ``WRITE_EMPTY`` (refuse a table that has rows), ``WRITE_TRUNCATE`` or ``WRITE_APPEND``.
+    The other arguments are those of ``VertexRaySubmitJobOperator``, except ``entrypoint`` and ``wait_for_completion``.
+
+    :param target_table: Table to write: ``project.dataset.table`` or ``dataset.table``. (templated)
+    :param source_table: Table to read. (templated)
+    :param query: SELECT statement, or the name of a ``.sql`` file, to read instead of ``source_table``. (templated)
+    :param columns: Columns of ``source_table`` to read; default: all. (templated)
+    :param row_filter: SQL condition on the rows of ``source_table`` to read; default: all. (templated)
+    :param transform: A function that takes a batch and returns a batch, or a class with ``__call__``, of which each
+        actor creates one instance; both are sent as source code, like functions of ``@task.vertex_ray``. Or
+        ``"module:name"`` of an object in ``working_dir`` or ``py_modules``. None copies the rows.
+    :param batch_format: Format of the batches: ``pandas``, ``pyarrow`` or ``numpy``.
+    :param batch_size: Rows in a batch; None: Ray Data's default.
+    :param fn_kwargs: Additional keyword arguments of the transform, as JSON values. (templated)
+    :param fn_constructor_kwargs: Keyword arguments of the constructor of the class, as JSON values. (templated)
+    :param concurrency: Number of actors of a class, or ``(minimum, maximum)``; for a function, the maximum number of
+        tasks.
+    :param num_cpus: CPUs for each task or actor of the transform.
+    :param num_gpus: GPUs for each task or actor of the transform.
+    :param write_disposition: ``WRITE_EMPTY`` (fail if the target has rows), ``WRITE_TRUNCATE`` or ``WRITE_APPEND``.
     :param create_disposition: ``CREATE_IF_NEEDED`` or ``CREATE_NEVER``.
-    :param schema_fields: The target's columns, as in BigQuery's REST API. Default: those of the target for
-        ``WRITE_APPEND``, else of the rows. (templated)
-    :param time_partitioning: As in BigQuery's REST API; default: the target's own. (templated)
-    :param range_partitioning: As in BigQuery's REST API; default: the target's own. (templated)
-    :param cluster_fields: Columns that the table is clustered by; default: the target's own. (templated)
+    :param schema_fields: Columns of the target, as in BigQuery's REST API. Default: the columns of the existing target
+        for ``WRITE_APPEND``, else those of the rows. (templated)
+    :param time_partitioning: Time partitioning, as in BigQuery's REST API; default: that of the target. (templated)
+    :param range_partitioning: Range partitioning, as in BigQuery's REST API; default: that of the target. (templated)
+    :param cluster_fields: Columns to cluster the table by; default: those of the target. (templated)
     :param bigquery_labels: Labels of the BigQuery jobs and staging tables. (templated)
-    :param staging_dataset: Where the staging tables are; default: the target's dataset. (templated)
-    :param staging_expiration: Seconds after which a staging table goes away, should nobody be left to delete it.
-    :param rows_per_load: Rows of one load job at least. BigQuery takes 1,500 load jobs a table and day.
-    :param maximum_bytes_billed: Bytes above which nothing is run: a dry run says before how many there are.
-    :param bigquery_project_id: The project that pays BigQuery; default: ``project_id``. (templated)
-
-    All others are ``VertexRaySubmitJobOperator``'s, but for ``entrypoint`` and ``wait_for_completion``. Raises
-    InvalidArgumentError, BigQueryTableError and BytesBilledLimitError before anything was started, and
-    BigQueryStepError when the step fails.
+    :param staging_dataset: Dataset for the staging tables; default: that of the target. (templated)
+    :param staging_expiration: Seconds after which BigQuery deletes a staging table that the task could not delete.
+    :param rows_per_load: Minimum number of rows in one load job. BigQuery allows 1,500 load jobs per table and day.
+    :param maximum_bytes_billed: Fail before anything runs if a dry run shows that reading would bill more bytes. None:
+        no limit.
+    :param bigquery_project_id: Project that BigQuery bills; default: ``project_id``. (templated)
+    :raises InvalidArgumentError: An argument is invalid; nothing was started.
+    :raises BigQueryTableError: A dataset or table does not exist, or is not as the step needs it; nothing was started.
+    :raises BytesBilledLimitError: Reading would bill more than ``maximum_bytes_billed``; nothing was started.
+    :raises BigQueryStepError: The step failed on the cluster.
     """
 
     template_fields: Sequence[str] = (
@@ -136,29 +152,21 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
         for name in ("entrypoint", "wait_for_completion"):
             if name in kwargs:
                 raise InvalidArgumentError(
-                    name, kwargs[name], "the step runs its own program, and waits for it; leave it out"
+                    name, kwargs[name], "Remove it: the step runs its own program and waits for it."
                 )
-        rules.check_source(source_table, query, columns, row_filter)
-        for name, value in (("target_table", target_table), ("source_table", source_table)):
-            if value is not None and not rules.later(value):
-                rules.check_table(name, value, "any-project")
-        if staging_dataset is not None and not rules.later(staging_dataset):
-            rules.check_dataset("staging_dataset", staging_dataset, "any-project")
-        rules.check_choice("batch_format", batch_format, rules.BATCH_FORMATS)
-        rules.check_choice("write_disposition", write_disposition, rules.WRITE_DISPOSITIONS)
-        rules.check_choice("create_disposition", create_disposition, rules.CREATE_DISPOSITIONS)
-        for name, number in (
-            ("batch_size", batch_size),
-            ("rows_per_load", rows_per_load),
-            ("maximum_bytes_billed", maximum_bytes_billed),
-        ):
-            rules.check_count(name, number)
+        bigquery_step.check_choice("batch_format", batch_format, bigquery_step.BATCH_FORMATS)
+        bigquery_step.check_choice("write_disposition", write_disposition, bigquery_step.WRITE_DISPOSITIONS)
+        bigquery_step.check_choice("create_disposition", create_disposition, bigquery_step.CREATE_DISPOSITIONS)
+        check_counts(batch_size=batch_size, rows_per_load=rows_per_load, maximum_bytes_billed=maximum_bytes_billed)
+        check_amounts(num_cpus=num_cpus, num_gpus=num_gpus)
+        for count in concurrency if isinstance(concurrency, (list, tuple)) else (concurrency,):
+            check_counts(concurrency=count)
         check_duration("staging_expiration", staging_expiration, none_allowed=False)
         if time_partitioning and range_partitioning:
             raise InvalidArgumentError(
-                "range_partitioning", range_partitioning, "time_partitioning is given too; a table has one"
+                "range_partitioning", range_partitioning, "Use either time_partitioning or range_partitioning."
             )
-        self._payload, self._is_class = rules.transform_payload(transform)
+        self._payload, self._is_class = bigquery_step.transform_payload(transform)
         super().__init__(entrypoint="python -m vertex_ray_bigquery", **kwargs)
         self.target_table = target_table
         self.source_table = source_table
@@ -186,10 +194,11 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
         self.maximum_bytes_billed = maximum_bytes_billed
         self.bigquery_project_id = bigquery_project_id
         self._staging: dict[str, Any] | None = None
+        self._check_templated()
         self._map_arguments()
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return what was read and written, or raise why nothing was; either way no staging table is left."""
+        """Return the counts of rows, or raise the reason for the failure; delete the staging tables either way."""
         try:
             job = super().execute_complete(context, event)
         except JobFailedError as error:
@@ -197,27 +206,32 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
         finally:
             self._drop_staging(context)
         if "rows_written" in job:
-            # It had failed and was run again at once: its result came through here already.
+            # The adopted job was stopped and the next attempt ran at once: its result has already passed through here.
             return job
         found = (job.get("result") or {}).get("value")
         if not isinstance(found, dict):
-            raise BigQueryStepError(f"Ray job {job.get('submission_id')} succeeded without a result.", job)
+            raise BigQueryStepError(f"Ray job {job.get('submission_id')} succeeded but returned no result.", job)
         keep = {key: job.get(key) for key in ("submission_id", "cluster_id", "dashboard_url")}
         return {**found, **keep}
 
     def on_kill(self) -> None:
-        """Stop the job, and delete what it has staged."""
+        """Stop the job, and delete its staging tables."""
         super().on_kill()
         if self._staging is not None and self.stop_on_kill:
             self._bigquery.drop_staging(self._staging["dataset"], self._staging["owner"])
 
-    def _run(self, context: Context, failures: int, cluster: str | None = None) -> Any:
+    def _run(self, context: Context, cluster: str | None = None) -> Any:
+        # The job's own arguments are validated before BigQuery is called.
+        self._name(cluster or self.cluster_id)
+        self._request(context)
+        if self.price_table != CATALOG:
+            read_price_table(self.price_table)
         with tempfile.TemporaryDirectory(prefix="vertex-ray-bigquery-") as folder:
             from airflow_provider_vertex_ray.core.function.module import step_package
 
             package = step_package(self._plan(context), Path(folder))
             with runs_module(self, package):
-                return super()._run(context, failures, cluster)
+                return super()._run(context, cluster)
 
     def _trigger(self, **arguments: Any) -> WaitTrigger:
         return VertexRayBigQueryTrigger(staging=self._staging or {}, **arguments)
@@ -242,26 +256,27 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
             "num_cpus": self.num_cpus,
             "num_gpus": self.num_gpus,
         }
-        return rules.map_arguments(
-            {key: None if hasattr(value, "iter_references") else value for key, value in given.items()},
+        return bigquery_step.map_arguments(
+            {key: None if known_at_run_time(value) else value for key, value in given.items()},
             is_class=self._is_class,
         )
 
     def _plan(self, context: Context) -> dict[str, Any]:
-        """What the cluster gets.
+        """Return the plan of the step, which is sent to the cluster.
 
-        :raises BigQueryTableError: A dataset or table is not there, or not as the step needs it.
-        :raises BytesBilledLimitError: Reading would bill too much.
+        :raises InvalidArgumentError: A rendered argument is invalid.
+        :raises BigQueryTableError: A dataset or table does not exist, or is not as the step needs it.
+        :raises BytesBilledLimitError: Reading would bill too many bytes.
         """
-        rules.check_source(self.source_table, self.query, self.columns, self.row_filter)
+        self._check_templated()
         hook = self._bigquery
-        target = rules.check_table("target_table", self.target_table, hook.project)
+        target = bigquery_step.check_table("target_table", self.target_table, hook.project)
         own_dataset = target.rpartition(".")[0]
-        staging = rules.check_dataset("staging_dataset", self.staging_dataset or own_dataset, hook.project)
+        staging = bigquery_step.check_dataset("staging_dataset", self.staging_dataset or own_dataset, hook.project)
         location = hook.dataset_location(own_dataset, "target_table")
         if staging != own_dataset and hook.dataset_location(staging, "staging_dataset") != location:
             raise InvalidArgumentError(
-                "staging_dataset", staging, f"the target's dataset is in {location}; take one that is there"
+                "staging_dataset", staging, f"Use a dataset in {location}, where the target's dataset is."
             )
         owner = task_owner(context)[0]
         self._staging = {"dataset": staging, "owner": owner, "project": hook.project}
@@ -274,7 +289,8 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
             "staging_dataset": staging,
             "staging_seconds": self.staging_expiration,
             "target": target,
-            "source_table": self.source_table and rules.check_table("source_table", self.source_table, hook.project),
+            "source_table": self.source_table
+            and bigquery_step.check_table("source_table", self.source_table, hook.project),
             "query": self.query,
             "columns": list(self.columns) if self.columns else None,
             "row_filter": self.row_filter,
@@ -297,8 +313,28 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
             self._check(hook, plan)
         return plan
 
+    def _check_templated(self) -> None:
+        """Validate the templated arguments, at DAG parse and again after rendering.
+
+        :raises InvalidArgumentError: An argument is invalid.
+        """
+        bigquery_step.check_source(self.source_table, self.query, self.columns, self.row_filter)
+        check_strings(query=self.query, row_filter=self.row_filter, bigquery_project_id=self.bigquery_project_id)
+        for field in ("columns", "schema_fields", "cluster_fields"):
+            check_lists(**{field: getattr(self, field) or None})
+        for field in _DICTS:
+            check_mappings(**{field: getattr(self, field) or None})
+        if self.bigquery_project_id and not known_at_run_time(self.bigquery_project_id):
+            validate_project(self.bigquery_project_id, "bigquery_project_id")
+        if not known_at_run_time(self.target_table):
+            bigquery_step.check_table("target_table", self.target_table, "any-project")
+        if self.source_table is not None and not known_at_run_time(self.source_table):
+            bigquery_step.check_table("source_table", self.source_table, "any-project")
+        if self.staging_dataset and not known_at_run_time(self.staging_dataset):
+            bigquery_step.check_dataset("staging_dataset", self.staging_dataset, "any-project")
+
     def _check(self, hook: VertexRayBigQueryHook, plan: dict[str, Any]) -> None:
-        """Look at source and target, and add to the plan what they say."""
+        """Check source and target, and add their properties to the plan."""
         publish_id, location = str(plan["publish_id"]), str(plan["location"])
         sql = plan["query"]
         if not sql:
@@ -311,10 +347,10 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
         target = hook.table(plan["target"])
         if target is None and self.create_disposition == "CREATE_NEVER":
             raise BigQueryTableError(
-                f"target_table: there is no {plan['target']}, and create_disposition is CREATE_NEVER."
+                f"target_table: {plan['target']} does not exist, and create_disposition is CREATE_NEVER."
             )
         filled = target is not None and int(target.get("numRows") or 0) > 0
-        # A job of an earlier try, which still runs, may have published in between.
+        # The job of an earlier try may still run and have published its rows meanwhile.
         if filled and self.write_disposition == "WRITE_EMPTY" and not hook.published(publish_id, location):
             raise BigQueryTableError(f"target_table: {plan['target']} has rows, and write_disposition is WRITE_EMPTY.")
         plan["layout"] = self._layout(target)
@@ -326,9 +362,10 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
             plan["fields"], plan["fields_said_by"] = source.fields, "the source"
 
     def _layout(self, target: dict[str, Any] | None) -> dict[str, Any]:
-        """Partitions and clusters: what is given, else the target's.
+        """Return partitioning and clustering: as given, else those of the target.
 
-        :raises InvalidArgumentError: The target has others.
+        :param target: The existing target table; None if it does not exist.
+        :raises InvalidArgumentError: The target has another layout than the given one.
         """
         given = {
             "timePartitioning": ("time_partitioning", self.time_partitioning),
@@ -339,28 +376,37 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
         for key, (name, value) in given.items():
             there = (target or {}).get(key)
             if value and target is not None and not _agrees(value, there):
-                raise InvalidArgumentError(name, value, f"the table is there, and has {there or 'none'}; leave it out")
+                raise InvalidArgumentError(
+                    name, value, f"Remove it: the target table exists and has {there or 'none'}, which cannot change."
+                )
             if value or there:
                 found[key] = there or value
         return found
 
     def _drop_staging(self, context: Context) -> None:
-        """Best effort: what is left goes away by itself."""
+        """Delete the staging tables if possible; BigQuery deletes the others once they expire."""
         try:
             hook = self._bigquery
-            target = rules.check_table("target_table", self.target_table, hook.project)
-            dataset = rules.check_dataset(
+            target = bigquery_step.check_table("target_table", self.target_table, hook.project)
+            dataset = bigquery_step.check_dataset(
                 "staging_dataset", self.staging_dataset or target.rpartition(".")[0], hook.project
             )
             left = hook.drop_staging(dataset, task_owner(context)[0])
         except Exception:
-            self.log.warning("Staging tables could not be looked for; they go away by themselves", exc_info=True)
+            self.log.warning(
+                "Could not delete the staging tables; BigQuery deletes them after %g seconds",
+                self.staging_expiration,
+                exc_info=True,
+            )
         else:
             if left:
-                self.log.info("Deleted what was left of the step: %s", ", ".join(left))
+                self.log.info("Deleted leftover staging tables: %s", ", ".join(left))
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
-        """The tables that were read and written, for OpenLineage."""
+        """Return the tables that were read and written, for OpenLineage.
+
+        :param task_instance: The task instance, whose XCom has the result.
+        """
         from airflow.providers.common.compat.openlineage.facet import Dataset
         from airflow.providers.openlineage.extractors import OperatorLineage
 
@@ -376,16 +422,16 @@ def _agrees(wanted: dict[str, Any], there: Any) -> bool:
 
 
 def _step_error(error: JobFailedError) -> VertexRayError:
-    """The step's own words, where the job handed them back; else the job's."""
+    """Return the error of the step, if the job returned one, else the error of the job."""
     if isinstance(error, BigQueryStepError):
         return error
     found = error.details.get("result")
-    told = found.get("error") if isinstance(found, dict) else None
-    if not isinstance(told, dict):
+    raised = found.get("error") if isinstance(found, dict) else None
+    if not isinstance(raised, dict):
         return BigQueryStepError(error.message, error.details)
-    details = {**error.details, **{key: str(told.get(key, "")) for key in ("type", "message", "traceback")}}
+    details = {**error.details, **{key: str(raised.get(key, "")) for key in ("type", "message", "traceback")}}
     details.pop("result")
     job = error.details.get("submission_id")
-    if told.get("type") in ("SchemaError", "StepError"):
-        return BigQueryStepError(f"Ray job {job}: {told['message']}", details)
+    if raised.get("type") in ("SchemaError", "StepError"):
+        return BigQueryStepError(f"Ray job {job}: {raised['message']}", details)
     return BigQueryStepError(f"The step failed on the cluster (Ray job {job}):\n{details['traceback']}", details)

@@ -1,4 +1,4 @@
-"""Clusters as tasks: create, get, list, resize, delete."""
+"""Operators that create, get, list, resize and delete clusters."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from airflow_provider_vertex_ray.errors import ClusterNotFoundError
 from airflow_provider_vertex_ray.links.base import persist_cluster_facts, persist_link_facts
 from airflow_provider_vertex_ray.links.cluster import VertexRayClusterListLink
 from airflow_provider_vertex_ray.links.link_sets import CLUSTER_LINKS, GONE_LINKS
-from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator, deferrable_by_default
+from airflow_provider_vertex_ray.operators.arguments import check_mappings, resolve_deferrable
+from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
 from airflow_provider_vertex_ray.operators.cluster_create import VertexRayCreateClusterOperator
 from airflow_provider_vertex_ray.operators.cluster_resize import VertexRayResizeClusterOperator
-from airflow_provider_vertex_ray.operators.cost import check_price_table, load_price_table
 from airflow_provider_vertex_ray.operators.leases import LeaseClosing, check_lease, lease_owner_of
+from airflow_provider_vertex_ray.operators.price_tables import check_price_table, load_price_table
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.cluster import VertexRayClusterDeleteTrigger
 
@@ -34,12 +35,14 @@ __all__ = [
 
 
 class VertexRayGetClusterOperator(VertexRayBaseOperator):
-    """Reads one cluster and returns ``Cluster.summary()`` with ``cost_so_far``.
+    """Get one cluster; returns ``Cluster.summary()`` with ``cost_so_far``.
 
-    :param cluster_id: Id or full resource name. (templated)
-    :param price_table: Prices; see ``VertexRayClusterCostOperator``. None: node-hours only. (templated)
-
-    Raises ClusterNotFoundError, NotARayClusterError.
+    :param cluster_id: Cluster ID or full resource name. (templated)
+    :param price_table: Prices for ``cost_so_far``; see ``VertexRayClusterCostOperator``. None reports node-hours only.
+        (templated)
+    :raises InvalidArgumentError: An argument is invalid; raised before any request.
+    :raises ClusterNotFoundError: The cluster does not exist.
+    :raises NotARayClusterError: The resource is not a Ray cluster.
     """
 
     template_fields: Sequence[str] = ("cluster_id", "price_table", *VertexRayBaseOperator.connection_fields)
@@ -53,7 +56,7 @@ class VertexRayGetClusterOperator(VertexRayBaseOperator):
         self.price_table = price_table
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Ask the service."""
+        """Read the cluster."""
         from airflow_provider_vertex_ray.core.cost.pricing import cost_so_far
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
@@ -65,10 +68,13 @@ class VertexRayGetClusterOperator(VertexRayBaseOperator):
 
 
 class VertexRayListClustersOperator(VertexRayBaseOperator):
-    """Lists the Ray clusters of a project and region; returns a list of ``Cluster.summary()`` with ``cost_so_far``.
+    """List the Ray clusters of a project and region; returns a list of ``Cluster.summary()`` with ``cost_so_far``.
 
-    :param labels: Only clusters that carry all of these labels. (templated)
-    :param price_table: Prices; see ``VertexRayClusterCostOperator``. None: node-hours only. (templated)
+    :param labels: Only list clusters that have all of these labels; default: all clusters. (templated)
+    :param price_table: Prices for ``cost_so_far``; see ``VertexRayClusterCostOperator``. None reports node-hours only.
+        (templated)
+    :raises InvalidArgumentError: An argument is invalid; raised before any request.
+    :raises NotAuthorisedError: The credentials lack a permission.
     """
 
     template_fields: Sequence[str] = ("labels", "price_table", *VertexRayBaseOperator.connection_fields)
@@ -76,15 +82,17 @@ class VertexRayListClustersOperator(VertexRayBaseOperator):
 
     def __init__(self, *, labels: dict[str, str] | None = None, price_table: Any = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        check_mappings(labels=labels)
         check_price_table(price_table)
         self.labels = labels
         self.price_table = price_table
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
-        """Ask the service, page by page."""
+        """List the clusters, page by page."""
         from airflow_provider_vertex_ray.core.cost.pricing import cost_so_far
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
+        check_mappings(labels=self.labels or None)
         project = self.project_id or self._connection_project()
         persist_link_facts(context, project_id=project)
         table = load_price_table(self, self.price_table)
@@ -96,19 +104,21 @@ class VertexRayListClustersOperator(VertexRayBaseOperator):
 
 
 class VertexRayDeleteClusterOperator(VertexRayBaseOperator):
-    """Deletes a cluster and waits until it is gone, so that it stops costing money.
+    """Delete a cluster and wait until it no longer exists, so that it stops incurring charges.
 
-    A cluster that is not there is deleted already. One that is PROVISIONING can not be deleted yet: that is waited out.
-    The result has ``cluster_id``, ``name`` and ``existed``.
+    A cluster that does not exist is not an error. Vertex AI does not delete a cluster that is PROVISIONING, so the task
+    waits for that state to end. Returns ``cluster_id``, ``name`` and ``existed``.
 
-    :param cluster_id: Id or full resource name. (templated)
-    :param lease_uri: Folder in Cloud Storage with the leases: a cluster that others hold is not deleted, and takes no
-        new holders while it is. (templated)
-    :param delete_timeout: Seconds that it may take, the end of PROVISIONING included.
-    :param poll_interval: Seconds between two looks.
-    :param deferrable: Wait in the triggerer; default: ``[operators] default_deferrable``.
-
-    Raises LeaseHeldError, NotAuthorisedError, OperationTimeoutError.
+    :param cluster_id: Cluster ID or full resource name. (templated)
+    :param lease_uri: Cloud Storage folder with the leases. The task fails if another run holds a lease on the cluster,
+        and no run can acquire one during the deletion. None: leases are ignored. (templated)
+    :param delete_timeout: Seconds within which the cluster must be deleted, including the wait for PROVISIONING to end.
+    :param poll_interval: Seconds between two status requests.
+    :param deferrable: Whether to wait in the triggerer; default: ``[operators] default_deferrable``.
+    :raises InvalidArgumentError: An argument is invalid; raised before any request.
+    :raises LeaseHeldError: Another run holds a lease on the cluster.
+    :raises NotAuthorisedError: The credentials lack a permission.
+    :raises OperationTimeoutError: The cluster was not deleted within ``delete_timeout``.
     """
 
     template_fields: Sequence[str] = ("cluster_id", "lease_uri", *VertexRayBaseOperator.connection_fields)
@@ -133,12 +143,13 @@ class VertexRayDeleteClusterOperator(VertexRayBaseOperator):
         self.lease_uri = lease_uri
         self.delete_timeout = delete_timeout
         self.poll_interval = poll_interval
-        self.deferrable = deferrable_by_default() if deferrable is None else deferrable
+        self.deferrable = resolve_deferrable(deferrable)
 
     def execute(self, context: Context) -> Any:
-        """Delete, in the trigger, because the first tries may be refused."""
+        """Delete the cluster and wait; the trigger sends the request, because Vertex AI may reject it at first."""
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
+        check_lease(self.lease_uri or None)
         name = self._name(self.cluster_id)
         persist_link_facts(context, project_id=name.project, location=name.location, cluster_id=name.cluster_id)
         owner = lease_owner_of(context, None)
@@ -153,7 +164,7 @@ class VertexRayDeleteClusterOperator(VertexRayBaseOperator):
         return self._wait(context, trigger, self.deferrable)
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return what was deleted, or raise why it was not."""
+        """Return the deleted cluster, or raise the reason for the failure."""
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
         closed = ((event or {}).get("passthrough") or {}).get("closed")
@@ -164,7 +175,7 @@ class VertexRayDeleteClusterOperator(VertexRayBaseOperator):
         return result_of(event)
 
     async def _close(self, name: ClusterName, owner: str) -> str | None:
-        """Keep others off; gives the name of the cluster whose lease is closed now, None for one that is gone."""
+        """Close the lease to others; return the name of the cluster, or None if the cluster does not exist."""
         hook = self.cluster_hook
         async with hook.session():
             try:
@@ -172,6 +183,6 @@ class VertexRayDeleteClusterOperator(VertexRayBaseOperator):
             except ClusterNotFoundError:
                 return None
             await LeaseClosing(self, str(self.lease_uri), owner).close(
-                cluster.name, "it is deleted", self.delete_timeout
+                cluster.name, "it is being deleted", self.delete_timeout
             )
             return cluster.name

@@ -1,8 +1,7 @@
-"""Creating a cluster, of one's own or to share."""
+"""Operator that creates a cluster: one of the task's own, or a shared one."""
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,13 +14,16 @@ from airflow_provider_vertex_ray.core.sharing.generations import ON_SPEC_MISMATC
 from airflow_provider_vertex_ray.errors import ClusterExistsError, InvalidArgumentError, VertexRayError, error_from_dict
 from airflow_provider_vertex_ray.links.base import persist_link_facts
 from airflow_provider_vertex_ray.links.link_sets import CLUSTER_LINKS
-from airflow_provider_vertex_ray.operators.base import (
-    VertexRayBaseOperator,
-    deferrable_by_default,
-    task_owner,
+from airflow_provider_vertex_ray.operators.arguments import (
+    check_flags,
+    check_strings,
+    resolve_deferrable,
+    spec_fields,
 )
-from airflow_provider_vertex_ray.operators.cost import check_budget_input, load_price_table
+from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
 from airflow_provider_vertex_ray.operators.leases import LEASE_TTL, check_lease, lease_owner_of
+from airflow_provider_vertex_ray.operators.owner_labels import OWNER_LABEL, owner_labels
+from airflow_provider_vertex_ray.operators.price_tables import check_cost_limit, load_price_table
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.cluster import VertexRayClusterDeleteTrigger, VertexRayClusterReadyTrigger
 from airflow_provider_vertex_ray.triggers.ensure import VertexRayClusterEnsureTrigger
@@ -29,68 +31,61 @@ from airflow_provider_vertex_ray.triggers.ensure import VertexRayClusterEnsureTr
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-
-OWNER_LABEL = "airflow-owner"
 CLEAN_UP_TIMEOUT = 3600.0
-"""Seconds for the deletion of a cluster whose creation failed: PROVISIONING has to end first."""
-
-
-def label_value(text: str) -> str:
-    """A text as a label's value: at most 63 lower-case letters, digits, ``_`` and ``-``."""
-    return re.sub(r"[^a-z0-9_-]+", "-", text.lower()).strip("-_")[:63].strip("-_")
-
-
-def owner_labels(context: Context) -> dict[str, str]:
-    """The labels that say which task has created a cluster."""
-    owner, parts = task_owner(context)
-    return {
-        OWNER_LABEL: owner,
-        "airflow-dag": label_value(parts["dag_id"]),
-        "airflow-run": label_value(parts["run_id"]),
-        "airflow-task": label_value(parts["task_id"]),
-    }
+"""Seconds within which a cluster whose creation failed must be deleted; the service first ends PROVISIONING."""
 
 
 class VertexRayCreateClusterOperator(VertexRayBaseOperator):
-    """Creates a Ray cluster and waits until it is RUNNING and its dashboard answers.
+    """Create a Ray cluster and wait until it is RUNNING and its dashboard answers.
 
-    With ``cluster_id`` the cluster is this task's own. It lives, and costs money, until it is deleted: put a
-    ``VertexRayDeleteClusterOperator`` behind it as teardown. A retry of this task finds the cluster that an earlier try
-    started, by its labels, instead of failing.
+    With ``cluster_id``, the cluster belongs to this task. It incurs charges until it is deleted, so add a
+    ``VertexRayDeleteClusterOperator`` as teardown. A retry finds the cluster that an earlier try created by its labels,
+    and does not fail.
 
-    With ``shared_name`` the task ensures that there is one: it uses the live generation of that name, whoever created
-    it, waits while that is PROVISIONING or UPDATING, and creates the next one (``<shared_name>-g7``) when there is
-    none, or when it is in ERROR, too old, or (``on_spec_mismatch="replace"``) another one than the spec asks for. Those
-    who race end on one cluster. A ``VertexRayDeleteIdleClustersOperator`` deletes it once nobody uses it.
+    With ``shared_name``, the task ensures that a shared cluster exists. It uses the live generation of that name,
+    whoever created it, and waits while that generation is PROVISIONING or UPDATING. It creates the next generation
+    (such as ``<shared_name>-g7``) if none is live, or if the live one is in ERROR, older than ``max_age``, or (with
+    ``on_spec_mismatch="replace"``) does not match the spec. Concurrent tasks end up on the same cluster. A
+    ``VertexRayDeleteIdleClustersOperator`` deletes the cluster once it is idle.
 
-    Returns ``Cluster.summary()``: ``cluster_id``, ``name``, ``state``, ``node_count``, ``pools``, ``dashboard_url``, …;
-    for a shared one also ``shared_name``, ``generation`` and ``lease_owner``.
+    Returns ``Cluster.summary()``: ``cluster_id``, ``name``, ``state``, ``node_count``, ``pools``, ``dashboard_url`` and
+    more; for a shared cluster also ``shared_name``, ``generation`` and ``lease_owner``.
 
-    :param cluster_id: The id; 1 to 63 of ``[a-z0-9-]``, beginning with a letter. The service blocks the id of a deleted
-        cluster for up to 2 hours, so use one that changes with the run. (templated)
-    :param shared_name: The name by which the cluster is shared, instead of ``cluster_id``; 54 characters at most.
-        (templated)
-    :param spec: A ``ClusterSpec``, or a dict of its fields. (templated)
-    :param on_spec_mismatch: What to do when the shared cluster was created with another spec: ``attach`` (use it, with
-        a warning), ``fail``, or ``replace`` (create the next generation; the old one is deleted once it is not used).
-    :param max_age: Seconds after which a shared cluster gets no new work: the next generation is created, and the old
-        one deleted once nobody uses it. None: no limit. Google advises to recreate a cluster every 30 days.
-    :param lease_uri: Folder in Cloud Storage, such as ``gs://bucket/leases``, in which those who use the shared cluster
-        say so. None: only jobs and drivers on the cluster count as use. (templated)
-    :param lease_ttl: Seconds for which this run holds the cluster, from now on; its jobs prolong it.
-    :param lease_owner: Who holds it; default: ``<dag_id>/<run_id>``. (templated)
-    :param max_cost: What a shared cluster may have cost so far, in the currency of ``price_table``, to get new work.
+    :param spec: Spec of the cluster: a ``ClusterSpec``, or a dict of its fields. (templated)
+    :param cluster_id: Cluster ID: 1 to 63 characters of ``[a-z0-9-]``, starting with a letter. Vertex AI blocks the ID
+        of a deleted cluster for up to 2 hours, so use an ID that changes with the run. (templated)
+    :param shared_name: Name of a shared cluster, instead of ``cluster_id``; at most 54 characters. (templated)
+    :param on_spec_mismatch: What to do if the shared cluster was created with another spec: ``attach`` (use it and log
+        a warning), ``fail``, or ``replace`` (create the next generation; the old one is deleted once it is idle).
+    :param max_age: Seconds after which a shared cluster takes no new work: the next generation is created, and the old
+        one is deleted once it is idle. None: no limit. Google recommends recreating a cluster every 30 days.
+    :param lease_uri: Cloud Storage folder for leases, such as ``gs://bucket/leases``, which mark a shared cluster as in
+        use. None: only jobs and drivers on the cluster count as use. (templated)
+    :param lease_ttl: Seconds after which this run's lease expires; the jobs of the run renew it.
+    :param lease_owner: Owner of the lease; default: ``<dag_id>/<run_id>``. (templated)
+    :param max_cost: Fail if the shared cluster has already cost more than this amount, in the currency of
+        ``price_table``. None: no limit.
     :param price_table: Prices for ``max_cost``; see ``VertexRayClusterCostOperator``. (templated)
-    :param provision_timeout: Seconds until RUNNING with a dashboard that answers; creation takes 10 to 20 minutes.
-    :param dashboard_timeout: Seconds that the dashboard may need after RUNNING.
-    :param delete_on_failure: Whether a cluster that this task started is deleted when it does not become ready.
-    :param poll_interval: Seconds between two looks at the cluster.
-    :param deferrable: Wait in the triggerer, without a worker slot; default: ``[operators] default_deferrable``.
-
-    Raises InvalidArgumentError before any call for wrong input; from the service QuotaExceededError, StockoutError,
-    NetworkExhaustedError, NameNotReusableError, ClusterExistsError, NotAuthorisedError, InvalidRequestError; and
-    ClusterFailedError, ProvisioningTimeoutError, DashboardNotReadyError; for a shared cluster ClusterSpecMismatchError,
-    BudgetExceededError.
+    :param provision_timeout: Seconds within which the cluster must be RUNNING with a dashboard that answers; creation
+        takes 10 to 20 minutes.
+    :param dashboard_timeout: Seconds within which the dashboard must answer once the cluster is RUNNING.
+    :param delete_on_failure: Whether to delete a cluster that this task created and that did not become ready.
+    :param poll_interval: Seconds between two status requests.
+    :param deferrable: Whether to wait in the triggerer, without a worker slot; default:
+        ``[operators] default_deferrable``.
+    :raises InvalidArgumentError: An argument is invalid; raised before any request.
+    :raises InvalidRequestError: Vertex AI rejected the spec.
+    :raises NotAuthorisedError: The credentials lack a permission.
+    :raises QuotaExceededError: The training quota does not cover the cluster.
+    :raises StockoutError: The region has no capacity for the requested machines.
+    :raises NetworkExhaustedError: The peered network has no free IP range.
+    :raises NameNotReusableError: A cluster with this ID was deleted a short time ago.
+    :raises ClusterExistsError: A cluster with this ID exists and was not created by this task instance.
+    :raises ClusterFailedError: The cluster went into state ERROR.
+    :raises ProvisioningTimeoutError: The cluster was not RUNNING within ``provision_timeout``.
+    :raises DashboardNotReadyError: The dashboard did not answer within ``dashboard_timeout``.
+    :raises ClusterSpecMismatchError: The shared cluster has another spec, and ``on_spec_mismatch`` is ``fail``.
+    :raises BudgetExceededError: The shared cluster has already cost more than ``max_cost``.
     """
 
     template_fields: Sequence[str] = (
@@ -126,7 +121,9 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         if (cluster_id is None) == (shared_name is None):
-            raise InvalidArgumentError("cluster_id", cluster_id, "give either cluster_id or shared_name")
+            raise InvalidArgumentError("cluster_id", cluster_id, "Use either cluster_id or shared_name.")
+        check_strings(shared_name=shared_name, lease_owner=lease_owner)
+        check_flags(delete_on_failure=delete_on_failure)
         if shared_name is None:
             self._checked_cluster_id(cluster_id)
             for field, given in (
@@ -136,18 +133,17 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
                 ("max_cost", max_cost),
             ):
                 if given is not None:
-                    raise InvalidArgumentError(field, given, "it goes with shared_name")
+                    raise InvalidArgumentError(field, given, "It applies to a shared cluster only; set shared_name.")
         elif isinstance(shared_name, str) and not has_template(shared_name):
             validate_shared_name(shared_name)
         if on_spec_mismatch not in ON_SPEC_MISMATCH:
             raise InvalidArgumentError(
-                "on_spec_mismatch", on_spec_mismatch, f"use one of {', '.join(ON_SPEC_MISMATCH)}"
+                "on_spec_mismatch", on_spec_mismatch, f"Use one of {', '.join(ON_SPEC_MISMATCH)}."
             )
         check_duration("max_age", max_age)
         check_lease(lease_uri, lease_ttl)
-        check_budget_input(max_cost, price_table)
-        # Judged at DAG parse, kept as a dict so that Airflow renders the templates in it.
-        self.spec = ClusterSpec.from_value(spec).to_dict()
+        check_cost_limit(max_cost, price_table)
+        self.spec = spec_fields(spec)
         check_duration("provision_timeout", provision_timeout, none_allowed=False)
         check_duration("dashboard_timeout", dashboard_timeout, none_allowed=False)
         check_duration("poll_interval", poll_interval, none_allowed=False)
@@ -164,11 +160,11 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
         self.dashboard_timeout = dashboard_timeout
         self.delete_on_failure = delete_on_failure
         self.poll_interval = poll_interval
-        self.deferrable = deferrable_by_default() if deferrable is None else deferrable
+        self.deferrable = resolve_deferrable(deferrable)
         self._started: ClusterName | None = None
 
     def execute(self, context: Context) -> Any:
-        """Start the creation, then wait."""
+        """Start the creation, then wait until the cluster is ready."""
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
         spec = ClusterSpec.from_value(self.spec)
@@ -233,23 +229,23 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
                         f"created {cluster.create_time}{by}.",
                         error.details,
                     ) from error
-                self.log.info("Cluster %s was started by an earlier try of this task; going on with it", name.full)
+                self.log.info("Cluster %s was already started by an earlier attempt; waiting for it", name.full)
                 return None
         self.log.info("Creating cluster %s with %d nodes", name.full, spec.node_count())
         return operation
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return the cluster, or clean up and raise why there is none."""
+        """Return the cluster; or clean up, then raise the reason for the failure."""
         try:
             result = result_of(event)
         except VertexRayError as error:
-            # Of shared clusters only what failed here is deleted here.
+            # A shared cluster is deleted only if this task created it.
             shared = error.details.get("cluster") if error.details.get("made_here") else None
             name = ((event or {}).get("passthrough") or {}).get("cluster_name") or shared
             if not self.delete_on_failure or name is None:
                 raise
             self.log.error("%s", error)
-            self.log.info("Deleting what was started of %s", name)
+            self.log.info("Cleaning up partially created cluster %s", name)
             trigger = VertexRayClusterDeleteTrigger(
                 cluster_name=name,
                 poll_interval=self.poll_interval,
@@ -269,16 +265,16 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
         return result
 
     def clean_up_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Raise why the creation failed, now that nothing is left of it."""
+        """Raise the reason for the failed creation, after the clean-up."""
         original = error_from_dict(((event or {}).get("passthrough") or {}).get("error") or {})
         try:
             result_of(event)
         except VertexRayError as left:
-            raise type(original)(f"{original.message} Cleaning up failed: {left}", original.details) from left
+            raise type(original)(f"{original.message} The clean-up failed: {left}", original.details) from left
         raise original
 
     def on_kill(self) -> None:
-        """The task is killed while it waits in the worker: nobody would use the cluster that it started."""
+        """Delete the cluster that this task created when the task is killed while it waits in the worker."""
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
         if self._started is None or not self.delete_on_failure:
@@ -288,5 +284,5 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
         try:
             run_sync(lambda: self.cluster_hook.delete_cluster(name))
         except VertexRayError as error:
-            # A cluster that is PROVISIONING can not be deleted, and there is no time to wait for that here.
-            self.log.error("Cluster %s could not be deleted, so it will cost money: %s", name, error)
+            # The service does not delete a cluster that is PROVISIONING, and a killed task has no time to wait.
+            self.log.error("Could not delete cluster %s; it will incur charges until it is deleted: %s", name, error)

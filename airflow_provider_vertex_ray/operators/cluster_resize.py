@@ -1,16 +1,17 @@
-"""Changing the numbers of nodes of a cluster."""
+"""Operator that resizes a cluster."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.core.checks import check_duration, has_template
+from airflow_provider_vertex_ray.core.checks import check_duration, is_whole, known_at_run_time
 from airflow_provider_vertex_ray.core.deadlines import deadline_after
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 from airflow_provider_vertex_ray.links.base import persist_cluster_facts, persist_link_facts
 from airflow_provider_vertex_ray.links.link_sets import CLUSTER_LINKS
-from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator, deferrable_by_default
+from airflow_provider_vertex_ray.operators.arguments import check_flags, check_mappings, resolve_deferrable
+from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
 from airflow_provider_vertex_ray.operators.leases import LeaseClosing, check_lease, lease_owner_of
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.cluster import VertexRayClusterResizeTrigger
@@ -22,27 +23,33 @@ if TYPE_CHECKING:
 
 
 class VertexRayResizeClusterOperator(VertexRayBaseOperator):
-    """Changes the numbers of nodes of a cluster, waits, and verifies what came of it.
+    """Resize the pools of a cluster, wait, and verify the number of live nodes.
 
-    A cluster does not get smaller than what running jobs use, and never loses its last worker. Which nodes go is the
-    service's choice, so what runs on one of them may have to begin again, as Ray decides.
+    A cluster is not scaled down below what its running jobs use, and keeps at least one worker. Vertex AI chooses the
+    nodes to remove, so Ray may restart tasks and actors that ran on them.
 
-    The result is ``Cluster.summary()`` with ``live_nodes``: the nodes that Ray itself sees alive.
+    Returns ``Cluster.summary()`` with ``live_nodes``, the number of nodes that Ray reports as alive.
 
-    :param cluster_id: Id or full resource name. (templated)
-    :param replicas: New replica count by pool id, such as ``{"worker-pool1": 4}``; the head's pool counts its head too.
-        Autoscaling pools can not be resized, and no pool goes below 1. (templated)
-    :param total_nodes: Number of all nodes, the head included, instead of ``replicas``, for a cluster with one pool of
-        workers. (templated)
-    :param force: Whether nodes may go that running jobs need, or while others hold the cluster's lease.
-    :param lease_uri: Folder in Cloud Storage with the leases: a cluster that others hold does not get smaller, and
-        takes no new holders while it does. (templated)
-    :param resize_timeout: Seconds that it may take; the service takes a few minutes.
-    :param poll_interval: Seconds between two looks.
-    :param deferrable: Wait in the triggerer; default: ``[operators] default_deferrable``.
-
-    Raises InvalidArgumentError for counts that the service can not do, ClusterInUseError, LeaseHeldError, QuotaExceededError,
-    StockoutError, PreconditionError, ResizeFailedError.
+    :param cluster_id: Cluster ID or full resource name. (templated)
+    :param replicas: New replica count by pool ID, such as ``{"worker-pool1": 4}``; the count of the head's pool
+        includes the head. Autoscaling pools cannot be resized, and no pool can have fewer than 1 replica. (templated)
+    :param total_nodes: New number of all nodes including the head, instead of ``replicas``, for a cluster with one
+        worker pool. (templated)
+    :param force: Whether to scale down even if running jobs use the nodes or other runs hold a lease on the cluster.
+    :param lease_uri: Cloud Storage folder with the leases. The task fails if it would scale down a cluster on which
+        another run holds a lease, and no run can acquire one meanwhile. None: leases are ignored. (templated)
+    :param resize_timeout: Seconds within which the resize must finish; Vertex AI takes a few minutes.
+    :param poll_interval: Seconds between two status requests.
+    :param deferrable: Whether to wait in the triggerer; default: ``[operators] default_deferrable``.
+    :raises InvalidArgumentError: An argument is invalid, or the cluster cannot have this size.
+    :raises ClusterNotFoundError: The cluster does not exist.
+    :raises NotARayClusterError: The resource is not a Ray cluster.
+    :raises ClusterInUseError: Running jobs use the nodes, or their use could not be read.
+    :raises LeaseHeldError: Another run holds a lease on the cluster.
+    :raises QuotaExceededError: The training quota does not cover the new size.
+    :raises StockoutError: The region has no capacity for the new nodes.
+    :raises PreconditionError: The state of the cluster does not allow a resize.
+    :raises ResizeFailedError: The cluster did not reach the new size within ``resize_timeout``.
     """
 
     template_fields: Sequence[str] = (
@@ -53,7 +60,6 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
         *VertexRayBaseOperator.connection_fields,
     )
     operator_extra_links = CLUSTER_LINKS
-    _at_least: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -71,15 +77,17 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
         super().__init__(**kwargs)
         cluster_id = self._checked_cluster_id(cluster_id)
         if (replicas is None) == (total_nodes is None):
-            raise InvalidArgumentError("replicas", replicas, "give either replicas or total_nodes")
+            raise InvalidArgumentError("replicas", replicas, "Use either replicas or total_nodes.")
+        check_mappings(replicas=replicas)
         if isinstance(replicas, dict):
             if not replicas:
-                raise InvalidArgumentError("replicas", replicas, "give a new replica count for at least one pool")
+                raise InvalidArgumentError("replicas", replicas, "Use a new replica count for at least one pool.")
             for pool, count in replicas.items():
-                if isinstance(count, int) and count < self._at_least:
-                    raise InvalidArgumentError(f"replicas[{pool!r}]", count, "a pool has 1 to 1000 nodes")
-        if total_nodes is not None and not has_template(total_nodes) and not hasattr(total_nodes, "iter_references"):
-            _whole(total_nodes)
+                if is_whole(count) and count < 1:
+                    raise InvalidArgumentError(f"replicas[{pool!r}]", count, "Use a whole number from 1 to 1000.")
+        if total_nodes is not None and not known_at_run_time(total_nodes):
+            _parse_total(total_nodes)
+        check_flags(force=force)
         check_lease(lease_uri)
         check_duration("resize_timeout", resize_timeout, none_allowed=False)
         check_duration("poll_interval", poll_interval, none_allowed=False)
@@ -90,14 +98,15 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
         self.lease_uri = lease_uri
         self.resize_timeout = resize_timeout
         self.poll_interval = poll_interval
-        self.deferrable = deferrable_by_default() if deferrable is None else deferrable
+        self.deferrable = resolve_deferrable(deferrable)
 
     def execute(self, context: Context) -> Any:
-        """Start the resize, then wait."""
+        """Start the resize, then wait until it is done."""
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
+        check_lease(self.lease_uri or None)
         name = self._name(str(self.cluster_id))
-        replicas = self._wanted()
+        replicas = self._parse_replicas()
         persist_link_facts(context, project_id=name.project, location=name.location, cluster_id=name.cluster_id)
         owner = lease_owner_of(context, None)
         replicas, operation, closed = run_sync(lambda: self._start(context, name, replicas, owner))
@@ -113,7 +122,7 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
         return self._wait(context, trigger, self.deferrable)
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return the resized cluster, or raise why it is not."""
+        """Return the resized cluster, or raise the reason for the failure."""
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
         closed = ((event or {}).get("passthrough") or {}).get("closed")
@@ -122,36 +131,36 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
             run_sync(lambda: closing.done(closed, gone=False))
         return result_of(event)
 
-    def _wanted(self) -> dict[str, int]:
-        """The new counts, empty for a total.
+    def _parse_replicas(self) -> dict[str, int]:
+        """Return the new counts by pool; empty if ``total_nodes`` is used.
 
-        :raises InvalidArgumentError: They are no whole numbers.
+        :raises InvalidArgumentError: A count is not a whole number.
         """
         if self.replicas is None:
-            _whole(self.total_nodes)
+            _parse_total(self.total_nodes)
             return {}
         try:
             return {str(pool): int(count) for pool, count in self.replicas.items()}
-        except (TypeError, ValueError) as error:
-            raise InvalidArgumentError("replicas", self.replicas, "give whole numbers by pool id") from error
+        except (AttributeError, TypeError, ValueError) as error:
+            raise InvalidArgumentError("replicas", self.replicas, "Use whole numbers by pool ID.") from error
 
     async def _start(
         self, context: Context, name: ClusterName, replicas: dict[str, int], owner: str
     ) -> tuple[dict[str, int], str | None, str | None]:
-        """Start it; gives the counts, the operation, and the name of the cluster whose lease was closed."""
+        """Start the resize; return the counts, the operation, and the name of the cluster if its lease was closed."""
         from airflow_provider_vertex_ray.core.job.capacity import shrinks
 
         hook = self.cluster_hook
         async with hook.session():
             if not replicas:
-                replicas = await hook.replicas_for(name.full, _whole(self.total_nodes))
+                replicas = await hook.replicas_for(name.full, _parse_total(self.total_nodes))
             cluster = await hook.get_cluster(name.full)
             persist_cluster_facts(context, name, cluster)
             closing = LeaseClosing(self, str(self.lease_uri), owner)
             closed = None
             if self.lease_uri and not self.force and shrinks(cluster, replicas):
                 closed = cluster.name
-                await closing.close(closed, "it gets smaller", self.resize_timeout)
+                await closing.close(closed, "it is being scaled down", self.resize_timeout)
             try:
                 return replicas, await hook.resize_cluster(name.full, replicas, force=self.force), closed
             except BaseException:
@@ -160,10 +169,10 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
                 raise
 
 
-def _whole(total_nodes: Any) -> int:
-    """A number of nodes.
+def _parse_total(total_nodes: Any) -> int:
+    """Return a total number of nodes, which a rendered template gives as a string.
 
-    :raises InvalidArgumentError: It is none.
+    :raises InvalidArgumentError: The value is not a whole number in the valid range.
     """
     try:
         found = int(total_nodes)
@@ -171,6 +180,6 @@ def _whole(total_nodes: Any) -> int:
             raise ValueError
     except (TypeError, ValueError):
         raise InvalidArgumentError(
-            "total_nodes", total_nodes, "give a whole number from 2 to 2000, the head included"
+            "total_nodes", total_nodes, "Use a whole number from 2 to 2000, including the head."
         ) from None
     return found

@@ -1,24 +1,25 @@
-"""A model on an endpoint, and off it again."""
+"""Operators that deploy models to endpoints and undeploy them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.core.checks import check_duration
+from airflow_provider_vertex_ray.core.checks import check_duration, is_whole, known_at_run_time
 from airflow_provider_vertex_ray.core.cluster.name import validate_location, validate_project
 from airflow_provider_vertex_ray.core.deadlines import deadline_after
 from airflow_provider_vertex_ray.errors import InvalidArgumentError, VertexRayError, error_from_dict
 from airflow_provider_vertex_ray.links.base import persist_link_facts
 from airflow_provider_vertex_ray.links.serving import VertexRayEndpointLink
-from airflow_provider_vertex_ray.operators.base import deferrable_by_default
-from airflow_provider_vertex_ray.operators.cluster_create import owner_labels
-from airflow_provider_vertex_ray.operators.model_base import (
-    CLEAR_EPOCH_LABEL,
-    ModelBaseOperator,
-    clear_epoch_hash,
-    later,
+from airflow_provider_vertex_ray.operators.arguments import (
+    check_counts,
+    check_flags,
+    check_mappings,
+    check_strings,
+    resolve_deferrable,
 )
+from airflow_provider_vertex_ray.operators.model_base import CLEAR_EPOCH_LABEL, ModelBaseOperator, clear_epoch_hash
+from airflow_provider_vertex_ray.operators.owner_labels import owner_labels
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.serving import (
     CLEAN_UP_SECONDS,
@@ -31,41 +32,47 @@ if TYPE_CHECKING:
 
 MADE_LABEL = "made-by"
 MADE_HERE = "vertex-ray-deploy"
-"""Label of an endpoint that ``VertexRayDeployModelOperator`` has made."""
+"""Label of an endpoint that ``VertexRayDeployModelOperator`` created."""
 
 DELETE_ENDPOINT = ("if_created", "always", "never")
+"""Values of ``delete_endpoint``."""
 
 
 class VertexRayDeployModelOperator(ModelBaseOperator):
-    """Deploys a model to an endpoint, and waits until it serves. It bills until it is undeployed.
+    """Deploy a model to an endpoint and wait until it serves; it incurs charges until it is undeployed.
 
-    The deployed model's id, and the id of an endpoint that the task makes, are the task's own: a retry finds what an
-    earlier try has started, and nothing is deployed twice. A deployment that fails, takes too long or is killed is
-    undone: the model is undeployed, and an endpoint that was made for it is deleted.
+    The task derives the ID of the deployed model, and of an endpoint that it creates, from the task instance. A retry
+    therefore finds the deployment of an earlier try, and nothing is deployed twice. If the deployment fails, times out
+    or is killed, the task undoes it: it undeploys the model and deletes an endpoint that it created.
 
     Returns ``endpoint`` (the resource name), ``endpoint_id``, ``deployed_model_id``, ``deployed_models``,
     ``traffic_split``, ``endpoint_created`` and ``adopted``.
 
-    :param model: Id or resource name, with ``@version`` for a certain version. (templated)
-    :param endpoint_id: An endpoint that is there: id or resource name. None: one is made. (templated)
-    :param endpoint_display_name: The name of the endpoint that is made; default: the task's id. (templated)
-    :param deployed_model_display_name: The name of the deployed model; default: the task's id. (templated)
-    :param machine_type: Machine of each replica.
-    :param min_replica_count: Replicas that always run.
-    :param max_replica_count: Replicas at most; default: ``min_replica_count``.
-    :param accelerator_type: Accelerator of each replica, such as ``NVIDIA_TESLA_T4``.
-    :param accelerator_count: How many of them.
-    :param autoscaling_targets: Target in percent by metric, such as ``{"cpu": 60, "gpu": 60}``.
-    :param service_account: The account that the container runs as. (templated)
-    :param traffic_percentage: Percent of the endpoint's traffic for this model; the others share the rest.
-    :param traffic_split: Or all shares by deployed model's id, this one as ``"0"``. (templated)
-    :param deploy_timeout: Seconds until it must serve; the service takes 5 to 20 minutes.
-    :param poll_interval: Seconds between two looks.
-    :param stop_on_kill: Whether the deployment is undone when the task is killed or cleared while it waits.
-    :param deferrable: Wait in the triggerer; default: ``[operators] default_deferrable``.
-
-    Raises InvalidArgumentError before any call; ModelNotFoundError, EndpointNotFoundError, DeployFailedError,
-    OperationTimeoutError, NotAuthorisedError.
+    :param model: Model ID or resource name, with ``@version`` to choose a version. (templated)
+    :param endpoint_id: ID or resource name of an existing endpoint. None creates an endpoint. (templated)
+    :param endpoint_display_name: Display name of an endpoint that is created; default: the task ID. (templated)
+    :param deployed_model_display_name: Display name of the deployed model; default: the task ID. (templated)
+    :param machine_type: Machine type of each replica.
+    :param min_replica_count: Minimum number of replicas.
+    :param max_replica_count: Maximum number of replicas; default: ``min_replica_count``.
+    :param accelerator_type: Accelerator type of each replica, such as ``NVIDIA_TESLA_T4``.
+    :param accelerator_count: Number of accelerators of each replica.
+    :param autoscaling_targets: Target utilisation in percent by metric, such as ``{"cpu": 60, "gpu": 60}``.
+    :param service_account: Service account that the container runs as. (templated)
+    :param traffic_percentage: Percentage of the endpoint's traffic for this model; the other models share the rest in
+        proportion to their previous shares.
+    :param traffic_split: Percentage of the traffic by deployed model ID, instead of ``traffic_percentage``; ``"0"``
+        stands for this model. (templated)
+    :param deploy_timeout: Seconds within which the model must serve; Vertex AI takes 5 to 20 minutes.
+    :param poll_interval: Seconds between two status requests.
+    :param stop_on_kill: Whether to undo the deployment when the task is killed or cleared while it waits.
+    :param deferrable: Whether to wait in the triggerer; default: ``[operators] default_deferrable``.
+    :raises InvalidArgumentError: An argument is invalid; raised before any request.
+    :raises ModelNotFoundError: The model does not exist.
+    :raises EndpointNotFoundError: The endpoint does not exist.
+    :raises DeployFailedError: Vertex AI could not deploy the model.
+    :raises OperationTimeoutError: The model did not serve within ``deploy_timeout``.
+    :raises NotAuthorisedError: The credentials lack a permission.
     """
 
     template_fields: Sequence[str] = (
@@ -105,21 +112,32 @@ class VertexRayDeployModelOperator(ModelBaseOperator):
         self._check_resource("models", model, "model")
         if endpoint_id is not None:
             self._check_resource("endpoints", endpoint_id, "endpoint_id")
+        check_strings(
+            endpoint_display_name=endpoint_display_name,
+            deployed_model_display_name=deployed_model_display_name,
+            machine_type=machine_type,
+            accelerator_type=accelerator_type,
+            service_account=service_account,
+        )
         most = min_replica_count if max_replica_count is None else max_replica_count
-        for field, count in (("min_replica_count", min_replica_count), ("max_replica_count", most)):
-            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-                raise InvalidArgumentError(field, count, "give a number of replicas, 1 or more")
+        check_counts(min_replica_count=min_replica_count, max_replica_count=most, accelerator_count=accelerator_count)
         if most < min_replica_count:
-            raise InvalidArgumentError("max_replica_count", most, f"min_replica_count is {min_replica_count}")
-        if isinstance(traffic_percentage, bool) or not 0 <= traffic_percentage <= 100:
-            raise InvalidArgumentError("traffic_percentage", traffic_percentage, "give a percentage, 0 to 100")
+            raise InvalidArgumentError(
+                "max_replica_count", most, f"Use at least min_replica_count, which is {min_replica_count}."
+            )
+        if not is_whole(traffic_percentage) or not 0 <= traffic_percentage <= 100:
+            raise InvalidArgumentError("traffic_percentage", traffic_percentage, "Use a percentage from 0 to 100.")
         if (accelerator_type is None) != (accelerator_count is None):
-            raise InvalidArgumentError("accelerator_count", accelerator_count, "it goes with accelerator_type")
+            raise InvalidArgumentError(
+                "accelerator_count", accelerator_count, "Set both accelerator_type and accelerator_count, or neither."
+            )
+        check_mappings(autoscaling_targets=autoscaling_targets, traffic_split=traffic_split)
         for metric in autoscaling_targets or {}:
             if metric not in _METRICS:
-                raise InvalidArgumentError("autoscaling_targets", metric, f"the metrics are {', '.join(_METRICS)}")
-        if isinstance(traffic_split, dict) and not any(map(later, traffic_split.values())):
+                raise InvalidArgumentError("autoscaling_targets", metric, f"Use one of {', '.join(_METRICS)}.")
+        if isinstance(traffic_split, dict) and not any(map(known_at_run_time, traffic_split.values())):
             _check_split(traffic_split)
+        check_flags(stop_on_kill=stop_on_kill)
         check_duration("deploy_timeout", deploy_timeout, none_allowed=False)
         check_duration("poll_interval", poll_interval, none_allowed=False)
         self.model = model
@@ -138,11 +156,11 @@ class VertexRayDeployModelOperator(ModelBaseOperator):
         self.deploy_timeout = deploy_timeout
         self.poll_interval = poll_interval
         self.stop_on_kill = stop_on_kill
-        self.deferrable = deferrable_by_default() if deferrable is None else deferrable
+        self.deferrable = resolve_deferrable(deferrable)
         self._undo: VertexRayEndpointTrigger | None = None
 
     def execute(self, context: Context) -> Any:
-        """Make the endpoint if need be, start the deployment or adopt it, and wait."""
+        """Create the endpoint if needed, start or adopt the deployment, and wait until it serves."""
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
         self.project_id = validate_project(self.project_id or self._connection_project())
@@ -150,8 +168,10 @@ class VertexRayDeployModelOperator(ModelBaseOperator):
         if self.traffic_split is not None:
             _check_split(self.traffic_split)
         model = self._resource("models", self.model, "model")
+        if self.endpoint_id:
+            self._resource("endpoints", self.endpoint_id, "endpoint_id")
         clear_epoch = clear_epoch_hash(context)
-        # One to ten digits, the first of them none of 0.
+        # The ID has one to ten digits, and does not start with 0.
         deployed_id = str(10**9 + int(clear_epoch, 16) % (9 * 10**9))
 
         async def start() -> tuple[dict[str, Any], str | None, bool]:
@@ -162,9 +182,9 @@ class VertexRayDeployModelOperator(ModelBaseOperator):
                     endpoint = await hook.get_endpoint(self.endpoint_id)
                 else:
                     labels = {**owner_labels(context), CLEAR_EPOCH_LABEL: clear_epoch, MADE_LABEL: MADE_HERE}
-                    shown = self.endpoint_display_name or self.task_id
+                    display_name = self.endpoint_display_name or self.task_id
                     endpoint, _ = await hook.ensure_endpoint(
-                        f"af-{clear_epoch}", {"displayName": shown, "labels": labels}
+                        f"af-{clear_epoch}", {"displayName": display_name, "labels": labels}
                     )
                 made = (endpoint.get("labels") or {}).get(CLEAR_EPOCH_LABEL) == clear_epoch
                 try:
@@ -180,9 +200,10 @@ class VertexRayDeployModelOperator(ModelBaseOperator):
         endpoint, operation, made = run_sync(start)
         persist_link_facts(context, **self._facts(endpoint["name"]))
         self.log.info(
-            "%s is %s on %s as %s",
+            "Deploying %s to %s as deployed model %s"
+            if operation
+            else "Model %s was already deployed to %s as deployed model %s by an earlier attempt; waiting for it",
             model,
-            "being deployed" if operation else "there, by an earlier try,",
             endpoint["name"],
             deployed_id,
         )
@@ -207,12 +228,12 @@ class VertexRayDeployModelOperator(ModelBaseOperator):
         return self._wait(context, trigger, self.deferrable)
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:
-        """Return the endpoint; or undo the deployment, and then raise why it failed."""
+        """Return the endpoint; or undo the deployment, then raise the reason for the failure."""
         passed: dict[str, Any] = (event or {}).get("passthrough") or {}
         try:
             result = result_of(event)
         except VertexRayError as error:
-            self.log.warning("%s\nUndoing the deployment", error)
+            self.log.warning("The deployment failed: %s\nUndeploying the model", error)
             trigger = VertexRayUndeployTrigger(
                 name=passed["endpoint"],
                 deployed_model_ids=[passed["deployed_model_id"]],
@@ -227,16 +248,16 @@ class VertexRayDeployModelOperator(ModelBaseOperator):
         return {**result, **keep}
 
     def undone(self, context: Context, event: dict[str, Any] | None = None) -> None:
-        """The deployment is undone: raise why it failed."""
+        """Raise the reason for the failed deployment, once it is undone."""
         passed: dict[str, Any] = (event or {}).get("passthrough") or {}
         try:
             result_of(event)
         except VertexRayError as error:
-            self.log.error("The deployment could not be undone, and may cost money: %s", error)
+            self.log.error("Could not undo the deployment; it may still incur charges: %s", error)
         raise error_from_dict(passed["error"])
 
     def on_kill(self) -> None:
-        """The task is killed while it waits in the worker: undo the deployment."""
+        """Undo the deployment when the task is killed while it waits in the worker."""
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
         if self._undo is not None and self.stop_on_kill:
@@ -265,7 +286,7 @@ class VertexRayDeployModelOperator(ModelBaseOperator):
         return {**deployed, "serviceAccount": self.service_account} if self.service_account else deployed
 
     def _split(self, endpoint: dict[str, Any]) -> dict[str, int]:
-        """All shares: this model's, and the others' in proportion to what they had."""
+        """Return the traffic split: this model's share, and the others' in proportion to their previous shares."""
         if self.traffic_split is not None:
             return {str(key): int(value) for key, value in self.traffic_split.items()}
         had = {key: share for key, share in (endpoint.get("trafficSplit") or {}).items() if share}
@@ -279,20 +300,21 @@ class VertexRayDeployModelOperator(ModelBaseOperator):
 
 
 class VertexRayUndeployModelOperator(ModelBaseOperator):
-    """Undeploys models from an endpoint, so that they stop costing money, and deletes the endpoint where wanted.
+    """Undeploy models from an endpoint, so that they stop incurring charges, and optionally delete the endpoint.
 
-    What is gone already is no error. Made for the end of a DAG, as teardown.
+    A model or an endpoint that does not exist is not an error. Meant as the teardown task of a DAG.
 
-    Returns ``undeployed`` (ids) and ``endpoint_deleted``.
+    Returns ``undeployed`` (IDs) and ``endpoint_deleted``.
 
-    :param endpoint_id: Id or resource name. (templated)
-    :param deployed_model_id: The deployed model; None: all of the endpoint's. (templated)
-    :param delete_endpoint: ``if_created``: when ``VertexRayDeployModelOperator`` has made it; ``always`` or ``never``.
-        An endpoint that still has models stays.
-    :param undeploy_timeout: Seconds that it may take.
-    :param deferrable: Wait in the triggerer; default: ``[operators] default_deferrable``.
-
-    Raises OperationTimeoutError, NotAuthorisedError.
+    :param endpoint_id: Endpoint ID or resource name. (templated)
+    :param deployed_model_id: ID of the deployed model; None: all models of the endpoint. (templated)
+    :param delete_endpoint: Whether to delete the endpoint: ``if_created`` (if ``VertexRayDeployModelOperator`` created
+        it), ``always`` or ``never``. An endpoint that still has models is kept.
+    :param undeploy_timeout: Seconds within which everything must be undeployed.
+    :param deferrable: Whether to wait in the triggerer; default: ``[operators] default_deferrable``.
+    :raises InvalidArgumentError: An argument is invalid; raised before any request.
+    :raises OperationTimeoutError: The models were not undeployed within ``undeploy_timeout``.
+    :raises NotAuthorisedError: The credentials lack a permission.
     """
 
     template_fields: Sequence[str] = ("endpoint_id", "deployed_model_id", *ModelBaseOperator.connection_fields)
@@ -310,27 +332,28 @@ class VertexRayUndeployModelOperator(ModelBaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         self._check_resource("endpoints", endpoint_id, "endpoint_id")
+        check_strings(deployed_model_id=deployed_model_id)
         if delete_endpoint not in DELETE_ENDPOINT:
-            raise InvalidArgumentError("delete_endpoint", delete_endpoint, f"give one of {', '.join(DELETE_ENDPOINT)}")
+            raise InvalidArgumentError("delete_endpoint", delete_endpoint, f"Use one of {', '.join(DELETE_ENDPOINT)}.")
         check_duration("undeploy_timeout", undeploy_timeout, none_allowed=False)
         self.endpoint_id = endpoint_id
         self.deployed_model_id = deployed_model_id
         self.delete_endpoint = delete_endpoint
         self.undeploy_timeout = undeploy_timeout
-        self.deferrable = deferrable_by_default() if deferrable is None else deferrable
+        self.deferrable = resolve_deferrable(deferrable)
 
     def execute(self, context: Context) -> Any:
-        """Ask for the endpoint, then do it."""
+        """Read the endpoint, then undeploy and wait."""
         from airflow_provider_vertex_ray.errors import EndpointNotFoundError
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
         name = self._resource("endpoints", self.endpoint_id, "endpoint_id")
-        self._at(name)
+        self._set_place(name)
         persist_link_facts(context, **self._facts(name))
         try:
             endpoint = run_sync(lambda: self.model_hook.get_endpoint(name))
         except EndpointNotFoundError:
-            self.log.info("There is no endpoint %s", name)
+            self.log.info("Endpoint %s does not exist; nothing to undeploy", name)
             return {"undeployed": [], "endpoint_deleted": False}
         made = (endpoint.get("labels") or {}).get(MADE_LABEL) == MADE_HERE
         trigger = VertexRayUndeployTrigger(
@@ -343,7 +366,7 @@ class VertexRayUndeployModelOperator(ModelBaseOperator):
         return self._wait(context, trigger, self.deferrable)
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return what was done."""
+        """Return the IDs of the undeployed models, and whether the endpoint was deleted."""
         return result_of(event)
 
 
@@ -354,9 +377,7 @@ _METRICS = {
 
 
 def _check_split(split: Any) -> None:
-    rule = 'give percentages that add up to 100, by deployed model\'s id; this one is "0"'
-    shares = list(split.values()) if isinstance(split, dict) else []
-    if "0" not in (split or {}) or any(isinstance(s, bool) or not isinstance(s, int) for s in shares):
-        raise InvalidArgumentError("traffic_split", split, rule)
-    if sum(shares) != 100 or min(shares) < 0:
+    rule = 'Use whole percentages that add up to 100, by deployed model ID; "0" stands for this model.'
+    shares = list(split.values()) if isinstance(split, dict) and "0" in split else []
+    if not all(map(is_whole, shares)) or sum(shares) != 100 or min(shares) < 0:
         raise InvalidArgumentError("traffic_split", split, rule)

@@ -1,19 +1,21 @@
-"""Deleting clusters that nobody uses: the service has no idle timeout."""
+"""Operator that deletes idle clusters, because Vertex AI has no idle timeout."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.core.checks import check_duration
-from airflow_provider_vertex_ray.core.cluster.name import validate_location
+from airflow_provider_vertex_ray.core.checks import check_duration, is_number
+from airflow_provider_vertex_ray.core.cluster.name import validate_location, validate_project
 from airflow_provider_vertex_ray.core.deadlines import deadline_after
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 from airflow_provider_vertex_ray.links.base import persist_link_facts
 from airflow_provider_vertex_ray.links.cluster import VertexRayClusterListLink
-from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator, deferrable_by_default
-from airflow_provider_vertex_ray.operators.cluster_create import OWNER_LABEL
+from airflow_provider_vertex_ray.operators.arguments import check_flags, check_mappings, resolve_deferrable
+from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
 from airflow_provider_vertex_ray.operators.leases import check_lease, lease_owner_of
+from airflow_provider_vertex_ray.operators.owner_labels import OWNER_LABEL
+from airflow_provider_vertex_ray.operators.price_tables import check_price_table, load_price_table
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.idle import VertexRayReaperTrigger
 
@@ -22,33 +24,34 @@ if TYPE_CHECKING:
 
 
 class VertexRayDeleteIdleClustersOperator(VertexRayBaseOperator):
-    """Deletes the Ray clusters of a region that nobody uses; made for a DAG that runs every hour.
+    """Delete the idle Ray clusters of a region; meant for a DAG that runs every hour.
 
-    In use is a cluster with a job or a Ray Client driver that has not ended, with a live lease, or of which one of
-    these can not be read. Deleted are those that were not in use for ``idle_for``, those in ERROR, and, as soon as they
-    are not in use, those that are older than ``max_age`` or that a newer generation has taken the place of. With a
-    ``lease_uri`` a cluster's lease is closed before it is looked at for the last time, so that no job that takes the
-    lease can come in between.
+    A cluster is in use if it has a job or a Ray Client driver that has not ended or a live lease, or if one of these
+    could not be read. The operator deletes clusters that were idle for ``idle_for``, clusters in ERROR and, as soon as
+    they are idle, clusters that are older than ``max_age`` or superseded by a newer generation. With ``lease_uri``, it
+    closes the lease of a cluster before the final check, so that no run can acquire the lease between the check and the
+    deletion.
 
-    The result has ``clusters`` (for each: ``cluster_id``, ``name``, ``state``, ``action`` (``kept``, ``deleted`` or
-    ``would delete``), ``why``, ``idle_seconds``, ``age_seconds``, ``cost_so_far``), ``seen`` (how many) and ``deleted``
-    (their ids). The log has a line for each.
+    Returns ``clusters`` (for each: ``cluster_id``, ``name``, ``state``, ``action`` (``kept``, ``deleted`` or ``would
+    delete``), ``why``, ``idle_seconds``, ``age_seconds`` and ``cost_so_far``), ``seen`` (the number of clusters) and
+    ``deleted`` (their IDs). The task log has one line for each cluster.
 
-    :param idle_for: Seconds without use.
-    :param max_age: Seconds after its creation from which a cluster goes as soon as nobody uses it. None: no limit.
-    :param label_filter: Only clusters with these labels; an empty value stands for any. Default: those that this
-        package has created. ``{}``: all Ray clusters of the region. (templated)
-    :param dry_run: Only say what would be deleted.
-    :param drain_timeout: Seconds for which the end of the use of clusters that are too old or superseded is waited for;
-        what is in use then is left for the next run.
-    :param lease_uri: Folder in Cloud Storage with the leases; None: jobs and drivers on the cluster alone count.
+    :param idle_for: Seconds for which a cluster must be idle before it is deleted.
+    :param max_age: Age in seconds from which a cluster is deleted as soon as it is idle. None: no limit.
+    :param label_filter: Only consider clusters with these labels; an empty value matches any value. Default: clusters
+        that this package created. ``{}``: all Ray clusters of the region. (templated)
+    :param dry_run: Whether to only report what would be deleted.
+    :param drain_timeout: Seconds to wait until clusters that are too old or superseded are idle. Clusters that are
+        still in use then are left to the next run.
+    :param lease_uri: Cloud Storage folder with the leases. None: only jobs and drivers on the cluster count as use.
         (templated)
     :param price_table: Prices for ``cost_so_far``; see ``VertexRayClusterCostOperator``. (templated)
-    :param delete_timeout: Seconds that the deletions may take.
-    :param poll_interval: Seconds between two looks.
-    :param deferrable: Wait in the triggerer; default: ``[operators] default_deferrable``.
-
-    Raises InvalidArgumentError, NotAuthorisedError, OperationTimeoutError.
+    :param delete_timeout: Seconds within which all deletions must finish.
+    :param poll_interval: Seconds between two status requests.
+    :param deferrable: Whether to wait in the triggerer; default: ``[operators] default_deferrable``.
+    :raises InvalidArgumentError: An argument is invalid; raised before any request.
+    :raises NotAuthorisedError: The credentials lack a permission.
+    :raises OperationTimeoutError: A deletion did not finish within ``delete_timeout``.
     """
 
     template_fields: Sequence[str] = (
@@ -79,28 +82,30 @@ class VertexRayDeleteIdleClustersOperator(VertexRayBaseOperator):
         check_duration("max_age", max_age)
         check_duration("delete_timeout", delete_timeout, none_allowed=False)
         check_duration("poll_interval", poll_interval, none_allowed=False)
-        if isinstance(drain_timeout, bool) or not isinstance(drain_timeout, (int, float)) or drain_timeout < 0:
-            raise InvalidArgumentError("drain_timeout", drain_timeout, "give a number of seconds, 0 or more")
+        if not is_number(drain_timeout) or drain_timeout < 0:
+            raise InvalidArgumentError("drain_timeout", drain_timeout, "Use a number of seconds of 0 or more.")
+        check_flags(dry_run=dry_run)
+        check_mappings(label_filter=label_filter)
         check_lease(lease_uri)
+        check_price_table(price_table)
         self.idle_for = idle_for
         self.max_age = max_age
         self.label_filter = label_filter
-        # Not "dry_run": Airflow's operators have a method of that name.
+        # Not "dry_run", which is a method of Airflow's operators.
         self.only_report = dry_run
         self.drain_timeout = drain_timeout
         self.lease_uri = lease_uri
         self.price_table = price_table
         self.delete_timeout = delete_timeout
         self.poll_interval = poll_interval
-        self.deferrable = deferrable_by_default() if deferrable is None else deferrable
+        self.deferrable = resolve_deferrable(deferrable)
 
     def execute(self, context: Context) -> Any:
-        """Everything is done in the trigger: deleting is mostly waiting."""
-        from airflow_provider_vertex_ray.operators.cost import load_price_table
-
+        """Run the trigger, which finds and deletes the clusters, because deletions are mostly waits."""
         check_lease(self.lease_uri)
+        check_mappings(label_filter=self.label_filter)
         table = load_price_table(self, self.price_table)
-        project = self.project_id or self._connection_project()
+        project = validate_project(self.project_id or self._connection_project())
         persist_link_facts(context, project_id=project)
         trigger = VertexRayReaperTrigger(
             project_id=project,
@@ -120,5 +125,5 @@ class VertexRayDeleteIdleClustersOperator(VertexRayBaseOperator):
         return self._wait(context, trigger, self.deferrable)
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return what was seen and done."""
+        """Return the clusters and what was done with each."""
         return result_of(event)

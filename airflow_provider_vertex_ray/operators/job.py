@@ -1,4 +1,4 @@
-"""A job as a task: exactly one job for each attempt, whatever dies on the way."""
+"""Operator that runs a Ray job: exactly one job for each attempt, even after crashes."""
 
 from __future__ import annotations
 
@@ -7,26 +7,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_vertex_ray.core.checks import check_duration
+from airflow_provider_vertex_ray.core.checks import check_duration, known_at_run_time
 from airflow_provider_vertex_ray.core.cost.pricing import check_budget
-from airflow_provider_vertex_ray.core.job.inputs import command_line, runtime_environment
+from airflow_provider_vertex_ray.core.job.inputs import check_submission_id, command_line, runtime_environment
 from airflow_provider_vertex_ray.core.job.state import Record, submission_prefix
-from airflow_provider_vertex_ray.errors import (
-    InvalidArgumentError,
-    JobFailedError,
-    JobNotStoppedError,
-    JobStoppedError,
-    VertexRayError,
-)
+from airflow_provider_vertex_ray.errors import JobNotStoppedError, JobStoppedError, VertexRayError
 from airflow_provider_vertex_ray.links.base import persist_link_facts
 from airflow_provider_vertex_ray.links.link_sets import JOB_LINKS
-from airflow_provider_vertex_ray.operators.base import (
-    VertexRayBaseOperator,
-    deferrable_by_default,
-    task_owner,
-    task_try,
+from airflow_provider_vertex_ray.operators.arguments import (
+    check_amounts,
+    check_flags,
+    check_mappings,
+    check_strings,
+    resolve_deferrable,
 )
-from airflow_provider_vertex_ray.operators.cost import check_budget_input, load_price_table
+from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator, task_owner, task_try
 from airflow_provider_vertex_ray.operators.job_admin import (
     VertexRayDeleteJobOperator,
     VertexRayGetJobOperator,
@@ -36,6 +31,7 @@ from airflow_provider_vertex_ray.operators.job_admin import (
 from airflow_provider_vertex_ray.operators.job_cluster import CLUSTER_GONE, SharedClusterMixin
 from airflow_provider_vertex_ray.operators.job_task_state import forget, remember, remembered
 from airflow_provider_vertex_ray.operators.leases import LEASE_TTL, check_lease
+from airflow_provider_vertex_ray.operators.price_tables import check_cost_limit, load_price_table
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
 
@@ -69,56 +65,69 @@ class _Started:
 
     @property
     def since(self) -> float:
-        """From when the deadlines count (unix seconds): now, or since Ray took an adopted job."""
+        """Start of the deadlines in unix seconds: now or, for an adopted job, when Ray accepted it."""
         started = self.found.job.start_time if self.adopted and self.found.job else None
         return min(time.time(), started / 1000) if started else time.time()
 
 
 class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
-    """Runs a Ray job on a cluster that exists, and fails when the job fails.
+    """Run a Ray job on an existing cluster, and fail if the job fails.
 
-    The submission id is derived from the task instance before anything is sent. A try that finds the job of a try that
-    was lost (a worker that died) goes on waiting for it, or takes its result. A retry after a failure runs the next
-    attempt. A Clear always runs the job again, and stops the old one first where that still runs.
+    The submission ID is derived from the task instance before anything is sent. If an earlier try was lost, for example
+    because its worker died, this try waits for that try's job or takes its result. A retry after a failure runs the
+    next attempt. A clear always runs the job again, and first stops the old job if it is still running.
 
     Returns ``Job.summary()`` with ``cluster_id``, ``dashboard_url``, ``logs_tail`` (the last lines of output) and
-    ``result``: what the job printed as JSON on a line that starts with ``VERTEX_RAY_RESULT``.
+    ``result``: the JSON that the job printed on a line that starts with ``VERTEX_RAY_RESULT``.
 
-    :param cluster_id: Id or full resource name. (templated)
-    :param entrypoint: The shell command, or a list of arguments, which are quoted. (templated)
-    :param runtime_env: Ray's runtime environment. (templated)
-    :param working_dir: Local folder, sent to the cluster, or a ``gs://`` or ``https://`` zip. (templated)
-    :param py_modules: Local folders, ``.py`` files and wheels, or URIs of zips and wheels. (templated)
-    :param excludes: Patterns, as in a ``.gitignore``, of what in local folders is not sent. (templated)
-    :param env_vars: Environment variables of the job; their values are masked in Airflow's logs. (templated)
-    :param metadata: Strings kept with the job. (templated)
-    :param submission_id: An id of your own instead of the derived one; later attempts get a suffix. (templated)
-    :param lease_uri: Folder in Cloud Storage, such as ``gs://bucket/leases``, in which this run says that it uses the
-        cluster: before it submits, and as long as it waits. None: the job itself is the only sign of use. (templated)
-    :param lease_ttl: Seconds for which the run holds the cluster without saying so again.
-    :param lease_owner: Who holds it; default: ``<dag_id>/<run_id>``. (templated)
-    :param max_cost: What the cluster may have cost so far, in the currency of ``price_table``, to get this job.
+    :param cluster_id: Cluster ID or full resource name. (templated)
+    :param entrypoint: Shell command, or a list of arguments, which are quoted. (templated)
+    :param runtime_env: Ray runtime environment. (templated)
+    :param working_dir: Local folder, which is uploaded to the cluster, or the ``gs://`` or ``https://`` URI of a zip
+        file. (templated)
+    :param py_modules: Local folders, ``.py`` files and wheels, or URIs of zip files and wheels. (templated)
+    :param excludes: Patterns in ``.gitignore`` syntax; matching files in local folders are not uploaded. (templated)
+    :param env_vars: Environment variables of the job. Airflow masks their values in its logs. (templated)
+    :param metadata: Strings that Ray stores with the job. (templated)
+    :param submission_id: Submission ID to use instead of the derived one; later attempts add a suffix. (templated)
+    :param lease_uri: Cloud Storage folder for leases, such as ``gs://bucket/leases``. The run holds a lease on the
+        cluster from before the submission until the job ends. None: only the job itself marks the cluster as in use.
+        (templated)
+    :param lease_ttl: Seconds after which the lease expires unless it is renewed.
+    :param lease_owner: Owner of the lease; default: ``<dag_id>/<run_id>``. (templated)
+    :param max_cost: Do not submit the job if the cluster has already cost more than this amount, in the currency of
+        ``price_table``. None: no limit.
     :param price_table: Prices for ``max_cost``; see ``VertexRayClusterCostOperator``. (templated)
-    :param entrypoint_num_cpus: CPUs reserved for the driver. None runs it on the head node, which has 0 logical CPUs.
-    :param entrypoint_num_gpus: GPUs reserved for the driver.
-    :param entrypoint_memory: Bytes reserved for the driver.
-    :param entrypoint_resources: Other resources reserved for the driver.
-    :param wait_for_completion: Whether to wait; otherwise the task succeeds once the cluster has the job.
-    :param stream_logs: Whether the job's output appears in the task's log while it runs.
-    :param stop_on_kill: Whether the job is stopped when the task is marked failed or successful, cleared, or killed by
-        its own timeout. A restart of the triggerer never stops it.
-    :param pending_timeout: Seconds until the driver must have started; then the job is stopped. None: no limit.
-    :param job_timeout: Seconds until the job must have ended; then it is stopped. None: no limit.
-    :param lost_timeout: Seconds for which a job that the cluster does not know any more, or a cluster that does not
-        answer, is waited for.
-    :param poll_interval: Seconds between two status requests at most.
-    :param retry_failed_job: How often a job that fails is run again within one try of the task.
-    :param deferrable: Wait in the triggerer, without a worker slot; default: ``[operators] default_deferrable``.
-
-    Raises InvalidArgumentError before any call for wrong input; SubmissionIdTakenError, JobFailedError (with exit code, message
-    and last lines), JobStoppedError, JobLostError, JobPendingTimeoutError, JobTimeoutError, JobNotStoppedError,
-    PackageTooLargeError, ClusterClosingError, LeaseStoreError, BudgetExceededError, NotARayClusterError,
-    ClusterNotFoundError.
+    :param entrypoint_num_cpus: CPUs to reserve for the driver. None runs it on the head node, which has 0 logical CPUs.
+    :param entrypoint_num_gpus: GPUs to reserve for the driver.
+    :param entrypoint_memory: Memory to reserve for the driver, in bytes.
+    :param entrypoint_resources: Custom resources to reserve for the driver, by name.
+    :param wait_for_completion: Whether to wait for the end of the job. If False, the task succeeds once the job is
+        submitted.
+    :param stream_logs: Whether to copy the output of the job to the task log while it runs.
+    :param stop_on_kill: Whether to stop the job when the task is marked failed or success, cleared, or killed by its
+        own timeout. A restart of the triggerer never stops the job.
+    :param pending_timeout: Seconds within which the driver must start, else the job is stopped. None: no limit.
+    :param job_timeout: Seconds within which the job must end, else it is stopped. None: no limit.
+    :param lost_timeout: Seconds to wait for a job that the cluster no longer knows, or for a cluster that does not
+        answer, before the task fails.
+    :param poll_interval: Maximum number of seconds between two status requests.
+    :param deferrable: Whether to wait in the triggerer, without a worker slot; default:
+        ``[operators] default_deferrable``.
+    :raises InvalidArgumentError: An argument is invalid; raised before any request.
+    :raises ClusterNotFoundError: The cluster does not exist.
+    :raises NotARayClusterError: The resource is not a Ray cluster.
+    :raises ClusterClosingError: The cluster is about to be deleted.
+    :raises BudgetExceededError: The cluster has already cost more than ``max_cost``.
+    :raises LeaseStoreError: The lease cannot be read or written.
+    :raises PackageTooLargeError: A local folder exceeds Ray's upload limit.
+    :raises SubmissionIdTakenError: The submission ID belongs to a job of another task.
+    :raises JobFailedError: The job failed; carries its exit code, message and last lines of output.
+    :raises JobStoppedError: The job was stopped.
+    :raises JobLostError: The cluster no longer knows the job, or did not answer for ``lost_timeout``.
+    :raises JobPendingTimeoutError: The driver did not start within ``pending_timeout``.
+    :raises JobTimeoutError: The job did not end within ``job_timeout``.
+    :raises JobNotStoppedError: The job of a cleared try did not stop.
     """
 
     template_fields: Sequence[str] = (
@@ -171,23 +180,30 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
         job_timeout: float | None = None,
         lost_timeout: float = 600.0,
         poll_interval: float = 15.0,
-        retry_failed_job: int = 0,
         deferrable: bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         cluster_id = self._checked_cluster_id(cluster_id)
-        if isinstance(entrypoint, (str, list, tuple)):
+        if not known_at_run_time(entrypoint):
             command_line(entrypoint)
         runtime_environment(runtime_env, working_dir, env_vars, py_modules, excludes, rendered=False)
+        check_strings(submission_id=submission_id, lease_owner=lease_owner)
+        if submission_id:
+            check_submission_id(submission_id)
+        check_mappings(metadata=metadata, entrypoint_resources=entrypoint_resources)
+        check_amounts(
+            entrypoint_num_cpus=entrypoint_num_cpus,
+            entrypoint_num_gpus=entrypoint_num_gpus,
+            entrypoint_memory=entrypoint_memory,
+        )
+        check_flags(wait_for_completion=wait_for_completion, stream_logs=stream_logs, stop_on_kill=stop_on_kill)
         check_lease(lease_uri, lease_ttl)
-        check_budget_input(max_cost, price_table)
+        check_cost_limit(max_cost, price_table)
         check_duration("poll_interval", poll_interval, none_allowed=False)
         check_duration("lost_timeout", lost_timeout, none_allowed=False)
         check_duration("pending_timeout", pending_timeout)
         check_duration("job_timeout", job_timeout)
-        if isinstance(retry_failed_job, bool) or not isinstance(retry_failed_job, int) or retry_failed_job < 0:
-            raise InvalidArgumentError("retry_failed_job", retry_failed_job, "give a number of retries, 0 or more")
         self.cluster_id = cluster_id
         self.entrypoint = entrypoint
         self.runtime_env = runtime_env
@@ -213,39 +229,31 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
         self.job_timeout = job_timeout
         self.lost_timeout = lost_timeout
         self.poll_interval = poll_interval
-        self.retry_failed_job = retry_failed_job
-        self.deferrable = deferrable_by_default() if deferrable is None else deferrable
+        self.deferrable = resolve_deferrable(deferrable)
         self._waiting_for: tuple[str, str] | None = None
         self._prices: PriceTable | None = None
 
     def execute(self, context: Context) -> Any:
-        """Adopt or submit, then wait."""
-        return self._run(context, failures=0)
+        """Adopt or submit the job, then wait for it."""
+        return self._run(context)
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return the job, or raise why it did not succeed; or run it again, where that is asked for."""
+        """Return the job, or raise the reason for its failure."""
         passed: dict[str, Any] = (event or {}).get("passthrough") or {}
         try:
             result = result_of(event)
-        except JobFailedError as error:
-            failures = passed.get("failures", 0) + 1
-            if failures > self.retry_failed_job:
-                raise
-            self.log.warning("%s\nRunning it again (%s of %s)", error.message, failures, self.retry_failed_job)
-            rerun: dict[str, Any] = self._run(context, failures)
-            return rerun
         except JobStoppedError as error:
             if not passed.get("adopted"):
                 raise
-            # The kill of the try that had started it was still at work when this one adopted it.
-            self.log.warning("%s It was of an earlier try; running the next attempt", error.message)
-            rerun = self._run(context, passed.get("failures", 0))
+            # The kill of the try that submitted the job was still in progress when this try adopted it.
+            self.log.warning("%s An earlier try submitted it; running the next attempt", error.message)
+            rerun: dict[str, Any] = self._run(context)
             return rerun
         forget(context)
         return {**result, **{key: passed.get(key) for key in ("cluster_id", "dashboard_url")}}
 
     def on_kill(self) -> None:
-        """The task is killed while it waits in the worker: stop its job, and only that."""
+        """Stop the job of this task, and no other, when the task is killed while it waits in the worker."""
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
         if self._waiting_for is not None and self.stop_on_kill:
@@ -254,18 +262,17 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
             run_sync(lambda: self.job_hook.stop_job(cluster, job))
 
     def _do_render_template_fields(self, parent: Any, *arguments: Any, **more: Any) -> None:
-        """Mask the values at once: right after the rendering, Airflow stores the rendered fields for its UI."""
+        """Mask the values of environment variables at once: Airflow stores the rendered fields for its UI next."""
         super()._do_render_template_fields(parent, *arguments, **more)
         if parent is self:
             inner = (self.runtime_env or {}).get("env_vars") if isinstance(self.runtime_env, dict) else None
             for variables in (inner, self.env_vars):
                 mask(variables)
 
-    def _run(self, context: Context, failures: int, cluster: str | None = None) -> Any:
+    def _run(self, context: Context, cluster: str | None = None) -> Any:
         """Adopt or submit a job, then wait for it.
 
-        :param failures: How many jobs have failed within this try.
-        :param cluster: The cluster, where it is not ``cluster_id`` any more.
+        :param cluster: Cluster that replaces ``cluster_id``: the next generation of a shared cluster.
         """
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
@@ -276,7 +283,7 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
         try:
             started = run_sync(lambda: self._start(name, request, context))
         except CLUSTER_GONE as error:
-            return self._go_to_successor(context, name, failures, error)
+            return self._go_to_successor(context, name, error)
         job_id = started.found.submission_id
         self._waiting_for = (started.name.full, job_id)
         facts = {"cluster_id": started.name.cluster_id, "dashboard_url": f"https://{started.dashboard_uri}"}
@@ -302,23 +309,28 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
             stop_on_kill=self.stop_on_kill,
             begun=time.time(),
             lease=started.lease,
-            passthrough={**facts, "adopted": started.adopted, "failures": failures},
+            passthrough={**facts, "adopted": started.adopted},
             **self._connection_arguments(),
         )
         ended = started.found.job is not None and started.found.job.status.is_terminal
         return self._wait(context, trigger, self.deferrable and not ended)
 
     def _trigger(self, **arguments: Any) -> WaitTrigger:
-        """What waits for the job."""
+        """Return the trigger that waits for the job."""
         return VertexRayJobTrigger(**arguments)
 
     def _request(self, context: Context) -> JobRequest:
-        """What is submitted, but for the id.
+        """Return the submission request, without its submission ID.
 
-        :raises InvalidArgumentError: Something in it is wrong.
+        :raises InvalidArgumentError: A rendered argument is invalid.
         """
         from airflow_provider_vertex_ray.core.job.client import JobRequest
 
+        check_strings(submission_id=self.submission_id, lease_owner=self.lease_owner)
+        if self.submission_id:
+            check_submission_id(self.submission_id)
+        check_mappings(metadata=self.metadata)
+        check_lease(self.lease_uri or None, self.lease_ttl)
         _, parts = task_owner(context)
         return JobRequest(
             entrypoint=command_line(self.entrypoint),
@@ -339,7 +351,7 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
     async def _start(self, name: ClusterName, request: JobRequest, context: Context) -> _Started:
         record = remembered(context)
         if record is not None and record.cluster != name.full:
-            earlier = await self._left_elsewhere(record, context)
+            earlier = await self._find_on_other_cluster(record, context)
             if earlier is not None:
                 return earlier
             record = None
@@ -365,13 +377,15 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
 
                     found, adopted = await submission.submit(found, request, prepare)
                 started = _Started(name, dashboard, found, adopted, lease)
-                self._say_what_started(started, request.entrypoint)
+                self._log_started(started, request.entrypoint)
                 return started
 
-    async def _left_elsewhere(self, record: Record, context: Context) -> _Started | None:
-        """What an earlier try left on another cluster than this one is given: its job, or None.
+    async def _find_on_other_cluster(self, record: Record, context: Context) -> _Started | None:
+        """Return the job that an earlier try left on another cluster than this try is given, or None.
 
-        A job that runs there and was not cleared is waited for there; one that was cleared is stopped.
+        A job that still runs there is waited for there. If its task was cleared, the job is stopped.
+
+        :raises JobNotStoppedError: A job whose task was cleared did not stop.
         """
         from airflow_provider_vertex_ray.core.cluster.name import parse_cluster_name
         from airflow_provider_vertex_ray.hooks.job import usable_dashboard
@@ -386,12 +400,16 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
         except JobNotStoppedError:
             raise
         except VertexRayError as error:
-            self.log.warning("An earlier try used %s, which can not be asked any more: %s", record.cluster, error)
+            self.log.warning(
+                "Could not reach cluster %s, which an earlier try used; a job left there is not adopted: %s",
+                record.cluster,
+                error,
+            )
             return None
         if found.job is None:
             return None
         started = _Started(name, dashboard, found, adopted=True)
-        self._say_what_started(started, self.entrypoint)
+        self._log_started(started, self.entrypoint)
         return started
 
     def _submission(self, api: JobsApi, context: Context) -> Submission:
@@ -404,20 +422,20 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
         )
         return Submission(api, prefix, this, notify=self.log.info)
 
-    def _say_what_started(self, started: _Started, entrypoint: Any) -> None:
+    def _log_started(self, started: _Started, entrypoint: Any) -> None:
         job = started.found.job
         if job is None:
-            said = "Submitted Ray job %s to %s: %s"
+            message = "Submitted Ray job %s to %s: %s"
         elif job.status.is_terminal:
-            said = "Ray job %s of an earlier try has succeeded on %s already; taking its result"
+            message = "Ray job %s of an earlier try has already succeeded on %s; taking its result"
         else:
-            said = "Ray job %s of this task is on %s already; waiting for it"
+            message = "Ray job %s of this task was already submitted to %s by an earlier try; waiting for it"
         more = (entrypoint,) if job is None else ()
-        self.log.info(said, started.found.submission_id, started.name.full, *more)
+        self.log.info(message, started.found.submission_id, started.name.full, *more)
 
 
 def mask(variables: Any) -> None:
-    """Hide the values of a job's environment variables in Airflow's logs; short ones would blank out common words."""
+    """Mask the values of environment variables in Airflow's logs, except short ones, which would hide common words."""
     from airflow.providers.common.compat.sdk import mask_secret
 
     for value in variables.values() if isinstance(variables, dict) else ():

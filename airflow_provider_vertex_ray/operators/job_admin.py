@@ -1,4 +1,4 @@
-"""Single calls about a cluster's jobs as tasks: get, list, stop, delete."""
+"""Operators that get, list, stop and delete the jobs of a cluster."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from airflow_provider_vertex_ray.core.deadlines import deadline_after
 from airflow_provider_vertex_ray.core.job.inputs import check_statuses, check_submission_id
 from airflow_provider_vertex_ray.links.base import persist_link_facts
 from airflow_provider_vertex_ray.links.link_sets import JOB_LINKS
-from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator, deferrable_by_default
+from airflow_provider_vertex_ray.operators.arguments import check_lists, check_strings, resolve_deferrable
+from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
 
@@ -24,7 +25,7 @@ T = TypeVar("T")
 
 
 class JobSummary(TypedDict):
-    """One job in a task's result. Times are milliseconds since 1970, or None while they are unknown."""
+    """A job in the result of a task. Times are milliseconds since 1970, or None while unknown."""
 
     submission_id: str
     status: str
@@ -38,13 +39,13 @@ class JobSummary(TypedDict):
 
 
 class ReadJob(JobSummary):
-    """What ``VertexRayGetJobOperator`` returns."""
+    """Result of ``VertexRayGetJobOperator``."""
 
     cluster_id: str
 
 
 class StoppedJob(JobSummary):
-    """What ``VertexRayStopJobOperator`` returns; ``was_running`` says whether there was something to stop."""
+    """Result of ``VertexRayStopJobOperator``; ``was_running`` tells whether there was a job to stop."""
 
     cluster_id: str
     was_running: bool
@@ -53,7 +54,7 @@ class StoppedJob(JobSummary):
 
 
 class DeletedJob(TypedDict):
-    """What ``VertexRayDeleteJobOperator`` returns; ``existed`` says whether there was something to delete."""
+    """Result of ``VertexRayDeleteJobOperator``; ``existed`` tells whether there was a job to delete."""
 
     submission_id: str
     cluster_id: str
@@ -61,9 +62,9 @@ class DeletedJob(TypedDict):
 
 
 class JobCallsOperator(VertexRayBaseOperator):
-    """Base of the operators that ask a cluster about its jobs.
+    """Base class of the operators that call the Jobs API of a cluster.
 
-    :param cluster_id: Id or full resource name. (templated)
+    :param cluster_id: Cluster ID or full resource name. (templated)
     """
 
     template_fields: Sequence[str] = ("cluster_id", *VertexRayBaseOperator.connection_fields)
@@ -81,7 +82,7 @@ class JobCallsOperator(VertexRayBaseOperator):
         call: Callable[[JobsApi], Coroutine[Any, Any, T]],
         submission_id: str | None = None,
     ) -> T:
-        """Make a call on the cluster's Jobs API, and keep the facts for the links."""
+        """Call the Jobs API of the cluster, and store the facts for the links."""
         from airflow_provider_vertex_ray.hooks.base import run_sync
         from airflow_provider_vertex_ray.hooks.job import usable_dashboard
 
@@ -104,30 +105,33 @@ class JobCallsOperator(VertexRayBaseOperator):
 
 
 class JobCallOperator(JobCallsOperator):
-    """Base of the operators on one job of a cluster.
+    """Base class of the operators on one job of a cluster.
 
-    :param submission_id: The job. (templated)
+    :param submission_id: Submission ID of the job. (templated)
     """
 
     template_fields: Sequence[str] = ("cluster_id", "submission_id", *VertexRayBaseOperator.connection_fields)
 
     def __init__(self, *, submission_id: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        check_strings(submission_id=submission_id)
         check_submission_id(submission_id)
         self.submission_id = submission_id
 
 
 class VertexRayGetJobOperator(JobCallOperator):
-    """Reads one job and returns it as a ``ReadJob``.
+    """Get one job of a cluster; returns a ``ReadJob``.
 
-    :param cluster_id: Id or full resource name. (templated)
-    :param submission_id: The job. (templated)
-
-    Raises JobNotFoundError.
+    :param cluster_id: Cluster ID or full resource name. (templated)
+    :param submission_id: Submission ID of the job. (templated)
+    :raises InvalidArgumentError: An argument is invalid; raised before any request.
+    :raises ClusterNotFoundError: The cluster does not exist.
+    :raises NotARayClusterError: The resource is not a Ray cluster.
+    :raises JobNotFoundError: The cluster does not know the job.
     """
 
     def execute(self, context: Context) -> ReadJob:
-        """Ask the cluster."""
+        """Read the job."""
         check_submission_id(self.submission_id)
         name = self._name(self.cluster_id)
         job = self._ask(context, name, lambda api: api.get(self.submission_id), self.submission_id)
@@ -135,28 +139,34 @@ class VertexRayGetJobOperator(JobCallOperator):
 
 
 class VertexRayStopJobOperator(JobCallOperator):
-    """Stops one job and waits until it has ended; a job that ended before is no error. Returns a ``StoppedJob``.
+    """Stop one job of a cluster and wait until it has ended; returns a ``StoppedJob``.
 
-    :param cluster_id: Id or full resource name. (templated)
-    :param submission_id: The job. (templated)
-    :param stop_timeout: Seconds until it must have ended; Ray kills a driver that ignores the stop after 3.
-    :param deferrable: Wait in the triggerer; default: ``[operators] default_deferrable``.
+    A job that has already ended is not an error.
 
-    Raises JobNotFoundError, JobTimeoutError.
+    :param cluster_id: Cluster ID or full resource name. (templated)
+    :param submission_id: Submission ID of the job. (templated)
+    :param stop_timeout: Seconds within which the job must end. Ray kills a driver that ignores the stop after 3
+        seconds.
+    :param deferrable: Whether to wait in the triggerer; default: ``[operators] default_deferrable``.
+    :raises InvalidArgumentError: An argument is invalid; raised before any request.
+    :raises ClusterNotFoundError: The cluster does not exist.
+    :raises NotARayClusterError: The resource is not a Ray cluster.
+    :raises JobNotFoundError: The cluster does not know the job.
+    :raises JobTimeoutError: The job did not end within ``stop_timeout``.
     """
 
     def __init__(self, *, stop_timeout: float = 300.0, deferrable: bool | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_duration("stop_timeout", stop_timeout, none_allowed=False)
         self.stop_timeout = stop_timeout
-        self.deferrable = deferrable_by_default() if deferrable is None else deferrable
+        self.deferrable = resolve_deferrable(deferrable)
 
     def execute(self, context: Context) -> StoppedJob:
-        """Ask for the stop, then wait."""
+        """Send the stop request, then wait until the job has ended."""
         check_submission_id(self.submission_id)
         name = self._name(self.cluster_id)
         was_running = self._ask(context, name, lambda api: api.stop(self.submission_id), self.submission_id)
-        self.log.info("Ray job %s %s", self.submission_id, "is being stopped" if was_running else "had ended before")
+        self.log.info("Stopping Ray job %s" if was_running else "Ray job %s has already ended", self.submission_id)
         trigger = VertexRayJobTrigger(
             cluster_name=name.full,
             submission_id=self.submission_id,
@@ -169,27 +179,32 @@ class VertexRayStopJobOperator(JobCallOperator):
         return cast(StoppedJob, self._wait(context, trigger, self.deferrable))
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> StoppedJob:
-        """Return the job as it ended."""
+        """Return the ended job."""
         result = result_of(event)
         return cast(StoppedJob, {**result, **((event or {}).get("passthrough") or {})})
 
 
 class VertexRayListJobsOperator(JobCallsOperator):
-    """Lists the jobs of a cluster, whoever submitted them; returns a list of ``JobSummary``.
+    """List the jobs of a cluster, whoever submitted them; returns a list of ``JobSummary``.
 
-    :param cluster_id: Id or full resource name. (templated)
-    :param statuses: Only jobs in these states, such as ``["RUNNING", "PENDING"]``. (templated)
+    :param cluster_id: Cluster ID or full resource name. (templated)
+    :param statuses: Only list jobs with these statuses, such as ``["RUNNING", "PENDING"]``; default: all. (templated)
+    :raises InvalidArgumentError: An argument is invalid; raised before any request.
+    :raises ClusterNotFoundError: The cluster does not exist.
+    :raises NotARayClusterError: The resource is not a Ray cluster.
     """
 
     template_fields: Sequence[str] = ("cluster_id", "statuses", *VertexRayBaseOperator.connection_fields)
 
     def __init__(self, *, statuses: Sequence[str] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if not isinstance(statuses, (str, set, frozenset)):
+            check_lists(statuses=statuses)
         check_statuses(statuses)
         self.statuses = statuses
 
     def execute(self, context: Context) -> list[JobSummary]:
-        """Ask the cluster, once."""
+        """List the jobs."""
         wanted = check_statuses(self.statuses, rendered=True)
         name = self._name(self.cluster_id)
         jobs = self._ask(context, name, lambda api: api.list_all())
@@ -197,22 +212,26 @@ class VertexRayListJobsOperator(JobCallsOperator):
 
 
 class VertexRayDeleteJobOperator(JobCallOperator):
-    """Makes a cluster forget a job that has ended, with its submission id; returns a ``DeletedJob``.
+    """Delete the record of an ended job from its cluster, which frees its submission ID; returns a ``DeletedJob``.
 
-    A job that the cluster does not know is deleted already: that is no error. One that has not ended is left as it is.
+    A job that the cluster does not know is not an error. A job that has not ended is not deleted.
 
-    :param cluster_id: Id or full resource name. (templated)
-    :param submission_id: The job. (templated)
-
-    Raises JobRunningError.
+    :param cluster_id: Cluster ID or full resource name. (templated)
+    :param submission_id: Submission ID of the job. (templated)
+    :raises InvalidArgumentError: An argument is invalid; raised before any request.
+    :raises ClusterNotFoundError: The cluster does not exist.
+    :raises NotARayClusterError: The resource is not a Ray cluster.
+    :raises JobRunningError: The job has not ended.
     """
 
     def execute(self, context: Context) -> DeletedJob:
-        """Look, then delete."""
+        """Check that the job has ended, then delete it."""
         from airflow_provider_vertex_ray.hooks.job import delete_ended
 
         check_submission_id(self.submission_id)
         name = self._name(self.cluster_id)
         existed = self._ask(context, name, lambda api: delete_ended(api, self.submission_id), self.submission_id)
-        self.log.info("Ray job %s %s", self.submission_id, "was deleted" if existed else "was not there")
+        self.log.info(
+            "Deleted Ray job %s" if existed else "Ray job %s does not exist; nothing to delete", self.submission_id
+        )
         return {"submission_id": self.submission_id, "cluster_id": name.cluster_id, "existed": existed}

@@ -1,4 +1,4 @@
-"""The cluster of a job's task: its lease, and where the job goes when a shared cluster is gone."""
+"""Cluster of a job: its lease, and the move to the next generation when a shared cluster is gone."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from airflow_provider_vertex_ray.errors import (
     ClusterNotFoundError,
     VertexRayError,
 )
-from airflow_provider_vertex_ray.operators.cluster_create import owner_labels
 from airflow_provider_vertex_ray.operators.leases import lease_owner_of
+from airflow_provider_vertex_ray.operators.owner_labels import owner_labels
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.ensure import VertexRayClusterEnsureTrigger
 
@@ -29,14 +29,14 @@ else:
     Base = object
 
 CLUSTER_GONE = (ClusterClosingError, ClusterFailedError, ClusterNotFoundError)
-"""Errors before a submit that mean that a shared cluster's next generation is to be used."""
+"""Errors before the submission after which a job moves to the next generation of its shared cluster."""
 
 SUCCESSOR_TIMEOUT = 3600.0
-"""Seconds until the next generation must be ready; creation takes 10 to 20 minutes."""
+"""Seconds within which the next generation must be ready; creation takes 10 to 20 minutes."""
 
 
 class SharedClusterMixin(Base):
-    """What a task does about the cluster before it submits its job."""
+    """Lease and successor of the cluster on which a task submits its job."""
 
     cluster_id: str
     lease_uri: str | None
@@ -47,16 +47,16 @@ class SharedClusterMixin(Base):
 
     if TYPE_CHECKING:
 
-        def _run(self, context: Context, failures: int, cluster: str | None = None) -> Any: ...
+        def _run(self, context: Context, cluster: str | None = None) -> Any: ...
 
         def _wait(
             self, context: Context, trigger: WaitTrigger, deferrable: bool, method: str = "execute_complete"
         ) -> Any: ...
 
     async def _held(self, cluster: Cluster, context: Context) -> tuple[Cluster, dict[str, Any] | None]:
-        """The cluster as it is once this run holds its lease, and what the trigger is to renew.
+        """Acquire the lease; return the cluster, re-read afterwards, and the lease for the trigger to renew.
 
-        :raises ClusterClosingError: It is about to be deleted.
+        :raises ClusterClosingError: The cluster is about to be deleted.
         """
         if not self.lease_uri:
             return cluster, None
@@ -70,17 +70,17 @@ class SharedClusterMixin(Base):
         lease = {"uri": self.lease_uri, "cluster": held.name, "owner": owner, "ttl": self.lease_ttl}
         return held, lease
 
-    def _go_to_successor(self, context: Context, name: ClusterName, failures: int, error: VertexRayError) -> Any:
+    def _go_to_successor(self, context: Context, name: ClusterName, error: VertexRayError) -> Any:
         """Wait for the next generation of a shared cluster, then run the job there.
 
-        :raises VertexRayError: ``error``, for a cluster that is not shared.
+        :raises VertexRayError: The cluster is not shared; this is ``error``.
         """
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
         found = run_sync(lambda: self._successor(name))
         if found is None:
             raise error
-        self.log.warning("%s\nThe job goes to the next generation of %s", error, found.shared_name)
+        self.log.warning("%s\nMoving the job to the next generation of shared cluster %s", error, found.shared_name)
         trigger = VertexRayClusterEnsureTrigger(
             shared_name=found.shared_name,
             spec=found.spec,
@@ -92,7 +92,6 @@ class SharedClusterMixin(Base):
             lease_owner=lease_owner_of(context, self.lease_owner),
             poll_interval=self.poll_interval,
             deadline=deadline_after(SUCCESSOR_TIMEOUT),
-            passthrough={"failures": failures},
             **self._connection_arguments(),
         )
         return self._wait(context, trigger, self.deferrable, "cluster_ensured")
@@ -104,7 +103,5 @@ class SharedClusterMixin(Base):
             return await successor_of(transport, name)
 
     def cluster_ensured(self, context: Context, event: dict[str, Any] | None = None) -> Any:
-        """The next generation is there: run the job on it."""
-        result = result_of(event)
-        passed: dict[str, Any] = (event or {}).get("passthrough") or {}
-        return self._run(context, int(passed.get("failures", 0)), str(result["name"]))
+        """Run the job on the next generation of the shared cluster, which is ready."""
+        return self._run(context, str(result_of(event)["name"]))

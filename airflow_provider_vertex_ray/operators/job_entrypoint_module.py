@@ -1,4 +1,4 @@
-"""A job whose entrypoint is a module that the task itself writes."""
+"""Jobs whose entrypoint is a module that the task itself writes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def runs_module(operator: VertexRaySubmitJobOperator, path: Path) -> Iterator[None]:
-    """Within, ``operator`` sends the file or package at ``path`` along, and runs it as its entrypoint.
+    """Make ``operator`` upload the file or package at ``path`` and run it as its entrypoint, within the block.
 
-    The user's own modules are kept, whether they came as ``py_modules`` or within ``runtime_env``.
+    The user's own modules are kept, whether they are given in ``py_modules`` or in ``runtime_env``.
     """
     given = operator.py_modules, operator.runtime_env
     operator.entrypoint = ["python", "-m", path.stem]

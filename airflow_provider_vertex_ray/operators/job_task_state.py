@@ -1,6 +1,6 @@
-"""What a task keeps about its job in the task state store of Airflow 3.3, over its tries.
+"""Record of a task's job in the task state store of Airflow 3.3, which outlives the tries of the task.
 
-The store is a help beyond what the job's id can say. Where there is none, or it fails, the id alone is safe.
+The store adds to what the submission ID tells. Without a store, or if it fails, the submission ID alone is safe.
 """
 
 from __future__ import annotations
@@ -19,30 +19,35 @@ STORE_KEY = "vertex_ray_job"
 
 
 def remembered(context: Context) -> Record | None:
-    """What an earlier try, or this one, has kept."""
+    """Return the record that an earlier try, or this one, has stored; None without one."""
     store = context.get("task_state_store")
     try:
         return None if store is None else Record.of(store.get(STORE_KEY))
     except Exception:
-        log.warning("Airflow's task state store can not be read; going by the job's id alone", exc_info=True)
+        log.warning(
+            "Could not read Airflow's task state store; finding the job by its submission ID alone", exc_info=True
+        )
         return None
 
 
 def remember(context: Context, record: Record) -> None:
-    """Keep it, before anything is submitted."""
+    """Store the record, before anything is submitted."""
     store = context.get("task_state_store")
     try:
         if store is not None:
             store.set(STORE_KEY, record.to_json())
     except Exception:
-        log.warning("Airflow's task state store can not be written; going by the job's id alone", exc_info=True)
+        log.warning(
+            "Could not write Airflow's task state store; later tries find the job by its submission ID alone",
+            exc_info=True,
+        )
 
 
 def forget(context: Context) -> None:
-    """The task has succeeded."""
+    """Delete the record, once the task has succeeded."""
     store = context.get("task_state_store")
     try:
         if store is not None:
             store.delete(STORE_KEY)
     except Exception:
-        log.warning("Airflow's task state store can not be written", exc_info=True)
+        log.warning("Could not delete the record of the job from Airflow's task state store", exc_info=True)

@@ -1,4 +1,4 @@
-"""Leases as tasks see them: the parameters, and giving one back."""
+"""Leases on shared clusters: checks of the arguments, closing a lease, and the operator that releases one."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vertex_ray.core.checks import check_duration, has_template
 from airflow_provider_vertex_ray.core.cluster.name import parse_cluster_name
-from airflow_provider_vertex_ray.errors import ClusterNotFoundError, VertexRayError
+from airflow_provider_vertex_ray.errors import ClusterNotFoundError, InvalidArgumentError, VertexRayError
 from airflow_provider_vertex_ray.links.base import persist_link_facts
 from airflow_provider_vertex_ray.links.link_sets import NAMED_LINKS
+from airflow_provider_vertex_ray.operators.arguments import check_strings
 from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
 
 if TYPE_CHECKING:
@@ -20,33 +21,36 @@ if TYPE_CHECKING:
     from airflow_provider_vertex_ray.core.sharing.lease_store import LeaseStore
 
 LEASE_TTL = 900.0
-"""Seconds for which a run holds a cluster without saying so again."""
+"""Seconds after which a lease expires unless it is renewed."""
 
 
 def check_lease(lease_uri: Any, lease_ttl: float = LEASE_TTL) -> None:
-    """Refuse what can not be a lease's place or time.
+    """Validate the folder and the lifetime of a lease.
 
-    :raises InvalidArgumentError: Names the field and the value.
+    :param lease_uri: The ``lease_uri`` argument; None and templates pass.
+    :param lease_ttl: The ``lease_ttl`` argument, in seconds.
+    :raises InvalidArgumentError: The URI is malformed, or the lifetime is not positive.
     """
     from airflow_provider_vertex_ray.core.sharing.lease_store import parse_lease_uri
 
     check_duration("lease_ttl", lease_ttl, none_allowed=False)
+    check_strings(lease_uri=lease_uri)
     if isinstance(lease_uri, str) and not has_template(lease_uri):
         parse_lease_uri(lease_uri)
 
 
 def lease_owner_of(context: Context, lease_owner: str | None) -> str:
-    """Who holds a lease: what the user says, else the DAG run."""
+    """Return the owner of a lease: ``lease_owner`` if it is set, else the DAG run."""
     ti = context["ti"]
     return lease_owner or f"{ti.dag_id}/{ti.run_id}"
 
 
 class LeaseClosing:
-    """Keeps new work off a cluster while it is deleted or made smaller.
+    """Close a lease to new owners while its cluster is deleted or scaled down.
 
-    :param task: The task, for its connection.
-    :param lease_uri: Folder with the leases.
-    :param owner: This run: its own hold is no reason to refuse.
+    :param task: Task whose connection is used.
+    :param lease_uri: Cloud Storage folder with the leases.
+    :param owner: Owner of this run's lease, which is released first.
     """
 
     def __init__(self, task: VertexRayBaseOperator, lease_uri: str, owner: str) -> None:
@@ -55,11 +59,13 @@ class LeaseClosing:
         self._owner = owner
 
     async def close(self, cluster: str, reason: str, seconds: float) -> None:
-        """Take no new holders for so many seconds.
+        """Close the lease to new owners.
 
-        :param cluster: Full name, as the service says it.
-        :raises LeaseHeldError: Somebody else holds it.
-        :raises ClusterClosingError: Somebody else is about to change it already.
+        :param cluster: Full name of the cluster, as the service returns it.
+        :param reason: Reason for others to read.
+        :param seconds: Seconds after which the lease opens again by itself.
+        :raises LeaseHeldError: Another run holds the lease.
+        :raises ClusterClosingError: Another run has already closed the lease.
         """
         now = time.time()
         async with self._store() as store:
@@ -69,7 +75,11 @@ class LeaseClosing:
             )
 
     async def done(self, cluster: str, *, gone: bool) -> None:
-        """Take holders again, or forget the lease of a cluster that is gone. What fails mends itself with time."""
+        """Open the lease again, or delete it with its cluster. A failure is logged only, as the closing expires.
+
+        :param cluster: Full name of the cluster, as the service returns it.
+        :param gone: Whether the cluster no longer exists.
+        """
         try:
             async with self._store() as store:
                 name = parse_cluster_name(cluster)
@@ -78,7 +88,9 @@ class LeaseClosing:
                 else:
                     await store.change(name, lambda lease: lease.reopen(self._owner))
         except VertexRayError as error:
-            self._task.log.warning("The lease of %s opens later, by itself: %s", cluster, error)
+            self._task.log.warning(
+                "Could not reopen the lease of %s; new jobs must wait until the closing expires: %s", cluster, error
+            )
 
     def _store(self) -> contextlib.AbstractAsyncContextManager[LeaseStore]:
         from airflow_provider_vertex_ray.hooks.lease import VertexRayLeaseAsyncHook
@@ -87,16 +99,16 @@ class LeaseClosing:
 
 
 class VertexRayReleaseClusterOperator(VertexRayBaseOperator):
-    """Gives back this run's hold on a shared cluster, so that it need not expire first.
+    """Release this run's lease on a shared cluster before it expires.
 
-    The cluster stays; a ``VertexRayDeleteIdleClustersOperator`` deletes it once nobody uses it. A cluster that is gone
-    has no holders. Returns ``cluster_id`` and ``lease_owner``.
+    The cluster keeps running; a ``VertexRayDeleteIdleClustersOperator`` deletes it once it is idle. A cluster that no
+    longer exists is not an error. Returns ``cluster_id`` and ``lease_owner``.
 
-    :param cluster_id: Id or full resource name. (templated)
-    :param lease_uri: Folder in Cloud Storage with the leases. (templated)
-    :param lease_owner: Who holds it; default: ``<dag_id>/<run_id>``. (templated)
-
-    Raises LeaseStoreError.
+    :param lease_uri: Cloud Storage folder with the leases. (templated)
+    :param cluster_id: Cluster ID or full resource name. (templated)
+    :param lease_owner: Owner of the lease; default: ``<dag_id>/<run_id>``. (templated)
+    :raises InvalidArgumentError: An argument is invalid; raised before any request.
+    :raises LeaseStoreError: The lease cannot be read or written.
     """
 
     template_fields: Sequence[str] = (
@@ -112,13 +124,18 @@ class VertexRayReleaseClusterOperator(VertexRayBaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         cluster_id = self._checked_cluster_id(cluster_id)
+        if lease_uri is None:
+            raise InvalidArgumentError(
+                "lease_uri", lease_uri, "Use a Cloud Storage folder, such as gs://bucket/leases."
+            )
         check_lease(lease_uri)
+        check_strings(lease_owner=lease_owner)
         self.cluster_id = cluster_id
         self.lease_uri = lease_uri
         self.lease_owner = lease_owner
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Write the lease."""
+        """Release the lease."""
         from airflow_provider_vertex_ray.hooks.base import run_sync
         from airflow_provider_vertex_ray.hooks.lease import VertexRayLeaseAsyncHook
 
@@ -130,7 +147,7 @@ class VertexRayReleaseClusterOperator(VertexRayBaseOperator):
         try:
             run_sync(lambda: hook.release_lease(self.lease_uri, name.full, owner))
         except ClusterNotFoundError:
-            self.log.info("Cluster %s is gone, and its lease with it", name.full)
+            self.log.info("Cluster %s no longer exists, so it has no lease to release", name.full)
         else:
-            self.log.info("%s does not hold cluster %s any more", owner, name.full)
+            self.log.info("%s released its lease on cluster %s", owner, name.full)
         return {"cluster_id": name.cluster_id, "lease_owner": owner}

@@ -1,25 +1,27 @@
-"""A trained model into the Model Registry."""
+"""Operator that uploads a trained model to the Model Registry."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.core.checks import check_duration
+from airflow_provider_vertex_ray.core.checks import check_duration, is_number, known_at_run_time
 from airflow_provider_vertex_ray.core.cluster.name import validate_location, validate_project
 from airflow_provider_vertex_ray.core.deadlines import deadline_after
+from airflow_provider_vertex_ray.core.job.inputs import check_submission_id
 from airflow_provider_vertex_ray.core.serving.containers import FRAMEWORKS, serving_container
 from airflow_provider_vertex_ray.errors import ArtifactNotFoundError, InvalidArgumentError
 from airflow_provider_vertex_ray.links.base import persist_link_facts
 from airflow_provider_vertex_ray.links.serving import VertexRayModelLink
-from airflow_provider_vertex_ray.operators.base import deferrable_by_default
-from airflow_provider_vertex_ray.operators.cluster_create import label_value, owner_labels
-from airflow_provider_vertex_ray.operators.model_base import (
-    CLEAR_EPOCH_LABEL,
-    ModelBaseOperator,
-    clear_epoch_hash,
-    later,
+from airflow_provider_vertex_ray.operators.arguments import (
+    check_flags,
+    check_lists,
+    check_mappings,
+    check_strings,
+    resolve_deferrable,
 )
+from airflow_provider_vertex_ray.operators.model_base import CLEAR_EPOCH_LABEL, ModelBaseOperator, clear_epoch_hash
+from airflow_provider_vertex_ray.operators.owner_labels import label_value, owner_labels
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.serving import VertexRayOperationTrigger
 
@@ -27,40 +29,47 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 METRIC_LABEL = "metric-"
-"""How the labels of metrics begin; a label holds no point, so that 0.953 is ``0_953``."""
+"""Prefix of the labels of metrics. A label value cannot contain a decimal point, so 0.953 becomes ``0_953``."""
 
 MOST_LABELS = 64
+"""Maximum number of labels of a model."""
 
 
 class VertexRayUploadModelOperator(ModelBaseOperator):
-    """Uploads a model from Cloud Storage to the Model Registry, with the serving container that fits it.
+    """Upload a model from Cloud Storage to the Model Registry, with the matching serving container.
 
-    The artifact is looked at first: the folder must have the file that the prebuilt container loads. A retry finds the
-    model that an earlier try has uploaded, by its labels; a Clear uploads a new one.
+    The task first checks that the folder has the file that the prebuilt container loads. A retry finds the model that
+    an earlier try uploaded by its labels; a clear uploads a new one.
 
     Returns ``model`` (the resource name), ``model_id``, ``version_id``, ``model_version`` (``name@version``, which
-    ``VertexRayDeployModelOperator`` takes), ``image_uri``, ``artifact_uri``, ``labels`` and ``adopted``.
+    ``VertexRayDeployModelOperator`` accepts), ``version_aliases``, ``image_uri``, ``artifact_uri``, ``labels`` and
+    ``adopted``.
 
-    :param display_name: The name that people see. (templated)
-    :param artifact_uri: Folder in Cloud Storage with the model's file, ``gs://bucket/folder``. (templated)
-    :param framework: ``sklearn``, ``xgboost``, ``pytorch`` or ``tensorflow``, for the prebuilt container. (templated)
-    :param framework_version: Its version, such as ``1.6``; None: the newest container. (templated)
-    :param gpu: Whether the container shall use an accelerator.
-    :param serving_container_image_uri: A container of your own instead of ``framework``. (templated)
-    :param container_spec: Further fields of the API's ``ModelContainerSpec``, such as ``predictRoute``. (templated)
-    :param parent_model: A model of which this becomes a new version: id or resource name. (templated)
-    :param model_id: An id for a new model; None: the service's choice. (templated)
+    :param display_name: Display name of the model. (templated)
+    :param artifact_uri: Cloud Storage folder with the model file, such as ``gs://bucket/folder``. (templated)
+    :param framework: Framework of the prebuilt container: ``sklearn``, ``xgboost``, ``pytorch`` or ``tensorflow``.
+        (templated)
+    :param framework_version: Version of the framework, such as ``1.6``; None: the newest container. (templated)
+    :param gpu: Whether to choose a container that uses an accelerator.
+    :param serving_container_image_uri: Image of a custom container, instead of ``framework``. (templated)
+    :param container_spec: Other fields of the API's ``ModelContainerSpec``, such as ``predictRoute``. (templated)
+    :param parent_model: ID or resource name of an existing model, to which this model is added as a version.
+        (templated)
+    :param model_id: ID of the new model; None: Vertex AI chooses one. (templated)
     :param version_aliases: Aliases of the version, such as ``["champion"]``. (templated)
-    :param version_description: A text for the version. (templated)
-    :param is_default_version: Whether the version becomes the model's default one.
-    :param labels: Labels besides those of the task. (templated)
-    :param metrics: Numbers of the training, which become labels. (templated)
-    :param submission_id: The Ray job that has trained it, which becomes a label. (templated)
-    :param upload_timeout: Seconds that the upload may take.
-    :param deferrable: Wait in the triggerer; default: ``[operators] default_deferrable``.
-
-    Raises InvalidArgumentError and ArtifactNotFoundError before anything was started; ModelNotFoundError, ResourceExistsError,
-    OperationTimeoutError, NotAuthorisedError.
+    :param version_description: Description of the version. (templated)
+    :param is_default_version: Whether the version becomes the default version of the model.
+    :param labels: Labels in addition to those that identify the task. (templated)
+    :param metrics: Training metrics, numbers by name, which become labels. (templated)
+    :param submission_id: Submission ID of the Ray job that trained the model, which becomes a label. (templated)
+    :param upload_timeout: Seconds within which the upload must finish.
+    :param deferrable: Whether to wait in the triggerer; default: ``[operators] default_deferrable``.
+    :raises InvalidArgumentError: An argument is invalid; raised before any request.
+    :raises ArtifactNotFoundError: The folder has no file that the container loads; nothing was uploaded.
+    :raises ModelNotFoundError: ``parent_model`` does not exist.
+    :raises ResourceExistsError: A model with ``model_id`` exists.
+    :raises OperationTimeoutError: The upload did not finish within ``upload_timeout``.
+    :raises NotAuthorisedError: The credentials lack a permission.
     """
 
     template_fields: Sequence[str] = (
@@ -105,14 +114,20 @@ class VertexRayUploadModelOperator(ModelBaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         if (framework is None) == (serving_container_image_uri is None):
-            rule = "give framework for a prebuilt container, or serving_container_image_uri for your own"
+            rule = "Use framework for a prebuilt container, or serving_container_image_uri for a custom one."
             raise InvalidArgumentError("framework", framework, rule)
-        if framework is not None and not later(framework) and not later(framework_version):
+        check_flags(gpu=gpu, is_default_version=is_default_version)
+        check_strings(
+            framework=framework,
+            framework_version=framework_version,
+            serving_container_image_uri=serving_container_image_uri,
+        )
+        if framework is not None and not known_at_run_time(framework) and not known_at_run_time(framework_version):
             serving_container(framework, framework_version, "us-central1", gpu=gpu)
-        if not later(artifact_uri):
+        if not known_at_run_time(artifact_uri):
             _check_uri(artifact_uri)
         if parent_model is not None and model_id is not None:
-            raise InvalidArgumentError("model_id", model_id, "parent_model is given too, which has its id already")
+            raise InvalidArgumentError("model_id", model_id, "Use either parent_model or model_id.")
         if parent_model is not None:
             self._check_resource("models", parent_model, "parent_model")
         check_duration("upload_timeout", upload_timeout, none_allowed=False)
@@ -132,17 +147,19 @@ class VertexRayUploadModelOperator(ModelBaseOperator):
         self.metrics = metrics
         self.submission_id = submission_id
         self.upload_timeout = upload_timeout
-        self.deferrable = deferrable_by_default() if deferrable is None else deferrable
+        self.deferrable = resolve_deferrable(deferrable)
+        self._check_types()
 
     def execute(self, context: Context) -> Any:
-        """Look at the artifact, adopt what an earlier try has made, else upload, and wait."""
+        """Adopt the model of an earlier try; or check the artifact, upload it, and wait."""
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
+        self._check_types()
         _check_uri(self.artifact_uri)
         self.project_id = validate_project(self.project_id or self._connection_project())
         location = validate_location(self.location)
         if not str(self.display_name).strip():
-            raise InvalidArgumentError("display_name", self.display_name, "give the name that people shall see")
+            raise InvalidArgumentError("display_name", self.display_name, "Use a display name that is not empty.")
         image = self.serving_container_image_uri or serving_container(
             str(self.framework), self.framework_version, location, gpu=self.gpu
         )
@@ -160,7 +177,7 @@ class VertexRayUploadModelOperator(ModelBaseOperator):
 
         found, operation = run_sync(start)
         if found is not None:
-            self.log.info("An earlier try has uploaded %s", found["name"])
+            self.log.info("An earlier try already uploaded model %s", found["name"])
             return self._summary(context, found, adopted=True)
         trigger = VertexRayOperationTrigger(
             name=operation, deadline=deadline_after(self.upload_timeout), **self._connection_arguments()
@@ -168,11 +185,11 @@ class VertexRayUploadModelOperator(ModelBaseOperator):
         return self._wait(context, trigger, self.deferrable)
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Read the model back, and return it."""
+        """Read the uploaded model and return it."""
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
         response = result_of(event)
-        self._at(response["model"])
+        self._set_place(response["model"])
         name = f"{response['model']}@{response.get('modelVersionId', '1')}"
         return self._summary(context, run_sync(lambda: self.model_hook.get_model(name)), adopted=False)
 
@@ -180,7 +197,7 @@ class VertexRayUploadModelOperator(ModelBaseOperator):
         name = str(model["name"]).partition("@")[0]
         version = str(model.get("versionId", "1"))
         persist_link_facts(context, **self._facts(name), version_id=version)
-        self.log.info("The model is %s, version %s", name, version)
+        self.log.info("Model: %s, version %s", name, version)
         return {
             "model": name,
             "model_id": name.rsplit("/", 1)[-1],
@@ -193,21 +210,38 @@ class VertexRayUploadModelOperator(ModelBaseOperator):
             "adopted": adopted,
         }
 
+    def _check_types(self) -> None:
+        """Validate types at DAG parse, and again after rendering.
+
+        :raises InvalidArgumentError: An argument has another type.
+        """
+        check_strings(
+            display_name=self.display_name,
+            model_id=self.model_id,
+            version_description=self.version_description,
+            submission_id=self.submission_id,
+        )
+        if self.submission_id:
+            check_submission_id(self.submission_id)
+        check_mappings(
+            container_spec=self.container_spec or None, labels=self.labels or None, metrics=self.metrics or None
+        )
+        check_lists(version_aliases=self.version_aliases or None)
+
     def _labels(self, context: Context) -> dict[str, str]:
         found = {**owner_labels(context), CLEAR_EPOCH_LABEL: clear_epoch_hash(context)}
         if self.submission_id:
             found["ray-job"] = label_value(self.submission_id)
-        metrics = self.metrics or {}
-        if not isinstance(metrics, Mapping):
-            raise InvalidArgumentError("metrics", metrics, "give a dict of numbers")
-        for name, value in metrics.items():
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise InvalidArgumentError(f"metrics[{name!r}]", value, "give a number")
+        for name, value in (self.metrics or {}).items():
+            if not is_number(value):
+                raise InvalidArgumentError(f"metrics[{name!r}]", value, "Use a finite number.")
             found[label_value(f"{METRIC_LABEL}{name}")] = label_value(f"{value:.6g}".replace(".", "_"))
         found |= {str(key): str(value) for key, value in (self.labels or {}).items()}
         if len(found) > MOST_LABELS:
             raise InvalidArgumentError(
-                "labels", sorted(found), f"a model has at most {MOST_LABELS} labels, those of ours included"
+                "labels",
+                sorted(found),
+                f"Use fewer labels: a model has at most {MOST_LABELS}, including those that identify the task.",
             )
         return found
 
@@ -236,17 +270,17 @@ class VertexRayUploadModelOperator(ModelBaseOperator):
         if self.framework is None:
             return
         files = await hook.artifact_files(self.artifact_uri)
-        # TensorFlow's is a folder with more in it; its one file is enough to tell.
+        # A TensorFlow model is a folder with more files; this one is enough to recognise it.
         wanted = FRAMEWORKS[self.framework].files
         if not set(files) & set(wanted):
-            there = ", ".join(files[:10]) or "nothing"
+            there = ", ".join(files[:10]) or "no files"
             raise ArtifactNotFoundError(
-                f"artifact_uri: the container of {self.framework} loads {' or '.join(wanted)}, and in "
-                f"{self.artifact_uri} there is {there}.",
+                f"artifact_uri: the {self.framework} container loads {' or '.join(wanted)}, but "
+                f"{self.artifact_uri} contains {there}.",
                 {"artifact_uri": self.artifact_uri, "files": files[:100]},
             )
 
 
 def _check_uri(uri: Any) -> None:
     if not isinstance(uri, str) or not uri.startswith("gs://") or not uri.removeprefix("gs://").strip("/"):
-        raise InvalidArgumentError("artifact_uri", uri, "give a folder in Cloud Storage, such as gs://bucket/models/1")
+        raise InvalidArgumentError("artifact_uri", uri, "Use a Cloud Storage folder, such as gs://bucket/models/1.")

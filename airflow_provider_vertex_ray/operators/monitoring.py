@@ -1,4 +1,4 @@
-"""A cluster's logs and metrics as tasks: shown, summed up, and written as files for a report."""
+"""Operators that show, summarise and export the logs and metrics of a cluster."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_vertex_ray.core.checks import check_duration
+from airflow_provider_vertex_ray.core.checks import check_duration, known_at_run_time
 from airflow_provider_vertex_ray.core.cluster.name import ClusterName
 from airflow_provider_vertex_ray.core.monitoring.metric_query import (
     METRICS,
@@ -21,6 +21,7 @@ from airflow_provider_vertex_ray.core.monitoring.summary import summarised
 from airflow_provider_vertex_ray.core.monitoring.time_window import span
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 from airflow_provider_vertex_ray.links.link_sets import CLUSTER_LINKS
+from airflow_provider_vertex_ray.operators.arguments import check_mappings
 from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
 from airflow_provider_vertex_ray.operators.monitoring_base import MonitoringOperator
 from airflow_provider_vertex_ray.operators.monitoring_logs import VertexRayClusterLogsOperator
@@ -34,30 +35,34 @@ __all__ = ["VertexRayClusterLogsOperator", "VertexRayClusterMetricsOperator"]
 
 HOUR = 3_600.0
 MOST_POINTS = 11_000
-"""Points of a series; the service gives no more."""
+"""Maximum number of points of a series, a limit of Cloud Monitoring."""
 
 POINTS = 240
-"""Points of a series where no step is asked for."""
+"""Number of points of a series if no step is given."""
 
 
 class VertexRayClusterMetricsOperator(MonitoringOperator):
-    """Sums up what a cluster's nodes have measured, from Cloud Monitoring: also when the cluster is gone.
+    """Summarise the metrics of a cluster's nodes from Cloud Monitoring, even after the cluster is deleted.
 
     Returns ``cluster_id``, ``start``, ``end``, ``step`` (seconds), ``metrics`` (by name: ``query``, ``min``, ``avg``,
-    ``max``, ``last``, ``count`` and the ``series`` with their points, thinned out to some 40 KiB) and ``plot_path``.
-    A metric without data has None for its figures, and is no error.
+    ``max``, ``last``, ``count`` and the ``series`` with their points, downsampled to about 40 KiB) and ``plot_path``. A
+    metric without data is not an error; its values are None.
 
-    :param cluster_id: Id or full resource name. (templated)
+    :param cluster_id: Cluster ID or full resource name. (templated)
     :param metrics: Names of metrics: ``cpu``, ``memory``, ``gpu``, ``tasks``, ``actors``, ``nodes``.
-    :param queries: PromQL of your own, by the name that it gets in the result. (templated)
-    :param start: From when on: an ISO time, a datetime, or unix seconds. (templated)
-    :param end: Until when; default: now. (templated)
-    :param window: Seconds before ``end``, in place of ``start``; default: an hour.
-    :param step: Seconds between two points; default: such that there are 240. The service gives 11,000 at most.
-    :param plot_path: URI of a file that gets a plot, ``.png`` or ``.svg``; needs the extra ``plots``. Any storage that
-        ``ObjectStoragePath`` knows will do. (templated)
-
-    Raises InvalidArgumentError, MetricsNotAuthorisedError, InvalidRequestError, RateLimitedError, ServiceUnavailableError.
+    :param queries: Custom PromQL queries, by their name in the result. (templated)
+    :param start: Start of the time range: an ISO 8601 time, a datetime, or unix seconds. (templated)
+    :param end: End of the time range; default: now. (templated)
+    :param window: Length of the time range before ``end`` in seconds, instead of ``start``; default: one hour.
+    :param step: Seconds between two points; default: chosen to give 240 points. Cloud Monitoring returns at most 11,000
+        points.
+    :param plot_path: URI of a ``.png`` or ``.svg`` file to draw a plot to, in any storage that ``ObjectStoragePath``
+        supports; requires the extra ``plots``. (templated)
+    :raises InvalidArgumentError: An argument is invalid; raised before any request.
+    :raises MetricsNotAuthorisedError: The credentials lack the permission to read metrics.
+    :raises InvalidRequestError: Cloud Monitoring rejected a query.
+    :raises RateLimitedError: The quota for reading metrics is exhausted, even after retries.
+    :raises ServiceUnavailableError: Cloud Monitoring did not answer, even after retries.
     """
 
     template_fields: Sequence[str] = (
@@ -82,13 +87,12 @@ class VertexRayClusterMetricsOperator(MonitoringOperator):
     ) -> None:
         super().__init__(**kwargs)
         if isinstance(metrics, str) or not isinstance(metrics, Sequence):
-            raise InvalidArgumentError("metrics", metrics, f"give a list of {', '.join(METRICS)}")
+            raise InvalidArgumentError("metrics", metrics, f"Use a list of {', '.join(METRICS)}.")
         for metric in metrics:
             check_metric(metric, "metrics")
-        if queries is not None and not isinstance(queries, Mapping) and not hasattr(queries, "iter_references"):
-            raise InvalidArgumentError("queries", queries, "give a dict with a PromQL query for each name")
+        check_mappings(queries=queries)
         for key, promql in queries.items() if isinstance(queries, Mapping) else ():
-            if not hasattr(promql, "iter_references"):
+            if not known_at_run_time(promql):
                 check_promql(promql, f"queries[{key!r}]")
         if not metrics and not queries:
             metric_queries((), {}, "any")
@@ -100,7 +104,7 @@ class VertexRayClusterMetricsOperator(MonitoringOperator):
         self.plot_path = plot_path
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Ask for all metrics, sum up, and draw."""
+        """Read the metrics, summarise them, and draw the plot."""
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
         name = self._name(str(self.cluster_id))
@@ -110,19 +114,22 @@ class VertexRayClusterMetricsOperator(MonitoringOperator):
         start, end = span(self.start, self.end, self.window, HOUR)
         step = self.step or max(1.0, float(round((end - start) / POINTS)))
         if (end - start) / step > MOST_POINTS:
-            raise InvalidArgumentError("step", step, f"a series has at most {MOST_POINTS} points: give a longer step")
+            raise InvalidArgumentError(
+                "step", step, f"Use a longer step: the time range would have more than {MOST_POINTS} points."
+            )
+        check_mappings(queries=self.queries or None)
         queries = metric_queries(self.metrics, self.queries or {}, name.cluster_id)
         found = run_sync(lambda: self._ask(context, name, queries, start, end, step))
         summary = summarised(found)
         for metric, figures in summary.items():
-            said = " ".join(f"{key} {figures[key]:g}" for key in ("min", "avg", "max", "last") if figures["count"])
-            self.log.info("%s: %s", metric, said or "no data (does the cluster collect metrics?)")
+            values = " ".join(f"{key} {figures[key]:g}" for key in ("min", "avg", "max", "last") if figures["count"])
+            self.log.info("%s: %s", metric, values or "no data; check that the cluster collects metrics")
         if plot_path:
             title = f"{name.cluster_id}, {_minute(start)} to {_minute(end)}"
             suffix = "." + plot_path.rsplit(".", 1)[1]
             picture = draw(title, found, (start, end), step, suffix, UNITS)
             write_file(plot_path, io.BytesIO(picture), self.gcp_conn_id)
-            self.log.info("The plot is %s", plot_path)
+            self.log.info("Wrote the plot to %s", plot_path)
         return {
             "cluster_id": name.cluster_id,
             "start": start,
@@ -137,7 +144,7 @@ class VertexRayClusterMetricsOperator(MonitoringOperator):
     ) -> dict[str, Any]:
         hook = self.monitoring_hook
         async with hook.session():
-            # One a line, and at most as many as an address has room for.
+            # One query per line, and no more than fit into a URL.
             shown = "\n".join(" ".join(query.split()) for query in list(queries.values())[:5])
             await self._keep_link_facts(context, name, promql=shown)
             answers = await asyncio.gather(

@@ -1,4 +1,4 @@
-"""What the operators on logs and metrics share."""
+"""Base class of the operators on logs and metrics."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ if TYPE_CHECKING:
     from airflow_provider_vertex_ray.hooks.monitoring import VertexRayMonitoringAsyncHook
 
 LINKS_SECONDS = 5.0
-"""Seconds for the dashboard's address; without it a link is missing, and nothing else."""
+"""Seconds to wait for the address of the dashboard; without it, only its link is missing."""
 
 
 class MonitoringOperator(VertexRayBaseOperator):
-    """Base of the operators on what a cluster has logged and measured.
+    """Base class of the operators on the logs and metrics of a cluster.
 
-    :param cluster_id: Id or full resource name. (templated)
+    :param cluster_id: Cluster ID or full resource name. (templated)
+    :param start: Start of the time range: an ISO 8601 time, a datetime, or unix seconds. (templated)
+    :param end: End of the time range; default: now. (templated)
+    :param window: Length of the time range before ``end`` in seconds, instead of ``start``.
     """
 
     def __init__(
@@ -45,7 +48,7 @@ class MonitoringOperator(VertexRayBaseOperator):
 
     @property
     def monitoring_hook(self) -> VertexRayMonitoringAsyncHook:
-        """Logs and metrics, through this task's connection."""
+        """Hook for logs and metrics, with the connection of this task."""
         from airflow_provider_vertex_ray.hooks.monitoring import VertexRayMonitoringAsyncHook
 
         return VertexRayMonitoringAsyncHook(
@@ -53,12 +56,12 @@ class MonitoringOperator(VertexRayBaseOperator):
         )
 
     async def _keep_link_facts(self, context: Context, name: ClusterName, **more: str | None) -> None:
-        """Keep what the links need; the dashboard, if the cluster is there to be asked."""
+        """Store the facts for the links, with the dashboard's address if the cluster still exists."""
         dashboard = None
         try:
             dashboard = (await asyncio.wait_for(self.cluster_hook.get_cluster(name.full), LINKS_SECONDS)).dashboard_uri
         except (VertexRayError, asyncio.TimeoutError) as error:
-            self.log.info("No link to the dashboard: %s", error)
+            self.log.info("The task has no link to the dashboard: %s", error)
         persist_link_facts(
             context,
             project_id=name.project,

@@ -1,4 +1,4 @@
-"""A cluster's logs as a task: shown, and written as a file."""
+"""Operator that shows the logs of a cluster and writes them to a file."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.core.checks import check_flag, check_whole
+from airflow_provider_vertex_ray.core.checks import check_flag, is_whole, known_at_run_time
 from airflow_provider_vertex_ray.core.cluster.name import ClusterName
 from airflow_provider_vertex_ray.core.job.inputs import check_submission_id
 from airflow_provider_vertex_ray.core.monitoring.log_query import LogQuery, check_log_text, check_severity
-from airflow_provider_vertex_ray.core.monitoring.time_window import rfc3339, span
+from airflow_provider_vertex_ray.core.monitoring.time_window import span
+from airflow_provider_vertex_ray.core.timestamps import rfc3339
+from airflow_provider_vertex_ray.errors import InvalidArgumentError
 from airflow_provider_vertex_ray.links.link_sets import JOB_LINKS
+from airflow_provider_vertex_ray.operators.arguments import check_strings
 from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
 from airflow_provider_vertex_ray.operators.monitoring_base import MonitoringOperator
 from airflow_provider_vertex_ray.operators.output_files import check_file_uri, write_file
@@ -26,38 +29,43 @@ if TYPE_CHECKING:
 
 DAY = 86_400.0
 LEEWAY = 60.0
-"""Seconds after now that still count where no end is given: entries come in meanwhile, but reading them must end."""
+"""Seconds after now to include if no end is given: new entries arrive during the reading, which must still end."""
 
 LOG_SUFFIXES = (".log", ".txt", ".jsonl")
 MOST_SHOWN = 10_000
 RETURNED_BYTES = 48 * 1024
-"""Bytes of entries in a task's result, as JSON; the task's log and the file have all."""
+"""Maximum size of the entries in the result of a task, as JSON; the task log and the file have all entries."""
 
 LONGEST_RETURNED = 1_000
-"""Characters of a message in a task's result."""
+"""Maximum number of characters of a message in the result of a task."""
 
 
 class VertexRayClusterLogsOperator(MonitoringOperator):
-    """Shows what a cluster's nodes have logged, from Cloud Logging: also when the cluster is gone.
+    """Show the logs of a cluster's nodes from Cloud Logging, even after the cluster is deleted.
 
-    Returns ``cluster_id``, ``filter``, ``count`` of the entries that were shown, ``entries`` (as many of them as fit
-    into 48 KiB, messages cut at 1,000 characters), ``more`` (whether there are more than were shown), ``output_path``
-    and ``written``, the number of entries in that file. Lines arrive late: those of the last minute may be missing.
+    Returns ``cluster_id``, ``filter``, ``count`` (the number of entries shown), ``entries`` (as many of them as fit
+    into 48 KiB, with messages truncated to 1,000 characters), ``more`` (whether more entries matched than were shown),
+    ``output_path`` and ``written`` (the number of entries in that file). Cloud Logging receives entries with a delay,
+    so those of the last minute may be missing.
 
-    :param cluster_id: Id or full resource name. (templated)
-    :param submission_id: Only the output of this job's driver. (templated)
-    :param file: Only files whose path has this in it, such as ``raylet`` or ``worker-``. (templated)
-    :param severity: Only entries of at least this severity, such as ``ERROR``. (templated)
-    :param text: Only entries with this text in their message; capitals do not count. (templated)
-    :param start: From when on: an ISO time, a datetime, or unix seconds. (templated)
-    :param end: Until when; default: now. (templated)
-    :param window: Seconds before ``end``, in place of ``start``; default: a day.
-    :param max_entries: Entries that are shown at most, up to 10,000.
-    :param newest_first: Whether to begin with the newest one; then the newest are those that are shown.
-    :param output_path: URI of a file that gets all entries that fit: ``.log`` or ``.txt`` for lines with time, severity
-        and file, ``.jsonl`` for JSON. Any storage that ``ObjectStoragePath`` knows will do. (templated)
-
-    Raises InvalidArgumentError, LogsNotAuthorisedError, InvalidRequestError, RateLimitedError, ServiceUnavailableError.
+    :param cluster_id: Cluster ID or full resource name. (templated)
+    :param submission_id: Only show the output of this job's driver. (templated)
+    :param file: Only show entries of files whose path contains this text, such as ``raylet`` or ``worker-``.
+        (templated)
+    :param severity: Only show entries of at least this severity, such as ``ERROR``. (templated)
+    :param text: Only show entries whose message contains this text, ignoring case. (templated)
+    :param start: Start of the time range: an ISO 8601 time, a datetime, or unix seconds. (templated)
+    :param end: End of the time range; default: now. (templated)
+    :param window: Length of the time range before ``end`` in seconds, instead of ``start``; default: one day.
+    :param max_entries: Maximum number of entries to show, up to 10,000.
+    :param newest_first: Whether to start with the newest entry, so that the newest entries are shown.
+    :param output_path: URI of a file to write all matching entries to, in any storage that ``ObjectStoragePath``
+        supports: ``.log`` or ``.txt`` for lines with time, severity and file, ``.jsonl`` for JSON. (templated)
+    :raises InvalidArgumentError: An argument is invalid; raised before any request.
+    :raises LogsNotAuthorisedError: The credentials lack the permission to read logs.
+    :raises InvalidRequestError: Cloud Logging rejected the filter.
+    :raises RateLimitedError: The quota for reading logs is exhausted, even after retries.
+    :raises ServiceUnavailableError: Cloud Logging did not answer, even after retries.
     """
 
     template_fields: Sequence[str] = (
@@ -86,14 +94,16 @@ class VertexRayClusterLogsOperator(MonitoringOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_strings(submission_id=submission_id, file=file, severity=severity, text=text)
         if submission_id is not None:
             check_submission_id(submission_id)
         for field, value in (("file", file), ("text", text)):
-            if not hasattr(value, "iter_references"):
+            if not known_at_run_time(value):
                 check_log_text(field, value)
-        if not hasattr(severity, "iter_references"):
+        if not known_at_run_time(severity):
             check_severity(severity)
-        check_whole("max_entries", max_entries, 1, MOST_SHOWN, f"give a number from 1 to {MOST_SHOWN}")
+        if not is_whole(max_entries) or not 1 <= max_entries <= MOST_SHOWN:
+            raise InvalidArgumentError("max_entries", max_entries, f"Use a whole number from 1 to {MOST_SHOWN}.")
         check_flag("newest_first", newest_first)
         check_file_uri("output_path", output_path, LOG_SUFFIXES)
         self.submission_id = submission_id
@@ -105,7 +115,7 @@ class VertexRayClusterLogsOperator(MonitoringOperator):
         self.output_path = output_path
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Read page by page, show, and write."""
+        """Read the logs page by page, show them, and write them to the file."""
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
         name = self._name(str(self.cluster_id))
@@ -140,7 +150,7 @@ class VertexRayClusterLogsOperator(MonitoringOperator):
                 for entry in shown:
                     self.log.info("%s", _line(entry))
             else:
-                # Complete before the upload begins: what fails half-way leaves no half of a file.
+                # The file is complete before the upload begins, so a failure leaves no partial file.
                 with tempfile.TemporaryFile(prefix="vertex-ray-logs-") as file:
                     async for page in hook.log_pages(query):
                         for entry in page.entries[: self.max_entries - len(shown)]:
@@ -150,9 +160,9 @@ class VertexRayClusterLogsOperator(MonitoringOperator):
                     file.seek(0)
                     await asyncio.to_thread(write_file, self.output_path, file, self.gcp_conn_id)
                 more = written > len(shown)
-                self.log.info("%d entries are in %s", written, self.output_path)
+                self.log.info("Wrote %d entries to %s", written, self.output_path)
         if not shown:
-            self.log.info("There is no entry for this filter:\n%s", text)
+            self.log.info("No log entries matched the filter:\n%s", text)
         return {
             "cluster_id": name.cluster_id,
             "filter": text,

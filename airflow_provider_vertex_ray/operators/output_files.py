@@ -1,4 +1,4 @@
-"""Files that a task writes for a report: in any storage that Airflow knows."""
+"""Output files of tasks, in any storage that Airflow supports."""
 
 from __future__ import annotations
 
@@ -7,20 +7,23 @@ import shutil
 from collections.abc import Sequence
 from typing import IO, Any
 
-from airflow_provider_vertex_ray.core.checks import has_template
+from airflow_provider_vertex_ray.core.checks import known_at_run_time
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
-OF_GOOGLE = ("gs", "gcs")
+GOOGLE_SCHEMES = ("gs", "gcs")
 
 
 def check_file_uri(field: str, value: Any, suffixes: Sequence[str]) -> None:
-    """Refuse what is no URI of a file with one of these suffixes; None, templates and references pass.
+    """Validate that a value is the URI of a file with one of the suffixes; None, templates and XComArgs pass.
 
-    :raises InvalidArgumentError: Names the field.
+    :param field: Name of the argument.
+    :param value: Value of the argument.
+    :param suffixes: Valid suffixes, such as ``.png``.
+    :raises InvalidArgumentError: The value is not such a URI.
     """
-    if value is None or has_template(value) or hasattr(value, "iter_references"):
+    if value is None or known_at_run_time(value):
         return
-    rule = f"give the URI of a file, such as gs://bucket/report/name{suffixes[0]}"
+    rule = f"Use the URI of a file, such as gs://bucket/report/name{suffixes[0]}."
     if not isinstance(value, str):
         raise InvalidArgumentError(field, value, rule)
     scheme, found, rest = value.partition("://")
@@ -29,15 +32,16 @@ def check_file_uri(field: str, value: Any, suffixes: Sequence[str]) -> None:
         raise InvalidArgumentError(field, value, rule)
     if not name.endswith(tuple(suffixes)) or name in suffixes:
         raise InvalidArgumentError(
-            field, value, f"the name must end with {' or '.join(suffixes)}, which says what is written"
+            field, value, f"Use a file name that ends with {' or '.join(suffixes)}; the suffix selects the format."
         )
 
 
 def write_file(uri: str, content: IO[bytes], gcp_conn_id: str) -> None:
-    """Write a file, all of it at once: the content is complete before the first byte is sent.
+    """Write a file, whose content is complete before the first byte is sent.
 
-    :param uri: Where to; the connection may stand in it (``gs://my_conn@bucket/name``).
-    :param gcp_conn_id: Connection for Cloud Storage where the URI names none.
+    :param uri: URI of the file, which may name a connection (``gs://my_conn@bucket/name``).
+    :param content: The content.
+    :param gcp_conn_id: Connection for Cloud Storage if the URI names none.
     """
     path = _path(uri, gcp_conn_id)
     if path.protocol in ("file", ""):
@@ -50,11 +54,11 @@ def _path(uri: str, gcp_conn_id: str) -> Any:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
     scheme, _, rest = uri.partition("://")
-    if scheme in OF_GOOGLE and "@" not in rest.split("/", 1)[0] and not _emulated():
+    if scheme in GOOGLE_SCHEMES and "@" not in rest.split("/", 1)[0] and not _emulated():
         return ObjectStoragePath(uri, conn_id=gcp_conn_id)
     return ObjectStoragePath(uri)
 
 
 def _emulated() -> bool:
-    """Whether Cloud Storage is an emulator, for which no connection has credentials."""
+    """Tell whether Cloud Storage is an emulator, for which no connection has credentials."""
     return bool(os.environ.get("STORAGE_EMULATOR_HOST"))

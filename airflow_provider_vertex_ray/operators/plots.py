@@ -1,4 +1,4 @@
-"""Plots of metrics over time, as PNG or SVG, drawn without a display."""
+"""Plots of metrics over time as PNG or SVG files, drawn without a display."""
 
 from __future__ import annotations
 
@@ -13,22 +13,24 @@ from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
 SUFFIXES = (".png", ".svg")
 MOST_LINES = 20
-"""Series of one metric that are drawn; the others would only hide them."""
+"""Maximum number of series of one metric to draw; more would be illegible."""
 
 MOST_NAMED = 8
-"""Series of one metric that get a name in its legend."""
+"""Maximum number of series of one metric for which its plot has a legend."""
 
 Points = Sequence[tuple[float, float]]
 
 
 def check_can_draw(field: str, value: object) -> None:
-    """Refuse to go on where matplotlib is missing: before anything is asked, not at the end.
+    """Validate that matplotlib is installed, so that a task fails before its first request and not at the end.
 
-    :raises InvalidArgumentError: Names the field, and what to install.
+    :param field: Name of the argument with the file of the plot.
+    :param value: Value of that argument; None needs no matplotlib.
+    :raises InvalidArgumentError: matplotlib is not installed.
     """
     if value is not None and importlib.util.find_spec("matplotlib") is None:
         raise InvalidArgumentError(
-            field, value, "drawing needs matplotlib: install airflow-provider-vertex-ray[plots] where the task runs"
+            field, value, "Install airflow-provider-vertex-ray[plots] where the task runs: a plot requires matplotlib."
         )
 
 
@@ -40,16 +42,17 @@ def draw(
     suffix: str,
     units: Mapping[str, str],
 ) -> bytes:
-    """One plot below the other, one for each metric, over the same time; missing samples leave a gap.
+    """Draw one plot below the other, one for each metric, over the same time range; missing samples leave a gap.
 
-    :param title: Above them all.
-    :param metrics: The series of each metric, as labels and points.
-    :param span: From when to when, in unix seconds.
+    :param title: Title of the figure.
+    :param metrics: Series of each metric, as labels and points.
+    :param span: Start and end of the time range in unix seconds.
     :param step: Seconds between two points.
     :param suffix: ``.png`` or ``.svg``.
-    :param units: Units of metrics, by name.
+    :param units: Unit of each metric, by name.
+    :return: Content of the file.
     """
-    # Not pyplot: it would look for a display, and keep every figure.
+    # Not pyplot, which would look for a display and keep every figure in memory.
     import matplotlib.dates
     from matplotlib.figure import Figure
 
@@ -62,7 +65,7 @@ def draw(
             times, values = _with_gaps(points, step)
             label = ", ".join(f"{key}={value}" for key, value in sorted(labels.items()) if key != "__name__")
             marker = "." if len(points) < 3 else ""
-            # A label that begins with an underscore would be left out of the legend.
+            # matplotlib leaves labels that start with an underscore out of the legend.
             axis.plot(times, values, linewidth=1.2, marker=marker, label=label.lstrip("_") or name)
         if not any(points for _, points in series):
             axis.text(0.5, 0.5, "no data", ha="center", va="center", transform=axis.transAxes, color="gray")
@@ -86,7 +89,7 @@ def draw(
 
 
 def _with_gaps(points: Points, step: float) -> tuple[list[datetime.datetime], list[float]]:
-    """Times and values, with a value that is not drawn where samples are missing."""
+    """Return times and values, with a NaN wherever samples are missing, which breaks the line."""
     times: list[datetime.datetime] = []
     values: list[float] = []
     before = None

@@ -1,4 +1,4 @@
-"""Predictions from an endpoint."""
+"""Operator that requests predictions from an endpoint."""
 
 from __future__ import annotations
 
@@ -6,40 +6,48 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_vertex_ray.core.checks import known_at_run_time
 from airflow_provider_vertex_ray.core.job.state import MAX_RESULT_BYTES
 from airflow_provider_vertex_ray.errors import EndpointNotServingError, InvalidArgumentError, VertexRayError
 from airflow_provider_vertex_ray.links.base import persist_link_facts
 from airflow_provider_vertex_ray.links.serving import VertexRayEndpointLink
-from airflow_provider_vertex_ray.operators.model_base import ModelBaseOperator, later
+from airflow_provider_vertex_ray.operators.arguments import check_counts, check_mappings, check_strings
+from airflow_provider_vertex_ray.operators.model_base import ModelBaseOperator
 from airflow_provider_vertex_ray.triggers.serving import serves
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 LARGEST_REQUEST = 1_500_000
-"""Bytes of a request (https://cloud.google.com/vertex-ai/docs/predictions/get-online-predictions)."""
+"""Maximum size of a request in bytes.
 
-_ROOM = 1000
+Source: https://cloud.google.com/vertex-ai/docs/predictions/get-online-predictions
+"""
+
+_RESERVED_BYTES = 1000
 
 
 class VertexRayPredictOperator(ModelBaseOperator):
-    """Asks an endpoint for predictions, and returns them in the instances' order.
+    """Request predictions from an endpoint and return them in the order of the instances.
 
-    Instances are sent in as many requests as the limit of 1.5 MB asks for. Each instance gets one prediction, or the
-    task fails and says which instances were refused, in the container's words.
+    The instances are split into requests of at most 1.5 MB, Vertex AI's limit. Each instance gets one prediction, or
+    the task fails and reports the rejected instances with the container's own message.
 
-    Returns ``predictions`` or, with ``output_uri``, where they are; ``count`` and ``deployed_model_ids``.
+    Returns ``count``, ``deployed_model_ids``, and ``predictions`` or, if it is set, ``output_uri``.
 
-    :param endpoint_id: Id or resource name. (templated)
-    :param instances: The instances, as the model's container takes them: for scikit-learn and XGBoost lists of numbers.
+    :param endpoint_id: Endpoint ID or resource name. (templated)
+    :param instances: Instances in the form that the model's container expects; for scikit-learn and XGBoost, lists of
+        numbers. (templated)
+    :param instances_uri: URI of a file with one JSON value per line or one JSON list, instead of ``instances``.
         (templated)
-    :param instances_uri: Or a file with one JSON value a line, or with one JSON list. (templated)
-    :param parameters: Parameters of the prediction, for containers that take some. (templated)
-    :param instances_per_request: Instances in one request at most.
-    :param output_uri: A file for the predictions, one JSON value a line. Needed where they are larger than 48 KiB.
-        (templated)
-
-    Raises InvalidArgumentError and EndpointNotServingError before anything was sent; EndpointNotFoundError, PredictionError.
+    :param parameters: Prediction parameters, for containers that support them. (templated)
+    :param instances_per_request: Maximum number of instances in one request.
+    :param output_uri: URI of a file for the predictions, one JSON value per line. Required for predictions larger than
+        48 KiB. (templated)
+    :raises InvalidArgumentError: An argument or an instance is invalid; nothing was sent to the endpoint.
+    :raises EndpointNotFoundError: The endpoint does not exist.
+    :raises EndpointNotServingError: The endpoint has no deployed model with traffic; nothing was sent to it.
+    :raises PredictionError: The container rejected a request.
     """
 
     template_fields: Sequence[str] = (
@@ -66,12 +74,12 @@ class VertexRayPredictOperator(ModelBaseOperator):
         super().__init__(**kwargs)
         self._check_resource("endpoints", endpoint_id, "endpoint_id")
         if (instances is None) == (instances_uri is None):
-            raise InvalidArgumentError("instances", instances, "give instances, or instances_uri")
-        if instances is not None and not later(instances):
+            raise InvalidArgumentError("instances", instances, "Use either instances or instances_uri.")
+        if instances is not None and not known_at_run_time(instances):
             _check_instances("instances", instances)
-        per = instances_per_request
-        if isinstance(per, bool) or not isinstance(per, int) or per < 1:
-            raise InvalidArgumentError("instances_per_request", per, "give a whole number above 0")
+        check_strings(instances_uri=instances_uri, output_uri=output_uri)
+        check_mappings(parameters=parameters)
+        check_counts(instances_per_request=instances_per_request)
         self.endpoint_id = endpoint_id
         self.instances = instances
         self.instances_uri = instances_uri
@@ -80,16 +88,17 @@ class VertexRayPredictOperator(ModelBaseOperator):
         self.output_uri = output_uri
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Cut the instances into requests, send them, and put the answers together."""
+        """Split the instances into requests, send them, and return the combined predictions."""
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
+        check_mappings(parameters=self.parameters or None)
         name = self._resource("endpoints", self.endpoint_id, "endpoint_id")
-        self._at(name)
+        self._set_place(name)
         persist_link_facts(context, **self._facts(name))
         field = "instances" if self.instances is not None else "instances_uri"
         instances = self._read()
         _check_instances(field, instances)
-        chunks = cut(instances, self.instances_per_request, len(json.dumps(self.parameters or {})))
+        chunks = split_instances(instances, self.instances_per_request, len(json.dumps(self.parameters or {})))
 
         async def ask() -> tuple[list[Any], list[str]]:
             hook = self.model_hook
@@ -99,7 +108,7 @@ class VertexRayPredictOperator(ModelBaseOperator):
                 return await hook.predict(name, chunks, self.parameters)
 
         predictions, deployed = run_sync(ask)
-        self.log.info("%d predictions, by %d requests", len(predictions), len(chunks))
+        self.log.info("Received %d predictions with %d requests", len(predictions), len(chunks))
         found: dict[str, Any] = {"count": len(predictions), "deployed_model_ids": deployed}
         if self.output_uri:
             from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -109,15 +118,23 @@ class VertexRayPredictOperator(ModelBaseOperator):
             return {**found, "output_uri": self.output_uri}
         if (size := len(json.dumps(predictions))) > MAX_RESULT_BYTES:
             raise VertexRayError(
-                f"The predictions have {size:,} bytes as JSON, and up to {MAX_RESULT_BYTES:,} are returned. Give "
-                "output_uri, a file for them."
+                f"The predictions have {size:,} bytes as JSON; a task can return at most {MAX_RESULT_BYTES:,}. Use "
+                "output_uri to write them to a file."
             )
         return {**found, "predictions": predictions}
 
     def _read(self) -> list[Any]:
         if self.instances is not None:
-            # A template that is rendered to a text, such as an XCom within one, holds JSON.
-            return json.loads(self.instances) if isinstance(self.instances, str) else list(self.instances)
+            if not isinstance(self.instances, str):
+                return list(self.instances)
+            # A template, such as one that pulls an XCom, renders to a string of JSON.
+            try:
+                rendered = json.loads(self.instances)
+            except ValueError as error:
+                raise InvalidArgumentError("instances", self.instances, f"Use a JSON list: {error}.") from None
+            if not isinstance(rendered, list):
+                raise InvalidArgumentError("instances", self.instances, "Use a JSON list.")
+            return rendered
         from airflow.providers.common.compat.sdk import ObjectStoragePath
 
         text = ObjectStoragePath(str(self.instances_uri)).read_bytes().decode()
@@ -127,7 +144,7 @@ class VertexRayPredictOperator(ModelBaseOperator):
             except ValueError:
                 pass
             else:
-                # A file of one line may hold one instance, which is a list itself.
+                # A file with a single line may hold one instance that is itself a list.
                 return found if found and isinstance(found[0], (list, dict)) else [found]
         lines = []
         for number, line in enumerate(text.splitlines(), 1):
@@ -136,26 +153,27 @@ class VertexRayPredictOperator(ModelBaseOperator):
                     lines.append(json.loads(line))
                 except ValueError as error:
                     raise InvalidArgumentError(
-                        f"instances_uri, line {number}", line[:100], f"it is no JSON: {error}"
+                        f"instances_uri, line {number}", line[:100], f"The line is not valid JSON: {error}."
                     ) from None
         return lines
 
 
-def cut(instances: Sequence[Any], most: int, parameters_size: int = 0) -> list[list[Any]]:
-    """The instances in lists for one request each.
+def split_instances(instances: Sequence[Any], most: int, parameters_size: int = 0) -> list[list[Any]]:
+    """Return the instances in lists, one for each request.
 
-    :param most: Instances in a list at most.
-    :param parameters_size: Bytes of the parameters, which each request has.
-    :raises InvalidArgumentError: One instance alone is too large.
+    :param instances: The instances.
+    :param most: Maximum number of instances in a list.
+    :param parameters_size: Bytes of the parameters, which each request contains.
+    :raises InvalidArgumentError: A single instance is too large for a request.
     """
-    limit = LARGEST_REQUEST - _ROOM - parameters_size
+    limit = LARGEST_REQUEST - _RESERVED_BYTES - parameters_size
     chunks: list[list[Any]] = []
     left = 0
     for place, instance in enumerate(instances):
         size = len(json.dumps(instance).encode()) + 2
         if size > limit:
             raise InvalidArgumentError(
-                f"instances[{place}]", f"{size:,} bytes", f"a request takes {LARGEST_REQUEST:,} bytes"
+                f"instances[{place}]", f"{size:,} bytes", f"A request can have at most {LARGEST_REQUEST:,} bytes."
             )
         if not chunks or size > left or len(chunks[-1]) >= most:
             chunks.append([])
@@ -167,4 +185,4 @@ def cut(instances: Sequence[Any], most: int, parameters_size: int = 0) -> list[l
 
 def _check_instances(field: str, instances: Any) -> None:
     if isinstance(instances, str) or not isinstance(instances, Sequence) or not instances:
-        raise InvalidArgumentError(field, instances, "give a list of at least one instance")
+        raise InvalidArgumentError(field, instances, "Use a list of at least one instance.")

@@ -1,4 +1,4 @@
-"""Before a cluster: what would keep it from being created or used."""
+"""Operator that checks the prerequisites of a cluster before it is created."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from airflow_provider_vertex_ray.core.preflight.report import Status, choose_che
 from airflow_provider_vertex_ray.errors import PreflightFailedError
 from airflow_provider_vertex_ray.links.base import persist_link_facts
 from airflow_provider_vertex_ray.links.quota import VertexRayQuotaLink
+from airflow_provider_vertex_ray.operators.arguments import check_strings, spec_fields
 from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
 from airflow_provider_vertex_ray.operators.leases import check_lease
 
@@ -22,24 +23,22 @@ _NAMED = 3
 
 
 class VertexRayPreflightOperator(VertexRayBaseOperator):
-    """Looks whether a cluster could be created and used, and says what mends what is in the way.
+    """Check whether a cluster can be created and used, and report the command that fixes each problem.
 
-    Looked at are, as far as the spec asks for them: the spec itself, the versions of Ray and Python, the project's
-    APIs, the caller's permissions, ``actAs`` on the service account, the training quotas, machine types and
-    accelerators in the region, the network's peering or attachment, the encryption key, and the buckets. Nothing is
-    changed.
+    The checks cover what the spec needs: the spec itself, the versions of Ray and Python, the project's APIs, the
+    caller's permissions, ``actAs`` on the service account, training quotas, machine types and accelerators in the
+    region, network peering or attachment, the encryption key, and buckets. They change nothing.
 
-    The log has a table. The result (also of a task that fails) has ``worst``, ``counts`` by status, and ``findings``,
-    each with ``check``, ``status`` (``pass``, ``warn``, ``fail``, ``could_not_check``), ``subject``, ``found`` and
-    ``remedy``.
+    The task log shows the findings as a table. The result, which a failed task also returns, has ``worst``, ``counts``
+    by status, and ``findings``, each with ``check``, ``status`` (``pass``, ``warn``, ``fail`` or ``could_not_check``),
+    ``subject``, ``found`` and ``remedy``.
 
-    :param spec: The cluster that is to be: a ``ClusterSpec``, or a dict of its fields. (templated)
-    :param checks: Only these: names of ``preflight.CHECKS``. None: all that apply.
-    :param bucket: A bucket that jobs use: ``my-bucket`` or ``gs://my-bucket/folder``. (templated)
-    :param lease_uri: Folder in Cloud Storage with the leases of shared clusters. (templated)
-
-    Raises InvalidArgumentError before any call for wrong input; PreflightFailedError when something is ``fail``, and for nothing
-    else that is found.
+    :param spec: Spec of the cluster to check: a ``ClusterSpec``, or a dict of its fields. (templated)
+    :param checks: Names of the checks to run, from ``preflight.CHECKS``. None: all that apply.
+    :param bucket: Bucket that jobs use: ``my-bucket`` or ``gs://my-bucket/folder``. (templated)
+    :param lease_uri: Cloud Storage folder with the leases of shared clusters. (templated)
+    :raises InvalidArgumentError: An argument is invalid; raised before any request.
+    :raises PreflightFailedError: At least one finding has the status ``fail``.
     """
 
     template_fields: Sequence[str] = ("spec", "bucket", "lease_uri", *VertexRayBaseOperator.connection_fields)
@@ -55,8 +54,8 @@ class VertexRayPreflightOperator(VertexRayBaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        # Judged at DAG parse, kept as a dict so that Airflow renders the templates in it.
-        self.spec = ClusterSpec.from_value(spec).to_dict()
+        self.spec = spec_fields(spec)
+        check_strings(bucket=bucket)
         self.checks = None if checks is None else list(choose_checks(checks))
         if isinstance(bucket, str) and not has_template(bucket):
             from airflow_provider_vertex_ray.core.preflight.lookups import bucket_uri
@@ -67,13 +66,13 @@ class VertexRayPreflightOperator(VertexRayBaseOperator):
         self.lease_uri = lease_uri
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Look, log, and fail where something is in the way."""
+        """Run the checks, log the findings, and fail if one of them has the status ``fail``."""
         from airflow_provider_vertex_ray.hooks.preflight import VertexRayPreflightHook
 
         hook = VertexRayPreflightHook(
             self.gcp_conn_id, self.impersonation_chain, self.project_id or None, self.location or None
         )
-        # What a template renders to nothing was not asked for.
+        # A template that renders to an empty string means that the argument is not set.
         report = hook.preflight(
             self.spec, checks=self.checks, bucket=self.bucket or None, lease_uri=self.lease_uri or None
         )
@@ -87,7 +86,7 @@ class VertexRayPreflightOperator(VertexRayBaseOperator):
             named = "; ".join(finding.line() for finding in failed[:_NAMED])
             more = f"; and {len(failed) - _NAMED} more" if len(failed) > _NAMED else ""
             raise PreflightFailedError(
-                f"{len(failed)} of {len(report.findings)} findings would keep the cluster from working: {named}{more}.",
+                f"{len(failed)} of {len(report.findings)} findings prevent the cluster from working: {named}{more}.",
                 {"findings": [finding.to_dict() for finding in failed]},
             )
         return result

@@ -1,7 +1,7 @@
-"""The plugin that puts the page "Ray clusters" into Airflow's navigation (entry point ``airflow.plugins``).
+"""The plugin that adds the page "Ray clusters" to Airflow's navigation (entry point ``airflow.plugins``).
 
-Every process of Airflow loads it, so it costs next to nothing until somebody opens the page. Airflow 2 has no place for
-such a page: there the plugin is empty.
+Every Airflow process loads it, so it costs next to nothing until somebody opens the page. Airflow 2 does not support
+such pages: there the plugin is empty.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Send = Callable[[Any], Awaitable[None]]
 
 
 class LazyApp:
-    """The page's application, built at the first request: only the API server ever gets one."""
+    """The page's application, built at the first request, which only the API server gets."""
 
     def __init__(self) -> None:
         self._app: Any = None
@@ -32,7 +32,7 @@ class LazyApp:
         if self._app is None:
             import asyncio
 
-            # Imports take a second; the API server serves others meanwhile.
+            # In a thread: the imports take a second, in which the API server serves other requests.
             await asyncio.to_thread(self._build)
         await self._app(scope, receive, send)
 
@@ -44,8 +44,8 @@ class LazyApp:
                 self._app = create_page()
 
     def __repr__(self) -> str:
-        # Airflow shows it in its list of plugins.
-        return "the page of Ray clusters"
+        # Airflow shows this in its list of plugins.
+        return "the page Ray clusters"
 
 
 def _external_view() -> dict[str, Any]:
@@ -62,7 +62,7 @@ def _external_view() -> dict[str, Any]:
 
 
 class VertexRayPlugin(AirflowPlugin):
-    """What Airflow finds by the entry point."""
+    """The plugin that Airflow loads by its entry point."""
 
     name = "vertex_ray"
     if not airflow_version.startswith("2."):

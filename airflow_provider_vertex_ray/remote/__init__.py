@@ -1,8 +1,8 @@
-"""What runs on the cluster. It imports the standard library and Ray, and nothing of this package or of Airflow."""
+"""Code that runs on the cluster. It imports the standard library and Ray, but nothing of Airflow or this package."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 MODEL_EXPORT = str(Path(__file__).with_name("vertex_ray_model_export.py"))
-"""For ``py_modules``: the module ``vertex_ray_model_export``, whose ``export_model`` writes a model for serving."""
+"""Path for ``py_modules``: the module ``vertex_ray_model_export``, whose ``export_model`` saves a model for serving."""

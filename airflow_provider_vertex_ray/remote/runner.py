@@ -1,7 +1,8 @@
-"""The program in which a function of ``@task.vertex_ray`` reaches the cluster.
+"""The program that runs a function of ``@task.vertex_ray`` on the cluster.
 
-It travels as text, with a call of ``main`` and the payload at its end, as one module. So it lives on the standard
-library and Ray alone, and on Python 3.10 and later. Airflow's side uses ``plain`` too: one rule for both directions.
+It is sent as text, as one module with a call of ``main`` and the payload at its end. So it needs only the standard
+library and Ray, and supports Python 3.10 and later. Airflow also uses ``plain``, so that the same rules apply to
+arguments and results.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from typing import Any, NoReturn
 __all__ = ["NotPlainError", "ResultError", "hand_back", "main", "plain"]
 
 DEEPEST = 100
-"""Levels of lists and dicts in one another."""
+"""Maximum nesting depth of lists and dicts."""
 
 LONGEST_WHOLE_NUMBER = 10_000
-"""Bits. Python itself refuses to read numbers of more than 4300 digits."""
+"""Maximum number of bits of an integer. Python itself rejects numbers with more than 4300 digits."""
 
 ANNOTATIONS = 0x1000000
-"""``CO_FUTURE_ANNOTATIONS`` of ``__future__``, the same in all versions."""
+"""``CO_FUTURE_ANNOTATIONS`` of ``__future__``, which is the same in all versions."""
 
 DEFAULTS = "_vertex_ray_defaults"
 
@@ -44,11 +45,11 @@ _FRAME = re.compile(r'^( *)File "(.+)", line (\d+), in ')
 
 
 class NotPlainError(ValueError):
-    """A value that is not JSON.
+    """A value that cannot be represented as JSON.
 
-    :param path: Where it is, such as ``rows[3]['when']``.
-    :param value: What it is.
-    :param rule: What to give instead.
+    :param path: Path of the value, such as ``rows[3]['when']``.
+    :param value: The value.
+    :param rule: What to use instead, as a sentence.
     """
 
     def __init__(self, path: str, value: object, rule: str) -> None:
@@ -58,19 +59,20 @@ class NotPlainError(ValueError):
         self.rule = rule
 
     def __str__(self) -> str:
-        return f"{self.path} ({self.kind}) is no JSON: {self.rule}"
+        return f"{self.path} ({self.kind}) cannot be represented as JSON. {self.rule}"
 
 
 def plain(value: Any, path: str, later: Callable[[Any], bool] | None = None) -> Any:
-    """The value as JSON has it, or an error that names the place.
+    """Convert a value to what JSON can represent.
 
-    None, booleans, numbers, texts, lists and dicts with text keys stay as they are. Tuples and other sequences become
-    lists, numpy's scalars Python's numbers; dates and times become ISO 8601 texts. All else is refused.
+    None, booleans, numbers, strings, lists and dicts with string keys stay as they are. Tuples and other sequences
+    become lists, NumPy scalars become Python numbers, and dates and times become ISO 8601 strings. Everything else is
+    rejected.
 
     :param value: Any value.
-    :param path: What to call it in an error.
-    :param later: Tells values that are not known yet; they become None.
-    :raises NotPlainError: Something in it is no JSON.
+    :param path: Name of the value in errors.
+    :param later: Recognises values that are not known yet; they become None.
+    :raises NotPlainError: Something in the value cannot be represented as JSON.
     """
     return _plain(value, path, later, ())
 
@@ -84,9 +86,9 @@ def _plain(value: Any, path: str, later: Callable[[Any], bool] | None, inside: t
         return _moment(value, path)
     if isinstance(value, (Mapping, Sequence)) and not isinstance(value, (bytes, bytearray, memoryview)):
         if id(value) in inside:
-            raise NotPlainError(path, value, "it holds itself")
+            raise NotPlainError(path, value, "Remove the reference to itself.")
         if len(inside) >= DEEPEST:
-            raise NotPlainError(path, value, f"it lies more than {DEEPEST} levels deep")
+            raise NotPlainError(path, value, f"Use at most {DEEPEST} levels of nesting.")
         inside = (*inside, id(value))
         if isinstance(value, Mapping):
             return {
@@ -99,33 +101,33 @@ def _plain(value: Any, path: str, later: Callable[[Any], bool] | None, inside: t
 
 
 def _scalar(value: Any, path: str) -> Any:
-    # Subclasses (an enumeration, numpy's float64) become what they hold.
+    # Subclasses (such as enumerations, or NumPy's float64) become their value.
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
         try:
             return value.encode().decode()
         except UnicodeEncodeError:
-            raise NotPlainError(path, value, "the text holds half of a surrogate pair") from None
+            raise NotPlainError(path, value, "Use a string without lone surrogates.") from None
     if isinstance(value, int):
         if value.bit_length() > LONGEST_WHOLE_NUMBER:
-            raise NotPlainError(path, value, f"whole numbers have up to {LONGEST_WHOLE_NUMBER} bits; give a text")
+            raise NotPlainError(path, value, f"Use an integer of at most {LONGEST_WHOLE_NUMBER} bits, or a string.")
         return int(value)
     if not math.isfinite(value):
-        raise NotPlainError(path, value, "JSON has neither NaN nor infinity; give None")
+        raise NotPlainError(path, value, "Use None: JSON has neither NaN nor infinity.")
     return float(value)
 
 
 def _moment(value: Any, path: str) -> str:
     text = str(value.isoformat())
     if text == "NaT":
-        raise NotPlainError(path, value, "it is no time; give None")
+        raise NotPlainError(path, value, "Use None instead of NaT.")
     return text
 
 
 def _key(key: Any, path: str) -> str:
     if not isinstance(key, str):
-        raise NotPlainError(f"{path}: the key {key!r}", key, "keys are texts; give str(key)")
+        raise NotPlainError(f"{path}: the key {key!r}", key, "Use str(key): keys must be strings.")
     return str(_scalar(key, path))
 
 
@@ -139,28 +141,28 @@ def _numpy_scalar(value: Any, path: str) -> Any:
         return _scalar(float(value), path)
     if kind == "M" and str(value) != "NaT":
         return str(value)
-    raise NotPlainError(path, value, "of numpy's scalars only numbers, booleans and times are taken")
+    raise NotPlainError(path, value, "Use a number, boolean or time: other NumPy scalars are not supported.")
 
 
 def _advice(value: Any) -> str:
     module = type(value).__module__.partition(".")[0]
     if isinstance(value, (bytes, bytearray, memoryview)):
-        return "give a text, or the path of a file or object that holds the bytes"
+        return "Use a string, or the path of a file or object that contains the bytes."
     if isinstance(value, (set, frozenset)):
-        return "give sorted(...) of it"
+        return "Use sorted(...) of it."
     if isinstance(value, datetime.timedelta):
-        return "give its total_seconds()"
+        return "Use its total_seconds()."
     if type(value).__name__ == "ObjectRef" and module == "ray":
-        return "give ray.get(...) of it"
+        return "Use ray.get(...) of it."
     if hasattr(value, "to_dict"):
-        return "give to_dict(...) of it, or the path of a file or object that holds it"
+        return "Use to_dict(...) of it, or the path of a file or object that contains it."
     if hasattr(value, "tolist"):
-        return "give its tolist(), or the path of a file or object that holds it"
+        return "Use its tolist(), or the path of a file or object that contains it."
     if type(value).__name__ in ("Decimal", "UUID", "Fraction") or isinstance(value, os.PathLike):
-        return "give str(...) of it"
+        return "Use str(...) of it."
     return (
-        "None, booleans, numbers, texts, dates, lists and dicts travel as JSON; make one of these, "
-        "or give the path of a file or object that holds it"
+        "Use None, booleans, numbers, strings, dates, lists and dicts, "
+        "or the path of a file or object that contains the value."
     )
 
 
@@ -168,15 +170,15 @@ def _advice(value: Any) -> str:
 
 
 def parse(source: str, filename: str, first_line: int) -> ast.FunctionDef | ast.ClassDef:
-    """The definition of the function or class, with the line numbers and columns that it has in its file.
+    """Parse the definition of a function or class, with the line numbers and columns that it has in its file.
 
-    :param source: Its lines as they are in the file, decorators included; they may be indented.
+    :param source: Its lines as they are in the file, including decorators; they may be indented.
     :param filename: Its file, for errors.
-    :param first_line: The number of its first line there.
-    :raises SyntaxError: This Python can not read it, or it is neither ``def`` nor ``class``.
+    :param first_line: Number of its first line in the file.
+    :raises SyntaxError: This Python version cannot parse it, or it is neither ``def`` nor ``class``.
     """
     indented = source[:1] in (" ", "\t")
-    # Not dedented: that would change texts over several lines, and the columns that a traceback marks.
+    # Not dedented: that would change multi-line strings, and the columns that a traceback marks.
     tree = ast.parse("if 1:\n" + source if indented else source, filename)
     ast.increment_lineno(tree, first_line - (2 if indented else 1))
     body = tree.body[0].body if indented and isinstance(tree.body[0], ast.If) else tree.body
@@ -186,7 +188,7 @@ def parse(source: str, filename: str, first_line: int) -> ast.FunctionDef | ast.
 
 
 def load(payload: dict[str, Any]) -> Callable[..., Any]:
-    """The function or class, as if it had been defined in its DAG file: same file, same lines."""
+    """Load the function or class as if it were defined in its DAG file, with the same file name and lines."""
     filename = payload["filename"]
     definition = parse(payload["source"], filename, payload["first_line"])
     kept = payload["kept_decorators"]
@@ -197,7 +199,7 @@ def load(payload: dict[str, Any]) -> Callable[..., Any]:
     flags = ANNOTATIONS if payload["future_annotations"] else 0
     code = compile(module, filename, "exec", flags=flags, dont_inherit=True)
     namespace: dict[str, Any] = {
-        # Ray pickles what belongs to __main__ by value, so that workers need no such module.
+        # Ray pickles members of __main__ by value, so that workers do not need the module.
         "__name__": "__main__",
         "__builtins__": builtins,
         DEFAULTS: payload["defaults"],
@@ -214,15 +216,15 @@ def load(payload: dict[str, Any]) -> Callable[..., Any]:
 
 
 def show_in_tracebacks(payload: dict[str, Any]) -> None:
-    """Let this process's tracebacks have the function's lines, though its file is not here."""
+    """Add the function's lines to this process's tracebacks, although its file does not exist here."""
     filename, source = payload["filename"], payload["source"]
     lines = ["\n"] * (payload["first_line"] - 1) + source.splitlines(keepends=True)
-    # Without a time of change it is never compared with a file.
+    # Without a modification time, the entry is never compared with a file.
     linecache.cache[filename] = (len(source), None, lines, filename)
 
 
 def _without_hints_and_defaults(definition: ast.FunctionDef) -> None:
-    """Defaults become the values that they had in Airflow; hints may need imports that are not here."""
+    """Replace defaults by their values in Airflow, and remove hints, which may need imports that are missing here."""
     arguments = definition.args
     positional = [*arguments.posonlyargs, *arguments.args]
     for argument in (*positional, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg):
@@ -245,13 +247,13 @@ def _default(name: str) -> ast.expr:
 
 
 class ResultError(Exception):
-    """The function returned what can not be handed back."""
+    """The function's result cannot be returned to Airflow."""
 
 
 def answer(payload: dict[str, Any], value: Any) -> dict[str, Any]:
-    """What is handed back of the function's value.
+    """Return the content for Airflow: the function's result, or the path of the object that contains it.
 
-    :raises ResultError: It is no JSON, or too large for the way that it has.
+    :raises ResultError: The result cannot be represented as JSON, or it is too large.
     """
     try:
         result = plain(value, "the result")
@@ -263,8 +265,8 @@ def answer(payload: dict[str, Any], value: Any) -> dict[str, Any]:
         return content
     if not payload["result_path"]:
         raise ResultError(
-            f"the result has {len(text):,} bytes as JSON, and up to {limit:,} can be handed back in the job's output. "
-            "Give result_path, a folder in an object store, or return the path of an object that the function wrote."
+            f"the result has {len(text):,} bytes as JSON, and at most {limit:,} can be returned in the job's output. "
+            "Set result_path to a folder in an object store, or return the path of an object that the function writes."
         )
     path = f"{payload['result_path'].rstrip('/')}/{_job_name()}.json"
     store(path, json.dumps(result).encode())
@@ -272,7 +274,7 @@ def answer(payload: dict[str, Any], value: Any) -> dict[str, Any]:
 
 
 def _job_name() -> str:
-    """The job's submission id, which nobody else has on this cluster."""
+    """Return the job's submission id, which is unique on the cluster."""
     with contextlib.suppress(KeyError, ValueError, TypeError):
         return str(json.loads(os.environ["RAY_JOB_CONFIG_JSON_ENV_VAR"])["metadata"]["job_submission_id"])
     return uuid.uuid4().hex
@@ -281,9 +283,10 @@ def _job_name() -> str:
 def store(path: str, data: bytes) -> None:
     """Write a file or an object.
 
-    :param path: ``scheme://…``; the name of an Airflow connection in it (``gs://connection@bucket/…``) is passed over,
-        as the cluster has its own credentials.
-    :raises ResultError: Nothing here can write to such a place, or the writing failed.
+    :param path: ``scheme://…``; the name of an Airflow connection in it (``gs://connection@bucket/…``) is ignored,
+        because the cluster has its own credentials.
+    :param data: The content.
+    :raises ResultError: No package on the cluster supports the scheme, or the write failed.
     """
     scheme, _, rest = path.partition("://")
     host, slash, inside = rest.partition("/")
@@ -300,8 +303,8 @@ def store(path: str, data: bytes) -> None:
     except Exception as error:
         raise ResultError(f"the result could not be written to {uri}: {type(error).__name__}: {error}") from error
     raise ResultError(
-        f"the result could not be written to {uri}: neither fsspec nor pyarrow on the cluster knows {scheme}://. "
-        "Install the package that does, by runtime_env['pip'] or in the cluster's image."
+        f"the result could not be written to {uri}: neither fsspec nor pyarrow on the cluster supports {scheme}://. "
+        "Install the package that does, with runtime_env['pip'] or in the cluster's image."
     )
 
 
@@ -311,7 +314,7 @@ def _by_fsspec(uri: str, data: bytes) -> bool:
 
         opened = fsspec.open(uri, "wb")
     except (ImportError, ValueError):
-        # No fsspec, or none of its packages knows the scheme.
+        # fsspec is missing, or none of its packages supports the scheme.
         return False
     with opened as file:
         file.write(data)
@@ -334,11 +337,12 @@ def _by_pyarrow(uri: str, data: bytes) -> bool:
 
 
 def explain(error: BaseException, limit: int) -> dict[str, str]:
-    """An exception for Airflow: type, message, and the traceback without the frames of this module and of Ray.
+    """Describe an exception for Airflow: type, message, and the traceback without frames of this module and of Ray.
 
-    :param limit: Bytes as JSON; a longer traceback or message loses its middle.
+    :param error: The exception.
+    :param limit: Maximum number of bytes as JSON; longer texts are shortened in their middle.
     """
-    # Ray wraps what a remote function raised: its own type and message say more.
+    # Ray wraps what a remote function raised; the original type and message are more useful.
     cause = getattr(error, "cause", None)
     told = cause if isinstance(cause, BaseException) else error
     found = traceback.TracebackException(type(error), error, error.__traceback__)
@@ -373,7 +377,7 @@ def _clean(found: traceback.TracebackException, seen: set[int]) -> None:
 
 
 def _with_source(text: str) -> str:
-    """The DAG's own lines below the frames of a worker, which does not have the file."""
+    """Add the DAG's own lines to the frames of a worker, which does not have the file."""
     lines = text.splitlines()
     shown = []
     for line, following in zip(lines, [*lines[1:], ""], strict=True):
@@ -387,11 +391,11 @@ def _with_source(text: str) -> str:
 
 
 def _shortened(text: str, limit: int) -> str:
-    """The text with its middle left out where it has more bytes as JSON."""
+    """Shorten a text in its middle if it has more than ``limit`` bytes as JSON."""
     short, keep = text, min(len(text), limit) // 2
     while len(json.dumps(short)) > limit and keep:
         keep = keep * 4 // 5
-        left_out = f"\n... {len(text) - 2 * keep:,} characters are left out here ...\n"
+        left_out = f"\n... {len(text) - 2 * keep:,} characters omitted ...\n"
         short = text[:keep] + left_out + text[len(text) - keep :]
     return short
 
@@ -400,7 +404,7 @@ def _shortened(text: str, limit: int) -> str:
 
 
 def main(payload: dict[str, Any]) -> NoReturn:
-    """Call the function where Ray is, and hand back its result, or its error; then exit."""
+    """Call the function, return its result or its error to Airflow, and exit."""
 
     def call() -> dict[str, Any]:
         show_in_tracebacks(payload)
@@ -410,11 +414,14 @@ def main(payload: dict[str, Any]) -> NoReturn:
 
 
 def hand_back(payload: dict[str, Any], work: Callable[[], dict[str, Any]]) -> NoReturn:
-    """Do some work where Ray is, and print what it gives, or its error, as the last line; then exit.
+    """Do the work, print its result or its error as the last line of the output, and exit.
 
-    The exit code is 0 after a result, else 1.
+    The exit code is 0 after a result, otherwise 1.
+
+    :param payload: ``marker``, the start of the last line, and ``max_bytes``.
+    :param work: Returns the content of the last line.
     """
-    # What the function prints shall be seen while it runs.
+    # Line by line, so that the function's output is visible while it runs.
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     import ray
@@ -425,12 +432,12 @@ def hand_back(payload: dict[str, Any], work: Callable[[], dict[str, Any]]) -> No
         ray.init()
         content = work()
         code = 0
-    except BaseException as error:  # noqa: BLE001 (also sys.exit() in the function: it must not pass for a result)
+    except BaseException as error:  # noqa: BLE001 (including sys.exit() in the function, which must not count as a result)
         content = {"error": explain(error, payload["max_bytes"])}
         sys.stderr.write(content["error"]["traceback"])
-    # First, as Ray's thread for the workers' output could otherwise break into the line.
+    # Before the line, because Ray's thread for the workers' output could write into it.
     ray.shutdown()
-    # On a line of its own, whatever was printed last.
+    # On a separate line, whatever was printed before.
     sys.stdout.write(f"\n{payload['marker']}{json.dumps(content)}\n")
     sys.stdout.flush()
     sys.exit(code)

@@ -1,8 +1,8 @@
-"""Puts a trained model into Cloud Storage, as the file that a prebuilt serving container of Vertex AI loads.
+"""Save a trained model to Cloud Storage, as the file that a prebuilt serving container of Vertex AI loads.
 
 It runs where the model is trained: send it with a job by ``py_modules=[MODEL_EXPORT]`` (``MODEL_EXPORT`` is in
-``airflow_provider_vertex_ray.remote``), and there ``from vertex_ray_model_export import export_model``. It needs
-nothing but the model's own framework and google-cloud-storage.
+``airflow_provider_vertex_ray.remote``), and use ``from vertex_ray_model_export import export_model`` in the job. It
+needs only the model's own framework and google-cloud-storage.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 __all__ = ["ExportError", "export_model"]
 
 XGBOOST_CHECKPOINTS = ("model.ubj", "model.json", "model.bst")
-"""Names under which Ray Train's callback and XGBoost's users keep a booster in a checkpoint."""
+"""Names under which Ray Train's callback and users of XGBoost save a booster in a checkpoint."""
 
 HANDLER = '''
 import json
@@ -28,7 +28,7 @@ from ts.torch_handler.base_handler import BaseHandler
 
 
 class Handler(BaseHandler):
-    """Takes lists of numbers, and gives lists of numbers."""
+    """Predict lists of numbers from lists of numbers."""
 
     def preprocess(self, data):
         rows = [row.get("data", row.get("body", row)) if isinstance(row, dict) else row for row in data]
@@ -40,28 +40,31 @@ class Handler(BaseHandler):
 
 
 class ExportError(ValueError):
-    """The model can not be exported; the text says why."""
+    """The model cannot be exported; the message says why."""
 
 
 def export_model(model: Any, uri: str, framework: str | None = None) -> dict[str, Any]:
-    """Write a model's file into a folder of Cloud Storage.
+    """Save a model as a file in a Cloud Storage folder.
 
-    The file is one object, which Cloud Storage shows whole or not at all: a job that is killed leaves no half model.
+    The file is one object, which appears in Cloud Storage completely or not at all: a killed job leaves no partial
+    model.
 
     :param model: A fitted scikit-learn estimator or pipeline; an XGBoost booster or estimator; a LightGBM booster or
-        estimator; a PyTorch module that ``torch.jit.script`` takes; or a Ray Train ``Checkpoint`` or folder of one.
-    :param uri: The folder, ``gs://bucket/folder``.
-    :param framework: ``sklearn``, ``xgboost``, ``pytorch`` or ``lightgbm``; default: told by the model.
+        estimator; a PyTorch module that ``torch.jit.script`` accepts; or a Ray Train ``Checkpoint`` or its folder.
+    :param uri: The folder (``gs://bucket/folder``).
+    :param framework: ``sklearn``, ``xgboost``, ``pytorch`` or ``lightgbm``; default: derived from the model.
     :return: ``artifact_uri``, ``framework``, ``framework_version`` (major.minor), ``file``, ``bytes``.
-    :raises ExportError: Nothing here can write it.
+    :raises ExportError: The model or the framework is not supported, or the file could not be written.
     """
     if not uri.startswith("gs://") or not uri.removeprefix("gs://").strip("/"):
-        raise ExportError(f"{uri!r} is no folder in Cloud Storage, such as gs://bucket/models/1")
+        raise ExportError(
+            f"Invalid value for uri: {uri!r}. Use a folder in Cloud Storage, such as gs://bucket/models/1."
+        )
     model = _of_checkpoint(model)
     framework = framework or _framework_of(model)
     writers = {"sklearn": _sklearn, "xgboost": _xgboost, "pytorch": _pytorch, "lightgbm": _lightgbm}
     if framework not in writers:
-        raise ExportError(f"{framework!r} is none of {', '.join(writers)}")
+        raise ExportError(f"Invalid value for framework: {framework!r}. Use {', '.join(writers)}.")
     name, content, version = writers[framework](model)
     bucket, _, folder = uri.removeprefix("gs://").partition("/")
     _store(bucket, "/".join(part for part in (folder.strip("/"), name) if part), content)
@@ -76,7 +79,7 @@ def export_model(model: Any, uri: str, framework: str | None = None) -> dict[str
 
 def _framework_of(model: Any) -> str:
     modules = [kind.__module__.partition(".")[0] for kind in type(model).__mro__]
-    # XGBoost's and LightGBM's estimators are scikit-learn's, too.
+    # Estimators of XGBoost and LightGBM are scikit-learn estimators, too.
     for module, framework in (
         ("xgboost", "xgboost"),
         ("lightgbm", "lightgbm"),
@@ -85,11 +88,13 @@ def _framework_of(model: Any) -> str:
     ):
         if module in modules:
             return framework
-    raise ExportError(f"what {type(model).__module__}.{type(model).__qualname__} is can not be told; give framework")
+    raise ExportError(
+        f"The framework of {type(model).__module__}.{type(model).__qualname__} is unknown. Set framework."
+    )
 
 
 def _of_checkpoint(model: Any) -> Any:
-    """The model in a checkpoint's folder; anything else as it is."""
+    """Return the model in a checkpoint's folder; anything else unchanged."""
     if hasattr(model, "as_directory"):
         with model.as_directory() as folder:
             return _in_folder(Path(folder))
@@ -121,8 +126,10 @@ def _in_folder(folder: Path) -> Any:
         import torch
 
         return torch.jit.load(folder / "model.pt", map_location="cpu")
-    there = ", ".join(sorted(path.name for path in folder.iterdir())) if folder.is_dir() else "no such folder"
-    raise ExportError(f"the checkpoint {folder} has no model that is known here; there is: {there}")
+    there = (
+        ", ".join(sorted(path.name for path in folder.iterdir())) if folder.is_dir() else "the folder does not exist"
+    )
+    raise ExportError(f"The checkpoint {folder} contains no supported model; it contains: {there}.")
 
 
 def _sklearn(model: Any) -> tuple[str, bytes, str]:
@@ -130,7 +137,7 @@ def _sklearn(model: Any) -> tuple[str, bytes, str]:
     import sklearn
 
     if not hasattr(model, "predict"):
-        raise ExportError(f"{type(model).__qualname__} has no predict method")
+        raise ExportError(f"{type(model).__qualname__} does not have a predict method.")
     content = io.BytesIO()
     joblib.dump(model, content)
     return "model.joblib", content.getvalue(), sklearn.__version__
@@ -140,14 +147,14 @@ def _xgboost(model: Any) -> tuple[str, bytes, str]:
     import xgboost
 
     booster = model.get_booster() if hasattr(model, "get_booster") else model
-    # The containers know only this name. JSON is the format that all of their versions read.
+    # The containers load only this name. JSON is the format that all of their versions read.
     return "model.bst", bytes(booster.save_raw(raw_format="json")), xgboost.__version__
 
 
 def _lightgbm(model: Any) -> tuple[str, bytes, str]:
     import lightgbm
 
-    print("WARNING: Vertex AI has no prebuilt container for LightGBM; give a container of your own to the upload")
+    print("WARNING: Vertex AI has no prebuilt container for LightGBM; use a custom container for the upload")
     booster = getattr(model, "booster_", model)
     return "model.txt", booster.model_to_string().encode(), lightgbm.__version__
 
@@ -165,7 +172,7 @@ def _pytorch(model: Any) -> tuple[str, bytes, str]:
         "archiverVersion": "0.9.0",
         "model": {"modelName": "model", "serializedFile": "model.pt", "handler": "handler.py", "modelVersion": "1.0"},
     }
-    # What torch-model-archiver writes, which the clusters do not have.
+    # The format of torch-model-archiver, which the clusters do not have.
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
@@ -175,9 +182,9 @@ def _pytorch(model: Any) -> tuple[str, bytes, str]:
 
 
 def _store(bucket: str, name: str, content: bytes) -> None:
-    from google.cloud import storage  # type: ignore[attr-defined]
+    import google.cloud.storage as storage
 
     try:
         storage.Client().bucket(bucket).blob(name).upload_from_string(content, "application/octet-stream")
     except Exception as error:
-        raise ExportError(f"gs://{bucket}/{name} can not be written: {type(error).__name__}: {error}") from error
+        raise ExportError(f"Could not write gs://{bucket}/{name}: {type(error).__name__}: {error}") from error

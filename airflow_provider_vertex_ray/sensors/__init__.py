@@ -1,1 +1,1 @@
-"""What only waits."""
+"""Sensors for Ray on Vertex AI."""

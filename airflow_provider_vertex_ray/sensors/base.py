@@ -1,4 +1,4 @@
-"""What both sensors share: one look by ``poke``, the same wait by a trigger, and Airflow's own timeouts."""
+"""Base class of the sensors: ``poke``, the same check in a trigger, and Airflow's own timeouts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_vertex_ray.core.deadlines import deadline_after
 from airflow_provider_vertex_ray.errors import VertexRayError
 from airflow_provider_vertex_ray.links.base import persist_link_facts
-from airflow_provider_vertex_ray.operators.base import ConnectionMixin, deferrable_by_default
+from airflow_provider_vertex_ray.operators.arguments import resolve_deferrable
+from airflow_provider_vertex_ray.operators.base import ConnectionMixin
 from airflow_provider_vertex_ray.triggers.base import result_of
 
 if TYPE_CHECKING:
@@ -25,19 +26,20 @@ if TYPE_CHECKING:
 
 
 class VertexRayBaseSensor(ConnectionMixin, BaseSensorOperator):
-    """Base of the sensors here.
+    """Base class of the sensors.
 
-    :param project_id: Project of the cluster; default: the connection's.
-    :param location: Region of the cluster; a full cluster name brings its own.
-    :param gcp_conn_id: The Airflow connection.
-    :param impersonation_chain: Service account to act as, or a chain; default: the connection's.
-    :param deferrable: Wait in the triggerer; default: ``[operators] default_deferrable``. Otherwise the sensor pokes,
-        in its ``mode``.
+    :param project_id: Project ID; default: the project of the connection. (templated)
+    :param location: Region, such as ``us-central1``; not needed with a full resource name. (templated)
+    :param gcp_conn_id: Airflow connection to Google Cloud. (templated)
+    :param impersonation_chain: Service account to impersonate, or a list of accounts that ends with it; default: the
+        impersonation chain of the connection. (templated)
+    :param deferrable: Whether to wait in the triggerer; default: ``[operators] default_deferrable``. Otherwise the
+        sensor pokes in its ``mode``.
     """
 
     template_fields: Sequence[str] = ConnectionMixin.connection_fields
     timeout_errors: tuple[type[VertexRayError], ...] = ()
-    """Errors of the trigger that mean that the sensor's own timeout passed."""
+    """Errors of the trigger which mean that the timeout of the sensor has expired."""
     cluster_id: Any = None
     _kept: dict[str, str | None] | None = None
 
@@ -53,10 +55,10 @@ class VertexRayBaseSensor(ConnectionMixin, BaseSensorOperator):
     ) -> None:
         super().__init__(**kwargs)
         self._set_connection(project_id, location, gcp_conn_id, impersonation_chain)
-        self.deferrable = deferrable_by_default() if deferrable is None else deferrable
+        self.deferrable = resolve_deferrable(deferrable)
 
     def execute(self, context: Context) -> Any:
-        """Defer, unless one look shows that it is so already; or poke."""
+        """Poke once and, if the condition is not met, defer; or poke in the worker."""
         self._keep_link_facts(context)
         if not self.deferrable:
             return self._with_links(context, super().execute(context))
@@ -66,31 +68,35 @@ class VertexRayBaseSensor(ConnectionMixin, BaseSensorOperator):
         return self.defer(trigger=self.trigger(deadline_after(self.timeout)), method_name="execute_complete")
 
     def _keep_link_facts(self, context: Context, **more: str | None) -> None:
-        """Keep what the links need; without a cluster, nothing."""
+        """Store the facts for the links, unless the sensor has no cluster."""
         if self.cluster_id is None:
             return
         name = self._name(self.cluster_id)
         facts = {"project_id": name.project, "location": name.location, "cluster_id": name.cluster_id, **more}
-        # Not with each poke.
+        # Written only when they change, not with each poke.
         if facts != self._kept:
             persist_link_facts(context, **facts)
             self._kept = facts
 
     def _with_links(self, context: Context, result: Any) -> Any:
-        """The result; where it tells of a dashboard, the links know it from now on."""
+        """Return the result, and store the address of the dashboard for the links if the result has one."""
         url = result.get("dashboard_url") if isinstance(result, dict) else None
         if url:
             self._keep_link_facts(context, dashboard_uri=str(url).removeprefix("https://"))
         return result
 
     def trigger(self, deadline: float | None) -> WaitTrigger:
-        """The trigger that waits for the same."""
+        """Return the trigger that waits for the same condition.
+
+        :param deadline: Unix time at which the trigger gives up; None for no limit.
+        """
         raise NotImplementedError
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return what was waited for.
+        """Return the result of the wait.
 
-        :raises AirflowSensorTimeout: It did not come in time; a skip with ``soft_fail``.
+        :raises AirflowSensorTimeout: The timeout expired.
+        :raises AirflowSkipException: The timeout expired, and ``soft_fail`` is set.
         """
         try:
             return dict(self._with_links(context, result_of(event)))

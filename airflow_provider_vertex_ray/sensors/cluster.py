@@ -1,4 +1,4 @@
-"""Waiting for a cluster that somebody else creates, changes or deletes."""
+"""Sensor that waits for the state of a cluster."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 
 
 class VertexRayClusterSensor(VertexRayBaseSensor):
-    """Waits until a cluster is in a state; returns ``Cluster.summary()``.
+    """Wait until a cluster is in one of the given states; returns ``Cluster.summary()``.
 
-    :param cluster_id: Id or full resource name. (templated)
-    :param target_states: Names of the states; any of them will do.
-
-    Raises ClusterNotFoundError, AirflowSensorTimeout; and the cluster's failure when it is in ERROR, unless ERROR is
-    waited for.
+    :param cluster_id: Cluster ID or full resource name. (templated)
+    :param target_states: States to wait for, such as ``["RUNNING"]``.
+    :raises InvalidArgumentError: An argument is invalid; raised before any request.
+    :raises ClusterNotFoundError: The cluster does not exist.
+    :raises ClusterFailedError: The cluster is in ERROR, which is not one of ``target_states``. A known reason has its
+        own type, such as QuotaExceededError or StockoutError.
+    :raises AirflowSensorTimeout: The timeout expired.
     """
 
     template_fields: Sequence[str] = ("cluster_id", *VertexRayBaseSensor.connection_fields)
@@ -39,14 +41,16 @@ class VertexRayClusterSensor(VertexRayBaseSensor):
         super().__init__(**kwargs)
         cluster_id = self._checked_cluster_id(cluster_id)
         known = [state.value for state in ClusterState if state is not ClusterState.UNKNOWN]
-        for state in target_states:
-            if state not in known:
-                raise InvalidArgumentError("target_states", list(target_states), f"the states are {', '.join(known)}")
+        rule = f"Use a list of states, from {', '.join(known)}."
+        if not isinstance(target_states, (list, tuple, set, frozenset)) or not target_states:
+            raise InvalidArgumentError("target_states", target_states, rule)
+        if not all(state in known for state in target_states):
+            raise InvalidArgumentError("target_states", list(target_states), rule)
         self.cluster_id = cluster_id
         self.target_states = list(target_states)
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """One look."""
+        """Check the state of the cluster."""
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
         name = self._name(self.cluster_id)
@@ -59,7 +63,7 @@ class VertexRayClusterSensor(VertexRayBaseSensor):
         return PokeReturnValue(False)
 
     def trigger(self, deadline: float | None) -> WaitTrigger:
-        """The same, from the triggerer."""
+        """Return the trigger that waits for the same states."""
         return VertexRayClusterStateTrigger(
             cluster_name=self._name(self.cluster_id).full,
             states=self.target_states,

@@ -1,4 +1,4 @@
-"""Waiting for an endpoint that serves."""
+"""Sensor that waits for an endpoint to serve."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import PokeReturnValue
 
-from airflow_provider_vertex_ray.core.checks import has_template
+from airflow_provider_vertex_ray.core.checks import known_at_run_time
 from airflow_provider_vertex_ray.core.serving.resource_name import check_resource, resource_name
 from airflow_provider_vertex_ray.errors import OperationTimeoutError
 from airflow_provider_vertex_ray.links.base import persist_link_facts
 from airflow_provider_vertex_ray.links.serving import VertexRayEndpointLink
+from airflow_provider_vertex_ray.operators.arguments import check_strings
 from airflow_provider_vertex_ray.sensors.base import VertexRayBaseSensor
 from airflow_provider_vertex_ray.triggers.serving import VertexRayEndpointTrigger, endpoint_summary, serves
 
@@ -20,12 +21,13 @@ if TYPE_CHECKING:
 
 
 class VertexRayEndpointSensor(VertexRayBaseSensor):
-    """Waits until an endpoint serves a model; returns its deployed models and traffic.
+    """Wait until an endpoint serves a model; returns its deployed models and traffic split.
 
-    :param endpoint_id: Id or resource name. (templated)
-    :param deployed_model_id: The deployed model that it shall have; None: any that gets traffic. (templated)
-
-    Raises EndpointNotFoundError, AirflowSensorTimeout.
+    :param endpoint_id: Endpoint ID or resource name. (templated)
+    :param deployed_model_id: ID of the deployed model to wait for; None: any model that gets traffic. (templated)
+    :raises InvalidArgumentError: An argument is invalid; raised before any request.
+    :raises EndpointNotFoundError: The endpoint does not exist.
+    :raises AirflowSensorTimeout: The timeout expired.
     """
 
     template_fields: Sequence[str] = ("endpoint_id", "deployed_model_id", *VertexRayBaseSensor.connection_fields)
@@ -34,13 +36,14 @@ class VertexRayEndpointSensor(VertexRayBaseSensor):
 
     def __init__(self, *, endpoint_id: str, deployed_model_id: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not has_template(endpoint_id) and not hasattr(endpoint_id, "iter_references"):
+        if not known_at_run_time(endpoint_id):
             check_resource("endpoints", endpoint_id, "endpoint_id")
+        check_strings(deployed_model_id=deployed_model_id)
         self.endpoint_id = endpoint_id
         self.deployed_model_id = deployed_model_id
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """One look."""
+        """Check whether the endpoint serves."""
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
         trigger = self.trigger(None)
@@ -49,11 +52,11 @@ class VertexRayEndpointSensor(VertexRayBaseSensor):
         found = run_sync(lambda: trigger.hook.get_endpoint(trigger.name))
         if serves(found, self.deployed_model_id):
             return PokeReturnValue(True, endpoint_summary(found))
-        self.log.info("%s does not serve yet", found["name"])
+        self.log.info("Endpoint %s does not serve yet", found["name"])
         return PokeReturnValue(False)
 
     def trigger(self, deadline: float | None) -> VertexRayEndpointTrigger:
-        """The same, from the triggerer."""
+        """Return the trigger that waits for the same endpoint."""
         project = self.project_id or (None if "/" in self.endpoint_id else self._connection_project())
         return VertexRayEndpointTrigger(
             name=resource_name("endpoints", self.endpoint_id, "endpoint_id", project, self.location or None),

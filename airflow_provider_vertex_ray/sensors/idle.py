@@ -1,4 +1,4 @@
-"""Waiting until nobody uses a cluster."""
+"""Sensor that waits until a cluster is idle."""
 
 from __future__ import annotations
 
@@ -21,16 +21,18 @@ if TYPE_CHECKING:
 
 
 class VertexRayClusterIdleSensor(VertexRayBaseSensor):
-    """Waits until nobody has used a cluster for some time; returns ``Cluster.summary()`` with ``idle_seconds``.
+    """Wait until a cluster has been idle for some time; returns ``Cluster.summary()`` with ``idle_seconds``.
 
-    In use is a cluster with a job or a Ray Client driver that has not ended, with a live lease, or of which one of
-    these can not be read. A cluster in ERROR is not in use.
+    A cluster is in use if it has a job or a Ray Client driver that has not ended or a live lease, or if one of these
+    could not be read. A cluster in ERROR is idle.
 
-    :param cluster_id: Id or full resource name. (templated)
-    :param idle_for: Seconds without use.
-    :param lease_uri: Folder in Cloud Storage with the leases; None: jobs and drivers alone count. (templated)
-
-    Raises ClusterNotFoundError, AirflowSensorTimeout.
+    :param cluster_id: Cluster ID or full resource name. (templated)
+    :param idle_for: Seconds for which the cluster must have been idle.
+    :param lease_uri: Cloud Storage folder with the leases. None: only jobs and drivers on the cluster count as use.
+        (templated)
+    :raises InvalidArgumentError: An argument is invalid; raised before any request.
+    :raises ClusterNotFoundError: The cluster does not exist.
+    :raises AirflowSensorTimeout: The timeout expired.
     """
 
     template_fields: Sequence[str] = ("cluster_id", "lease_uri", *VertexRayBaseSensor.connection_fields)
@@ -49,7 +51,7 @@ class VertexRayClusterIdleSensor(VertexRayBaseSensor):
         self.lease_uri = lease_uri
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """One look, with the trigger's very code."""
+        """Check the use of the cluster, with the code of the trigger."""
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
         found = run_sync(self._look)
@@ -59,10 +61,11 @@ class VertexRayClusterIdleSensor(VertexRayBaseSensor):
         return await self._idle(None).look(self.cluster_hook)
 
     def trigger(self, deadline: float | None) -> WaitTrigger:
-        """The same, from the triggerer."""
+        """Return the trigger that waits for the same cluster."""
         return self._idle(deadline)
 
     def _idle(self, deadline: float | None) -> VertexRayClusterIdleTrigger:
+        check_lease(self.lease_uri or None)
         return VertexRayClusterIdleTrigger(
             cluster_name=self._name(self.cluster_id).full,
             idle_for=self.idle_for,

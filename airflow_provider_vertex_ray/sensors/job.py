@@ -1,4 +1,4 @@
-"""Waiting for a job that somebody else submitted."""
+"""Sensor that waits for a job that another task or user submitted."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from airflow_provider_vertex_ray.core.job.inputs import check_submission_id
 from airflow_provider_vertex_ray.core.job.state import Job, JobStatus
 from airflow_provider_vertex_ray.errors import OperationTimeoutError, VertexRayError
 from airflow_provider_vertex_ray.links.link_sets import JOB_LINKS
+from airflow_provider_vertex_ray.operators.arguments import check_flags, check_strings
 from airflow_provider_vertex_ray.sensors.base import VertexRayBaseSensor
 from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
 
@@ -21,13 +22,21 @@ if TYPE_CHECKING:
 
 
 class VertexRayJobSensor(VertexRayBaseSensor):
-    """Waits for the end of a job that somebody else submitted; it never stops that job. Returns ``Job.summary()``.
+    """Wait for the end of a job that another task or user submitted; returns ``Job.summary()``.
 
-    :param cluster_id: Id or full resource name. (templated)
-    :param submission_id: The job. (templated)
-    :param stream_logs: Whether the job's output goes to this task's log, when deferrable.
+    The sensor never stops the job.
 
-    Raises JobFailedError, JobStoppedError, JobNotFoundError (also while poking), JobLostError, AirflowSensorTimeout.
+    :param cluster_id: Cluster ID or full resource name. (templated)
+    :param submission_id: Submission ID of the job. (templated)
+    :param stream_logs: Whether to copy the output of the job to the log of this task; only if deferrable.
+    :raises InvalidArgumentError: An argument is invalid; raised before any request.
+    :raises ClusterNotFoundError: The cluster does not exist.
+    :raises NotARayClusterError: The resource is not a Ray cluster.
+    :raises JobNotFoundError: The cluster does not know the job.
+    :raises JobFailedError: The job failed; carries its exit code, message and last lines of output.
+    :raises JobStoppedError: The job was stopped.
+    :raises JobLostError: The cluster no longer knows the job, or no longer answers.
+    :raises AirflowSensorTimeout: The timeout expired.
     """
 
     template_fields: Sequence[str] = ("cluster_id", "submission_id", *VertexRayBaseSensor.connection_fields)
@@ -39,13 +48,15 @@ class VertexRayJobSensor(VertexRayBaseSensor):
     ) -> None:
         super().__init__(**kwargs)
         cluster_id = self._checked_cluster_id(cluster_id)
+        check_strings(submission_id=submission_id)
         check_submission_id(submission_id)
+        check_flags(stream_logs=stream_logs)
         self.cluster_id = cluster_id
         self.submission_id = submission_id
         self.stream_logs = stream_logs
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """One look."""
+        """Check the status of the job."""
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
         check_submission_id(self.submission_id)
@@ -58,7 +69,7 @@ class VertexRayJobSensor(VertexRayBaseSensor):
         return PokeReturnValue(True, job.summary())
 
     async def _failure(self, job: Job) -> VertexRayError:
-        """Its error; with the last lines, where Cloud Logging has them."""
+        """Return the error of the job, with its last lines of output if Cloud Logging has them."""
         from airflow_provider_vertex_ray.triggers.log_fallback import last_lines
 
         if job.status is not JobStatus.FAILED:
@@ -84,7 +95,7 @@ class VertexRayJobSensor(VertexRayBaseSensor):
         super()._keep_link_facts(context, **{"submission_id": self.submission_id, **more})
 
     def trigger(self, deadline: float | None) -> WaitTrigger:
-        """The same, from the triggerer."""
+        """Return the trigger that waits for the same job."""
         return VertexRayJobTrigger(
             cluster_name=self._name(self.cluster_id).full,
             submission_id=self.submission_id,

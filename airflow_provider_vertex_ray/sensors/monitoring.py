@@ -1,4 +1,4 @@
-"""Waiting for a condition on one of a cluster's metrics."""
+"""Sensor that waits for a condition on a metric of a cluster."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import PokeReturnValue
 
-from airflow_provider_vertex_ray.core.checks import has_template
+from airflow_provider_vertex_ray.core.checks import known_at_run_time
 from airflow_provider_vertex_ray.core.monitoring.condition import MetricCondition
 from airflow_provider_vertex_ray.core.monitoring.metric_query import check_metric, check_promql, metric_query
 from airflow_provider_vertex_ray.errors import InvalidArgumentError, OperationTimeoutError, VertexRayError
@@ -20,24 +20,28 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 LINKS_SECONDS = 5.0
-"""Seconds for the dashboard's address; without it a link is missing, and nothing else."""
+"""Seconds to wait for the address of the dashboard; without it, only its link is missing."""
 
 
 class VertexRayMetricSensor(VertexRayBaseSensor):
-    """Waits until a metric of a cluster has been above or below a number for some time.
+    """Wait until a metric of a cluster has met a condition for some time.
 
-    Returns ``cluster_id``, ``promql``, ``condition``, ``since`` (unix time of the first sample of the unbroken time in
-    which it has held, as far back as twice ``for_seconds``), ``value`` (the last one) and ``at``. What is not known
-    does not hold: a missing sample breaks the time, as one that does not fit does. 429, 5xx and silence are waited out.
+    Returns ``cluster_id``, ``promql``, ``condition``, ``since`` (unix time of the first sample of the unbroken period
+    in which the condition held, looking back at most twice ``for_seconds``), ``value`` (of the last sample) and ``at``
+    (its time). A missing sample does not meet the condition, and ends the period. The sensor keeps waiting on 429, on
+    5xx and when Cloud Monitoring does not answer.
 
-    :param cluster_id: Id or full resource name. (templated)
+    :param cluster_id: Cluster ID or full resource name. (templated)
     :param metric: ``cpu``, ``memory``, ``gpu`` (percent), ``tasks``, ``actors`` or ``nodes``. (templated)
-    :param promql: A query of your own, in place of ``metric``; if it gives several series, all have to fit. (templated)
+    :param promql: Custom PromQL query, instead of ``metric``. If it returns several series, all must meet the
+        condition. (templated)
     :param comparison: ``<``, ``<=``, ``>``, ``>=``, ``==`` or ``!=``.
-    :param threshold: The number that it is compared with.
-    :param for_seconds: Seconds for which it has to be so, up to a week; 0: the last value is enough.
-
-    Raises AirflowSensorTimeout, InvalidRequestError, MetricsNotAuthorisedError.
+    :param threshold: Number to compare the metric with.
+    :param for_seconds: Seconds for which the condition must hold, up to a week; 0: the last sample is enough.
+    :raises InvalidArgumentError: An argument is invalid; raised before any request.
+    :raises InvalidRequestError: Cloud Monitoring rejected the query.
+    :raises MetricsNotAuthorisedError: The credentials lack the permission to read metrics.
+    :raises AirflowSensorTimeout: The timeout expired.
     """
 
     template_fields: Sequence[str] = ("cluster_id", "metric", "promql", *VertexRayBaseSensor.connection_fields)
@@ -58,10 +62,10 @@ class VertexRayMetricSensor(VertexRayBaseSensor):
         super().__init__(**kwargs)
         cluster_id = self._checked_cluster_id(cluster_id)
         if (metric is None) == (promql is None):
-            raise InvalidArgumentError("metric", metric, "give either metric or promql")
-        if metric is not None and not hasattr(metric, "iter_references"):
+            raise InvalidArgumentError("metric", metric, "Use either metric or promql.")
+        if metric is not None and not known_at_run_time(metric):
             check_metric(metric, "metric")
-        if promql is not None and not has_template(promql) and not hasattr(promql, "iter_references"):
+        if promql is not None and not known_at_run_time(promql):
             check_promql(promql, "promql")
         MetricCondition(comparison, threshold, for_seconds)
         self.cluster_id = cluster_id
@@ -72,7 +76,7 @@ class VertexRayMetricSensor(VertexRayBaseSensor):
         self.for_seconds = for_seconds
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """One look, with the trigger's very code."""
+        """Check the condition, with the code of the trigger."""
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
         trigger = self.trigger(None)
@@ -81,7 +85,7 @@ class VertexRayMetricSensor(VertexRayBaseSensor):
         return PokeReturnValue(held, found if held else None)
 
     def trigger(self, deadline: float | None) -> VertexRayMetricTrigger:
-        """The same, from the triggerer."""
+        """Return the trigger that waits for the same condition."""
         return VertexRayMetricTrigger(
             cluster_name=self._name(self.cluster_id).full,
             promql=self._query(),
@@ -94,9 +98,9 @@ class VertexRayMetricSensor(VertexRayBaseSensor):
         )
 
     def _query(self) -> str:
-        """The PromQL, once everything is rendered.
+        """Return the PromQL query, from the rendered arguments.
 
-        :raises InvalidArgumentError: There is no such metric, or the query is empty.
+        :raises InvalidArgumentError: The metric does not exist, or the query is empty.
         """
         if self.metric is not None:
             return metric_query(self.metric, self._name(self.cluster_id).cluster_id)
@@ -109,7 +113,7 @@ class VertexRayMetricSensor(VertexRayBaseSensor):
             super()._keep_link_facts(context, promql=shown, dashboard_uri=self._dashboard(), **more)
 
     def _dashboard(self) -> str | None:
-        """The dashboard's address, if the cluster is there to be asked."""
+        """Return the address of the dashboard, if the cluster still exists."""
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
         name = self._name(self.cluster_id)
@@ -118,5 +122,5 @@ class VertexRayMetricSensor(VertexRayBaseSensor):
                 lambda: asyncio.wait_for(self.cluster_hook.get_cluster(name.full), LINKS_SECONDS)
             ).dashboard_uri
         except (VertexRayError, asyncio.TimeoutError) as error:
-            self.log.info("No link to the dashboard: %s", error)
+            self.log.info("The task has no link to the dashboard: %s", error)
             return None

@@ -1,4 +1,4 @@
-"""Waiting for free quota."""
+"""Sensor that waits for free training quota."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from airflow_provider_vertex_ray.core.cluster.spec import ClusterSpec
 from airflow_provider_vertex_ray.errors import OperationTimeoutError
 from airflow_provider_vertex_ray.links.base import persist_link_facts
 from airflow_provider_vertex_ray.links.quota import VertexRayQuotaLink
+from airflow_provider_vertex_ray.operators.arguments import spec_fields
 from airflow_provider_vertex_ray.sensors.base import VertexRayBaseSensor
 from airflow_provider_vertex_ray.triggers.quota import VertexRayQuotaTrigger
 
@@ -21,18 +22,20 @@ if TYPE_CHECKING:
 
 
 class VertexRayQuotaSensor(VertexRayBaseSensor):
-    """Waits until as much of each training quota is free as a cluster needs.
+    """Wait until the free training quota covers a cluster.
 
-    Free is the limit less what everything in the region uses, as Cloud Monitoring knows it, which is some minutes
-    behind. Nothing is reserved: another cluster may be quicker. Returns ``location`` and ``quota``: for each metric
-    ``metric``, ``asked``, ``asked_at_most``, ``limit`` (None: none), ``used``, ``free``.
+    The free quota is the limit minus the usage in the region, which Cloud Monitoring reports with a delay of some
+    minutes. The sensor reserves nothing: another cluster may use the quota first. Returns ``location`` and ``quota``,
+    which has for each metric ``metric``, ``asked``, ``asked_at_most``, ``limit`` (None: unlimited), ``used`` and
+    ``free``.
 
-    :param spec: The cluster that is to be: a ``ClusterSpec``, or a dict of its fields. (templated)
-    :param full_size: Whether autoscaling pools count with their maximum; otherwise with their minimum, which is what
-        a cluster begins with.
-
-    Raises QuotaTooSmallError at once when a limit is smaller than what is asked for, NotAuthorisedError,
-    AirflowSensorTimeout.
+    :param spec: Spec of the cluster: a ``ClusterSpec``, or a dict of its fields. (templated)
+    :param full_size: Whether autoscaling pools count with their maximum size. Otherwise they count with their minimum,
+        the size with which a cluster starts.
+    :raises InvalidArgumentError: An argument is invalid; raised before any request.
+    :raises QuotaTooSmallError: A limit is smaller than what the cluster needs; raised at once.
+    :raises NotAuthorisedError: The credentials lack a permission.
+    :raises AirflowSensorTimeout: The timeout expired.
     """
 
     template_fields: Sequence[str] = ("spec", *VertexRayBaseSensor.connection_fields)
@@ -42,24 +45,23 @@ class VertexRayQuotaSensor(VertexRayBaseSensor):
     def __init__(self, *, spec: ClusterSpec | dict[str, Any], full_size: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_flag("full_size", full_size)
-        # Judged at DAG parse, kept as a dict so that Airflow renders the templates in it.
-        self.spec = ClusterSpec.from_value(spec).to_dict()
+        self.spec = spec_fields(spec)
         self.full_size = full_size
 
     def execute(self, context: Context) -> Any:
-        """Keep what the link needs, then wait."""
+        """Store the facts for the link, then wait."""
         persist_link_facts(context, project_id=self._project())
         return super().execute(context)
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """One look, with the trigger's very code."""
+        """Check the free quota, with the code of the trigger."""
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
         found = run_sync(self._quota(None).look)
         return PokeReturnValue(found is not None, found)
 
     def trigger(self, deadline: float | None) -> VertexRayQuotaTrigger:
-        """The same, from the triggerer."""
+        """Return the trigger that waits for the same quota."""
         return self._quota(deadline)
 
     def _quota(self, deadline: float | None) -> VertexRayQuotaTrigger:

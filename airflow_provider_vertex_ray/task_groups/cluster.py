@@ -1,4 +1,4 @@
-"""A cluster around a group of tasks: set up before them, torn down after them."""
+"""Task group with a cluster: set up before its tasks, torn down after them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from airflow_provider_vertex_ray.core.cluster.spec import ClusterSpec
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 from airflow_provider_vertex_ray.operators.cluster import VertexRayCreateClusterOperator, VertexRayDeleteClusterOperator
 from airflow_provider_vertex_ray.operators.leases import LEASE_TTL, VertexRayReleaseClusterOperator
-from airflow_provider_vertex_ray.task_groups.task_states import NOT_WELL, states_of
+from airflow_provider_vertex_ray.task_groups.task_states import FAILED_STATES, states_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -22,35 +22,36 @@ DELETE = ("never", "always", "on_success")
 
 
 class VertexRayCluster(TaskGroup):
-    """A task group whose tasks have a cluster.
+    """Task group whose tasks run on a cluster of the group.
 
-    ``with VertexRayCluster("etl", shared_name="etl", spec=…, location="us-central1"):`` puts a set-up task
-    (``create_cluster``) before and, where there is something to do at the end, a teardown task after the tasks inside.
-    They are Airflow's own set-up and teardown: a failure inside still tears down, and clearing a task inside sets up
-    again. Tasks of this package inside that name no ``cluster_id`` get this cluster, mapped ones and those in nested
-    groups too; also the connection and the lease, where they name none.
+    ``with VertexRayCluster("etl", shared_name="etl", spec=…, location="us-central1"):`` adds a setup task
+    (``create_cluster``) before the tasks inside and, if the end of the group requires one, a teardown task after them.
+    Both are Airflow's own setup and teardown tasks: the teardown also runs after a failure inside, and clearing a task
+    inside also clears the setup. Tasks of this package inside the group that set no ``cluster_id`` use this cluster,
+    including mapped tasks and tasks in nested groups. They also use its connection and its lease, unless they set their
+    own.
 
-    :param group_id: The group's id.
-    :param spec: What the cluster looks like: a ``ClusterSpec``, or a dict of its fields.
-    :param cluster_id: Id of a cluster of this group's own; use one that changes with the run, such as
+    :param group_id: ID of the group.
+    :param spec: Spec of the cluster: a ``ClusterSpec``, or a dict of its fields.
+    :param cluster_id: ID of a cluster that belongs to the group; use one that changes with the run, such as
         ``etl-{{ ts_nodash | lower }}``.
     :param shared_name: Name of a shared cluster, instead of ``cluster_id``.
-    :param delete: When the teardown deletes the cluster: ``always``, ``on_success`` (only if no task inside has failed;
-        otherwise it stays, and costs money, for a look at it) or ``never``. Default: ``always`` for ``cluster_id``;
-        ``never`` for ``shared_name``, because others may use it: a ``VertexRayDeleteIdleClustersOperator`` deletes it.
-    :param lease_uri: Folder in Cloud Storage with the leases of shared clusters; the teardown gives this run's hold
-        back.
-    :param lease_ttl: Seconds for which the run holds the cluster without saying so again.
-    :param deferrable: Whether set-up and teardown wait in the triggerer; default: the DAG's ``default_args``, else
+    :param delete: When the teardown deletes the cluster: ``always``, ``on_success`` (only if no task inside failed;
+        otherwise the cluster is kept for debugging and incurs charges) or ``never``. Default: ``always`` for
+        ``cluster_id``, and ``never`` for ``shared_name``, because others may use the cluster; a
+        ``VertexRayDeleteIdleClustersOperator`` deletes it.
+    :param lease_uri: Cloud Storage folder with the leases of shared clusters; the teardown releases the run's lease.
+    :param lease_ttl: Seconds after which the lease expires unless it is renewed.
+    :param deferrable: Whether setup and teardown wait in the triggerer; default: the DAG's ``default_args``, else
         ``[operators] default_deferrable``.
-    :param project_id: Project of the cluster; default: that of ``default_args``, else the connection's.
-    :param location: Region of the cluster; default: that of ``default_args``.
-    :param gcp_conn_id: The Airflow connection; default: that of ``default_args``, else ``google_cloud_default``.
-    :param impersonation_chain: Service account to act as, or a chain.
-    :param create: More arguments of ``VertexRayCreateClusterOperator``, such as ``max_age`` or ``provision_timeout``.
+    :param project_id: Project ID; default: that of ``default_args``, else the project of the connection.
+    :param location: Region; default: that of ``default_args``.
+    :param gcp_conn_id: Airflow connection to Google Cloud; default: that of ``default_args``, else
+        ``google_cloud_default``.
+    :param impersonation_chain: Service account to impersonate, or a list of accounts that ends with it.
+    :param create: Other arguments of ``VertexRayCreateClusterOperator``, such as ``max_age`` or ``provision_timeout``.
     :param kwargs: Arguments of Airflow's ``TaskGroup``.
-
-    Raises InvalidArgumentError at DAG parse for wrong input.
+    :raises InvalidArgumentError: An argument is invalid; raised at DAG parse.
     """
 
     is_vertex_ray_cluster: ClassVar[bool] = True
@@ -74,22 +75,24 @@ class VertexRayCluster(TaskGroup):
         **kwargs: Any,
     ) -> None:
         if (cluster_id is None) == (shared_name is None):
-            raise InvalidArgumentError("cluster_id", cluster_id, "give either cluster_id or shared_name")
+            raise InvalidArgumentError("cluster_id", cluster_id, "Use either cluster_id or shared_name.")
         delete = delete or ("always" if shared_name is None else "never")
         if delete not in DELETE:
-            raise InvalidArgumentError("delete", delete, f"use one of {', '.join(DELETE)}")
+            raise InvalidArgumentError("delete", delete, f"Use one of {', '.join(DELETE)}.")
         if shared_name is not None and delete != "never":
-            rule = "others may use a shared cluster; VertexRayDeleteIdleClustersOperator deletes it once nobody does"
+            rule = (
+                "Use never: others may use a shared cluster. VertexRayDeleteIdleClustersOperator deletes idle clusters."
+            )
             raise InvalidArgumentError("delete", delete, rule)
         super().__init__(group_id, **kwargs)
         parent = self.parent_group
         while parent is not None:
             if hasattr(parent, "_expand_input"):
-                raise InvalidArgumentError("group_id", group_id, "a cluster can not be within a mapped task group")
+                raise InvalidArgumentError("group_id", group_id, "A cluster cannot be inside a mapped task group.")
             parent = parent.parent_group
         self._delete = delete
         self._lease = {} if lease_uri is None else {"lease_uri": lease_uri, "lease_ttl": lease_ttl}
-        # What is not given is left out, so that the DAG's default_args count.
+        # Arguments that are not given are left out, so that the DAG's default_args apply.
         self._connection = _given(
             project_id=project_id,
             location=location,
@@ -109,12 +112,12 @@ class VertexRayCluster(TaskGroup):
 
     @property
     def cluster_id(self) -> str:
-        """The cluster's full name, as a template for any templated field of a task inside."""
+        """Full name of the cluster, as a template for the templated fields of the tasks inside."""
         return self._result("name")
 
     @property
     def dashboard_url(self) -> str:
-        """The address of its dashboard, as a template."""
+        """Address of the cluster's dashboard, as a template for the templated fields of the tasks inside."""
         return self._result("dashboard_url")
 
     def _result(self, key: str) -> str:
@@ -122,13 +125,13 @@ class VertexRayCluster(TaskGroup):
         return f"{{{{ task_instance.xcom_pull(task_ids='{task_id}')['{key}'] }}}}"
 
     def __enter__(self) -> VertexRayCluster:
-        """Begin the group, with its set-up task."""
+        """Open the group and add its setup task."""
         super().__enter__()
         try:
             self._set_up = VertexRayCreateClusterOperator(task_id="create_cluster", **self._connection, **self._create)
             self._set_up.as_setup()  # type: ignore[no-untyped-call]
         except BaseException as error:
-            # Nobody ends a block that has not begun.
+            # Python does not call __exit__ if __enter__ fails.
             super().__exit__(type(error), error, None)  # type: ignore[no-untyped-call]
             raise
         return self
@@ -136,7 +139,7 @@ class VertexRayCluster(TaskGroup):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the group: give the tasks their cluster, and put them between set-up and teardown."""
+        """Close the group: set the cluster of its tasks, and put them between setup and teardown."""
         try:
             if kind is None and self._set_up is not None:
                 self._wire(self._set_up)
@@ -157,7 +160,7 @@ class VertexRayCluster(TaskGroup):
             return
         for task in last:
             task.set_downstream(tear_down)
-        # With "on_failure_fail_dagrun", a teardown that succeeds would hide that a task before it failed.
+        # Not "on_failure_fail_dagrun": a teardown that succeeds would hide the failure of a task before it.
         tear_down.as_teardown(setups=set_up)
 
     def _tear_down(self, inside: set[str]) -> VertexRayDeleteClusterOperator | VertexRayReleaseClusterOperator | None:
@@ -175,20 +178,22 @@ class VertexRayCluster(TaskGroup):
         return None
 
     def _fill(self, task: Any) -> None:
-        """Give a task of this package what it names nothing for."""
-        if not type_of(task).__module__.startswith(__name__.partition(".")[0]):
+        """Set the cluster, connection and lease of a task of this package, where it sets none itself."""
+        if not _operator_class(task).__module__.startswith(__name__.partition(".")[0]):
             return
-        wanted = {"cluster_id": self.cluster_id, **self._connection, **self._lease}
-        names = set(type_of(task).template_fields) | ({"lease_ttl"} if hasattr_of(task, "lease_ttl") else set())
-        for name, value in wanted.items():
-            if name in names and _is_open(task, name):
-                _give(task, name, value)
+        values = {"cluster_id": self.cluster_id, **self._connection, **self._lease}
+        names = set(_operator_class(task).template_fields)
+        if _has_parameter(task, "lease_ttl"):
+            names.add("lease_ttl")
+        for name, value in values.items():
+            if name in names and _is_unset(task, name):
+                _set_argument(task, name, value)
 
 
 class _DeleteUnlessFailedOperator(VertexRayDeleteClusterOperator):
-    """Deletes the cluster unless a task has failed that used it.
+    """Delete the cluster, unless a task that used it failed.
 
-    :param inside: Ids of these tasks.
+    :param inside: IDs of the tasks that use the cluster.
     """
 
     def __init__(self, *, inside: Iterable[str], **kwargs: Any) -> None:
@@ -196,13 +201,15 @@ class _DeleteUnlessFailedOperator(VertexRayDeleteClusterOperator):
         self.inside = list(inside)
 
     def execute(self, context: Context) -> Any:
-        """Look at the tasks, then delete."""
-        failed = sorted(name for name, state in states_of(context, self.inside).items() if state in NOT_WELL)
+        """Check the states of the tasks, then delete the cluster."""
+        failed = sorted(name for name, state in states_of(context, self.inside).items() if state in FAILED_STATES)
         if not failed:
             return super().execute(context)
         name = self._name(str(self.cluster_id))
         self.log.warning(
-            "Cluster %s stays, and costs money until it is deleted, because these failed: %s", name, ", ".join(failed)
+            "Keeping cluster %s, which incurs charges until it is deleted, because these tasks failed: %s",
+            name,
+            ", ".join(failed),
         )
         return {"cluster_id": name.cluster_id, "name": name.full, "existed": True, "kept_for": failed}
 
@@ -218,19 +225,20 @@ def _tasks(group: TaskGroup) -> list[Any]:
     return found
 
 
-def type_of(task: Any) -> type[Any]:
-    """The operator class of a task, mapped or not."""
+def _operator_class(task: Any) -> type[Any]:
+    """Return the operator class of a task, mapped or not."""
     found = getattr(task, "operator_class", None)
     return found if isinstance(found, type) else type(task)
 
 
-def hasattr_of(task: Any, name: str) -> bool:
-    """Whether a task, mapped or not, takes an argument of that name."""
-    return any(name in inspect.signature(kind).parameters for kind in type_of(task).__mro__ if kind is not object)
+def _has_parameter(task: Any, name: str) -> bool:
+    """Tell whether the operator class of a task, mapped or not, has a parameter."""
+    classes = _operator_class(task).__mro__
+    return any(name in inspect.signature(kind).parameters for kind in classes if kind is not object)
 
 
-def _is_open(task: Any, name: str) -> bool:
-    """Whether a task has nothing of its own for an argument."""
+def _is_unset(task: Any, name: str) -> bool:
+    """Tell whether a task leaves an argument at its default."""
     default = {"gcp_conn_id": "google_cloud_default", "lease_ttl": LEASE_TTL}.get(name)
     partial = getattr(task, "partial_kwargs", None)
     if partial is None:
@@ -239,7 +247,7 @@ def _is_open(task: Any, name: str) -> bool:
     return bool(partial.get(name, default) == default) and not (isinstance(expanded, dict) and name in expanded)
 
 
-def _give(task: Any, name: str, value: Any) -> None:
+def _set_argument(task: Any, name: str, value: Any) -> None:
     if getattr(task, "partial_kwargs", None) is None:
         setattr(task, name, value)
     else:

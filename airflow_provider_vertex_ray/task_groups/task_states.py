@@ -1,4 +1,4 @@
-"""The states of other tasks of the same run, on each Airflow line."""
+"""States of the other tasks of a run, on each supported Airflow version."""
 
 from __future__ import annotations
 
@@ -8,17 +8,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-NOT_WELL = frozenset({"failed", "upstream_failed"})
-"""States of a task that did not come to a good end."""
+FAILED_STATES = frozenset({"failed", "upstream_failed"})
+"""States of a task that failed, or that did not run because of a failure."""
 
 
 def states_of(context: Context, task_ids: Iterable[str]) -> dict[str, str | None]:
-    """State of each instance of these tasks, by a readable name: ``task``, or ``task[3]`` for a mapped one."""
+    """Return the state of each instance of the tasks, by name: ``task``, or ``task[3]`` for a mapped one.
+
+    :param context: Context of a task of the same run.
+    :param task_ids: IDs of the tasks.
+    """
     wanted = set(task_ids)
     ti: Any = context["ti"]
     ask = getattr(ti, "get_task_states", None)
     if ask is None:
-        # Airflow 2: a task may read the database.
+        # Airflow 2, where a task can read the database.
         found = context["dag_run"].get_task_instances()  # type: ignore[attr-defined]
         return {
             each.task_id if each.map_index < 0 else f"{each.task_id}[{each.map_index}]": each.state and str(each.state)

@@ -1,4 +1,4 @@
-"""What a trigger asks Airflow about its own task, and keeps for the next triggerer, on Airflow 2.11 and 3.x."""
+"""Read a trigger's own task from Airflow, and store data for the next triggerer, on Airflow 2.11 and 3.x."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 AIRFLOW_ANSWERS = "Airflow answers this process's triggers"
+"""Start of a log line that the tests of a whole Airflow wait for."""
 
 LOG_POSITION_KEY = "vertex_ray_log"
-"""XCom key of how much of a job's output is in the task's log: XCom is what a trigger can write on every version."""
+"""XCom key of the log position. XCom is the only store that a trigger can write on every Airflow version."""
 
 
 async def _in_thread(work: Callable[[], T]) -> T:
-    # Airflow 3's way to its supervisor knows calls that come from sync_to_async's threads.
+    # Airflow 3's connection to its supervisor recognises calls from sync_to_async's threads.
     from asgiref.sync import sync_to_async
 
     return await sync_to_async(work)()
@@ -39,10 +40,10 @@ _asked: list[asyncio.Task[None]] = []
 
 
 def ask_ahead(ti: Any) -> None:
-    """Make this process's first question to Airflow now, in the background.
+    """Send this process's first request to Airflow now, in the background.
 
-    A triggerer of Airflow 3 builds its way to the Execution API for the first one, which takes seconds that a user's
-    kill does not have.
+    For the first request, a triggerer of Airflow 3 sets up its Execution API client, which takes seconds that are not
+    available when a user kills the task.
     """
     if not _asked:
         _asked.append(asyncio.create_task(_ask_ahead(ti)))
@@ -53,15 +54,15 @@ async def _ask_ahead(ti: Any) -> None:
     try:
         await task_state(ti)
     except Exception:
-        log.warning("Airflow does not answer this triggerer's questions", exc_info=True)
+        log.warning("Airflow does not answer this triggerer; a killed task will not be cleaned up", exc_info=True)
     else:
         log.info("%s: it took %.1f s", AIRFLOW_ANSWERS, time.monotonic() - begun)
 
 
 async def task_state(ti: Any) -> str | None:
-    """The state of the task instance now; None when it has none (it was cleared) or is gone.
+    """Return the current state of the task instance; None if it has none (it was cleared) or no longer exists.
 
-    :raises Exception: Airflow can not be asked.
+    :raises Exception: Airflow could not be reached.
     """
     return await _in_thread(lambda: _task_state(_ids(ti)))
 
@@ -78,7 +79,7 @@ def _task_state(ids: dict[str, Any]) -> str | None:
         run_ids=[ids["run_id"]],
         map_index=ids["map_index"] if mapped else None,
     ).get(ids["run_id"], {})
-    # A mapped task's state comes under a name of its own.
+    # Airflow lists a mapped task's state under a name with the map index.
     state = found.get(f"{ids['task_id']}_{ids['map_index']}") if mapped else found.get(ids["task_id"])
     return None if state is None else str(getattr(state, "value", state))
 
@@ -93,13 +94,13 @@ def _task_state_in_database(ids: dict[str, Any]) -> str | None:
 
 
 async def keep_log_position(ti: Any, submission_id: str, position: int) -> None:
-    """Keep how many characters of the job's output were shown."""
+    """Store how many characters of the job's output were copied to the task's log."""
     value = {"submission_id": submission_id, "position": position}
     await _in_thread(lambda: _xcom().set(key=LOG_POSITION_KEY, value=value, **_ids(ti)))
 
 
 async def kept_log_position(ti: Any, submission_id: str) -> int:
-    """How many characters an earlier triggerer has shown; 0 for none."""
+    """Return how many characters of the job's output an earlier triggerer has copied; 0 for none."""
     value = await _in_thread(lambda: _xcom().get_one(key=LOG_POSITION_KEY, **_ids(ti)))
     if not isinstance(value, dict) or value.get("submission_id") != submission_id:
         return 0

@@ -1,79 +1,92 @@
-"""One waiting, two ways: deferred in the triggerer, or in the worker itself. The outcome travels as JSON."""
+"""Base of the triggers: the same wait runs deferred in the triggerer, or in the worker. Its outcome travels as JSON."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, ClassVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_vertex_ray.core.deadlines import seconds_left
 from airflow_provider_vertex_ray.errors import VertexRayError, error_from_dict
 
 HAS_ON_KILL = hasattr(BaseTrigger, "on_kill")
-"""Whether Airflow tells a trigger that its task was killed (3.3 and later)."""
+"""Whether Airflow notifies a trigger that its task was killed (3.3 and later)."""
 
-LAST_SECONDS = 5.0
-"""Seconds for a cancelled wait to close what it opened."""
+CANCEL_SECONDS = 5.0
+"""Seconds in which a cancelled wait has to close what it opened."""
 
-LAST_LOOK = 1.0
-"""Seconds at least for a look that is on its way when the deadline comes."""
-
-STILL_WAITING = "deferred"
+DEFERRED = "deferred"
+"""State of a task instance that still waits for its trigger."""
 
 
 class WaitTrigger(BaseTrigger):
-    """Waits for something at the service and reports success or a typed error.
+    """Wait for something at the service and report success or a typed error.
 
-    A user who clears the task, or marks it failed or successful, ends the wait for good: ``killed`` is called then. A
-    triggerer that stops or stalls does not: the wait goes on in another one.
+    A user who clears the task, or marks it failed or successful, ends the wait for good: ``killed`` is called. A
+    triggerer that stops or stalls does not: another one continues the wait.
 
-    :param arguments: JSON-able constructor arguments, which are also what is serialised. They hold no secret: the
-        credentials come from the Airflow connection, anew in each process.
+    :param arguments: The constructor's JSON-serialisable arguments, which are stored in Airflow's database. They
+        contain no secrets: each process takes the credentials from the Airflow connection.
     """
+
+    service: ClassVar[str] = "the Vertex AI API"
+    """What is polled, for log lines."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.arguments = arguments
-        self._told = False
+        self._event_sent = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Class path and constructor arguments."""
+        """Return the class path and the constructor arguments."""
         return f"{type(self).__module__}.{type(self).__qualname__}", self.arguments
 
     async def wait(self) -> dict[str, Any]:
-        """Wait; return what happened, as JSON.
+        """Wait, and return the result as JSON.
 
-        :raises VertexRayError: It ended badly.
+        :raises VertexRayError: The wait failed.
         """
         raise NotImplementedError
 
     async def outcome(self) -> dict[str, Any]:
-        """The event's payload: ``status`` is ``success`` with ``result``, or ``error`` with ``error``.
+        """Wait, and return the event's payload.
 
         An unexpected exception becomes an error too, so that the task can clean up what it started.
+
+        :return: ``status`` is ``success`` with ``result``, or ``error`` with ``error``.
         """
-        passed = {"passthrough": self.arguments["passthrough"]} if self.arguments.get("passthrough") else {}
+        passthrough = {"passthrough": self.arguments["passthrough"]} if self.arguments.get("passthrough") else {}
         try:
-            return {"status": "success", "result": await self.wait(), **passed}
+            return {"status": "success", "result": await self.wait(), **passthrough}
         except VertexRayError as error:
-            return {"status": "error", "error": error.to_dict(), **passed}
+            return {"status": "error", "error": error.to_dict(), **passthrough}
         except Exception as error:
             self.log.exception("Unexpected error while waiting")
             return {
                 "status": "error",
                 "error": VertexRayError(f"Unexpected error: {error!r}").to_dict(),
-                **passed,
+                **passthrough,
             }
 
     async def killed(self) -> None:
-        """Clean up, because the task was killed while it waited. Nothing, unless a trigger has something to do."""
+        """Clean up, because the task was killed while it was waiting. Does nothing by default."""
+
+    def on_unreadable(self, error: VertexRayError, seconds: float) -> None:
+        """Log that a poll got no usable answer.
+
+        :param error: What went wrong.
+        :param seconds: Seconds until the next poll; 0 when the deadline has passed.
+        """
+        if seconds > 0:
+            self.log.warning("Could not reach %s; retrying in %.1f s: %s", self.service, seconds, error.message)
+        else:
+            self.log.warning("Could not reach %s before the deadline: %s", self.service, error.message)
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, then yield the one event."""
-        # A task of its own: Airflow tells a user's kill by the message of this generator's CancelledError, and
-        # sync_to_async, on the way to connections and XCom, raises one without it.
+        """Wait, then yield the only event."""
+        # In a task of its own: Airflow signals a user's kill by the message of this generator's CancelledError, and
+        # sync_to_async, which the wait uses for connections and XCom, raises one without that message.
         if HAS_ON_KILL and (ti := getattr(self, "task_instance", None)) is not None:
             from airflow_provider_vertex_ray.triggers.airflow_task import ask_ahead
 
@@ -83,51 +96,46 @@ class WaitTrigger(BaseTrigger):
             await asyncio.wait({work})
         except asyncio.CancelledError:
             work.cancel()
-            await asyncio.wait({work}, timeout=LAST_SECONDS)
+            await asyncio.wait({work}, timeout=CANCEL_SECONDS)
             if not HAS_ON_KILL:
                 await self.on_kill()
             raise
         # Nothing may be awaited after the event: Airflow 3.3 would call on_kill for a task that it has resumed.
-        self._told = True
+        self._event_sent = True
         yield TriggerEvent(work.result())  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:
-        """Airflow 3.3 calls this for a user's kill, but also in a triggerer that stalled and lost its triggers.
+        """Clean up if a user has killed the task.
 
-        So the task is asked for: while it is deferred, somebody else waits. After a Clear its next try may be deferred
-        already; then that try has cleaned up before it began.
+        Airflow 3.3 calls this for a user's kill, but also in a triggerer that stalled and lost its triggers. So the
+        task's state is checked: while it is deferred, another triggerer continues the wait. After a clear, the next
+        attempt may be deferred already; it has then cleaned up before it started.
         """
         ti = getattr(self, "task_instance", None)
-        if self._told or ti is None:
+        if self._event_sent or ti is None:
             return
         from airflow_provider_vertex_ray.triggers.airflow_task import task_state
 
         try:
             state = await task_state(ti)
         except Exception:
-            self.log.warning("Airflow can not say whether the task was killed; nothing is cleaned up", exc_info=True)
+            self.log.warning(
+                "Could not read the task's state from Airflow, so a kill cannot be distinguished from a restart; "
+                "nothing is cleaned up",
+                exc_info=True,
+            )
             return
-        if state != STILL_WAITING:
+        if state != DEFERRED:
             await self.killed()
 
 
 def result_of(event: dict[str, Any] | None) -> dict[str, Any]:
-    """The result in a trigger's payload.
+    """Return the result in a trigger's payload.
 
-    :raises VertexRayError: The error in it, with its type.
+    :raises VertexRayError: The payload contains an error, which is raised with its type.
     """
     if event is None:
         raise VertexRayError("The trigger ended without an event.")
     if event.get("status") != "success":
         raise error_from_dict(event.get("error") or {})
     return dict(event.get("result") or {})
-
-
-async def pause(interval: float, deadline: float | None) -> None:
-    """Sleep for an interval, but not past a deadline."""
-    await asyncio.sleep(max(0.0, min(interval, seconds_left(deadline))))
-
-
-def time_for_a_look(deadline: float | None) -> float | None:
-    """Seconds that one look may take: the retries of a call could last longer than a deadline lets them."""
-    return None if deadline is None else max(LAST_LOOK, seconds_left(deadline))

@@ -1,4 +1,4 @@
-"""Waiting for a BigQuery step: a job, which may leave staging tables when it is killed."""
+"""Trigger that waits for a BigQuery step: a job that may leave staging tables behind when it is killed."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
 
 
 class VertexRayBigQueryTrigger(VertexRayJobTrigger):
-    """Waits as ``VertexRayJobTrigger`` does.
+    """Wait for the end of a job, and delete its staging tables if the task is killed.
 
-    :param staging: Where a killed job's tables are: ``dataset``, ``owner`` and ``project``.
-    :param arguments: As for ``VertexRayJobTrigger``.
+    :param staging: Where the staging tables are: ``dataset``, ``owner`` and ``project``.
+    :param arguments: Arguments of ``VertexRayJobTrigger``.
     """
 
     def __init__(self, *, staging: dict[str, Any], **arguments: Any) -> None:
@@ -19,7 +19,7 @@ class VertexRayBigQueryTrigger(VertexRayJobTrigger):
         self.arguments["staging"] = staging
 
     async def killed(self) -> None:
-        """Stop the job, wait until it has ended, then delete what it left."""
+        """Stop the job, wait until it has ended, then delete its staging tables."""
         await super().killed()
         if not self.arguments["stop_on_kill"]:
             return

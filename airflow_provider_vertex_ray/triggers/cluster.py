@@ -1,4 +1,4 @@
-"""Waiting for clusters: ready, resized, deleted, in a state."""
+"""Triggers that wait for a cluster: ready, resized, deleted, or in a given state."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vertex_ray.core.cluster.state import Cluster, ClusterState
-from airflow_provider_vertex_ray.core.deadlines import seconds_left
 from airflow_provider_vertex_ray.core.http.service_errors import outcome_error
 from airflow_provider_vertex_ray.errors import (
     ClusterFailedError,
@@ -16,30 +15,30 @@ from airflow_provider_vertex_ray.errors import (
     OperationTimeoutError,
     PreconditionError,
     ProvisioningTimeoutError,
-    RateLimitedError,
     ResizeFailedError,
-    ServiceUnavailableError,
+    ServiceError,
     VertexRayError,
 )
-from airflow_provider_vertex_ray.triggers.base import WaitTrigger, pause
+from airflow_provider_vertex_ray.triggers.base import WaitTrigger
+from airflow_provider_vertex_ray.triggers.polling import Backoff, poll_until
 
 if TYPE_CHECKING:
     from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
 
 NOT_FOUND_GRACE = 60.0
-"""Seconds after a create in which a 404 does not mean that the cluster is gone."""
+"""Seconds after a create request in which a 404 does not mean that the cluster is gone."""
 
 
 class ClusterTrigger(WaitTrigger):
-    """Base of the waits on one cluster.
+    """Base of the triggers that wait for one cluster.
 
-    :param cluster_name: Full resource name.
-    :param gcp_conn_id: The Airflow connection.
-    :param impersonation_chain: Service account to act as, or a chain.
-    :param poll_interval: Seconds between two looks; the first ones come sooner.
-    :param deadline: Unix time at which the wait ends with an error; None for never.
-    :param operation: Name of the long-running operation that is waited for, if known.
-    :param passthrough: JSON that is handed back in the event as it is.
+    :param cluster_name: Full resource name (``projects/…/locations/…/persistentResources/…``).
+    :param gcp_conn_id: Airflow connection to Google Cloud.
+    :param impersonation_chain: Service account to impersonate, or a chain of them.
+    :param poll_interval: Seconds between two polls at most; the first ones follow each other faster.
+    :param deadline: Unix time at which the wait fails; None for no limit.
+    :param operation: Name of the long-running operation that the wait belongs to, if it is known.
+    :param passthrough: JSON that is returned in the event unchanged.
     """
 
     def __init__(
@@ -69,37 +68,33 @@ class ClusterTrigger(WaitTrigger):
         self.poll_interval = poll_interval
         self.deadline = deadline
         self.operation = operation
-        self._interval = min(1.0, poll_interval)
+        self._backoff = Backoff(poll_interval)
 
     async def wait(self) -> dict[str, Any]:
-        """Look until it is so."""
+        """Poll until the condition is met."""
         from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
 
         hook = VertexRayClusterAsyncHook(self.arguments["gcp_conn_id"], self.arguments["impersonation_chain"])
         # Held for the whole wait, so that the session and its token outlive each call.
         async with hook.session():
-            while True:
-                try:
-                    result = await self.look(hook)
-                    if result is not None:
-                        return result
-                except (ServiceUnavailableError, RateLimitedError) as error:
-                    self.log.warning("The service can not be read for the moment: %s", error)
-                if seconds_left(self.deadline) <= 0:
-                    raise await self.too_late(hook)
-                await pause(self._interval, self.deadline)
-                self._interval = min(self._interval * 1.5, self.poll_interval)
+            return await poll_until(
+                lambda: self.look(hook),
+                backoff=self._backoff,
+                deadline=self.deadline,
+                timed_out=self.timed_out,
+                on_unreadable=self.on_unreadable,
+            )
 
     async def look(self, hook: VertexRayClusterAsyncHook) -> dict[str, Any] | None:
-        """One look: the result when it is so, None when it is not yet so."""
+        """Poll once: return the result, or None while the condition is not met."""
         raise NotImplementedError
 
-    async def too_late(self, hook: VertexRayClusterAsyncHook) -> VertexRayError:
-        """The error for a deadline that passed."""
-        return OperationTimeoutError(f"Cluster {self.cluster_id}: the wait ended at its deadline.")
+    def timed_out(self) -> VertexRayError:
+        """Return the error for a deadline that has passed."""
+        return OperationTimeoutError(f"Timed out waiting for cluster {self.cluster_id}.")
 
     async def operation_failure(self, hook: VertexRayClusterAsyncHook) -> VertexRayError | None:
-        """The long-running operation's error, once it has one."""
+        """Return the error of the long-running operation, if it has failed."""
         if self.operation is None:
             return None
         try:
@@ -113,13 +108,19 @@ class ClusterTrigger(WaitTrigger):
 
 
 class VertexRayClusterReadyTrigger(ClusterTrigger):
-    """Waits until a cluster is RUNNING and its dashboard serves the Jobs API; the result is ``Cluster.summary()``.
+    """Wait until a cluster is RUNNING and its dashboard serves the Jobs API; the result is ``Cluster.summary()``.
 
-    :param dashboard_timeout: Seconds that the dashboard may need after RUNNING; up to five minutes were seen.
-    :param created_at: Unix time of the create, if it is ours: shortly after it, a 404 is no end.
-
-    Errors: QuotaExceededError, StockoutError, NetworkExhaustedError or ClusterFailedError by the service's text,
-    ProvisioningTimeoutError, DashboardNotReadyError, ClusterNotFoundError.
+    :param dashboard_timeout: Seconds that the dashboard may take to answer after RUNNING; up to five minutes have been
+        seen.
+    :param created_at: Unix time of the create request, if this task made it: shortly afterwards, a 404 does not end
+        the wait.
+    :raises QuotaExceededError: The quota does not suffice for the cluster.
+    :raises StockoutError: The region has no capacity for the cluster at the moment.
+    :raises NetworkExhaustedError: The network has no free IP range for the cluster.
+    :raises ClusterFailedError: The cluster failed for another reason, or is being deleted.
+    :raises ProvisioningTimeoutError: The cluster did not reach RUNNING before the deadline.
+    :raises DashboardNotReadyError: The cluster is RUNNING, but its dashboard did not answer in time.
+    :raises ClusterNotFoundError: The cluster does not exist.
     """
 
     def __init__(self, *, dashboard_timeout: float = 600.0, created_at: float | None = None, **arguments: Any) -> None:
@@ -130,11 +131,11 @@ class VertexRayClusterReadyTrigger(ClusterTrigger):
         self._running_since: float | None = None
 
     async def look(self, hook: VertexRayClusterAsyncHook) -> dict[str, Any] | None:
-        """Ask for the state; once RUNNING, for the dashboard."""
+        """Read the state; once it is RUNNING, check the dashboard."""
         try:
             cluster = await hook.get_cluster(self.cluster_name)
         except ClusterNotFoundError:
-            failure = await self.operation_failure(hook)
+            failure = await self._creation_failure(hook)
             if failure is not None:
                 raise failure from None
             if self._created_at is not None and time.time() - self._created_at < NOT_FOUND_GRACE:
@@ -148,18 +149,25 @@ class VertexRayClusterReadyTrigger(ClusterTrigger):
         if cluster.state is ClusterState.STOPPING:
             raise ClusterFailedError(f"Cluster {self.cluster_id} is being deleted.", {"cluster": cluster.name})
         if cluster.state is not ClusterState.RUNNING:
-            failure = await self.operation_failure(hook)
+            failure = await self._creation_failure(hook)
             if failure is not None:
                 raise failure
             return None
-        return await self._dashboard(hook, cluster.require_ray())
+        return await self._check_dashboard(hook, cluster.require_ray())
 
-    async def _dashboard(self, hook: VertexRayClusterAsyncHook, cluster: Cluster) -> dict[str, Any] | None:
+    async def _creation_failure(self, hook: VertexRayClusterAsyncHook) -> VertexRayError | None:
+        failure = await self.operation_failure(hook)
+        # The same type as that of a cluster in ERROR, which may be seen before or after its operation.
+        if type(failure) is ServiceError:
+            return ClusterFailedError(failure.message, {**failure.details, "cluster": self.cluster_name})
+        return failure
+
+    async def _check_dashboard(self, hook: VertexRayClusterAsyncHook, cluster: Cluster) -> dict[str, Any] | None:
         if self._running_since is None:
             self._running_since = time.time()
-            self._interval = min(1.0, self.poll_interval)
+            self._backoff.reset()
         if await hook.dashboard_answers(cluster):
-            self.log.info("The dashboard of cluster %s answers", self.cluster_id)
+            self.log.info("Cluster %s is ready: its dashboard answers", self.cluster_id)
             return cluster.summary()
         waited = time.time() - self._running_since
         if waited > self._dashboard_timeout:
@@ -169,23 +177,25 @@ class VertexRayClusterReadyTrigger(ClusterTrigger):
             )
         return None
 
-    async def too_late(self, hook: VertexRayClusterAsyncHook) -> VertexRayError:
-        """Says in which state the cluster is stuck."""
+    def timed_out(self) -> VertexRayError:
+        """Name the state in which the cluster is stuck."""
         state = self._state.value if self._state else "unknown"
         kind = DashboardNotReadyError if self._state is ClusterState.RUNNING else ProvisioningTimeoutError
         return kind(
-            f"Cluster {self.cluster_id} was not ready in time; its state is {state}.",
+            f"Timed out waiting for cluster {self.cluster_id} to become ready; its state is {state}.",
             {"cluster": self.cluster_name},
         )
 
 
 class VertexRayClusterDeleteTrigger(ClusterTrigger):
-    """Deletes a cluster and waits until it is gone; the result has ``existed``.
+    """Delete a cluster and wait until it is gone; the result contains ``existed``.
 
-    The delete itself is here because the service refuses it while the cluster is PROVISIONING: it is tried until the
-    service takes it. A cluster that is not there is deleted already.
+    The delete request is sent from here because Vertex AI rejects it while the cluster is PROVISIONING: it is repeated
+    until the service accepts it. A cluster that does not exist counts as deleted.
 
-    Errors: OperationTimeoutError, NotAuthorisedError and what else the service answers.
+    :raises OperationTimeoutError: The cluster was not deleted before the deadline.
+    :raises NotAuthorisedError: The account may not delete clusters.
+    :raises ServiceError: The deletion failed for another reason.
     """
 
     _accepted = False
@@ -193,11 +203,11 @@ class VertexRayClusterDeleteTrigger(ClusterTrigger):
     _refusal = ""
 
     async def look(self, hook: VertexRayClusterAsyncHook) -> dict[str, Any] | None:
-        """Ask whether it is there, and for its deletion as long as that was not accepted."""
+        """Check whether the cluster exists, and request its deletion until that is accepted."""
         try:
             cluster = await hook.get_cluster(self.cluster_name)
         except ClusterNotFoundError:
-            self.log.info("Cluster %s is gone", self.cluster_id)
+            self.log.info("Cluster %s is deleted", self.cluster_id)
             return {"cluster_id": self.cluster_id, "name": self.cluster_name, "existed": self._existed}
         self._existed = True
         if cluster.state is ClusterState.STOPPING:
@@ -210,37 +220,45 @@ class VertexRayClusterDeleteTrigger(ClusterTrigger):
         try:
             self.operation = await hook.delete_cluster(self.cluster_name)
             self._accepted = True
-            self.log.info("Cluster %s is being deleted", self.cluster_id)
+            self.log.info("Waiting for cluster %s to be deleted", self.cluster_id)
         except PreconditionError as error:
             if str(error) != self._refusal:
                 self._refusal = str(error)
-                self.log.info("The service does not delete cluster %s yet: %s", self.cluster_id, error)
+                self.log.info("Vertex AI rejected the deletion of cluster %s; retrying: %s", self.cluster_id, error)
         return None
 
-    async def too_late(self, hook: VertexRayClusterAsyncHook) -> VertexRayError:
-        """Says whether the service ever accepted the delete."""
-        said = "its deletion goes on" if self._accepted else f"the service refused to delete it: {self._refusal}"
+    def timed_out(self) -> VertexRayError:
+        """Tell whether the service ever accepted the deletion."""
+        if self._accepted:
+            progress = "its deletion continues"
+        elif self._refusal:
+            progress = f"Vertex AI rejected its deletion: {self._refusal}"
+        else:
+            progress = "its deletion could not be requested"
         return OperationTimeoutError(
-            f"Cluster {self.cluster_id} was not gone in time; {said}. It may still cost money.",
+            f"Timed out waiting for cluster {self.cluster_id} to be deleted; {progress.rstrip('.')}. "
+            "It may still incur charges.",
             {"cluster": self.cluster_name},
         )
 
 
 class VertexRayClusterResizeTrigger(ClusterTrigger):
-    """Waits for a resize and verifies it: the service's counts, and the nodes that Ray itself sees alive.
+    """Wait for a resize and verify it: the service's replica counts, and the nodes that Ray itself reports as alive.
 
-    :param replicas: Replica count by pool id that the cluster should have.
-
-    Errors: ResizeFailedError, OperationTimeoutError, and the service's own for the operation (quota, stockout, …).
+    :param replicas: Expected replica count by pool id.
+    :raises ResizeFailedError: The cluster did not reach the expected size before the deadline.
+    :raises QuotaExceededError: The quota does not suffice for the new size.
+    :raises StockoutError: The region has no capacity for the new size at the moment.
+    :raises ClusterFailedError: The cluster failed, or the resize failed for another reason.
     """
 
     def __init__(self, *, replicas: dict[str, int], **arguments: Any) -> None:
         super().__init__(replicas=replicas, **arguments)
         self._replicas = replicas
-        self._seen = ""
+        self._mismatch = ""
 
     async def look(self, hook: VertexRayClusterAsyncHook) -> dict[str, Any] | None:
-        """Compare what is with what should be."""
+        """Compare the actual with the expected size."""
         cluster = await hook.get_cluster(self.cluster_name)
         if cluster.state is ClusterState.ERROR:
             raise cluster.failure()
@@ -251,30 +269,32 @@ class VertexRayClusterResizeTrigger(ClusterTrigger):
             return None
         counts = {pool.pool_id: pool.replicas for pool in cluster.pools}
         if any(counts.get(pool) != count for pool, count in self._replicas.items()):
-            self._seen = f"the service reports {counts}"
+            self._mismatch = f"Vertex AI reports {counts}"
             return None
         live = await hook.live_nodes(cluster)
         autoscales = any(pool.autoscaling for pool in cluster.pools)
         if live != cluster.node_count and not (autoscales and live > cluster.node_count):
-            self._seen = f"Ray sees {live} nodes alive, {cluster.node_count} are asked for"
+            self._mismatch = f"Ray reports {live} nodes as alive, and {cluster.node_count} are expected"
             return None
         self.log.info("Cluster %s has %d nodes, all alive", self.cluster_id, live)
         return {**cluster.summary(), "live_nodes": live}
 
-    async def too_late(self, hook: VertexRayClusterAsyncHook) -> VertexRayError:
-        """Says what the cluster has instead."""
+    def timed_out(self) -> VertexRayError:
+        """Tell which size the cluster has instead."""
         return ResizeFailedError(
-            f"Cluster {self.cluster_id} did not get to {self._replicas} in time; {self._seen or 'it is UPDATING'}.",
+            f"Timed out waiting for cluster {self.cluster_id} to be resized to {self._replicas}; "
+            f"{self._mismatch or 'it is UPDATING'}.",
             {"cluster": self.cluster_name, "wanted": self._replicas},
         )
 
 
 class VertexRayClusterStateTrigger(ClusterTrigger):
-    """Waits until a cluster is in one of some states; the result is ``Cluster.summary()``.
+    """Wait until a cluster is in one of several states; the result is ``Cluster.summary()``.
 
-    :param states: Names of the states.
-
-    Errors: ClusterNotFoundError; the cluster's failure when it is in ERROR and that is not waited for.
+    :param states: Names of the states, such as ``RUNNING``.
+    :raises ClusterNotFoundError: The cluster does not exist.
+    :raises ClusterFailedError: The cluster is in ERROR, and ``states`` does not contain that.
+    :raises OperationTimeoutError: The cluster was in none of the states before the deadline.
     """
 
     def __init__(self, *, states: Sequence[str], **arguments: Any) -> None:
@@ -282,7 +302,7 @@ class VertexRayClusterStateTrigger(ClusterTrigger):
         self._states = frozenset(states)
 
     async def look(self, hook: VertexRayClusterAsyncHook) -> dict[str, Any] | None:
-        """Ask for the state."""
+        """Read the state."""
         cluster = await hook.get_cluster(self.cluster_name)
         if cluster.state.value in self._states:
             return cluster.summary()

@@ -1,23 +1,21 @@
-"""Waiting for a shared cluster, whoever creates it."""
+"""Trigger that waits for a shared cluster, whoever creates it."""
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vertex_ray.core.deadlines import seconds_left
 from airflow_provider_vertex_ray.core.sharing.generations import ClusterRequest, Plan, Step
 from airflow_provider_vertex_ray.errors import (
-    ClusterNotFoundError,
     DashboardNotReadyError,
     LeaseStoreError,
     ProvisioningTimeoutError,
-    RateLimitedError,
-    ServiceUnavailableError,
+    VertexRayError,
 )
-from airflow_provider_vertex_ray.triggers.base import WaitTrigger, pause
+from airflow_provider_vertex_ray.triggers.base import WaitTrigger
+from airflow_provider_vertex_ray.triggers.polling import TRANSIENT_ERRORS, Backoff, poll_until
 
 if TYPE_CHECKING:
     from airflow_provider_vertex_ray.core.cluster.state import Cluster
@@ -26,34 +24,39 @@ if TYPE_CHECKING:
 
 
 class VertexRayClusterEnsureTrigger(WaitTrigger):
-    """Comes to a shared cluster that is RUNNING and whose dashboard answers, and holds its lease.
+    """Ensure a shared cluster: wait until it is RUNNING, its dashboard answers, and this task holds its lease.
 
-    The result is ``Cluster.summary()`` with ``shared_name``, ``generation`` and ``lease_owner``. Everything is done
-    here, creating included, because what there is changes while one waits: the cluster that was found may be deleted,
-    fail, or get too old.
+    The result is ``Cluster.summary()`` with ``shared_name``, ``generation`` and ``lease_owner``. All steps are done
+    here, including the creation, because the situation changes during the wait: the cluster that was found may be
+    deleted, fail, or become too old. An error about a generation that this trigger created has ``made_here`` in its
+    details.
 
-    :param shared_name: The name.
-    :param project_id: Project; None: the connection's.
-    :param location: Region.
-    :param spec: ``ClusterSpec.to_dict()`` of a new generation.
-    :param labels: More labels of a new generation.
-    :param on_spec_mismatch: ``attach``, ``fail`` or ``replace``.
-    :param max_age: Seconds after which a generation gets no new work; None: no limit.
-    :param lease_uri: Where leases are kept; None: nowhere.
+    :param shared_name: The shared name of the cluster's generations.
+    :param project_id: Google Cloud project; None for the connection's.
+    :param location: Region of the cluster.
+    :param spec: ``ClusterSpec.to_dict()`` for a new generation.
+    :param labels: Additional labels for a new generation.
+    :param on_spec_mismatch: What to do if the live cluster has another spec: ``attach``, ``fail`` or ``replace``.
+    :param max_age: Seconds after which a generation gets no new work; None for no limit.
+    :param lease_uri: Folder in Cloud Storage with the leases; None for no leases.
     :param lease_ttl: Seconds for which the lease is held.
-    :param lease_owner: Who holds it.
-    :param max_cost: What the cluster may have cost, in the currency of ``prices``, to get new work; None: no limit.
-    :param prices: A price table's JSON.
-    :param gcp_conn_id: The Airflow connection.
-    :param impersonation_chain: Service account to act as, or a chain.
-    :param poll_interval: Seconds between two looks.
-    :param deadline: Unix time at which the wait ends with an error; None for never.
-    :param dashboard_timeout: Seconds that the dashboard may need after RUNNING.
-    :param passthrough: JSON that is handed back in the event as it is.
-
-    Errors: ClusterSpecMismatchError, BudgetExceededError; of a generation that is created here: QuotaExceededError,
-    StockoutError, NetworkExhaustedError, ClusterFailedError, with ``made_here`` in their details;
-    ProvisioningTimeoutError, DashboardNotReadyError, and what else the service answers.
+    :param lease_owner: Owner of the lease.
+    :param max_cost: Cost, in the currency of ``prices``, above which the cluster gets no new work; None for no limit.
+    :param prices: A price table as JSON.
+    :param gcp_conn_id: Airflow connection to Google Cloud.
+    :param impersonation_chain: Service account to impersonate, or a chain of them.
+    :param poll_interval: Seconds between two polls at most; the first ones follow each other faster.
+    :param deadline: Unix time at which the wait fails; None for no limit.
+    :param dashboard_timeout: Seconds that the dashboard may take to answer after RUNNING.
+    :param passthrough: JSON that is returned in the event unchanged.
+    :raises ClusterSpecMismatchError: The live cluster has another spec, and ``on_spec_mismatch`` is ``fail``.
+    :raises BudgetExceededError: The live cluster has cost more than ``max_cost``.
+    :raises QuotaExceededError: The quota does not suffice for a new generation.
+    :raises StockoutError: The region has no capacity for a new generation at the moment.
+    :raises NetworkExhaustedError: The network has no free IP range for a new generation.
+    :raises ClusterFailedError: A new generation failed for another reason.
+    :raises ProvisioningTimeoutError: The cluster was not ready before the deadline.
+    :raises DashboardNotReadyError: The cluster is RUNNING, but its dashboard did not answer in time.
     """
 
     def __init__(
@@ -100,70 +103,82 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
         )
         self._shared_name = shared_name
         self._deadline = deadline
-        self._poll_interval = poll_interval
+        self._backoff = Backoff(poll_interval)
+        self._plan: Plan | None = None
         self._running: tuple[str, float] | None = None
 
     async def wait(self) -> dict[str, Any]:
-        """Step by step."""
-        async with self._ensuring() as (ensuring, hook):
-            found: Plan | None = None
-            done = False
-            interval = min(1.0, self._poll_interval)
-            try:
-                while True:
-                    try:
-                        found = await ensuring.step()
-                        if found.step is Step.ATTACH and found.cluster is not None:
-                            self._check_budget(found.cluster)
-                            if await self._answers(hook, found.cluster) and await ensuring.confirm(found):
-                                await ensuring.clean_up(found)
-                                done = True
-                                return self._result(found, found.cluster)
-                        elif found.step is Step.CREATE:
-                            interval = min(1.0, self._poll_interval)
-                            if seconds_left(self._deadline) > 0:
-                                continue
-                    except (ServiceUnavailableError, RateLimitedError, LeaseStoreError) as error:
-                        self.log.warning("The service can not be read for the moment: %s", error)
-                    if seconds_left(self._deadline) <= 0:
-                        raise self._too_late(ensuring, found)
-                    await pause(interval, self._deadline)
-                    interval = min(interval * 1.5, self._poll_interval)
-            finally:
-                if not done:
-                    await ensuring.let_go()
-
-    @contextlib.asynccontextmanager
-    async def _ensuring(self) -> AsyncIterator[tuple[SharedClusterReconciler, VertexRayClusterAsyncHook]]:
+        """Find, wait for, or create the cluster, and acquire its lease."""
         from airflow_provider_vertex_ray.core.cluster.name import validate_project
         from airflow_provider_vertex_ray.core.cluster.spec import ClusterSpec
         from airflow_provider_vertex_ray.core.sharing.ensure import SharedClusterReconciler
-        from airflow_provider_vertex_ray.triggers.idle import opened
+        from airflow_provider_vertex_ray.core.sharing.lease_store import LeaseStore
+        from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
 
         given = self.arguments
         spec = ClusterSpec.from_value(given["spec"])
-        wanted = ClusterRequest(self._shared_name, spec.spec_hash(), given["on_spec_mismatch"], given["max_age"])
-        async with opened(given) as (hook, store), hook.session() as (transport, project):
-            yield (
-                SharedClusterReconciler(
-                    transport,
-                    validate_project(project),
-                    given["location"],
-                    wanted,
-                    spec,
-                    given["labels"] or {},
-                    store,
-                    given["lease_owner"],
-                    given["lease_ttl"],
-                    notify=self.log.info,
-                ),
-                hook,
+        request = ClusterRequest(self._shared_name, spec.spec_hash(), given["on_spec_mismatch"], given["max_age"])
+        hook = VertexRayClusterAsyncHook(
+            given["gcp_conn_id"], given["impersonation_chain"], given["project_id"], given["location"]
+        )
+        async with hook.session() as (transport, project):
+            reconciler = SharedClusterReconciler(
+                transport,
+                validate_project(project),
+                given["location"],
+                request,
+                spec,
+                given["labels"] or {},
+                LeaseStore(transport, given["lease_uri"]) if given["lease_uri"] else None,
+                given["lease_owner"],
+                given["lease_ttl"],
+                notify=self.log.info,
             )
+            result: dict[str, Any] | None = None
+            try:
+                result = await poll_until(
+                    lambda: self._look(reconciler, hook),
+                    backoff=self._backoff,
+                    deadline=self._deadline,
+                    timed_out=lambda: self._timed_out(reconciler),
+                    on_unreadable=self.on_unreadable,
+                    transient=(*TRANSIENT_ERRORS, LeaseStoreError),
+                    # A cluster whose creation was cut off would be lost track of, and bill.
+                    cut_off=False,
+                )
+                return result
+            finally:
+                if result is None:
+                    await reconciler.release_lease()
+
+    async def _look(
+        self, reconciler: SharedClusterReconciler, hook: VertexRayClusterAsyncHook
+    ) -> dict[str, Any] | None:
+        found = self._plan = await reconciler.step()
+        while found.step is Step.CREATE:
+            self._backoff.reset()
+            if seconds_left(self._deadline) <= 0:
+                return None
+            found = self._plan = await reconciler.step()
+        if found.step is not Step.ATTACH or found.cluster is None:
+            return None
+        self._check_budget(found.cluster)
+        if not await self._dashboard_answers(hook, found.cluster) or not await reconciler.confirm(found):
+            return None
+        await reconciler.clean_up(found)
+        return self._result(found, found.cluster)
+
+    def on_unreadable(self, error: VertexRayError, seconds: float) -> None:
+        """Log that a poll got no usable answer, from Vertex AI or from the lease store."""
+        if isinstance(error, LeaseStoreError) and seconds > 0:
+            self.log.warning("Could not access the lease store; retrying in %.1f s: %s", seconds, error.message)
+        else:
+            super().on_unreadable(error, seconds)
 
     def _check_budget(self, cluster: Cluster) -> None:
-        """Refuse a cluster that has cost too much.
+        """Validate that the cluster has not cost more than ``max_cost``.
 
-        :raises BudgetExceededError: It has.
+        :raises BudgetExceededError: It has cost more.
         """
         if self.arguments["max_cost"] is not None:
             from airflow_provider_vertex_ray.core.cost.price_table import PriceTable
@@ -172,10 +187,10 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
             table = PriceTable.from_value(self.arguments["prices"])
             check_budget(cluster, self.arguments["max_cost"], table, time.time())
 
-    async def _answers(self, hook: VertexRayClusterAsyncHook, cluster: Cluster) -> bool:
-        """Whether the dashboard answers.
+    async def _dashboard_answers(self, hook: VertexRayClusterAsyncHook, cluster: Cluster) -> bool:
+        """Check whether the dashboard answers.
 
-        :raises DashboardNotReadyError: Not for ``dashboard_timeout`` seconds.
+        :raises DashboardNotReadyError: It has not answered for ``dashboard_timeout`` seconds.
         """
         if self._running is None or self._running[0] != cluster.name:
             self._running = (cluster.name, time.time())
@@ -191,7 +206,7 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
 
     def _result(self, found: Plan, cluster: Cluster) -> dict[str, Any]:
         given = self.arguments
-        self.log.info("Cluster %s is RUNNING, and its dashboard answers", cluster.cluster_id)
+        self.log.info("Cluster %s is ready: its dashboard answers", cluster.cluster_id)
         return {
             **cluster.summary(),
             "shared_name": self._shared_name,
@@ -199,13 +214,12 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
             "lease_owner": given["lease_owner"] if given["lease_uri"] else None,
         }
 
-    def _too_late(
-        self, ensuring: SharedClusterReconciler, found: Plan | None
-    ) -> ProvisioningTimeoutError | ClusterNotFoundError:
+    def _timed_out(self, reconciler: SharedClusterReconciler) -> ProvisioningTimeoutError:
+        found = self._plan
         cluster = found.cluster if found else None
-        state = f"cluster {cluster.cluster_id} is {cluster.state.value}" if cluster else "there is no cluster"
-        made_here = found is not None and found.number in ensuring.made
+        state = f"cluster {cluster.cluster_id} is {cluster.state.value}" if cluster else "it has no cluster"
+        made_here = found is not None and found.number in reconciler.made
         details = {"cluster": cluster.name, "made_here": made_here} if cluster else {}
         return ProvisioningTimeoutError(
-            f"The shared cluster {self._shared_name!r} was not ready in time; {state}.", details
+            f"Timed out waiting for the shared cluster {self._shared_name!r} to become ready; {state}.", details
         )

@@ -1,14 +1,12 @@
-"""Waiting for clusters to be idle, and deleting those that nobody uses."""
+"""Triggers that wait for clusters to become idle, and delete the unused ones."""
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vertex_ray.core.cluster.state import Cluster
-from airflow_provider_vertex_ray.core.deadlines import seconds_left
 from airflow_provider_vertex_ray.core.sharing.activity import Activity
 from airflow_provider_vertex_ray.core.sharing.idle_policy import (
     Decision,
@@ -21,42 +19,44 @@ from airflow_provider_vertex_ray.core.sharing.idle_policy import (
 from airflow_provider_vertex_ray.errors import (
     ClusterNotFoundError,
     OperationTimeoutError,
-    RateLimitedError,
-    ServiceUnavailableError,
     VertexRayError,
 )
-from airflow_provider_vertex_ray.triggers.base import WaitTrigger, pause
+from airflow_provider_vertex_ray.triggers.base import WaitTrigger
 from airflow_provider_vertex_ray.triggers.cluster import ClusterTrigger
+from airflow_provider_vertex_ray.triggers.polling import TRANSIENT_ERRORS, Backoff, pause, poll_until
 
 if TYPE_CHECKING:
     from airflow_provider_vertex_ray.core.sharing.guarded_delete import GuardedDelete
-    from airflow_provider_vertex_ray.core.sharing.lease_store import LeaseStore
     from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
 
 MOST_REPORTED = 100
-"""Clusters in the event: it is kept in Airflow's database."""
+"""Maximum number of clusters in the event, which is stored in Airflow's database."""
 
 
 class VertexRayReaperTrigger(WaitTrigger):
-    """Deletes the clusters that nobody uses, and waits until they are gone.
+    """Delete unused clusters, and wait until they are gone.
 
-    The result has ``clusters`` (a list: ``cluster_id``, ``name``, ``state``, ``action``, ``why``, ``idle_seconds``,
-    ``age_seconds``, ``cost_so_far``), ``seen`` (how many) and ``deleted`` (their ids).
+    The result contains ``clusters`` (a list with ``cluster_id``, ``name``, ``state``, ``action``, ``why``,
+    ``idle_seconds``, ``age_seconds`` and ``cost_so_far``), ``seen`` (the number of clusters) and ``deleted`` (their
+    ids).
 
-    :param project_id: Project; None: the connection's.
-    :param location: Region.
+    :param project_id: Google Cloud project; None for the connection's.
+    :param location: Region of the clusters.
     :param idle_for: Seconds without use after which a cluster is deleted.
-    :param max_age: Seconds after which a cluster is deleted as soon as nobody uses it; None: no limit.
-    :param labels: Only clusters with these labels; an empty value stands for any.
-    :param dry_run: Whether only to say what would be done.
-    :param drain_timeout: Seconds for which the end of the use of clusters that are too old or superseded is waited for.
-    :param lease_uri: Where leases are kept; None: nowhere.
-    :param by: Who deletes.
-    :param prices: A price table's JSON; None: the cost is given in node-hours only.
-    :param poll_interval: Seconds between two looks.
-    :param deadline: Unix time at which the wait for the deletions ends with an error.
-
-    Errors: OperationTimeoutError, and what the service answers to the list.
+    :param max_age: Seconds after which a cluster is deleted as soon as it is unused; None for no limit.
+    :param labels: Consider only clusters with these labels; an empty value matches any.
+    :param dry_run: Whether to report only what would be deleted.
+    :param drain_timeout: Seconds to wait for clusters that are too old or superseded, but still in use.
+    :param lease_uri: Folder in Cloud Storage with the leases; None for no leases.
+    :param by: Who deletes, as it is written into the leases.
+    :param prices: A price table as JSON; None to report the cost in node-hours only.
+    :param gcp_conn_id: Airflow connection to Google Cloud.
+    :param impersonation_chain: Service account to impersonate, or a chain of them.
+    :param poll_interval: Seconds between two polls.
+    :param deadline: Unix time at which the wait for the deletions fails; None for no limit.
+    :param passthrough: JSON that is returned in the event unchanged.
+    :raises OperationTimeoutError: Not all clusters were deleted before the deadline.
+    :raises VertexRayError: The clusters could not be listed.
     """
 
     def __init__(
@@ -101,29 +101,34 @@ class VertexRayReaperTrigger(WaitTrigger):
         self._report: dict[str, dict[str, Any]] = {}
 
     async def wait(self) -> dict[str, Any]:
-        """Look at all, delete what is to go, drain, and wait for the end."""
-        drain_until = time.time() + self.arguments["drain_timeout"]
-        async with self._opened() as (hook, deletion):
+        """Check all clusters, delete the unused ones, drain the outdated ones, and wait for the deletions."""
+        from airflow_provider_vertex_ray.core.sharing.guarded_delete import GuardedDelete
+        from airflow_provider_vertex_ray.core.sharing.lease_store import LeaseStore
+        from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
+
+        given = self.arguments
+        drain_until = time.time() + given["drain_timeout"]
+        hook = VertexRayClusterAsyncHook(
+            given["gcp_conn_id"], given["impersonation_chain"], given["project_id"], given["location"]
+        )
+        async with hook.session() as (transport, _):
+            store = LeaseStore(transport, given["lease_uri"]) if given["lease_uri"] else None
+            deletion = GuardedDelete(transport, store, given["by"] or "the reaper")
             while True:
-                pending = await self._pass(hook, deletion)
-                if self.arguments["dry_run"] or not pending or time.time() >= drain_until:
+                pending = await self._delete_unused(hook, deletion)
+                if given["dry_run"] or not pending or time.time() >= drain_until:
                     break
                 await pause(self._poll_interval, drain_until)
-            await self._until_gone(hook)
+            await self._wait_until_gone(hook)
         clusters = list(self._report.values())
         deleted = [each["cluster_id"] for each in clusters if each["action"] == "deleted"]
         return {"clusters": clusters[:MOST_REPORTED], "seen": len(clusters), "deleted": deleted}
 
-    @contextlib.asynccontextmanager
-    async def _opened(self) -> AsyncIterator[tuple[VertexRayClusterAsyncHook, GuardedDelete]]:
-        from airflow_provider_vertex_ray.core.sharing.guarded_delete import GuardedDelete
+    async def _delete_unused(self, hook: VertexRayClusterAsyncHook, deletion: GuardedDelete) -> bool:
+        """Check every cluster once, and delete the unused ones.
 
-        given = self.arguments
-        async with opened(given) as (hook, store), hook.session() as (transport, _):
-            yield hook, GuardedDelete(transport, store, given["by"] or "the reaper")
-
-    async def _pass(self, hook: VertexRayClusterAsyncHook, deletion: GuardedDelete) -> bool:
-        """Look at every cluster once; whether some are still to go."""
+        :return: Whether some are still to be deleted.
+        """
         every = await hook.list_clusters()
         superseded = superseded_among(every)
         pending = False
@@ -131,13 +136,15 @@ class VertexRayReaperTrigger(WaitTrigger):
             known = self._report.get(cluster.name)
             if not has_labels(cluster, self.arguments["labels"]) or (known and known["action"] == "deleted"):
                 continue
-            said, activity, deleted = await self._one(cluster, deletion, cluster.name in superseded)
-            pending = pending or said.decision is Decision.DRAIN
-            action = {Decision.KEEP: "kept", Decision.DRAIN: "kept", Decision.DELETE: "would delete"}[said.decision]
-            self._note(cluster, activity, "deleted" if deleted else action, said.why, known)
+            decided, activity, deleted = await self._delete_if_unused(cluster, deletion, cluster.name in superseded)
+            pending = pending or decided.decision is Decision.DRAIN
+            action = {Decision.KEEP: "kept", Decision.DRAIN: "kept", Decision.DELETE: "would delete"}[decided.decision]
+            self._record(cluster, activity, "deleted" if deleted else action, decided.why, known)
         return pending
 
-    async def _one(self, cluster: Cluster, deletion: GuardedDelete, superseded: bool) -> tuple[Verdict, Activity, bool]:
+    async def _delete_if_unused(
+        self, cluster: Cluster, deletion: GuardedDelete, superseded: bool
+    ) -> tuple[Verdict, Activity, bool]:
         from airflow_provider_vertex_ray.core.sharing.activity import read_activity
 
         last: list[Verdict] = []
@@ -156,7 +163,7 @@ class VertexRayReaperTrigger(WaitTrigger):
             return Verdict(Decision.KEEP, f"it could not be deleted: {error.message}"), Activity(()), False
         if outcome.deleted:
             return Verdict(Decision.DELETE, outcome.why), outcome.activity, True
-        # What was to go and did not, may go with the next pass.
+        # A cluster that could not be deleted now may be deleted in the next pass.
         kept = (
             last[-1]
             if last[-1].decision is not Decision.DELETE
@@ -164,7 +171,9 @@ class VertexRayReaperTrigger(WaitTrigger):
         )
         return kept, outcome.activity, False
 
-    def _note(self, cluster: Cluster, activity: Activity, action: str, why: str, known: dict[str, Any] | None) -> None:
+    def _record(
+        self, cluster: Cluster, activity: Activity, action: str, why: str, known: dict[str, Any] | None
+    ) -> None:
         now = time.time()
         self._report[cluster.name] = {
             "cluster_id": cluster.cluster_id,
@@ -178,7 +187,7 @@ class VertexRayReaperTrigger(WaitTrigger):
         }
         if known is None or (known["action"], known["why"]) != (action, why):
             age = "" if cluster.created is None else f", {duration(now - cluster.created)} old"
-            self.log.info("%s (%s%s): %s: %s", cluster.cluster_id, cluster.state.value, age, action, why)
+            self.log.info("Cluster %s (%s%s): %s: %s", cluster.cluster_id, cluster.state.value, age, action, why)
 
     def _cost(self, cluster: Cluster, now: float) -> dict[str, Any]:
         from airflow_provider_vertex_ray.core.cost.price_table import PriceTable
@@ -187,79 +196,76 @@ class VertexRayReaperTrigger(WaitTrigger):
         prices = self.arguments["prices"]
         return cost_so_far(cluster, now, PriceTable.from_value(prices) if prices else None)
 
-    async def _until_gone(self, hook: VertexRayClusterAsyncHook) -> None:
+    async def _wait_until_gone(self, hook: VertexRayClusterAsyncHook) -> None:
         waiting = {name for name, each in self._report.items() if each["action"] == "deleted"}
-        while waiting:
+
+        async def look() -> bool | None:
             for name in sorted(waiting):
                 try:
                     await hook.get_cluster(name)
                 except ClusterNotFoundError:
                     waiting.discard(name)
-                    self.log.info("Cluster %s is gone", name)
-                except (ServiceUnavailableError, RateLimitedError) as error:
-                    self.log.warning("The service can not be read for the moment: %s", error)
-            if waiting and seconds_left(self._deadline) <= 0:
-                raise OperationTimeoutError(
-                    f"{', '.join(sorted(waiting))} could not be seen to be gone in time; the deletion goes on.",
-                    {"clusters": sorted(waiting)},
-                )
-            if waiting:
-                await pause(self._poll_interval, self._deadline)
+                    self.log.info("Cluster %s is deleted", name)
+                except TRANSIENT_ERRORS as error:
+                    self.log.warning("Could not read the state of cluster %s; retrying: %s", name, error.message)
+            return None if waiting else True
+
+        def timed_out() -> OperationTimeoutError:
+            return OperationTimeoutError(
+                f"Timed out waiting for the deletion of {', '.join(sorted(waiting))}; it continues.",
+                {"clusters": sorted(waiting)},
+            )
+
+        await poll_until(
+            look,
+            backoff=Backoff.constant(self._poll_interval),
+            deadline=self._deadline,
+            timed_out=timed_out,
+            on_unreadable=self.on_unreadable,
+        )
 
 
 class VertexRayClusterIdleTrigger(ClusterTrigger):
-    """Waits until nobody has used a cluster for some time; the result is ``Cluster.summary()`` with ``idle_seconds``.
+    """Wait until a cluster has been idle for a while; the result is ``Cluster.summary()`` with ``idle_seconds``.
 
-    :param idle_for: Seconds.
-    :param lease_uri: Where leases are kept; None: nowhere.
-
-    Errors: ClusterNotFoundError, OperationTimeoutError.
+    :param idle_for: Seconds for which the cluster must have been idle.
+    :param lease_uri: Folder in Cloud Storage with the leases; None for no leases.
+    :raises ClusterNotFoundError: The cluster does not exist.
+    :raises OperationTimeoutError: The cluster was not idle before the deadline.
     """
 
     def __init__(self, *, idle_for: float, lease_uri: str | None = None, **arguments: Any) -> None:
         super().__init__(idle_for=idle_for, lease_uri=lease_uri, **arguments)
         self._idle_for = idle_for
-        self._said = ""
+        self._last_reasons = ""
 
     async def look(self, hook: VertexRayClusterAsyncHook) -> dict[str, Any] | None:
-        """Ask the cluster and the store."""
+        """Read the cluster's jobs and leases."""
         from airflow_provider_vertex_ray.core.sharing.activity import read_activity
+        from airflow_provider_vertex_ray.core.sharing.lease_store import LeaseStore
 
         cluster = (await hook.get_cluster(self.cluster_name)).require_ray()
-        async with opened(self.arguments) as (_, store), hook.session() as (transport, _):
+        uri = self.arguments["lease_uri"]
+        async with hook.session() as (transport, _):
+            store = LeaseStore(transport, uri) if uri else None
             activity = await read_activity(transport, cluster, store, time.time())
         idle = activity.idle_seconds(time.time())
-        said = "; ".join(activity.reasons)
-        if said and said != self._said:
-            self.log.info("Cluster %s is in use: %s", self.cluster_id, said)
-        self._said = said
+        reasons = "; ".join(activity.reasons)
+        if reasons and reasons != self._last_reasons:
+            self.log.info("Cluster %s is in use: %s", self.cluster_id, reasons)
+        self._last_reasons = reasons
         if activity.busy or idle < self._idle_for:
             return None
         return {**cluster.summary(), "idle_seconds": round(idle, 1)}
 
-    async def too_late(self, hook: VertexRayClusterAsyncHook) -> VertexRayError:
-        """Says who uses it."""
-        why = f"it is in use: {self._said}" if self._said else "it was used a short time ago"
-        return OperationTimeoutError(f"Cluster {self.cluster_id} was not idle in time; {why}.")
-
-
-@contextlib.asynccontextmanager
-async def opened(given: dict[str, Any]) -> AsyncIterator[tuple[VertexRayClusterAsyncHook, LeaseStore | None]]:
-    """The hook, and the store of leases where there is one."""
-    from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
-    from airflow_provider_vertex_ray.hooks.lease import VertexRayLeaseAsyncHook
-
-    connection = (given["gcp_conn_id"], given["impersonation_chain"])
-    hook = VertexRayClusterAsyncHook(*connection, given.get("project_id"), given.get("location"))
-    if not given["lease_uri"]:
-        yield hook, None
-        return
-    async with VertexRayLeaseAsyncHook(*connection).store(given["lease_uri"]) as store:
-        yield hook, store
+    def timed_out(self) -> VertexRayError:
+        """Tell who uses the cluster."""
+        why = f"it is in use: {self._last_reasons}" if self._last_reasons else "it was used recently"
+        return OperationTimeoutError(f"Timed out waiting for cluster {self.cluster_id} to become idle; {why}.")
 
 
 def has_labels(cluster: Cluster, labels: dict[str, str] | None) -> bool:
-    """Whether a cluster carries all of these labels; an empty value stands for any."""
+    """Check whether a cluster has all of these labels; an empty value matches any."""
     return all(
         key in cluster.labels and (not value or cluster.labels[key] == value) for key, value in (labels or {}).items()
     )

@@ -35,36 +35,39 @@ if TYPE_CHECKING:
 
 
 FIRST_SECONDS = 10.0
-"""Seconds after the deferral within which a trigger is the first of its wait; no triggerer is given up so soon."""
+"""Seconds after the deferral in which a trigger must be the first of its wait: no triggerer is replaced so soon."""
 
 KILL_SECONDS = 20.0
-"""Seconds in which a killed task's job has to end; Airflow leaves ``on_kill`` 30."""
+"""Seconds to wait for the job of a killed task to end; Airflow allows ``on_kill`` 30."""
 
 
 class VertexRayJobTrigger(WaitTrigger):
-    """Waits for the end of a job; the result is ``Job.summary()`` with ``logs_tail`` and ``result``.
+    """Wait for the end of a job; the result is ``Job.summary()`` with ``logs_tail`` and ``result``.
 
     :param cluster_name: Full resource name of the cluster.
-    :param submission_id: The job.
-    :param dashboard_uri: The cluster's ``RAY_DASHBOARD_URI`` where it is known.
-    :param gcp_conn_id: The Airflow connection.
-    :param impersonation_chain: Service account to act as, or a chain.
-    :param poll_interval: Seconds between two status requests at most; ``pace.Pace`` says which come sooner.
-    :param pending_deadline: Unix time by which the driver must have started; else the job is stopped.
-    :param deadline: Unix time by which the job must have ended; else it is stopped.
-    :param lost_timeout: Seconds for which a job that the cluster does not know, or a cluster that does not answer, is
-        waited for.
-    :param stream_logs: Whether the job's output goes to the task's log as it comes.
-    :param raise_on_failure: Whether a job that ended in FAILED or STOPPED is an error or a result.
-    :param stop_at_deadline: Whether a job that passes its deadline is stopped (ours), or only not waited for.
-    :param stop_on_kill: Whether the job is stopped when the task that waits is marked failed or successful, or cleared.
-    :param begun: Unix time at which the task began to wait; a trigger that starts much later has taken over from
-        another one, and asks how much of the output was shown.
-    :param lease: What is renewed meanwhile: ``uri``, ``cluster``, ``owner`` and ``ttl``; None: no lease.
-    :param passthrough: JSON that is handed back in the event as it is.
-
-    Errors: JobFailedError, JobStoppedError, JobLostError, JobPendingTimeoutError, JobTimeoutError,
-    OperationTimeoutError (when the job is not stopped at its deadline).
+    :param submission_id: Submission id of the job.
+    :param dashboard_uri: The cluster's ``RAY_DASHBOARD_URI``, if it is known.
+    :param gcp_conn_id: Airflow connection to Google Cloud.
+    :param impersonation_chain: Service account to impersonate, or a chain of them.
+    :param poll_interval: Seconds between two status requests at most; see ``polling.Pace`` for shorter pauses.
+    :param pending_deadline: Unix time by which the driver must have started; otherwise the job is stopped.
+    :param deadline: Unix time by which the job must have ended; otherwise it is stopped.
+    :param lost_timeout: Seconds after which a job that cannot be read counts as lost, because the cluster does not
+        know it or does not answer.
+    :param stream_logs: Whether to copy the job's output to the task's log as it arrives.
+    :param raise_on_failure: Whether a job that ended in FAILED or STOPPED is an error; otherwise it is a result.
+    :param stop_at_deadline: Whether to stop the job at its deadline; otherwise only the wait ends.
+    :param stop_on_kill: Whether to stop the job when the waiting task is marked failed or successful, or is cleared.
+    :param begun: Unix time at which the task began to wait. A trigger that starts much later has taken over from
+        another one, and reads how much of the output is already in the task's log.
+    :param lease: The lease to renew meanwhile: ``uri``, ``cluster``, ``owner`` and ``ttl``; None for no lease.
+    :param passthrough: JSON that is returned in the event unchanged.
+    :raises JobFailedError: The job ended in FAILED.
+    :raises JobStoppedError: The job ended in STOPPED.
+    :raises JobLostError: The cluster was deleted or failed, or the job could not be read for ``lost_timeout`` seconds.
+    :raises JobPendingTimeoutError: The driver did not start before ``pending_deadline``.
+    :raises JobTimeoutError: The job did not end before ``deadline``, and a stop request was sent.
+    :raises OperationTimeoutError: The job did not end before ``deadline``, and ``stop_at_deadline`` is False.
     """
 
     def __init__(
@@ -115,14 +118,14 @@ class VertexRayJobTrigger(WaitTrigger):
         self._hidden: Sequence[str] = ()
         self._begun: float | None = None
         self._output: JobLog | None = None
-        self._shown = LogPosition(None, submission_id)
+        self._log_position = LogPosition(None, submission_id)
 
     async def wait(self) -> dict[str, Any]:
-        """Follow the job to its end; a lost one's last lines come from elsewhere."""
+        """Follow the job to its end; the last lines of a lost job come from Cloud Logging."""
         try:
             job, output = await self._follow()
         except JobLostError as error:
-            # Only now: a log that is still open would go on to look for the cluster.
+            # Only now, because a log that is still open would keep looking for the cluster.
             raise (await self._last_lines()).of(error) from error
         lines = list(output.last_lines)
         if job.status is not JobStatus.SUCCEEDED and self.arguments["raise_on_failure"]:
@@ -130,9 +133,9 @@ class VertexRayJobTrigger(WaitTrigger):
         return {**job.summary(), "logs_tail": lines, "result": output.result}
 
     async def _follow(self) -> tuple[Job, JobLog]:
-        """The job at its end, and its output, which is read and closed."""
-        self._shown = LogPosition(getattr(self, "task_instance", None), self.submission_id)
-        # Who waits for a turn holds the session already: it would else be closed, and opened anew, between two turns.
+        """Return the ended job and its output, which is read to its end and closed."""
+        self._log_position = LogPosition(getattr(self, "task_instance", None), self.submission_id)
+        # The session is held before the turn: otherwise it would be closed and reopened between two turns.
         async with self._hook.session():
             started = await take_turn()
             try:
@@ -144,7 +147,7 @@ class VertexRayJobTrigger(WaitTrigger):
                     return job, self._output
             except asyncio.CancelledError:
                 if self._output is not None:
-                    await self._shown.keep(self._output.position)
+                    await self._log_position.keep(self._output.position)
                 raise
             finally:
                 started()
@@ -152,7 +155,7 @@ class VertexRayJobTrigger(WaitTrigger):
                     await self._output.cancel()
 
     async def _failure(self, job: Job, lines: list[str], result: Any) -> VertexRayError:
-        """The error of a job that ended badly; if the cluster did not give its output, from Cloud Logging."""
+        """Return the error of a failed or stopped job, with output from Cloud Logging if the cluster has none."""
         if lines or job.status is not JobStatus.FAILED:
             return job.failure(lines, result)
         found = await self._last_lines()
@@ -160,7 +163,7 @@ class VertexRayJobTrigger(WaitTrigger):
         return type(error)(found.note(error.message), error.details)
 
     async def _last_lines(self) -> LastLines:
-        """What is known of the output when the cluster can not be asked."""
+        """Return the last lines of the output when the cluster cannot be asked."""
         from airflow_provider_vertex_ray.triggers.log_fallback import last_lines
 
         return await last_lines(
@@ -173,9 +176,9 @@ class VertexRayJobTrigger(WaitTrigger):
         )
 
     async def killed(self) -> None:
-        """Stop the job, and only that.
+        """Stop this job, and no other.
 
-        :raises JobNotStoppedError: It goes on.
+        :raises JobNotStoppedError: The job is still running.
         """
         if not self.arguments["stop_on_kill"]:
             return
@@ -212,13 +215,13 @@ class VertexRayJobTrigger(WaitTrigger):
     async def _open_log(self, api: JobsApi, job: Job) -> JobLog:
         from airflow_provider_vertex_ray.core.job.log_follower import JobLog
 
-        emit = self._say if self.arguments["stream_logs"] else None
+        emit = self._emit if self.arguments["stream_logs"] else None
         begun = self.arguments["begun"]
         taken_over = begun is None or time.time() - begun > FIRST_SECONDS
-        position = await self._shown.kept() if emit and taken_over else 0
+        position = await self._log_position.kept() if emit and taken_over else 0
         return JobLog(api, self.submission_id, emit, hidden=job.hidden, position=position)
 
-    def _say(self, line: str) -> None:
+    def _emit(self, line: str) -> None:
         self.log.info("%s", line)
 
     async def _until_ended(self, api: JobsApi, started: Callable[[], None]) -> Job:
@@ -236,7 +239,7 @@ class VertexRayJobTrigger(WaitTrigger):
                     if self._output is None:
                         self._output = await self._open_log(api, job)
                         self._output.start()
-                        # The log's connection is opened in the background, within a moment.
+                        # The log connection opens in the background, within milliseconds.
                         asyncio.get_running_loop().call_later(0.02, started)
                     await self._check_deadlines(api, job)
                 except (ServiceUnavailableError, RateLimitedError, JobNotFoundError) as error:
@@ -246,7 +249,7 @@ class VertexRayJobTrigger(WaitTrigger):
                 left = min(seconds_left(self._deadline), seconds_left(self._pending_deadline_of(self._status)))
                 await pace.pause(time.time() - begin, left, self._output)
                 if self._output is not None:
-                    await self._shown.keep_now_and_then(self._output.position)
+                    await self._log_position.keep_now_and_then(self._output.position)
 
     def _note(self, job: Job) -> None:
         self._hidden = job.hidden
@@ -259,51 +262,56 @@ class VertexRayJobTrigger(WaitTrigger):
         return self._pending_deadline if status in (None, JobStatus.PENDING) else None
 
     async def _check_deadlines(self, api: JobsApi, job: Job | None) -> None:
-        """Raise when one has passed.
+        """Raise the error of a deadline that has passed.
 
-        :param job: The job as it is; None while it can not be read.
+        :param job: The job; None while it cannot be read.
         """
         status = job.status if job else self._status
         details = {"submission_id": self.submission_id}
         if seconds_left(self._deadline) <= 0:
-            state = status.value if status else "not known"
+            state = status.value if status else "unknown"
             if not self.arguments["stop_at_deadline"]:
                 raise OperationTimeoutError(
-                    f"Ray job {self.submission_id} did not end in time; its status is {state}, and it goes on.", details
+                    f"Timed out waiting for Ray job {self.submission_id}; its status is {state}, and it continues.",
+                    details,
                 )
             stopped = await self._stop(api)
-            raise JobTimeoutError(f"Ray job {self.submission_id} did not end in time; {stopped}.", details)
+            raise JobTimeoutError(f"Ray job {self.submission_id} did not end before its deadline; {stopped}.", details)
         if seconds_left(self._pending_deadline_of(status)) <= 0:
-            free = await self._free(api)
+            nodes = await self._describe_nodes(api)
             stopped = await self._stop(api)
             raise JobPendingTimeoutError(
-                f"The driver of Ray job {self.submission_id} was not started within pending_timeout; {stopped}. "
-                f"Ray says: {job.message if job else 'nothing'} {free}".strip(),
+                f"The driver of Ray job {self.submission_id} did not start within pending_timeout; {stopped}. "
+                f"{self._message_of(job)}{nodes}",
                 details,
             )
 
-    async def _free(self, api: JobsApi) -> str:
-        """What the cluster has, for a person."""
+    @staticmethod
+    def _message_of(job: Job | None) -> str:
+        return f"Ray's message: {job.message} " if job and job.message else ""
+
+    async def _describe_nodes(self, api: JobsApi) -> str:
+        """Describe the free resources of the cluster's nodes."""
         from airflow_provider_vertex_ray.core.job.capacity import free_resources
 
         try:
             return f"The cluster's nodes: {await free_resources(api)}."
         except VertexRayError as error:
-            return f"The cluster's nodes can not be read: {error.message}."
+            return f"The cluster's nodes could not be read: {error.message}."
 
     async def _stop(self, api: JobsApi) -> str:
-        """Ask the job to stop; says what came of it."""
+        """Request that the job stops, and describe the outcome."""
         try:
             await api.stop(self.submission_id)
         except VertexRayError as error:
             return f"it could not be stopped: {error.message}"
-        return "it was told to stop"
+        return "a stop request was sent"
 
     async def _check_lost(self, since: float, error: VertexRayError) -> None:
-        """Decide whether a job that can not be read is lost: at once when its cluster is, else after a time."""
+        """Raise if a job that cannot be read is lost: at once if its cluster is, otherwise after ``lost_timeout``."""
         from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
 
-        self.log.warning("Ray job %s can not be read for the moment: %s", self.submission_id, error)
+        self.log.warning("Could not read the status of Ray job %s; retrying: %s", self.submission_id, error.message)
         hook = VertexRayClusterAsyncHook(self.arguments["gcp_conn_id"], self.arguments["impersonation_chain"])
         details = {"submission_id": self.submission_id, "cluster": self.cluster_name}
         try:
@@ -313,7 +321,7 @@ class VertexRayJobTrigger(WaitTrigger):
                 f"Ray job {self.submission_id} is lost: its cluster {self.cluster_name} was deleted.", details
             ) from None
         except VertexRayError as unreadable:
-            self.log.warning("The cluster can not be read either: %s", unreadable)
+            self.log.warning("Could not read the state of its cluster either: %s", unreadable.message)
         else:
             if cluster.state in (ClusterState.ERROR, ClusterState.STOPPING):
                 why = f" ({cluster.error_message})" if cluster.error_message else ""
@@ -324,6 +332,7 @@ class VertexRayJobTrigger(WaitTrigger):
         waited = time.time() - since
         if waited > self._lost_timeout:
             raise JobLostError(
-                f"Ray job {self.submission_id} is lost: for {waited:.0f} s it could not be read. Last: {error.message}",
+                f"Ray job {self.submission_id} is lost: for {waited:.0f} s it could not be read. "
+                f"Last error: {error.message}",
                 details,
             )

@@ -1,6 +1,6 @@
-"""The last lines of a job whose cluster can not be asked for them, from Cloud Logging: soon, or not at all.
+"""The last output lines of a job from Cloud Logging, for when its cluster can no longer be asked.
 
-Best effort: whatever happens here, the job's outcome is what it was before, and told a few seconds later at most.
+Best effort: whatever happens here never changes the job's outcome, and delays it by a few seconds at most.
 """
 
 from __future__ import annotations
@@ -15,25 +15,26 @@ from airflow_provider_vertex_ray.core.monitoring.log_query import LogQuery
 from airflow_provider_vertex_ray.errors import VertexRayError
 
 SECONDS = 5.0
-"""Seconds in which lines that are still on their way may arrive (that they are late is inferred)."""
+"""Seconds to wait for lines that Cloud Logging has not ingested yet (the delay is inferred, not documented)."""
 
 LONGEST = 10.0
-"""Seconds after which Cloud Logging's answer is no longer waited for."""
+"""Seconds after which the request to Cloud Logging is abandoned."""
 
 EARLIER = 1.0
-"""Seconds before the job's start from which on lines are looked for: clocks differ, if little. A wider margin might
-show the lines of an earlier job of the same id on an earlier cluster of the same id."""
+"""Seconds before the job's start at which the search begins, because clocks differ slightly.
+
+A wider margin might show lines of an earlier job with the same id on an earlier cluster with the same id."""
 
 E = TypeVar("E", bound=VertexRayError)
 
 
 @dataclass(frozen=True)
 class LastLines:
-    """What could be found out of a job's output.
+    """The last lines of a job's output, as far as they could be found.
 
-    :param lines: The last lines, the oldest first.
-    :param source: Where they are from, for a person; empty where there are none.
-    :param missing: Why there are none, or no later ones; empty when Cloud Logging has given them.
+    :param lines: The last lines, oldest first.
+    :param source: Where they come from, for humans; empty if there are none.
+    :param missing: Why there are none, or no later ones; empty if Cloud Logging returned them.
     """
 
     lines: list[str] = field(default_factory=list)
@@ -41,14 +42,14 @@ class LastLines:
     missing: str = ""
 
     def of(self, error: E) -> E:
-        """The error with the lines, in its message and as ``logs_tail`` in its details."""
+        """Return the error with the lines added to its message, and to its details as ``logs_tail``."""
         text = error.message
         if self.lines:
             text += f"\nLast lines of its output, {self.source}:\n" + "\n".join(f"    {line}" for line in self.lines)
         return type(error)(self.note(text), {**error.details, "logs_tail": self.lines})
 
     def note(self, message: str) -> str:
-        """The message, with why lines are missing."""
+        """Return the message with the reason why lines are missing."""
         return f"{message}\n{self.missing}" if self.missing else message
 
 
@@ -61,16 +62,17 @@ async def last_lines(
     hidden: Sequence[str] = (),
     begun: float | None = None,
 ) -> LastLines:
-    """The last lines that Cloud Logging has, or why it has none. Raises nothing.
+    """Return the last lines that Cloud Logging has, or the reason why it has none. Never raises.
 
     :param connection: ``gcp_conn_id`` and ``impersonation_chain``.
-    :param cluster_name: Full name of the cluster.
-    :param known: Lines that were read from the cluster; they are taken if Cloud Logging does not have the last of them.
-    :param hidden: Values that are replaced by ``***``.
-    :param begun: Unix time of the job's start, where it is known.
+    :param cluster_name: Full resource name of the cluster.
+    :param submission_id: The job.
+    :param known: Lines that were read from the cluster; returned if Cloud Logging does not have the last of them.
+    :param hidden: Values to replace by ``***``.
+    :param begun: Unix time of the job's start, if it is known.
     """
     from airflow_provider_vertex_ray.core.job.log_follower import LONGEST_KEPT
-    from airflow_provider_vertex_ray.core.job.log_lines import Hiding
+    from airflow_provider_vertex_ray.core.job.log_lines import SecretMask
     from airflow_provider_vertex_ray.hooks.monitoring import VertexRayMonitoringAsyncHook
 
     known = list(known)
@@ -93,7 +95,7 @@ async def last_lines(
         return LastLines(
             before.lines, before.source, f"Its output could not be read from Cloud Logging: {why} {shown}".strip()
         )
-    hide = Hiding(hidden)
+    hide = SecretMask(hidden)
     lines = [hide(line)[:LONGEST_KEPT] for line in found]
     if known and known[-1] not in lines:
         return before

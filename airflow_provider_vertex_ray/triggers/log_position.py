@@ -1,4 +1,4 @@
-"""How much of a job's output is in the task's log, kept in Airflow for the triggerer that takes over."""
+"""The position up to which a job's output was copied to the task's log, stored in Airflow for the next triggerer."""
 
 from __future__ import annotations
 
@@ -10,50 +10,54 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 KEEP_SECONDS = 30.0
-"""Seconds between two notes: what came since the last one is shown again after a triggerer was killed."""
+"""Seconds between two writes of the position; output since the last one is repeated after a triggerer was killed."""
 
-LAST_NOTE_SECONDS = 3.0
-"""Seconds that the last note may take: a triggerer that is stopped does not wait long."""
+WRITE_SECONDS = 3.0
+"""Seconds that a write may take, because a triggerer that is being stopped does not wait long."""
 
 
 class LogPosition:
-    """Where the output of one job stands.
+    """The log position of one job.
 
-    :param ti: The task instance; None (a wait in the worker, or ``dag.test()``) keeps nothing.
+    :param ti: The task instance; None (a wait in the worker, or ``dag.test()``) stores nothing.
+    :param submission_id: The job.
     """
 
     def __init__(self, ti: Any, submission_id: str) -> None:
         self._ti = ti
         self._submission_id = submission_id
-        self._noted = 0
-        self._noted_at = time.monotonic()
+        self._stored = 0
+        self._stored_at = time.monotonic()
 
     async def kept(self) -> int:
-        """What an earlier triggerer noted; 0 for nothing."""
+        """Return the position that an earlier triggerer stored; 0 for none."""
         if self._ti is None:
             return 0
         from airflow_provider_vertex_ray.triggers.airflow_task import kept_log_position
 
         try:
-            self._noted = await kept_log_position(self._ti, self._submission_id)
+            self._stored = await kept_log_position(self._ti, self._submission_id)
         except Exception:
-            log.warning("Airflow can not say how much of the log was shown; it begins anew", exc_info=True)
-        return self._noted
+            log.warning(
+                "Could not read the log position from Airflow; the job's output is repeated from its start",
+                exc_info=True,
+            )
+        return self._stored
 
     async def keep_now_and_then(self, position: int) -> None:
-        """Note the position, if it is time."""
-        if position != self._noted and time.monotonic() - self._noted_at >= KEEP_SECONDS:
+        """Store the position if the last write is ``KEEP_SECONDS`` ago."""
+        if position != self._stored and time.monotonic() - self._stored_at >= KEEP_SECONDS:
             await self.keep(position)
 
     async def keep(self, position: int) -> None:
-        """Note the position."""
-        if self._ti is None or position == self._noted:
+        """Store the position."""
+        if self._ti is None or position == self._stored:
             return
         from airflow_provider_vertex_ray.triggers.airflow_task import keep_log_position
 
-        self._noted_at = time.monotonic()
+        self._stored_at = time.monotonic()
         try:
-            await asyncio.wait_for(keep_log_position(self._ti, self._submission_id, position), LAST_NOTE_SECONDS)
-            self._noted = position
+            await asyncio.wait_for(keep_log_position(self._ti, self._submission_id, position), WRITE_SECONDS)
+            self._stored = position
         except Exception:
-            log.debug("The position in the log was not noted", exc_info=True)
+            log.debug("The log position was not stored", exc_info=True)

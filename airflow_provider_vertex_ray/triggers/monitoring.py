@@ -1,38 +1,38 @@
-"""Waiting for a condition on a metric."""
+"""Trigger that waits for a condition on a metric."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vertex_ray.core.cluster.name import parse_cluster_name
-from airflow_provider_vertex_ray.core.deadlines import seconds_left
 from airflow_provider_vertex_ray.core.monitoring.condition import ConditionResult, MetricCondition
-from airflow_provider_vertex_ray.errors import OperationTimeoutError, RateLimitedError, ServiceUnavailableError
-from airflow_provider_vertex_ray.triggers.base import WaitTrigger, pause, time_for_a_look
+from airflow_provider_vertex_ray.errors import OperationTimeoutError, VertexRayError
+from airflow_provider_vertex_ray.triggers.base import WaitTrigger
+from airflow_provider_vertex_ray.triggers.polling import TRANSIENT_ERRORS, Backoff, poll_until
 
 if TYPE_CHECKING:
     from airflow_provider_vertex_ray.hooks.monitoring import VertexRayMonitoringAsyncHook
 
 
 class VertexRayMetricTrigger(WaitTrigger):
-    """Waits until a condition on a metric holds; the result is what ``VertexRayMetricSensor`` returns.
+    """Wait until a condition on a metric holds; the result is what ``VertexRayMetricSensor`` returns.
 
-    An answer that does not come, and one of 429 or 5xx, is waited out: meanwhile nothing is known.
+    A missing answer, 429 and 5xx do not end the wait: the metric is unknown meanwhile.
 
     :param cluster_name: Full resource name of the cluster.
-    :param promql: The query.
-    :param comparison: See ``MetricCondition``.
-    :param threshold: The same.
-    :param for_seconds: The same.
-    :param gcp_conn_id: The Airflow connection.
-    :param impersonation_chain: Service account to act as, or a chain.
-    :param poll_interval: Seconds between two looks.
-    :param deadline: Unix time at which the wait ends with an error; None for never.
-
-    Errors: OperationTimeoutError, InvalidRequestError, MetricsNotAuthorisedError.
+    :param promql: The PromQL query.
+    :param comparison: How the value compares with the threshold, such as ``<``; see ``MetricCondition``.
+    :param threshold: The value to compare with.
+    :param for_seconds: Seconds for which the condition must have held.
+    :param gcp_conn_id: Airflow connection to Google Cloud.
+    :param impersonation_chain: Service account to impersonate, or a chain of them.
+    :param poll_interval: Seconds between two polls.
+    :param deadline: Unix time at which the wait fails; None for no limit.
+    :raises OperationTimeoutError: The condition did not hold before the deadline.
+    :raises InvalidRequestError: Cloud Monitoring rejects the query.
+    :raises MetricsNotAuthorisedError: The account may not read metrics.
     """
 
     def __init__(
@@ -64,30 +64,44 @@ class VertexRayMetricTrigger(WaitTrigger):
         self._condition = MetricCondition(comparison, threshold, for_seconds)
         self._poll_interval = poll_interval
         self._deadline = deadline
-        self._said = ""
+        self._last_reason = ""
+        self._last = ConditionResult(None, None, "")
 
     async def wait(self) -> dict[str, Any]:
-        """Look again and again."""
+        """Poll until the condition holds."""
         hook = self.hook
+
+        async def look() -> dict[str, Any] | None:
+            found = await self.look(hook)
+            if isinstance(found, dict):
+                return found
+            self._last = found
+            return None
+
         async with hook.session():
-            while True:
-                try:
-                    found = await asyncio.wait_for(self.look(hook), time_for_a_look(self._deadline))
-                except asyncio.TimeoutError:
-                    found = self._unknown("no answer in time")
-                if isinstance(found, dict):
-                    return found
-                if seconds_left(self._deadline) <= 0:
-                    last = "nothing is known of it" if found.value is None else f"its last value is {found.value:g}"
-                    raise OperationTimeoutError(
-                        f"{self._promql} was not {self._condition} in time: {found.reason}; {last}.",
-                        {"promql": self._promql, "value": found.value, "reason": found.reason},
-                    )
-                await pause(self._poll_interval, self._deadline)
+            return await poll_until(
+                look,
+                backoff=Backoff.constant(self._poll_interval),
+                deadline=self._deadline,
+                timed_out=self._timed_out,
+                on_unreadable=self.on_unreadable,
+            )
+
+    def on_unreadable(self, error: VertexRayError, seconds: float) -> None:
+        """Note that the metric is unknown."""
+        self._last = self._unknown(error.message)
+
+    def _timed_out(self) -> OperationTimeoutError:
+        value, reason = self._last.value, self._last.reason
+        last = "its value is unknown" if value is None else f"its last value is {value:g}"
+        return OperationTimeoutError(
+            f"Timed out waiting for {self._promql} {self._condition}: {reason}; {last}.",
+            {"promql": self._promql, "value": value, "reason": reason},
+        )
 
     @property
     def hook(self) -> VertexRayMonitoringAsyncHook:
-        """Metrics, through the task's connection."""
+        """The monitoring hook with the task's connection."""
         from airflow_provider_vertex_ray.hooks.monitoring import VertexRayMonitoringAsyncHook
 
         return VertexRayMonitoringAsyncHook(
@@ -95,17 +109,17 @@ class VertexRayMetricTrigger(WaitTrigger):
         )
 
     async def look(self, hook: VertexRayMonitoringAsyncHook) -> dict[str, Any] | ConditionResult:
-        """The result where the condition holds at this moment, else why it does not."""
-        # As a request has it; or the last sample would seem to be of another time.
+        """Poll once: return the result if the condition holds now, else why it does not."""
+        # Rounded as in the request; otherwise the last sample would seem to be of another time.
         now = round(time.time(), 3)
         start, end = self._condition.window(now)
         try:
             series = await hook.query_range(self._promql, start, end, self._condition.step)
-        except (RateLimitedError, ServiceUnavailableError) as error:
+        except TRANSIENT_ERRORS as error:
             return self._unknown(error.message)
         verdict = self._condition.decide([each.points for each in series], end)
         if verdict.held is None:
-            self._say(verdict.reason)
+            self._log_reason(verdict.reason)
             return verdict
         return {
             "cluster_id": self._name.cluster_id,
@@ -117,12 +131,12 @@ class VertexRayMetricTrigger(WaitTrigger):
         }
 
     def _unknown(self, why: str) -> ConditionResult:
-        self._say(f"it is not known: {why}")
+        self._log_reason(f"its value is unknown: {why}")
         return ConditionResult(None, None, why)
 
-    def _say(self, reason: str) -> None:
-        # "it has held for 60 s" changes with each look; the words before the number tell enough.
+    def _log_reason(self, reason: str) -> None:
+        # "it has held for 60 s" changes with each poll, so only the words before the number are compared.
         kind = reason.rstrip("0123456789.-+e s")
-        if kind != self._said:
-            self.log.info("%s is not %s yet: %s", self._promql, self._condition, reason)
-        self._said = kind
+        if kind != self._last_reason:
+            self.log.info("Waiting for %s %s: %s", self._promql, self._condition, reason)
+        self._last_reason = kind

@@ -1,38 +1,35 @@
-"""Waiting for free quota."""
+"""Trigger that waits for free quota."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.core.deadlines import seconds_left
-from airflow_provider_vertex_ray.errors import (
-    OperationTimeoutError,
-    QuotaTooSmallError,
-    RateLimitedError,
-    ServiceUnavailableError,
-)
-from airflow_provider_vertex_ray.triggers.base import WaitTrigger, pause, time_for_a_look
+from airflow_provider_vertex_ray.errors import OperationTimeoutError, QuotaTooSmallError, VertexRayError
+from airflow_provider_vertex_ray.triggers.base import WaitTrigger
+from airflow_provider_vertex_ray.triggers.polling import TRANSIENT_ERRORS, Backoff, poll_until
 
 if TYPE_CHECKING:
     from airflow_provider_vertex_ray.hooks.preflight import VertexRayPreflightAsyncHook
 
 
 class VertexRayQuotaTrigger(WaitTrigger):
-    """Waits until the training quotas that a cluster needs are free; see ``VertexRayQuotaSensor``.
+    """Wait until the training quotas that a cluster needs are free; see ``VertexRayQuotaSensor``.
 
-    :param project_id: Project of the cluster.
+    :param project_id: Google Cloud project of the cluster; None for the connection's.
     :param location: Region of the cluster.
     :param spec: Fields of its ``ClusterSpec``.
-    :param full_size: Whether autoscaling pools count with their maximum.
-    :param gcp_conn_id: The Airflow connection.
-    :param impersonation_chain: Service account to act as, or a chain.
-    :param poll_interval: Seconds between two looks.
-    :param deadline: Unix time at which the wait ends with an error; None for never.
-
-    Errors: QuotaTooSmallError, OperationTimeoutError, NotAuthorisedError.
+    :param full_size: Whether autoscaling pools count with their maximum size.
+    :param gcp_conn_id: Airflow connection to Google Cloud.
+    :param impersonation_chain: Service account to impersonate, or a chain of them.
+    :param poll_interval: Seconds between two polls.
+    :param deadline: Unix time at which the wait fails; None for no limit.
+    :raises QuotaTooSmallError: A quota's limit is below what the cluster needs, so waiting is pointless.
+    :raises OperationTimeoutError: The quotas were not free before the deadline.
+    :raises NotAuthorisedError: The account may not read quotas.
     """
+
+    service = "the quota services"
 
     def __init__(
         self,
@@ -59,7 +56,7 @@ class VertexRayQuotaTrigger(WaitTrigger):
 
     @property
     def hook(self) -> VertexRayPreflightAsyncHook:
-        """Quotas, through the task's connection."""
+        """The preflight hook with the task's connection."""
         from airflow_provider_vertex_ray.hooks.preflight import VertexRayPreflightAsyncHook
 
         return VertexRayPreflightAsyncHook(
@@ -70,38 +67,37 @@ class VertexRayQuotaTrigger(WaitTrigger):
         )
 
     async def look(self) -> dict[str, Any] | None:
-        """One look: what the quotas are when all is free, None while it is not, or can not be read for the moment.
+        """Poll once.
 
-        :raises QuotaTooSmallError: A limit is smaller than what is asked for.
+        :return: The quotas when all of them are free; None while they are not, or cannot be read.
+        :raises QuotaTooSmallError: A limit is below what the cluster needs.
         """
         full_size, location = self.arguments["full_size"], self.arguments["location"]
         try:
             standings = await self.hook.quota(self.arguments["spec"])
-        except (ServiceUnavailableError, RateLimitedError) as error:
-            self.log.warning("The quotas can not be read for the moment: %s", error)
+        except TRANSIENT_ERRORS as error:
+            self.log.warning("Could not read the quotas: %s", error)
             return None
         found = [standing.to_dict() for standing in standings]
         never = [standing for standing in standings if standing.can_never(full_size)]
         if never:
-            said = "; ".join(f"{standing.demand.metric}: {standing}" for standing in never)
-            raise QuotaTooSmallError(f"The quota in {location} is too small: {said}.", {"quota": found})
+            shortage = "; ".join(f"{standing.demand.metric}: {standing}" for standing in never)
+            raise QuotaTooSmallError(f"The quota in {location} is too small: {shortage}.", {"quota": found})
         short = [standing for standing in standings if not standing.is_free(full_size)]
         for standing in short:
-            self.log.info("Too little is free of %s in %s: %s", standing.demand.metric, location, standing)
+            self.log.info("Waiting for quota %s in %s: %s", standing.demand.metric, location, standing)
         return None if short else {"location": location, "quota": found}
 
     async def wait(self) -> dict[str, Any]:
-        """Look until all is free."""
-        deadline = self.arguments["deadline"]
+        """Poll until all quotas are free."""
         async with self.hook.session():
-            while True:
-                try:
-                    found = await asyncio.wait_for(self.look(), time_for_a_look(deadline))
-                except asyncio.TimeoutError:
-                    self.log.warning("The quotas could not be read in time")
-                    found = None
-                if found is not None:
-                    return found
-                if seconds_left(deadline) <= 0:
-                    raise OperationTimeoutError(f"The quota in {self.arguments['location']} did not get free in time.")
-                await pause(self.arguments["poll_interval"], deadline)
+            return await poll_until(
+                self.look,
+                backoff=Backoff.constant(self.arguments["poll_interval"]),
+                deadline=self.arguments["deadline"],
+                timed_out=self._timed_out,
+                on_unreadable=self.on_unreadable,
+            )
+
+    def _timed_out(self) -> VertexRayError:
+        return OperationTimeoutError(f"Timed out waiting for free quota in {self.arguments['location']}.")

@@ -1,37 +1,32 @@
-"""Waiting for models and endpoints: an operation's end, a deployment, an endpoint that serves, an undeployment."""
+"""Triggers that wait for models and endpoints: the end of an operation, a deployment or an undeployment."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.core.deadlines import deadline_after, seconds_left
+from airflow_provider_vertex_ray.core.deadlines import deadline_after
 from airflow_provider_vertex_ray.core.http.service_errors import outcome_error
 from airflow_provider_vertex_ray.core.serving.resource_name import location_of
-from airflow_provider_vertex_ray.errors import (
-    DeployFailedError,
-    EndpointNotFoundError,
-    OperationTimeoutError,
-    RateLimitedError,
-    ServiceUnavailableError,
-)
-from airflow_provider_vertex_ray.triggers.base import WaitTrigger, pause
+from airflow_provider_vertex_ray.errors import DeployFailedError, EndpointNotFoundError, OperationTimeoutError
+from airflow_provider_vertex_ray.triggers.base import WaitTrigger
+from airflow_provider_vertex_ray.triggers.polling import Backoff, poll_until
 
 if TYPE_CHECKING:
     from airflow_provider_vertex_ray.hooks.model import VertexRayModelAsyncHook
 
 CLEAN_UP_SECONDS = 3600.0
-"""Seconds for the clean-up after a deployment that failed: the service may first have to end it."""
+"""Seconds allowed for cleaning up a failed or killed deployment, which the service may have to finish first."""
 
 
 class ServingTrigger(WaitTrigger):
-    """Base of the waits here.
+    """Base of the triggers in this module.
 
-    :param name: Full resource name of what is waited for; says the project and the region.
-    :param gcp_conn_id: The Airflow connection.
-    :param impersonation_chain: Service account to act as, or a chain.
-    :param deadline: Unix time at which the wait ends with an error; None for never.
-    :param passthrough: JSON that is handed back in the event as it is.
+    :param name: Full resource name of what is waited for; it contains the project and the region.
+    :param gcp_conn_id: Airflow connection to Google Cloud.
+    :param impersonation_chain: Service account to impersonate, or a chain of them.
+    :param deadline: Unix time at which the wait fails; None for no limit.
+    :param passthrough: JSON that is returned in the event unchanged.
     """
 
     def __init__(
@@ -57,7 +52,7 @@ class ServingTrigger(WaitTrigger):
 
     @property
     def hook(self) -> VertexRayModelAsyncHook:
-        """Models and endpoints, through the task's connection."""
+        """The model hook with the task's connection."""
         from airflow_provider_vertex_ray.hooks.model import VertexRayModelAsyncHook
 
         return VertexRayModelAsyncHook(
@@ -69,28 +64,30 @@ class ServingTrigger(WaitTrigger):
 
 
 class VertexRayOperationTrigger(ServingTrigger):
-    """Waits for a long-running operation; the result is its response.
+    """Wait for a long-running operation; the result is its response.
 
-    Errors: OperationTimeoutError, and what the operation came to.
+    :raises OperationTimeoutError: The operation did not finish before the deadline.
+    :raises ServiceError: The operation failed.
     """
 
     async def wait(self) -> dict[str, Any]:
-        """Look until it is done."""
+        """Poll until the operation is done."""
         hook = self.hook
         async with hook.session():
             return await hook.finished(self.name, self.deadline)
 
 
 class VertexRayEndpointTrigger(ServingTrigger):
-    """Waits until an endpoint serves; the result is ``endpoint_summary``.
+    """Wait until an endpoint serves predictions; the result is ``endpoint_summary``.
 
-    :param deployed_model_id: The deployed model that it shall serve; None: any.
-    :param operation: The deployment's operation, where this task has started it.
-    :param poll_interval: Seconds between two looks; the first ones come sooner.
-    :param stop_on_kill: Whether a kill undoes the deployment.
-    :param delete_endpoint: Whether that deletes the endpoint, too.
-
-    Errors: DeployFailedError, OperationTimeoutError, EndpointNotFoundError.
+    :param deployed_model_id: The deployed model that it must serve; None for any.
+    :param operation: The operation of the deployment, if this task started it.
+    :param poll_interval: Seconds between two polls at most; the first ones follow each other faster.
+    :param stop_on_kill: Whether to undo the deployment when the task is killed.
+    :param delete_endpoint: Whether undoing the deployment also deletes the endpoint.
+    :raises DeployFailedError: The deployment failed.
+    :raises OperationTimeoutError: The endpoint did not serve before the deadline.
+    :raises EndpointNotFoundError: The endpoint does not exist.
     """
 
     def __init__(
@@ -111,24 +108,31 @@ class VertexRayEndpointTrigger(ServingTrigger):
             delete_endpoint=delete_endpoint,
             **arguments,
         )
-        self._interval = min(0.5, poll_interval)
 
     async def wait(self) -> dict[str, Any]:
-        """Look until it serves, or the deployment has failed."""
+        """Poll until the endpoint serves, or the deployment has failed."""
         hook = self.hook
+
+        async def look() -> dict[str, Any] | None:
+            found = await hook.get_endpoint(self.name)
+            if serves(found, self.arguments["deployed_model_id"]):
+                return endpoint_summary(found)
+            await self._check_operation(hook)
+            return None
+
         async with hook.session():
-            while True:
-                try:
-                    found = await hook.get_endpoint(self.name)
-                    if serves(found, self.arguments["deployed_model_id"]):
-                        return endpoint_summary(found)
-                    await self._check_operation(hook)
-                except (ServiceUnavailableError, RateLimitedError) as error:
-                    self.log.warning("The service can not be read for the moment: %s", error)
-                if seconds_left(self.deadline) <= 0:
-                    raise OperationTimeoutError(f"{self.name} did not serve in time.", {"endpoint": self.name})
-                await pause(self._interval, self.deadline)
-                self._interval = min(self._interval * 1.5, self.arguments["poll_interval"])
+            return await poll_until(
+                look,
+                backoff=Backoff(self.arguments["poll_interval"], first=0.5),
+                deadline=self.deadline,
+                timed_out=self._timed_out,
+                on_unreadable=self.on_unreadable,
+            )
+
+    def _timed_out(self) -> OperationTimeoutError:
+        return OperationTimeoutError(
+            f"Timed out waiting for endpoint {self.name} to serve predictions.", {"endpoint": self.name}
+        )
 
     async def _check_operation(self, hook: VertexRayModelAsyncHook) -> None:
         operation = self.arguments["operation"]
@@ -144,14 +148,14 @@ class VertexRayEndpointTrigger(ServingTrigger):
             )
 
     async def killed(self) -> None:
-        """Undo the deployment: it would bill for ever."""
+        """Undo the deployment, which would otherwise incur charges indefinitely."""
         if not self.arguments["stop_on_kill"]:
             return
-        self.log.info("The task was killed; undoing the deployment to %s", self.name)
+        self.log.info("The task was killed; undoing the deployment to endpoint %s", self.name)
         await self.undo()
 
     async def undo(self) -> dict[str, Any]:
-        """Cancel the deployment, undeploy what it came to, and delete the endpoint that was made for it."""
+        """Cancel the deployment, undeploy its model, and delete the endpoint if it was created for it."""
         hook = self.hook
         async with hook.session():
             if self.arguments["operation"]:
@@ -168,11 +172,12 @@ class VertexRayEndpointTrigger(ServingTrigger):
 
 
 class VertexRayUndeployTrigger(ServingTrigger):
-    """Undeploys models, waits, and deletes the endpoint where that is wanted; see ``VertexRayModelAsyncHook.undeploy``.
+    """Undeploy models, wait, and optionally delete the endpoint; see ``VertexRayModelAsyncHook.undeploy``.
 
-    :param deployed_model_ids: Which; None for all.
-    :param delete_endpoint: Whether the endpoint goes as well.
-    :param operation: A deployment that is cancelled first.
+    :param deployed_model_ids: Ids of the deployed models; None for all.
+    :param delete_endpoint: Whether to delete the endpoint as well.
+    :param operation: Operation of a deployment to cancel first.
+    :raises OperationTimeoutError: The models were not undeployed before the deadline.
     """
 
     def __init__(
@@ -188,7 +193,7 @@ class VertexRayUndeployTrigger(ServingTrigger):
         )
 
     async def wait(self) -> dict[str, Any]:
-        """Do it; whoever takes over goes on where this one was."""
+        """Undeploy; a trigger that takes over continues with what is left."""
         hook = self.hook
         async with hook.session():
             if self.arguments["operation"]:
@@ -202,16 +207,16 @@ class VertexRayUndeployTrigger(ServingTrigger):
 
 
 def serves(endpoint: dict[str, Any], deployed_model_id: str | None = None) -> bool:
-    """Whether an endpoint has the deployed model, or any, with traffic for it."""
+    """Check whether an endpoint serves a deployed model (None: any that gets traffic)."""
     deployed = {str(each["id"]) for each in endpoint.get("deployedModels") or ()}
     if deployed_model_id is not None:
-        # Someone may deploy a model without any traffic at first.
+        # A model may be deployed without any traffic at first.
         return deployed_model_id in deployed
     return any(share and key in deployed for key, share in (endpoint.get("trafficSplit") or {}).items())
 
 
 def endpoint_summary(endpoint: dict[str, Any]) -> dict[str, Any]:
-    """What a task returns of an endpoint."""
+    """Return an endpoint as tasks report it."""
     return {
         "endpoint": endpoint["name"],
         "endpoint_id": endpoint["name"].rsplit("/", 1)[-1],

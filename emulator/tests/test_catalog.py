@@ -11,7 +11,7 @@ accelerators = st.sampled_from(sorted(ACCELERATORS))
 counts = st.integers(min_value=1, max_value=16)
 
 
-def test_every_accelerator_is_one_of_the_api() -> None:
+def test_every_accelerator_exists_in_the_api() -> None:
     assert set(ACCELERATORS) <= {value.name for value in _accelerators.values}
 
 
@@ -28,14 +28,14 @@ def test_every_accelerator_is_one_of_the_api() -> None:
         ("a3-highgpu-8g", 208, 1872),
     ],
 )
-def test_sizes(name: str, cpus: int, gib: int) -> None:
+def test_machine_sizes(name: str, cpus: int, gib: int) -> None:
     machine = MACHINES[name]
     assert machine.cpus == cpus
     assert machine.memory_bytes == gib * GIB
 
 
 @given(machines)
-def test_a_machine_with_a_gpu_of_its_own_takes_that_and_nothing_else(name: str) -> None:
+def test_machine_with_built_in_gpu_accepts_no_other(name: str) -> None:
     machine = MACHINES[name]
     without = accelerator_problem(machine, None, 0)
     if machine.built_in is None:
@@ -49,7 +49,7 @@ def test_a_machine_with_a_gpu_of_its_own_takes_that_and_nothing_else(name: str) 
 
 
 @given(machines, accelerators, counts)
-def test_only_n1_takes_an_attached_accelerator(name: str, accelerator: str, count: int) -> None:
+def test_accelerators_attach_to_n1_only(name: str, accelerator: str, count: int) -> None:
     machine = MACHINES[name]
     if accelerator_problem(machine, accelerator, count) is None:
         assert machine.built_in == (accelerator, count) or name.startswith("n1-")
@@ -57,15 +57,15 @@ def test_only_n1_takes_an_attached_accelerator(name: str, accelerator: str, coun
 
 @pytest.mark.parametrize("name", [name for name in MACHINES if name.startswith("n1-")])
 @pytest.mark.parametrize("accelerator", ["NVIDIA_TESLA_T4", "NVIDIA_TESLA_V100", "NVIDIA_TESLA_P100"])
-def test_every_n1_takes_its_largest_number_of_each(name: str, accelerator: str) -> None:
+def test_every_n1_accepts_maximum_count_of_each_accelerator(name: str, accelerator: str) -> None:
     assert accelerator_problem(MACHINES[name], accelerator, max(ACCELERATORS[accelerator].counts)) is None
 
 
 @pytest.mark.parametrize(
     ("machine", "accelerator", "count", "what"),
     [
-        ("e2-standard-4", "NVIDIA_TESLA_T4", 1, "can not be used with machine type e2-standard-4"),
-        ("n1-standard-16", "NVIDIA_L4", 1, "can not be used with machine type n1-standard-16"),
+        ("e2-standard-4", "NVIDIA_TESLA_T4", 1, "cannot be used with machine type e2-standard-4"),
+        ("n1-standard-16", "NVIDIA_L4", 1, "cannot be used with machine type n1-standard-16"),
         ("n1-standard-16", "NVIDIA_TESLA_T4", 3, "must be one of [1, 2, 4]"),
         ("n1-standard-64", "NVIDIA_TESLA_T4", 1, "must be one of [4]"),
         ("n1-standard-32", "NVIDIA_TESLA_V100", 2, "must be one of [4, 8]"),
@@ -76,7 +76,7 @@ def test_every_n1_takes_its_largest_number_of_each(name: str, accelerator: str) 
         ("n1-standard-16", "TPU_V3", 8, "TPU_V3 is not supported"),
     ],
 )
-def test_impossible_pairs(machine: str, accelerator: str | None, count: int, what: str) -> None:
+def test_impossible_pairs_are_refused(machine: str, accelerator: str | None, count: int, what: str) -> None:
     problem = accelerator_problem(MACHINES[machine], accelerator, count)
     assert problem is not None
     assert what in problem

@@ -1,4 +1,4 @@
-"""The command, from outside."""
+"""The command ``vertex-ray-emulator``, run as a process."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_start_ready_stop(state_dir: Path) -> None:
+def test_start_writes_state_file_and_stop_removes_it(state_dir: Path) -> None:
     emulator = EmulatorProcess(state_dir, QUICK).start()
-    note = json.loads((state_dir / "emulator.json").read_text())
-    assert set(note) == {"pid", "host", "project", "project_number", "env", "ports"}
-    assert note["pid"] == emulator.pid
+    state = json.loads((state_dir / "emulator.json").read_text())
+    assert set(state) == {"pid", "host", "project", "project_number", "env", "ports"}
+    assert state["pid"] == emulator.pid
     assert emulator.log() == f"vertex-ray-emulator is ready on {emulator.host}\n"
     emulator.create("c1")
     start = time.monotonic()
@@ -37,14 +37,14 @@ def test_start_ready_stop(state_dir: Path) -> None:
     assert "Traceback" not in emulator.log()
 
 
-def test_sigint_ends_it_too(state_dir: Path) -> None:
+def test_sigint_stops_emulator(state_dir: Path) -> None:
     emulator = EmulatorProcess(state_dir, QUICK).start()
     os.kill(emulator.pid, signal.SIGINT)
     until(lambda: emulator.returncode is not None)
     assert emulator.returncode == 0
 
 
-def test_a_second_start_on_one_state_directory_is_refused(state_dir: Path) -> None:
+def test_second_start_on_same_state_directory_is_refused(state_dir: Path) -> None:
     with EmulatorProcess(state_dir, QUICK) as emulator:
         second = run("start", "--port", "0", "--state-dir", str(state_dir), "--backend", "fake")
         assert second.returncode == 1
@@ -53,7 +53,7 @@ def test_a_second_start_on_one_state_directory_is_refused(state_dir: Path) -> No
         assert emulator.admin("GET", "health") == {"status": "ok"}
 
 
-def test_a_start_after_a_crash_is_fresh_and_keeps_the_authority(state_dir: Path) -> None:
+def test_start_after_crash_has_no_clusters_and_keeps_authority(state_dir: Path) -> None:
     first = EmulatorProcess(state_dir, QUICK).start()
     first.create("c1")
     authority = Path(first.env["GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"]).read_bytes()
@@ -67,7 +67,7 @@ def test_a_start_after_a_crash_is_fresh_and_keeps_the_authority(state_dir: Path)
         assert second.create("c1")["state"] == "RUNNING"
 
 
-def test_a_port_that_is_taken(state_dir: Path) -> None:
+def test_start_on_taken_port_fails(state_dir: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -110,7 +110,7 @@ def test_env_and_status_when_nothing_runs(state_dir: Path) -> None:
     for command in ("env", "status"):
         answer = run(command, "--state-dir", str(state_dir))
         assert answer.returncode == 3
-        assert "not running" in answer.stderr
+        assert "No emulator is running" in answer.stderr
         assert answer.stdout == ""
     answer = run("status", "--json", "--state-dir", str(state_dir))
     assert (answer.returncode, json.loads(answer.stdout)) == (3, {"running": False})
@@ -128,20 +128,20 @@ def test_env_and_status_import_no_server() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--port", "70000"], "port must be between 0 and 65535"),
-        (["--delete-seconds", "-1"], "delete_seconds must not be negative"),
-        (["--provisioning-seconds", "nan"], "provisioning_seconds must not be negative"),
-        (["--token-seconds", "0"], "token_seconds must be positive"),
-        (["--project", "No"], "project is no project id"),
-        (["--project-number", "abc"], "project_number must be a number"),
+        (["--port", "70000"], "Invalid value for port: 70000."),
+        (["--delete-seconds", "-1"], "Invalid value for delete_seconds: -1.0."),
+        (["--provisioning-seconds", "nan"], "Invalid value for provisioning_seconds: nan."),
+        (["--token-seconds", "0"], "Invalid value for token_seconds: 0.0."),
+        (["--project", "No"], "Invalid value for project: 'No'."),
+        (["--project-number", "abc"], "Invalid value for project_number: 'abc'."),
     ],
 )
-def test_settings_that_mean_nothing(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_settings_are_refused(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["start", *arguments]) == 2
     assert words in capsys.readouterr().err
 
 
-def test_the_state_directory_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_state_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", "/somewhere")
     assert default_state_dir() == Path("/somewhere/vertex-ray-emulator")
     monkeypatch.delenv("XDG_STATE_HOME")
@@ -149,14 +149,14 @@ def test_the_state_directory_by_default(monkeypatch: pytest.MonkeyPatch) -> None
     assert Settings().state_dir == default_state_dir()
 
 
-def test_another_project(state_dir: Path) -> None:
+def test_project_can_be_set(state_dir: Path) -> None:
     arguments = [*QUICK, "--project", "my-project", "--project-number", "987654321"]
     with EmulatorProcess(state_dir, arguments) as emulator:
         assert emulator.create("c1")["name"].startswith("projects/987654321/")
         assert emulator.env["GOOGLE_CLOUD_PROJECT"] == "my-project"
 
 
-def test_a_dashboard_that_is_not_warm_and_googles_form_of_its_address(state_dir: Path) -> None:
+def test_dashboard_warmup_and_google_form_of_its_address(state_dir: Path) -> None:
     arguments = [*QUICK, "--dashboard-warmup-seconds", "2", "--dashboard-addresses", "google"]
     with EmulatorProcess(state_dir, arguments) as emulator:
         uris = emulator.create("c1")["resourceRuntime"]["accessUris"]
@@ -188,5 +188,5 @@ def listening(pid: int) -> set[str]:
 
 def test_nothing_listens_outside_loopback(emulator: EmulatorProcess) -> None:
     emulator.create("c1")
-    # 127.0.0.1, and the same as gRPC binds it: mapped into IPv6.
+    # 127.0.0.1, and its IPv4-mapped IPv6 address, which gRPC binds.
     assert listening(emulator.pid) == {"0100007F", "0000000000000000FFFF00000100007F"}

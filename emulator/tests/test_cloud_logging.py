@@ -1,4 +1,4 @@
-"""Cloud Logging: the lines of jobs, asked by hand and by Google's own clients."""
+"""Cloud Logging: the lines of jobs, listed with plain requests and with Google's clients."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def numbered(found: list[str]) -> list[str]:
     return [text for text in found if text.startswith("line ")]
 
 
-def test_an_entry(logged: EmulatorProcess) -> None:
+def test_entry_has_labels_severity_and_message(logged: EmulatorProcess) -> None:
     status, answer = list_entries(logged, filter=of_cluster("other"), orderBy="timestamp desc", pageSize=1)
     assert status == 200
     (entry,) = answer["entries"]
@@ -55,7 +55,7 @@ def test_an_entry(logged: EmulatorProcess) -> None:
 
 
 @pytest.mark.parametrize("order", ["timestamp asc", "timestamp desc"])
-def test_pages_fit_together_while_more_is_logged(logged: EmulatorProcess, order: str) -> None:
+def test_pages_are_consistent_while_lines_are_added(logged: EmulatorProcess, order: str) -> None:
     found: list[str] = []
     token = ""
     while True:
@@ -71,7 +71,7 @@ def test_pages_fit_together_while_more_is_logged(logged: EmulatorProcess, order:
     assert numbered(found) == (expected if order.endswith("asc") else expected[::-1])
 
 
-def test_they_outlive_the_head_and_the_cluster(logged: EmulatorProcess) -> None:
+def test_entries_outlive_the_head_and_the_cluster(logged: EmulatorProcess) -> None:
     before = list_entries(logged, filter=JOB, pageSize=1000)[1]
     logged.admin("POST", "clusters/logs/kill", {"part": "head"})
     assert list_entries(logged, filter=JOB, pageSize=1000)[1] == before
@@ -99,18 +99,18 @@ def test_they_outlive_the_head_and_the_cluster(logged: EmulatorProcess) -> None:
         ({"pagesize": 1}, "pagesize"),
     ],
 )
-def test_what_is_no_request_is_refused(emulator: EmulatorProcess, body: dict[str, Any], words: str) -> None:
+def test_invalid_request_is_rejected(emulator: EmulatorProcess, body: dict[str, Any], words: str) -> None:
     status, answer = list_entries(emulator, **body)
     assert (status, answer["error"]["status"]) == (400, "INVALID_ARGUMENT")
     assert words in answer["error"]["message"]
 
 
-def test_a_token_of_another_filter_is_refused(logged: EmulatorProcess) -> None:
+def test_page_token_of_another_filter_is_rejected(logged: EmulatorProcess) -> None:
     token = list_entries(logged, filter=JOB, pageSize=1)[1]["nextPageToken"]
     assert list_entries(logged, filter="", pageToken=token)[0] == 400
 
 
-def test_it_is_behind_the_gate(emulator: EmulatorProcess) -> None:
+def test_tokens_and_faults_apply(emulator: EmulatorProcess) -> None:
     body = {"resourceNames": [f"projects/{emulator.project}"]}
     assert emulator.request("POST", "/v2/entries:list", body)[0] == 401
     assert list_entries(emulator, resourceNames=["projects/another"])[0] == 403
@@ -123,7 +123,7 @@ def test_it_is_behind_the_gate(emulator: EmulatorProcess) -> None:
 
 
 @pytest.mark.sdk
-def test_google_s_clients(logged: EmulatorProcess) -> None:
+def test_google_clients_list_entries(logged: EmulatorProcess) -> None:
     client = logging_client(logged)
     found = list(client.list_entries(filter_=JOB, page_size=30))
     assert numbered([entry.payload["message"] for entry in found]) == [f"line {k}" for k in range(100)]
@@ -135,7 +135,7 @@ def test_google_s_clients(logged: EmulatorProcess) -> None:
     assert len(request.execute()["entries"]) == len(found)
 
 
-def test_the_store_forgets_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_store_drops_the_oldest_entries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_store, "LINES_IN_ALL", 5)
     monkeypatch.setattr(log_store, "CLUSTERS_GONE", 2)
     store = LogStore()
@@ -165,5 +165,5 @@ def test_the_store_forgets_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
         ("x" * 100 + " ERROR", "DEFAULT"),
     ],
 )
-def test_a_line_s_severity(line: str, severity: str) -> None:
+def test_severity_is_read_from_the_line(line: str, severity: str) -> None:
     assert log_store.LogEntry(ClusterName("c", "l"), "p", line, 1).severity == severity

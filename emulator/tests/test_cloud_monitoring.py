@@ -1,4 +1,4 @@
-"""Cloud Monitoring: Prometheus' query API over metrics that a test sets, and the use of quotas."""
+"""Cloud Monitoring: Prometheus' query API over metrics that tests set, and the usage of quotas."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_instant_queries(measured: EmulatorProcess) -> None:
     assert query(measured, "ray_tasks", time=time.time() - 3600)[1]["data"]["result"] == []
 
 
-def test_both_verbs_and_both_bodies(measured: EmulatorProcess) -> None:
+def test_query_accepts_get_and_post_with_form_or_json(measured: EmulatorProcess) -> None:
     text = "max(ray_node_cpu_utilization)"
     assert values(measured.request("POST", f"{BASE}/query", {"query": text}, token=measured.token())) == {"": "80"}
     request = discovery(measured, "monitoring", "v1").projects().location().prometheus().api().v1().query(
@@ -71,7 +71,7 @@ def test_both_verbs_and_both_bodies(measured: EmulatorProcess) -> None:
     assert values((200, request.execute())) == {"": "80"}
 
 
-def test_a_metric_that_has_been_so_for_long(measured: EmulatorProcess) -> None:
+def test_for_seconds_fills_the_past(measured: EmulatorProcess) -> None:
     now = time.time()
     idle = {"ray_node_cpu_utilization": [{"value": 0.5, "for_seconds": 3600}]}
     assert set_metrics(measured, "one", idle)[0] == 200
@@ -89,13 +89,13 @@ def test_a_metric_that_has_been_so_for_long(measured: EmulatorProcess) -> None:
     assert len(ranged["result"][0]["values"]) >= 10
 
 
-def test_what_a_cluster_has_measured_stays_as_its_past(measured: EmulatorProcess) -> None:
+def test_metrics_of_a_deleted_cluster_are_kept(measured: EmulatorProcess) -> None:
     measured.wait(measured.api("DELETE", "persistentResources/one")[1])
     assert values(query(measured, "ray_node_cpu_utilization")) == {"two": "80"}
     assert set(values(query(measured, "max_over_time(ray_node_cpu_utilization[5m])"))) == {"one", "two"}
 
 
-def test_metrics_are_read_back_and_unset(measured: EmulatorProcess) -> None:
+def test_metrics_set_by_hand_are_returned_and_can_be_unset(measured: EmulatorProcess) -> None:
     found = measured.admin("GET", "clusters/one/metrics")["metrics"]
     assert found["ray_node_cpu_utilization"] == [{"labels": {}, "value": 12.5}]
     measured.admin("DELETE", "clusters/one/metrics")
@@ -106,7 +106,7 @@ def test_metrics_are_read_back_and_unset(measured: EmulatorProcess) -> None:
     ("metrics", "words"),
     [
         ({"a b": 1}, "a b"),
-        ({"x": "1"}, "x.value is '1'"),
+        ({"x": "1"}, "x.value: '1'"),
         ({"x": True}, "x.value"),
         ({"x": [{"labels": {}}]}, "x[0]"),
         ({"x": [{"value": 1, "label": {}}]}, "x[0]"),
@@ -115,7 +115,7 @@ def test_metrics_are_read_back_and_unset(measured: EmulatorProcess) -> None:
         ({"x": [{"value": 1, "for_seconds": -1}]}, "x[0].for_seconds"),
     ],
 )
-def test_metrics_that_are_none_are_refused(measured: EmulatorProcess, metrics: Any, words: str) -> None:
+def test_invalid_metrics_are_rejected(measured: EmulatorProcess, metrics: Any, words: str) -> None:
     status, body = set_metrics(measured, "one", metrics)
     assert status == 400
     assert words in body["error"]["message"]
@@ -135,13 +135,15 @@ def test_metrics_that_are_none_are_refused(measured: EmulatorProcess, metrics: A
         ("query_range", {"query": "x[5m]", "start": 0, "end": 100, "step": "1"}, "range vector"),
     ],
 )
-def test_errors_are_prometheus_s(emulator: EmulatorProcess, path: str, parameters: dict[str, Any], words: str) -> None:
+def test_errors_have_the_format_of_prometheus(
+    emulator: EmulatorProcess, path: str, parameters: dict[str, Any], words: str
+) -> None:
     status, body = query(emulator, parameters.pop("query"), path, **parameters)
     assert (status, body["status"], body["errorType"]) == (400, "error", "bad_data")
     assert words in body["error"]
 
 
-def test_it_is_behind_the_gate(emulator: EmulatorProcess) -> None:
+def test_tokens_and_faults_apply(emulator: EmulatorProcess) -> None:
     assert emulator.request("GET", f"{BASE}/query?query=1")[0] == 401
     with emulator.fault(scope="control_plane", method="QueryPrometheus", status=429):
         assert query(emulator, "1")[0] == 429
@@ -149,7 +151,8 @@ def test_it_is_behind_the_gate(emulator: EmulatorProcess) -> None:
         assert query(emulator, "1", "query_range", start=0, end=1, step=1)[0] == 503
 
 
-def usage(emulator: EmulatorProcess, metric: str, region: str = "us-central1") -> int:
+def usage(emulator: EmulatorProcess, metric: str, region: str = "us-central1") -> int | None:
+    """Return the latest reading of a quota's use; None for a region of which nothing is known."""
     text = (
         f'metric.type="{USAGE}" AND resource.labels.service="aiplatform.googleapis.com" AND '
         f'metric.labels.quota_metric="aiplatform.googleapis.com/{metric}" AND resource.labels.location="{region}"'
@@ -161,16 +164,19 @@ def usage(emulator: EmulatorProcess, metric: str, region: str = "us-central1") -
         interval_startTime="2026-01-01T00:00:00Z",
         interval_endTime="2026-01-02T00:00:00Z",
     ).execute()
-    ((point,),) = [each["points"] for each in found["timeSeries"]]
+    series_points = [each["points"] for each in found.get("timeSeries", [])]
+    if not series_points:
+        return None
+    ((point,),) = series_points
     return int(point["value"]["int64Value"])
 
 
 @pytest.mark.sdk
-def test_the_use_of_quotas(emulator: EmulatorProcess) -> None:
-    assert usage(emulator, "custom_model_training_cpus") == 0
+def test_quota_usage_follows_the_clusters(emulator: EmulatorProcess) -> None:
+    assert usage(emulator, "custom_model_training_cpus") is None
     emulator.create("one")  # two n1-standard-16
     assert usage(emulator, "custom_model_training_cpus") == 32
-    assert usage(emulator, "custom_model_training_cpus", "europe-west4") == 0
+    assert usage(emulator, "custom_model_training_cpus", "europe-west4") is None
     assert usage(emulator, "custom_model_training_nvidia_t4_gpus") == 0
     emulator.admin("PUT", "project", {"quota": {"custom_model_training_cpus": {"us-central1": {"used": 5}}}})
     try:
@@ -182,6 +188,6 @@ def test_the_use_of_quotas(emulator: EmulatorProcess) -> None:
 
 
 @pytest.mark.parametrize("parameters", ["", "filter=x", f"filter={quote(f'metric.type={chr(34)}{USAGE}{chr(34)}')}"])
-def test_time_series_without_a_filter_or_a_time_are_refused(emulator: EmulatorProcess, parameters: str) -> None:
+def test_time_series_without_filter_or_interval_are_rejected(emulator: EmulatorProcess, parameters: str) -> None:
     status, body = emulator.request("GET", f"/v3/projects/demo-project/timeSeries?{parameters}", token=emulator.token())
     assert (status, body["error"]["status"]) == (400, "INVALID_ARGUMENT")

@@ -1,4 +1,4 @@
-"""The project by Google's discovery clients: services, quotas, permissions, networks, machine types, keys."""
+"""The project, through Google's discovery clients: services, quotas, permissions, networks, machine types, keys."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KEY = f"{P}/locations/us-central1/keyRings/ring/cryptoKeys/key"
 
 @pytest.fixture
 def project(emulator: EmulatorProcess) -> Iterator[Callable[..., Any]]:
-    """Scripts the project for one test."""
+    """Return a function that scripts the project for one test."""
     yield lambda **script: emulator.admin("PUT", "project", script)
     emulator.admin("DELETE", "project")
 
@@ -49,12 +49,12 @@ def test_services(emulator: EmulatorProcess, project: Callable[..., Any]) -> Non
     assert "compute.googleapis.com" not in names
     assert refused(services.get(name=f"{P}/services/nonsense"))[0] == 403
     assert refused(batch(emulator, *["a.googleapis.com"] * 31))[0] == 400
-    # The catalogue of prices has a path that looks alike, and is not there.
+    # The catalogue of prices has a similar path, which the emulator does not serve.
     assert emulator.request("GET", "/v1/services/C7E2-9256-1C43/skus", token=emulator.token())[0] == 404
 
 
 @pytest.mark.sdk
-def test_a_service_that_is_disabled_refuses_its_calls(emulator: EmulatorProcess, project: Callable[..., Any]) -> None:
+def test_disabled_service_refuses_requests(emulator: EmulatorProcess, project: Callable[..., Any]) -> None:
     hosts = ("compute", "logging", "aiplatform")
     project(services={f"{host}.googleapis.com": "DISABLED" for host in hosts})
     status, error = refused(discovery(emulator, "compute", "v1").networks().get(project="demo-project", network="x"))
@@ -75,8 +75,9 @@ def quota(emulator: EmulatorProcess, metric: str, region: str) -> dict[str, Any]
     assert found["metric"] == f"aiplatform.googleapis.com/{metric}"
     (limit,) = found["consumerQuotaLimits"]
     assert limit["unit"] == "1/{project}/{region}"
-    (bucket,) = [each for each in limit["quotaBuckets"] if each.get("dimensions") == {"region": region}]
-    return dict(bucket)
+    general, *regional = limit["quotaBuckets"]
+    assert "dimensions" not in general
+    return dict(next((each for each in regional if each["dimensions"] == {"region": region}), general))
 
 
 @pytest.mark.sdk
@@ -98,7 +99,7 @@ def test_quotas(emulator: EmulatorProcess, project: Callable[..., Any]) -> None:
     assert {f"custom_model_training_nvidia_{name}_gpus" for name in gpus} <= set(found)
 
 
-def test_what_exceeds_a_scripted_limit_is_not_created(emulator: EmulatorProcess, project: Callable[..., Any]) -> None:
+def test_create_and_resize_beyond_scripted_limit_fail(emulator: EmulatorProcess, project: Callable[..., Any]) -> None:
     project(quota={CPUS: {"us-central1": {"limit": 64, "used": 16}}})
     assert emulator.create("fits", cluster_body(2))["state"] == "RUNNING"
     too_big = emulator.create("too-big", cluster_body(1))
@@ -110,7 +111,7 @@ def test_what_exceeds_a_scripted_limit_is_not_created(emulator: EmulatorProcess,
     assert done["error"]["message"] == text
     done = emulator.wait(emulator.api("PATCH", "persistentResources/fits" + mask, cluster_body(1))[1])
     assert "error" not in done
-    # Beyond the limit one can still get smaller.
+    # Above the limit, a cluster can still be made smaller.
     assert emulator.wait(emulator.api("PATCH", "persistentResources/fits" + mask, cluster_body(2))[1])["done"]
     project(quota={CPUS: {"us-central1": {"limit": 1}}})
     done = emulator.wait(emulator.api("PATCH", "persistentResources/fits" + mask, cluster_body(1))[1])
@@ -179,7 +180,7 @@ def test_machine_and_accelerator_types(emulator: EmulatorProcess, project: Calla
     answer = accelerators.aggregatedList(project="demo-project", filter="name = nvidia-h100-80gb").execute()
     assert "us-central1-a" not in zones_with(answer, "acceleratorTypes")
     assert "us-east4-a" in zones_with(answer, "acceleratorTypes")
-    # What has such a GPU built in is missing with it.
+    # Machine types with such a GPU built in are missing as well.
     answer = machines.aggregatedList(project="demo-project", filter="name=a3-highgpu-8g").execute()
     assert "us-central1-a" not in zones_with(answer, "machineTypes")
     assert refused(machines.aggregatedList(project="demo-project", filter="zone=a"))[0] == 400
@@ -229,7 +230,7 @@ CALLS = [
 
 
 @pytest.mark.parametrize(("permission", "verb", "path"), CALLS)
-def test_a_permission_that_is_denied_refuses_its_calls(
+def test_denied_permission_refuses_requests(
     emulator: EmulatorProcess, project: Callable[..., Any], permission: str, verb: str, path: str
 ) -> None:
     assert emulator.request(verb, path)[0] == 401
@@ -242,27 +243,27 @@ def test_a_permission_that_is_denied_refuses_its_calls(
 @pytest.mark.parametrize(
     ("script", "words"),
     [
-        ([], "must be a JSON object"),
-        ({"service": {}}, "unknown field(s) ['service']"),
+        ([], "Use a JSON object."),
+        ({"service": {}}, "Unknown fields: service."),
         ({"services": {"compute": "DISABLED"}}, "services['compute']"),
-        ({"services": {"compute.googleapis.com": "off"}}, "is 'off', but it must be ENABLED or DISABLED"),
-        ({"denied_permissions": "all"}, "denied_permissions is 'all', but"),
-        ({"denied_permissions": ["compute.*"]}, "denied_permissions[0] is 'compute.*'"),
+        ({"services": {"compute.googleapis.com": "off"}}, "'off'. Use ENABLED or DISABLED."),
+        ({"denied_permissions": "all"}, "Invalid value for denied_permissions: 'all'."),
+        ({"denied_permissions": ["compute.*"]}, "denied_permissions[0]: 'compute.*'"),
         ({"service_accounts": {"me": None}}, "service_accounts['me']"),
-        ({"service_accounts": {"a@b": {"denied": []}}}, "it may have denied_permissions only"),
+        ({"service_accounts": {"a@b": {"denied": []}}}, "The only allowed field is denied_permissions."),
         ({"quota": {"cpus": {}}}, "quota['cpus']"),
-        ({"quota": {CPUS: {"us-central1": {"limit": -2}}}}, "['us-central1'].limit is -2"),
-        ({"quota": {CPUS: {"us-central1": {"used": 1.5}}}}, ".used is 1.5"),
-        ({"quota": {CPUS: {"us-central1": {"free": 1}}}}, "limit and used only"),
-        ({"networks": {"vpc": []}}, "networks['vpc'] is []"),
-        ({"networks": {"vpc": {"peerings": None}}}, "networks['vpc'].peerings is None"),
+        ({"quota": {CPUS: {"us-central1": {"limit": -2}}}}, "['us-central1'].limit: -2."),
+        ({"quota": {CPUS: {"us-central1": {"used": 1.5}}}}, ".used: 1.5."),
+        ({"quota": {CPUS: {"us-central1": {"free": 1}}}}, "The only allowed fields are limit and used."),
+        ({"networks": {"vpc": []}}, "networks['vpc']: []."),
+        ({"networks": {"vpc": {"peerings": None}}}, "networks['vpc'].peerings: None."),
         ({"network_attachments": {"att": {}}}, "region/name"),
         ({"crypto_keys": {"key": "ENABLED"}}, "location/ring/key"),
-        ({"crypto_keys": {"a/b/c": "OFF"}}, "is 'OFF', but it must be one of"),
-        ({"missing_types": {"us-central1": ["n9-huge"]}}, "missing_types['us-central1'][0] is 'n9-huge'"),
+        ({"crypto_keys": {"a/b/c": "OFF"}}, "'OFF'. Use one of"),
+        ({"missing_types": {"us-central1": ["n9-huge"]}}, "missing_types['us-central1'][0]: 'n9-huge'."),
     ],
 )
-def test_a_script_that_is_none_is_refused(emulator: EmulatorProcess, script: Any, words: str) -> None:
+def test_invalid_project_scripts_are_refused(emulator: EmulatorProcess, script: Any, words: str) -> None:
     status, answer = emulator.request("PUT", "/emulator/project", script)
     assert status == 400
     assert words in answer["error"]["message"]

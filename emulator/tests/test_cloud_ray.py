@@ -1,4 +1,4 @@
-"""Logs and metrics of a real cluster, and what is left of them when it is gone."""
+"""Logs and metrics of a real cluster, before and after it is deleted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def query(emulator: EmulatorProcess, text: str) -> list[dict[str, Any]]:
 
 
 def all_entries(emulator: EmulatorProcess, text: str) -> list[dict[str, Any]]:
-    """Page by page."""
+    """Return all entries, page by page."""
     found, token = [], ""
     while True:
         status, page = list_entries(emulator, filter=text, pageSize=50, pageToken=token)
@@ -36,7 +36,7 @@ def all_entries(emulator: EmulatorProcess, text: str) -> list[dict[str, Any]]:
             return found
 
 
-def test_a_real_cluster_s_logs_and_metrics(tmp_path: Path) -> None:
+def test_real_cluster_has_logs_and_metrics_after_deletion(tmp_path: Path) -> None:
     with EmulatorProcess(tmp_path, ["--provisioning-seconds", "0", "--scrape-seconds", "0.5"]) as emulator:
         assert emulator.create("real", seconds=120)["state"] == "RUNNING"
         command = f"python -c \"[print('number', k) for k in range({LINES})]; raise SystemExit('ERROR: at the end')\""

@@ -1,4 +1,4 @@
-"""Cloud Storage and BigQuery beside the emulator, asked by Google's own clients; from a job, too."""
+"""Cloud Storage and BigQuery beside the emulator, used by Google's own clients and by a job."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ storage.Client().create_bucket("bucket").blob("a/b").upload_from_string("of a cl
 client = bigquery.Client()
 client.create_dataset("ds")
 client.query("CREATE TABLE ds.source AS SELECT x, x * 2 AS y FROM UNNEST(GENERATE_ARRAY(1, 100)) x").result()
-# Ray's own sink wants a table that is there: this BigQuery guesses no columns.
+# Ray's own sink needs an existing table, because this BigQuery does not infer columns.
 client.query("CREATE TABLE ds.copied AS SELECT x, y FROM ds.source WHERE FALSE").result()
 session = bigquery_storage.BigQueryReadClient().create_read_session(
     parent=f"projects/{client.project}",
@@ -86,7 +86,7 @@ def emulator() -> Iterator[EmulatorProcess]:
         yield process
 
 
-def test_googles_clients_need_nothing_but_the_environment(emulator: EmulatorProcess) -> None:
+def test_google_clients_need_only_the_environment(emulator: EmulatorProcess) -> None:
     done = subprocess.run(
         [sys.executable, "-c", CLIENTS], env=emulator.sdk_env(), capture_output=True, text=True, timeout=120
     )
@@ -94,7 +94,7 @@ def test_googles_clients_need_nothing_but_the_environment(emulator: EmulatorProc
 
 
 @pytest.mark.ray
-def test_rays_own_bigquery_works_in_a_job(emulator: EmulatorProcess, tmp_path: Path) -> None:
+def test_ray_data_reads_bigquery_in_job(emulator: EmulatorProcess, tmp_path: Path) -> None:
     script = tmp_path / "job.py"
     script.write_text(JOB)
     start(emulator)
@@ -111,7 +111,7 @@ def test_rays_own_bigquery_works_in_a_job(emulator: EmulatorProcess, tmp_path: P
     assert "rows 100\n" in log
 
 
-def test_they_are_shown_and_a_dead_one_is_told(emulator: EmulatorProcess) -> None:
+def test_status_shows_companions_and_dead_ones(emulator: EmulatorProcess) -> None:
     def shown(*more: str) -> str:
         command = [sys.executable, "-m", "vertex_ray_emulator", "status"]
         command += ["--state-dir", str(emulator.state_dir), *more]
@@ -125,7 +125,7 @@ def test_they_are_shown_and_a_dead_one_is_told(emulator: EmulatorProcess) -> Non
     until(lambda: f"storage on {found['storage']['address']} HAS DIED" in shown(), 20, "nobody says that it died")
 
 
-def test_they_end_with_the_emulator_however_it_ends(tmp_path: Path) -> None:
+def test_companions_end_with_emulator(tmp_path: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="vre-") as folder:
         for end in ("stop", "kill"):
             process = EmulatorProcess(Path(folder), ["--backend", "fake", "--with", "bigquery,storage"]).start()
@@ -136,8 +136,8 @@ def test_they_end_with_the_emulator_however_it_ends(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("names", ["spanner", "storage,spanner"])
-def test_nonsense_is_refused(tmp_path: Path, names: str) -> None:
+def test_unknown_companions_are_refused(tmp_path: Path, names: str) -> None:
     command = [sys.executable, "-m", "vertex_ray_emulator", "start", "--with", names]
     done = subprocess.run([*command, "--state-dir", str(tmp_path)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
-    assert "with must name some of storage, bigquery, not 'spanner'" in done.stderr
+    assert "Invalid value for with: 'spanner'. Use names out of storage, bigquery." in done.stderr

@@ -33,7 +33,7 @@ def dial(emulator: EmulatorProcess, request: str) -> tuple[socket.socket, str]:
         "nonsense",
     ],
 )
-def test_everything_else_is_refused(emulator: EmulatorProcess, request_line: str) -> None:
+def test_requests_for_other_hosts_are_rejected(emulator: EmulatorProcess, request_line: str) -> None:
     connection, answer = dial(emulator, request_line)
     with connection:
         assert answer.startswith("HTTP/1.1 403 ")
@@ -49,7 +49,7 @@ def test_everything_else_is_refused(emulator: EmulatorProcess, request_line: str
         (DASHBOARD, "http/1.1"),
     ],
 )
-def test_googles_names_lead_here_with_certificates_that_hold(
+def test_google_host_names_reach_the_emulator_with_valid_certificates(
     emulator: EmulatorProcess, host: str, protocol: str
 ) -> None:
     connection, answer = dial(emulator, f"CONNECT {host}:443 HTTP/1.1")
@@ -66,7 +66,7 @@ def test_googles_names_lead_here_with_certificates_that_hold(
 
 
 def hello(*protocols: str) -> bytes:
-    """What a TLS client of Python's own says first."""
+    """Return the ClientHello of Python's TLS client."""
     context = ssl.create_default_context()
     context.set_alpn_protocols(list(protocols))
     said = ssl.MemoryBIO()
@@ -77,19 +77,19 @@ def hello(*protocols: str) -> bytes:
 
 
 @given(st.lists(st.text("abch2/.1", min_size=1, max_size=12), max_size=5))
-def test_what_a_client_offers_is_read(protocols: list[str]) -> None:
+def test_offered_protocols_are_read_from_a_client_hello(protocols: list[str]) -> None:
     assert offered_protocols(hello(*protocols)) == protocols
 
 
 @given(st.binary(max_size=80), st.integers(min_value=0))
-def test_what_is_no_hello_offers_nothing(data: bytes, at: int) -> None:
+def test_invalid_client_hello_offers_no_protocols(data: bytes, at: int) -> None:
     assert offered_protocols(data) == []
     whole = hello("h2")
     # A hello cut short anywhere must not raise; nothing that is not there may be read.
     assert offered_protocols(whole[: at % len(whole)]) in ([], ["h2"])
 
 
-def test_a_tunnel_of_something_else_than_tls_is_ended(emulator: EmulatorProcess) -> None:
+def test_tunnel_without_tls_is_closed(emulator: EmulatorProcess) -> None:
     connection, _ = dial(emulator, "CONNECT us-central1-aiplatform.googleapis.com:443 HTTP/1.1")
     with connection:
         connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
@@ -97,7 +97,7 @@ def test_a_tunnel_of_something_else_than_tls_is_ended(emulator: EmulatorProcess)
         assert connection.recv(4096) == b""
 
 
-def test_the_proxy_survives_a_client_that_says_nothing(emulator: EmulatorProcess) -> None:
+def test_proxy_survives_a_client_that_sends_nothing(emulator: EmulatorProcess) -> None:
     with socket.create_connection(("127.0.0.1", emulator.ports["proxy"]), timeout=10):
         pass
     connection, answer = dial(emulator, "CONNECT example.com:443 HTTP/1.1")

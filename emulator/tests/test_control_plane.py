@@ -1,4 +1,4 @@
-"""The state machine by itself: lives of clusters."""
+"""The state machine without a network: lifecycle of clusters."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from emulator_support.world import PARENT, World, finished, parse, refused
 INTERNAL = "An internal error occurred on your cluster."
 
 
-async def test_states_of_a_life(make: Callable[..., World]) -> None:
+async def test_states_from_create_to_delete(make: Callable[..., World]) -> None:
     world = make()
     world.backend.hold.clear()
     operation = await world.create()
@@ -53,7 +53,7 @@ async def test_states_of_a_life(make: Callable[..., World]) -> None:
     assert world.addresses.published == set()
 
 
-async def test_an_operations_answer_does_not_change_with_the_resource(make: Callable[..., World]) -> None:
+async def test_operation_response_does_not_change_with_resource(make: Callable[..., World]) -> None:
     world = make()
     operation = await finished(await world.create())
     await finished(await world.update(4))
@@ -62,7 +62,7 @@ async def test_an_operations_answer_does_not_change_with_the_resource(make: Call
     assert [pool.replica_count for pool in answer.resource_pools] == [1, 1]
 
 
-async def test_operations_carry_the_callers_version(make: Callable[..., World]) -> None:
+async def test_operations_use_version_of_caller(make: Callable[..., World]) -> None:
     world = make()
     operation = await finished(await world.plane.create(PARENT, "c1", parse(cluster_body()), V1))
     message = operation.render()
@@ -71,7 +71,7 @@ async def test_operations_carry_the_callers_version(make: Callable[..., World]) 
     assert operation.render(V1BETA1).response.type_url.endswith("aiplatform.v1beta1.PersistentResource")
 
 
-async def test_what_the_service_sets_can_not_be_sent(make: Callable[..., World]) -> None:
+async def test_output_only_fields_are_ignored(make: Callable[..., World]) -> None:
     body = cluster_body(name="x", state="ERROR", error={"message": "no"}, resourceRuntime={"accessUris": {"A": "b"}})
     body["resourcePools"][0]["usedReplicaCount"] = 7
     resource = await make().created(body=body)
@@ -90,7 +90,7 @@ async def test_defaults_are_filled_in(make: Callable[..., World]) -> None:
     assert resource.resource_pools[0].disk_spec.boot_disk_size_gb == 100
 
 
-async def test_a_backend_that_fails_gives_the_services_text_and_leaves_nothing(
+async def test_failed_backend_gives_service_text_and_stops_cluster(
     make: Callable[..., World],
 ) -> None:
     world = make()
@@ -119,14 +119,14 @@ async def test_delete_is_refused_while_provisioning_and_while_stopping(make: Cal
     await refused(world.delete(), "NOT_FOUND")
 
 
-async def test_of_two_deletes_at_once_one_is_refused(make: Callable[..., World]) -> None:
+async def test_second_of_two_concurrent_deletes_is_refused(make: Callable[..., World]) -> None:
     world = make()
     await world.created()
     outcomes = await asyncio.gather(world.delete(), world.delete(), return_exceptions=True)
-    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["ApiError", "Running"]
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["ApiError", "LongRunningOperation"]
 
 
-async def test_a_delete_gives_up_the_resize_that_is_under_way(make: Callable[..., World]) -> None:
+async def test_delete_cancels_resize_in_progress(make: Callable[..., World]) -> None:
     world = make()
     await world.created()
     world.backend.hold.clear()
@@ -137,7 +137,7 @@ async def test_a_delete_gives_up_the_resize_that_is_under_way(make: Callable[...
     assert world.backend.running == {}
 
 
-async def test_update_only_in_running(make: Callable[..., World]) -> None:
+async def test_update_requires_running(make: Callable[..., World]) -> None:
     world = make()
     world.backend.hold.clear()
     operation = await world.create()
@@ -151,13 +151,13 @@ async def test_update_only_in_running(make: Callable[..., World]) -> None:
     await finished(first)
 
 
-async def test_a_name_rests_after_a_delete(make: Callable[..., World]) -> None:
+async def test_name_cannot_be_reused_right_after_delete(make: Callable[..., World]) -> None:
     world = make(name_reuse_seconds=0.2)
     await world.created()
     await refused(world.create(), "ALREADY_EXISTS", "already exists")
     await finished(await world.delete())
-    await refused(world.create(), "FAILED_PRECONDITION", "can not be used again")
-    # Another id, and the same id elsewhere, are not concerned.
+    await refused(world.create(), "FAILED_PRECONDITION", "cannot be used again")
+    # Another id, and the same id in another location, are not affected.
     await world.created("c2")
     other = PARENT.replace("us-central1", "europe-west4")
     await finished(await world.plane.create(other, "c1", parse(cluster_body()), V1BETA1))
@@ -171,7 +171,7 @@ async def test_a_name_rests_after_a_delete(make: Callable[..., World]) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_provisioning_and_resizing_take_their_time(make: Callable[..., World]) -> None:
+async def test_provisioning_and_resizing_take_minimum_duration(make: Callable[..., World]) -> None:
     world = make(provisioning_seconds=0.1, resize_seconds=0.1, delete_seconds=0.1)
     clock = asyncio.get_running_loop().time
     for begin in (world.create, lambda: world.update(2), world.delete):
@@ -180,7 +180,7 @@ async def test_provisioning_and_resizing_take_their_time(make: Callable[..., Wor
         assert clock() - start >= 0.1
 
 
-async def test_get_can_be_held_until_the_cluster_is_there(make: Callable[..., World]) -> None:
+async def test_hold_get_waits_until_cluster_is_provisioned(make: Callable[..., World]) -> None:
     world = make(hold_get=True)
     world.backend.hold.clear()
     await world.create()

@@ -1,4 +1,4 @@
-"""The state machine by itself: names, pages, operations, resources without Ray, faults and forced states."""
+"""The state machine without a network: names, pages, operations, resources without Ray, faults, forced states."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from emulator_support.process import cluster_body
 from vertex_ray_emulator.faults import Fault
 from vertex_ray_emulator.wire.errors import ApiError
-from vertex_ray_emulator.wire.protos import V1BETA1, state_name
+from vertex_ray_emulator.wire.protos import state_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 from emulator_support.world import PARENT, World, finished, refused
 
 
-async def test_pages(make: Callable[..., World]) -> None:
+async def test_list_returns_pages(make: Callable[..., World]) -> None:
     world = make()
     names = [f"c{i}" for i in range(7)]
     for name in names:
@@ -36,7 +36,7 @@ async def test_pages(make: Callable[..., World]) -> None:
     await refused(world.plane.list_page(PARENT, 0, "%%%"), "INVALID_ARGUMENT", "page_token")
 
 
-async def test_names(make: Callable[..., World]) -> None:
+async def test_names_are_checked_and_normalised(make: Callable[..., World]) -> None:
     world = make()
     await world.created()
     by_id = f"{PARENT}/persistentResources/c1".replace("123456789012", "demo-project")
@@ -45,9 +45,7 @@ async def test_names(make: Callable[..., World]) -> None:
     await refused(world.plane.get("c1"), "INVALID_ARGUMENT", "Invalid resource name")
 
 
-async def test_a_resource_without_ray_has_no_addresses_and_can_be_rebooted(
-    make: Callable[..., World],
-) -> None:
+async def test_resource_without_ray_has_no_addresses(make: Callable[..., World]) -> None:
     world = make()
     body = cluster_body()
     del body["resourceRuntimeSpec"]
@@ -55,21 +53,11 @@ async def test_a_resource_without_ray_has_no_addresses_and_can_be_rebooted(
     assert state_name(resource) == "RUNNING"
     assert dict(resource.resource_runtime.access_uris) == {}
     assert world.backend.running == {}
-    rebooting = await world.plane.reboot(resource.name, V1BETA1)
-    assert state_name(await world.get()) == "REBOOTING"
-    await finished(rebooting)
-    assert state_name(await world.get()) == "RUNNING"
     await finished(await world.update(2))
     await finished(await world.delete())
 
 
-async def test_a_ray_cluster_can_not_be_rebooted(make: Callable[..., World]) -> None:
-    world = make()
-    resource = await world.created()
-    await refused(world.plane.reboot(resource.name, V1BETA1), "FAILED_PRECONDITION", "not available for Ray")
-
-
-async def test_a_refused_resize_leaves_the_cluster_as_it_was(make: Callable[..., World]) -> None:
+async def test_refused_resize_leaves_cluster_unchanged(make: Callable[..., World]) -> None:
     world = make()
     await world.created()
     world.faults.add(Fault(scope="provisioning", method="Update*", action="outcome", outcome="stockout"))
@@ -81,7 +69,7 @@ async def test_a_refused_resize_leaves_the_cluster_as_it_was(make: Callable[...,
     assert not resource.error.message
 
 
-async def test_a_resize_that_came_up_in_part(make: Callable[..., World]) -> None:
+async def test_partial_resize_lacks_a_worker(make: Callable[..., World]) -> None:
     world = make()
     await world.created()
     world.faults.add(Fault(scope="provisioning", action="outcome", outcome="partial"))
@@ -91,7 +79,7 @@ async def test_a_resize_that_came_up_in_part(make: Callable[..., World]) -> None
     assert [pool.used_replica_count for pool in resource.resource_pools] == [1, 3]
 
 
-async def test_forced_states(make: Callable[..., World]) -> None:
+async def test_states_can_be_forced(make: Callable[..., World]) -> None:
     world = make()
     world.backend.hold.clear()
     operation = await world.create()
@@ -107,10 +95,10 @@ async def test_forced_states(make: Callable[..., World]) -> None:
     assert state_name(resource) == "RUNNING"
     assert not resource.error.message
     assert list(world.backend.running.values()) == [["head", "worker-pool1-0"]]
-    await refused(world.plane.force_state(cluster, "LOST"), "INVALID_ARGUMENT", "state must be one of")
+    await refused(world.plane.force_state(cluster, "LOST"), "INVALID_ARGUMENT", "Invalid value for state")
 
 
-async def test_purge_removes_what_hangs_and_frees_its_name(make: Callable[..., World]) -> None:
+async def test_purge_removes_hanging_cluster_and_frees_name(make: Callable[..., World]) -> None:
     world = make(name_reuse_seconds=60)
     world.backend.hold.clear()
     operation = await world.create()
@@ -120,15 +108,15 @@ async def test_purge_removes_what_hangs_and_frees_its_name(make: Callable[..., W
     assert state_name(await world.created()) == "RUNNING"
 
 
-async def test_after_the_close_nothing_is_created(make: Callable[..., World]) -> None:
+async def test_closed_control_plane_refuses_creates(make: Callable[..., World]) -> None:
     world = make()
     await world.created()
     await world.plane.close()
     assert world.backend.running == {}
-    await refused(world.create("c2"), "UNAVAILABLE", "being stopped")
+    await refused(world.create("c2"), "UNAVAILABLE", "is stopping")
 
 
-async def test_operations_are_found_listed_and_deleted(make: Callable[..., World]) -> None:
+async def test_operations_can_be_read_listed_and_deleted(make: Callable[..., World]) -> None:
     world = make()
     world.backend.hold.clear()
     operation = await world.create()
@@ -136,7 +124,7 @@ async def test_operations_are_found_listed_and_deleted(make: Callable[..., World
     assert await operations.wait(operation.name, 0.01) is operation
     with pytest.raises(ApiError, match="not done"):
         operations.delete(operation.name)
-    with pytest.raises(ApiError, match="can not be cancelled"):
+    with pytest.raises(ApiError, match="cannot be cancelled"):
         operations.cancel(operation.name)
     world.backend.hold.set()
     assert (await operations.wait(operation.name, 5)).done

@@ -1,4 +1,4 @@
-"""Real Ray does not outlive its emulator, however that ends."""
+"""Real Ray does not survive its emulator, however that ends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def left(state_dir: Path) -> list[int]:
     return sorted(find_processes(state_marker(state_dir)))
 
 
-def test_sigkill_then_restart_then_sigterm(state_dir: Path) -> None:
+def test_no_ray_process_survives_sigkill_restart_or_sigterm(state_dir: Path) -> None:
     first = EmulatorProcess(state_dir).start()
     assert first.create("c1")["state"] == "RUNNING"
     assert left(state_dir)
@@ -26,7 +26,7 @@ def test_sigkill_then_restart_then_sigterm(state_dir: Path) -> None:
     second = EmulatorProcess(state_dir).start()
     assert left(state_dir) == []
     assert second.admin("GET", "clusters") == {"clusters": []}
-    # One that runs, and one that is being started when the end comes.
+    # One cluster is running and another is being started when the emulator stops.
     assert second.create("c1")["state"] == "RUNNING"
     assert second.api("POST", "persistentResources?persistentResourceId=c2", cluster_body())[0] == 200
     assert second.stop() == 0

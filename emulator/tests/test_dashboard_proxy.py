@@ -1,4 +1,4 @@
-"""The dashboard proxy: who passes, and that everything passes whole."""
+"""The dashboard proxy: access, and forwarding of requests, answers and websockets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def world(tmp_path) -> AsyncIterator[World]:
         yield made
 
 
-async def test_passes_method_path_body_and_headers_on_but_no_credentials(world):
+async def test_forwards_method_path_body_and_headers_but_no_credentials(world):
     async with world.session.post(
         f"{world.url}/echo/a%2Fb?c=d%20e&f=",
         data=b"body",
@@ -42,15 +42,15 @@ async def test_passes_method_path_body_and_headers_on_but_no_credentials(world):
     assert headers["accept-encoding"] == "br"
     assert headers["host"] == f"127.0.0.1:{world.upstream.port}"
     assert not {"authorization", "cookie", "x-hop", "transfer-encoding"} & set(headers)
-    assert world.last_call() == ("POST /echo/a/b", "etl", True, 200)
+    assert world.last_request() == ("POST /echo/a/b", "etl", True, 200)
 
 
-async def test_finds_the_cluster_by_host_header_too(world):
+async def test_cluster_is_found_by_host_header(world):
     root = world.url.removesuffix(f"/{HOST}")
     for host in (HOST, f"{HOST}:443"):
         async with world.session.get(f"{root}/echo/x", headers={"Host": host}) as response:
             assert (await response.json())["path"] == "/echo/x"
-    assert world.last_call() == ("GET /echo/x", "etl", True, 200)
+    assert world.last_request() == ("GET /echo/x", "etl", True, 200)
 
 
 async def test_works_over_tls_in_both_forms(world):
@@ -76,38 +76,38 @@ class _ToLoopback(aiohttp.abc.AbstractResolver):
 
 
 @pytest.mark.parametrize("path", ["", "/", "?x=1"])
-async def test_the_bare_address_is_the_root(world, path):
+async def test_address_without_path_is_the_root(world, path):
     assert (await world.get(path))[0] == 404  # the little server has none: it is its own 404
-    assert world.last_call() == ("GET /", "etl", True, 404)
+    assert world.last_request() == ("GET /", "etl", True, 404)
 
 
 @pytest.mark.parametrize("authorization", ["", "Bearer", "Bearer nonsense", "Basic eDp5"])
-async def test_without_a_valid_token_401(world, authorization):
+async def test_401_without_a_valid_token(world, authorization):
     status, text = await world.get("/echo/x", headers={"Authorization": authorization})
     assert status == 401
     assert '"status": "UNAUTHENTICATED"' in text
-    assert world.last_call() == ("GET /echo/x", "etl", False, 401)
+    assert world.last_request() == ("GET /echo/x", "etl", False, 401)
 
 
-async def test_a_revoked_token_is_401_at_once(world):
+async def test_401_after_a_token_is_revoked(world):
     assert (await world.get("/echo/x"))[0] == 200
     world.tokens.revoke_all()
     assert (await world.get("/echo/x"))[0] == 401
 
 
-async def test_unknown_addresses_are_404_but_not_for_strangers(world):
+async def test_unknown_addresses_are_404_only_with_a_valid_token(world):
     root = world.url.removesuffix(HOST)
     unknown = "ffff-dot-us-central1.aiplatform-training.googleusercontent.com"
     async with world.session.get(root + unknown + "/api/version") as response:
         assert response.status == 404
-    assert world.last_call() == ("GET /api/version", unknown, True, 404)
+    assert world.last_request() == ("GET /api/version", unknown, True, 404)
     async with world.session.get(root + "elsewhere") as response:
         assert response.status == 404
     async with world.session.get(root + unknown, headers={"Authorization": "no"}) as response:
         assert response.status == 401
 
 
-async def test_503_until_warm_and_faults_are_not_used_up_by_it(world):
+async def test_503_until_warm_does_not_use_up_faults(world):
     world.targets[HOST] = Target("etl", world.upstream.port, warm_at=time.time() + 60)
     world.fault(status=418)
     assert (await world.get("/echo/x"))[0] == 503
@@ -125,10 +125,10 @@ async def test_502_when_ray_does_not_listen(world):
         with pytest.raises(aiohttp.WSServerHandshakeError) as error:
             await world.session.ws_connect(f"{world.url}/ws")
         assert error.value.status == 502
-    assert world.last_call() == ("GET /ws", "etl", True, 502)
+    assert world.last_request() == ("GET /ws", "etl", True, 502)
 
 
-async def test_uploads_are_passed_on_while_they_come(world):
+async def test_uploads_are_streamed(world):
     async def body() -> AsyncIterator[bytes]:
         yield b"x" * 1_000_000
         await until(lambda: world.upstream.bytes_in == 1_000_000, "the first part to arrive")
@@ -142,14 +142,14 @@ async def test_uploads_are_passed_on_while_they_come(world):
 
 
 @pytest.mark.parametrize("query", ["", "?sized"])
-async def test_downloads_are_passed_on_while_they_come(world, query):
+async def test_downloads_are_streamed(world, query):
     async with world.session.get(f"{world.url}/download{query}") as response:
         assert await response.content.readexactly(5) == b"first"
         world.upstream.go_on.set()
         assert await response.content.read() == b"later"
 
 
-async def test_half_an_answer_is_not_taken_for_the_whole(world):
+async def test_incomplete_answer_of_ray_is_incomplete_for_the_client(world):
     with pytest.raises(CUT):
         await world.get("/broken")
 
@@ -171,19 +171,19 @@ async def test_head_requests_have_no_body(world):
         ("index.html", "index.html"),
     ],
 )
-async def test_redirects_are_not_followed_and_stay_behind_the_proxy(world, to, expected):
+async def test_redirects_are_rewritten_to_the_proxy_and_not_followed(world, to, expected):
     async with world.session.get(f"{world.url}/moved", params={"to": to}, allow_redirects=False) as response:
         assert (response.status, response.headers["Location"]) == (302, expected)
 
 
-async def test_websockets_pass_frames_protocol_and_close_codes_both_ways(world):
+async def test_websocket_frames_protocol_and_close_codes_are_forwarded_both_ways(world):
     async with world.session.ws_connect(f"{world.url}/ws", protocols=["other", "ray"]) as tail:
         assert tail.protocol == "ray"
         await tail.send_str("hello")
         assert (await tail.receive_str()) == "hello None"  # no Authorization behind the proxy
         await tail.send_bytes(b"\x00\x01")
         assert (await tail.receive_bytes()) == b"\x00\x01"
-        assert world.last_call() == ("GET /ws", "etl", True, 101)
+        assert world.last_request() == ("GET /ws", "etl", True, 101)
         await tail.send_str("close 4001")
         assert (await tail.receive()).type is aiohttp.WSMsgType.CLOSE
         assert tail.close_code == 4001
@@ -192,14 +192,14 @@ async def test_websockets_pass_frames_protocol_and_close_codes_both_ways(world):
     await until(lambda: world.upstream.closed_with == 4002, "the code to arrive")
 
 
-async def test_a_websocket_whose_server_died_is_cut_and_not_closed(world):
+async def test_websocket_is_cut_without_close_frame_when_its_server_dies(world):
     async with world.session.ws_connect(f"{world.url}/ws") as tail:
         await tail.send_str("die")
         assert (await tail.receive()).type in (aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR)
         assert tail.close_code == 1006
 
 
-async def test_a_refused_websocket_has_the_servers_own_status(world):
+async def test_rejected_websocket_has_the_status_of_the_server(world):
     with pytest.raises(aiohttp.WSServerHandshakeError) as error:
         await world.session.ws_connect(f"{world.url}/no-ws")
     assert error.value.status == 404

@@ -1,4 +1,4 @@
-"""What the dashboard proxy does wrong on demand."""
+"""Faults on demand in the dashboard proxy."""
 
 from __future__ import annotations
 
@@ -36,35 +36,35 @@ async def test_fault_slow(world):
     assert time.monotonic() - began >= 0.3
 
 
-async def test_fault_reset_cuts_before_the_request_is_carried_out(world):
+async def test_fault_reset_cuts_before_the_request_is_forwarded(world):
     world.fault(action="reset")
     with pytest.raises(CUT):
         await world.session.post(f"{world.url}/api/jobs/")
     assert world.upstream.submitted == 0
-    assert world.last_call() == ("POST /api/jobs/", "etl", True, 0)
+    assert world.last_request() == ("POST /api/jobs/", "etl", True, 0)
 
 
-async def test_fault_drop_response_cuts_after_the_request_was_carried_out(world):
+async def test_fault_drop_response_cuts_after_the_request_was_forwarded(world):
     world.fault(action="drop_response")
     with pytest.raises(CUT):
         await world.session.post(f"{world.url}/api/jobs/")
     assert world.upstream.submitted == 1
-    assert world.last_call() == ("POST /api/jobs/", "etl", True, 0)
+    assert world.last_request() == ("POST /api/jobs/", "etl", True, 0)
 
 
-async def test_fault_hold_response_carries_it_out_and_never_answers(world):
+async def test_fault_hold_response_forwards_the_request_and_never_answers(world):
     world.fault(action="hold_response")
     with pytest.raises(asyncio.TimeoutError):
         await world.session.post(f"{world.url}/api/jobs/", timeout=aiohttp.ClientTimeout(total=0.5))
     assert world.upstream.submitted == 1
-    assert world.last_call() == ("POST /api/jobs/", "etl", True, 0)
+    assert world.last_request() == ("POST /api/jobs/", "etl", True, 0)
     world.fault(action="hold_response", delay=0.1)
     with pytest.raises(CUT):
         await world.session.post(f"{world.url}/api/jobs/")
     assert world.upstream.submitted == 2
 
 
-async def test_fault_for_what_a_request_contains(world):
+async def test_fault_can_match_the_body_of_a_request(world):
     world.fault(action="reset", contains="job-7")
     async with world.session.post(f"{world.url}/api/jobs/", data=b'{"submission_id": "job-6"}') as answer:
         assert answer.status == 200
@@ -73,7 +73,7 @@ async def test_fault_for_what_a_request_contains(world):
     assert world.upstream.submitted == 1
 
 
-async def test_every_connection_can_be_cut(world):
+async def test_cut_all_resets_every_connection(world):
     async with world.session.ws_connect(f"{world.url}/ws") as tail:
         await tail.send_str("hello")
         await tail.receive()
@@ -88,7 +88,7 @@ async def test_fault_hang_never_answers(world):
     with pytest.raises(asyncio.TimeoutError):
         await world.get("/echo/x", timeout=aiohttp.ClientTimeout(total=0.5))
     waiting = asyncio.create_task(world.get("/echo/y"))
-    await until(lambda: world.last_call()[0] == "GET /echo/y", "the request to arrive")
+    await until(lambda: world.last_request()[0] == "GET /echo/y", "the request to arrive")
     assert not waiting.done()
     await world.proxy.close()  # which a hanging request does not hold up
     with pytest.raises(CUT):
@@ -115,7 +115,7 @@ async def test_fault_truncate_cuts_within_the_body(world, query, action):
             await response.content.read()
 
 
-async def test_fault_ws_abort_cuts_after_so_many_frames(world):
+async def test_fault_ws_abort_cuts_after_a_number_of_frames(world):
     world.fault(action="ws_abort", after=3)
     async with world.session.ws_connect(f"{world.url}/frames") as tail:
         assert [await tail.receive_str() for _ in range(3)] == ["frame 0\n", "frame 1\n", "frame 2\n"]
@@ -123,7 +123,7 @@ async def test_fault_ws_abort_cuts_after_so_many_frames(world):
         assert tail.close_code == 1006
 
 
-async def test_fault_ws_close_closes_with_1000_after_so_many_frames(world):
+async def test_fault_ws_close_closes_with_1000_after_a_number_of_frames(world):
     world.fault(action="ws_close", after=2)
     async with world.session.ws_connect(f"{world.url}/frames") as tail:
         assert [message.data async for message in tail] == ["frame 0\n", "frame 1\n"]
@@ -132,16 +132,16 @@ async def test_fault_ws_close_closes_with_1000_after_so_many_frames(world):
         assert len([message async for message in tail]) == 5
 
 
-async def test_fault_on_the_check_of_a_token(world):
+async def test_auth_fault_rejects_a_request(world):
     world.faults.add(Fault("auth", status=403, message="The caller does not have permission"))
     status, text = await world.get("/echo/x")
     assert status == 403
     assert '"message": "The caller does not have permission", "status": "PERMISSION_DENIED"' in text
-    assert world.last_call() == ("GET /echo/x", "etl", False, 403)
+    assert world.last_request() == ("GET /echo/x", "etl", False, 403)
     assert (await world.get("/echo/x"))[0] == 200
 
 
-async def test_a_slow_check_of_a_token_lets_the_request_go_on(world):
+async def test_slow_auth_fault_delays_a_request(world):
     world.faults.add(Fault("auth", action="slow", delay=0.2))
     began = time.monotonic()
     assert (await world.get("/echo/x"))[0] == 200

@@ -11,7 +11,7 @@ TYPE = "type.googleapis.com/google.cloud.aiplatform."
 
 
 @pytest.mark.parametrize("version", ["v1", "v1beta1"])
-def test_a_life(emulator: EmulatorProcess, version: str) -> None:
+def test_endpoint_from_create_to_delete(emulator: EmulatorProcess, version: str) -> None:
     body = {"displayName": "an endpoint", "labels": {"team": "a"}}
     status, operation = emulator.api("POST", "endpoints?endpointId=e1", body, version=version)
     assert status == 200
@@ -38,7 +38,7 @@ def test_a_life(emulator: EmulatorProcess, version: str) -> None:
     assert refusal(emulator.api("GET", "endpoints/e1", version=version))[:2] == (404, "NOT_FOUND")
 
 
-def test_the_service_chooses_an_id(emulator: EmulatorProcess) -> None:
+def test_service_assigns_missing_endpoint_id(emulator: EmulatorProcess) -> None:
     operation = emulator.wait(emulator.api("POST", "endpoints", {"displayName": "x"})[1])
     assert operation["response"]["name"].rsplit("/", 1)[1].isdigit()
 
@@ -54,7 +54,7 @@ def test_the_service_chooses_an_id(emulator: EmulatorProcess) -> None:
         ("", {"displayName": "x", "dedicatedEndpointEnabled": True}, "UNIMPLEMENTED", "public, shared endpoints only"),
     ],
 )
-def test_an_endpoint_that_is_refused(
+def test_invalid_endpoint_is_refused(
     emulator: EmulatorProcess, query: str, body: dict[str, Any], code: str, words: str
 ) -> None:
     _, found, text = refusal(emulator.api("POST", f"endpoints{query}", body))
@@ -93,7 +93,7 @@ RESOURCES = {"machineSpec": {"machineType": "n1-standard-2"}, "minReplicaCount":
         ({}, {"7": 100}, "no DeployedModel '7'"),
     ],
 )
-def test_a_deployment_that_is_refused(
+def test_invalid_deployment_is_refused(
     emulator: EmulatorProcess, change: dict[str, Any], split: dict[str, int], words: str
 ) -> None:
     create_endpoint(emulator)
@@ -104,7 +104,7 @@ def test_a_deployment_that_is_refused(
     assert words in text
 
 
-def test_what_is_not_there_can_not_be_deployed(emulator: EmulatorProcess) -> None:
+def test_missing_model_or_endpoint_cannot_be_deployed(emulator: EmulatorProcess) -> None:
     assert refusal(begin_deploy(emulator, upload(emulator)))[:2] == (404, "NOT_FOUND")
     create_endpoint(emulator)
     assert refusal(begin_deploy(emulator, f"{NUMBER}/models/none"))[:2] == (404, "NOT_FOUND")
@@ -123,7 +123,7 @@ def test_what_is_not_there_can_not_be_deployed(emulator: EmulatorProcess) -> Non
         "africa-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.1-6:latest",
     ],
 )
-def test_a_prebuilt_container_that_does_not_exist(emulator: EmulatorProcess, image: str) -> None:
+def test_unknown_prebuilt_container_is_refused(emulator: EmulatorProcess, image: str) -> None:
     create_endpoint(emulator)
     status, code, text = refusal(begin_deploy(emulator, upload(emulator, image=image)))
     assert (status, code) == (400, "INVALID_ARGUMENT")
@@ -138,11 +138,11 @@ def left(emulator: EmulatorProcess) -> list[Any]:
 @pytest.mark.parametrize(
     "image", ["us-docker.pkg.dev/vertex-ai/prediction/tf2-cpu.2-15:latest", "us-docker.pkg.dev/mine/repo/server:1"]
 )
-def test_a_container_that_can_not_run_here(emulator: EmulatorProcess, image: str) -> None:
+def test_unsupported_container_fails_deployment(emulator: EmulatorProcess, image: str) -> None:
     create_endpoint(emulator)
     error = deploy(emulator, upload(emulator, image=image))["error"]
     assert error["code"] == 9
-    assert f"The emulator can not run the image '{image}'" in error["message"]
+    assert f"The emulator cannot run the image '{image}'" in error["message"]
     assert left(emulator) == []
 
 
@@ -155,7 +155,7 @@ def test_a_container_that_can_not_run_here(emulator: EmulatorProcess, image: str
         ("internal", 13, "Internal error"),
     ],
 )
-def test_outcomes_on_demand(emulator: EmulatorProcess, outcome: str, code: int, words: str) -> None:
+def test_deployment_outcomes_on_demand(emulator: EmulatorProcess, outcome: str, code: int, words: str) -> None:
     create_endpoint(emulator)
     model = upload(emulator)
     with emulator.fault(scope="deployment", outcome=outcome, resource="e1"):
@@ -163,18 +163,18 @@ def test_outcomes_on_demand(emulator: EmulatorProcess, outcome: str, code: int, 
     assert error["code"] == code
     assert words in error["message"]
     assert left(emulator) == []
-    # And the model is free again.
+    # The model can be deleted again.
     assert emulator.wait(emulator.api("DELETE", model.split("@")[0])[1])["done"]
 
 
-def test_a_deployment_that_hangs_holds_its_endpoint_and_its_model(emulator: EmulatorProcess) -> None:
+def test_hanging_deployment_blocks_deletion_of_endpoint_and_model(emulator: EmulatorProcess) -> None:
     create_endpoint(emulator)
     model = upload(emulator)
     with emulator.fault(scope="deployment", outcome="stuck"):
         status, operation = begin_deploy(emulator, model)
     assert status == 200
     assert "done" not in emulator.api("POST", operation["name"] + ":wait?timeout=0.1s")[1]
-    # Callers see nothing of it yet.
+    # The deployment is not visible to callers yet.
     assert "deployedModels" not in emulator.api("GET", "endpoints/e1")[1]
     (entry,) = left(emulator)
     assert (entry["id"], entry["state"], entry["pid"]) == ("1", "DEPLOYING", None)
@@ -191,24 +191,24 @@ def test_a_deployment_that_hangs_holds_its_endpoint_and_its_model(emulator: Emul
     assert emulator.api("GET", operation["name"])[1]["error"]["code"] == 1
 
 
-def test_a_stuck_deployment_that_ends(emulator: EmulatorProcess) -> None:
+def test_stuck_deployment_fails_after_delay(emulator: EmulatorProcess) -> None:
     create_endpoint(emulator)
     with emulator.fault(scope="deployment", outcome="stuck", delay=0.1):
         assert "never became ready" in deploy(emulator, upload(emulator))["error"]["message"]
 
 
-def test_faults_of_deployments_are_checked(emulator: EmulatorProcess) -> None:
+def test_invalid_deployment_faults_are_refused(emulator: EmulatorProcess) -> None:
     for fault, words in (
-        ({"scope": "deployment"}, "outcome goes with scope"),
-        ({"scope": "deployment", "outcome": "partial"}, "has the outcomes"),
-        ({"scope": "provisioning", "outcome": "unhealthy"}, "has the outcomes"),
-        ({"scope": "control_plane", "outcome": "stuck"}, "outcome goes with scope"),
+        ({"scope": "deployment"}, "require an outcome"),
+        ({"scope": "deployment", "outcome": "partial"}, "The outcomes of scope"),
+        ({"scope": "provisioning", "outcome": "unhealthy"}, "The outcomes of scope"),
+        ({"scope": "control_plane", "outcome": "stuck"}, "require an outcome"),
     ):
         assert words in refusal(emulator.request("POST", "/emulator/faults", fault))[2]
 
 
-def test_without_cloud_storage_the_emulator_says_so(emulator: EmulatorProcess) -> None:
+def test_deployment_without_cloud_storage_fails_with_remedy(emulator: EmulatorProcess) -> None:
     create_endpoint(emulator)
     error = deploy(emulator, upload(emulator, uri=model_body()["artifactUri"]))["error"]
-    assert "the emulator has no Cloud Storage" in error["message"]
+    assert "The emulator has no Cloud Storage" in error["message"]
     assert left(emulator) == []

@@ -1,4 +1,4 @@
-"""What only the backend without Ray has: its little language, its instant clusters, its play-acted deaths."""
+"""What is specific to the backend without Ray: scripted entrypoints, instant clusters, simulated kills."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_entrypoints_are_split_into_commands(entrypoint, expected):
 
 
 @given(st.text())
-def test_no_entrypoint_upsets_it(entrypoint):
+def test_any_entrypoint_can_be_split(entrypoint):
     assert all(isinstance(word, str) for command in steps(entrypoint) for word in command)
 
 
@@ -85,7 +85,7 @@ def test_no_entrypoint_upsets_it(entrypoint):
         ("sleep soon", "FAILED", 2, ["could not convert string to float: 'soon'"]),
     ],
 )
-async def test_what_the_commands_do(backend, session, entrypoint, status, code, lines):
+async def test_commands_set_status_exit_code_and_log(backend, session, entrypoint, status, code, lines):
     jobs = await _jobs(backend)
     job = await _submit(session, jobs, entrypoint)
     details = await _ended(session, jobs + job)
@@ -94,7 +94,7 @@ async def test_what_the_commands_do(backend, session, entrypoint, status, code, 
         assert (await response.json())["logs"].splitlines()[1:] == lines
 
 
-async def test_sleep_takes_its_time(backend, session):
+async def test_sleep_delays_the_end_of_a_job(backend, session):
     jobs = await _jobs(backend)
     began = time.monotonic()
     details = await _ended(session, jobs + await _submit(session, jobs, "sleep 0.3"))
@@ -102,7 +102,7 @@ async def test_sleep_takes_its_time(backend, session):
     assert details["end_time"] - details["start_time"] >= 300
 
 
-async def test_count_prints_evenly(backend, session):
+async def test_count_spreads_lines_evenly(backend, session):
     jobs = await _jobs(backend)
     url = jobs + await _submit(session, jobs, "count 200 0.6 && count 3 0 && count")
 
@@ -118,7 +118,7 @@ async def test_count_prints_evenly(backend, session):
     assert await lines() == [f"line {number}" for number in [*range(200), *range(3)]]
 
 
-async def test_a_thousand_jobs_at_once(backend, session):
+async def test_thousand_jobs_run_at_once(backend, session):
     jobs = await _jobs(backend)
     began = time.monotonic()
     await asyncio.gather(*(_submit(session, jobs, "sleep 0.5 && echo done") for _ in range(1000)))
@@ -133,7 +133,7 @@ async def test_a_thousand_jobs_at_once(backend, session):
     assert time.monotonic() - began < 20
 
 
-async def test_clusters_know_nothing_of_each_other(backend, session):
+async def test_clusters_are_independent(backend, session):
     first, second = await _jobs(backend, "a"), await _jobs(backend, "b")
     await _submit(session, first, "echo x", submission_id="same")
     await _submit(session, second, "echo x", submission_id="same")
@@ -145,7 +145,7 @@ async def test_clusters_know_nothing_of_each_other(backend, session):
     await backend.stop("a")
 
 
-async def test_a_job_that_waits_for_resources_starts_when_a_node_brings_them(backend, session):
+async def test_pending_job_starts_when_a_node_with_its_resources_is_added(backend, session):
     jobs = await _jobs(backend, workers=0)
     job = await _submit(session, jobs, "echo x", entrypoint_num_gpus=1)
     async with session.get(jobs + job) as response:
@@ -154,7 +154,7 @@ async def test_a_job_that_waits_for_resources_starts_when_a_node_brings_them(bac
     assert (await _ended(session, jobs + job))["status"] == "SUCCEEDED"
 
 
-async def test_what_jobs_reserve_is_in_use_until_they_end(backend, session):
+async def test_reserved_resources_are_in_use_until_the_job_ends(backend, session):
     jobs = await _jobs(backend)
     running = await _submit(session, jobs, "sleep 100", entrypoint_num_cpus=2)
     await _submit(session, jobs, "sleep 100")
@@ -174,7 +174,7 @@ async def test_what_jobs_reserve_is_in_use_until_they_end(backend, session):
     assert (await used())[0] == 0
 
 
-async def test_a_job_that_is_placed_nowhere_fails_in_the_end(monkeypatch):
+async def test_job_that_cannot_be_placed_fails_after_the_start_timeout(monkeypatch):
     monkeypatch.setattr("vertex_ray_emulator.backends.fake_jobs.START_TIMEOUT", 0.05)
     jobs = FakeJobs("http://127.0.0.1:1", lambda demands: None)
     job = jobs.get(jobs.submit(JobRequest("echo x", entrypoint_num_cpus=1)))
@@ -186,7 +186,7 @@ async def test_a_job_that_is_placed_nowhere_fails_in_the_end(monkeypatch):
     await jobs.close()
 
 
-async def test_a_killed_dashboard_refuses_and_a_stopped_one_hangs(backend, session):
+async def test_killed_dashboard_refuses_connections_and_stopped_one_hangs(backend, session):
     jobs = await _jobs(backend)
     assert await backend.kill("a", "dashboard", "STOP") == []
     with pytest.raises(asyncio.TimeoutError):
@@ -199,7 +199,7 @@ async def test_a_killed_dashboard_refuses_and_a_stopped_one_hangs(backend, sessi
     assert [node["alive"] for node in await backend.nodes("a")] == [True, True]
 
 
-async def test_a_killed_head_takes_all_nodes_with_it(backend, session):
+async def test_killing_the_head_kills_all_nodes(backend, session):
     jobs = await _jobs(backend)
     await backend.kill("a", "head", "KILL")
     with pytest.raises(aiohttp.ClientConnectorError):
@@ -207,7 +207,7 @@ async def test_a_killed_head_takes_all_nodes_with_it(backend, session):
     assert [node["alive"] for node in await backend.nodes("a")] == [False, False]
 
 
-async def test_a_killed_gcs_hangs_and_then_answers_500(backend, session, monkeypatch):
+async def test_dashboard_without_gcs_answers_500_after_a_timeout(backend, session, monkeypatch):
     monkeypatch.setattr(fake_dashboard, "GCS_TIMEOUT", 0.3)
     jobs = await _jobs(backend)
     await backend.kill("a", "gcs", "KILL")
@@ -216,7 +216,7 @@ async def test_a_killed_gcs_hangs_and_then_answers_500(backend, session, monkeyp
     assert time.monotonic() - began >= 0.3
 
 
-async def test_a_killed_agent_takes_no_jobs_but_states_are_told(backend, session):
+async def test_dashboard_without_agent_rejects_jobs_but_answers_their_status(backend, session):
     jobs = await _jobs(backend)
     job = await _submit(session, jobs, "sleep 300")
     await backend.kill("a", "agent", "KILL")
@@ -225,7 +225,7 @@ async def test_a_killed_agent_takes_no_jobs_but_states_are_told(backend, session
     assert (await session.get(jobs + job)).status == 200
 
 
-async def test_a_killed_raylet_is_a_dead_node_and_its_jobs_fail(backend, session):
+async def test_killing_a_raylet_kills_its_node_and_jobs(backend, session):
     jobs = await _jobs(backend)
     job = await _submit(session, jobs, "sleep 300", entrypoint_num_cpus=1)
     await until(lambda: _is(session, jobs + job, "RUNNING"), "the job to run")
@@ -251,13 +251,13 @@ async def _is(session: aiohttp.ClientSession, url: str, status: str) -> bool:
         (("b", "head", "KILL"), {}, KeyError),
     ],
 )
-async def test_killing_what_is_not_there_is_an_error(backend, arguments, options, error):
+async def test_invalid_kill_raises_error(backend, arguments, options, error):
     await _jobs(backend)
     with pytest.raises(error):
         await backend.kill(*arguments, **options)
 
 
-async def test_the_tail_of_a_reader_that_went_away_does_not_linger(backend, session):
+async def test_tail_ends_when_its_client_disconnects(backend, session):
     jobs = await _jobs(backend)
     job = await _submit(session, jobs, "echo first && sleep 300")
     tail = await session.ws_connect(f"{jobs}{job}/logs/tail")

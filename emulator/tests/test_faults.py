@@ -13,7 +13,7 @@ CREATE = "persistentResources?persistentResourceId=c1"
 LIST = "persistentResources"
 
 
-def test_faults_count_down_in_their_order() -> None:
+def test_faults_count_down_in_order() -> None:
     faults = Faults()
     faults.add(Fault(scope="control_plane", method="Get*", times=2, status=500))
     faults.add(Fault(scope="control_plane", times=None, status=503))
@@ -25,19 +25,19 @@ def test_faults_count_down_in_their_order() -> None:
     assert faults.take("dashboard", "GetOperation", "r") is None
 
 
-def test_a_fault_of_some_requests_leaves_the_others_to_the_next() -> None:
+def test_fault_with_probability_passes_others_to_next_fault() -> None:
     faults = Faults()
     faults.add(Fault(scope="dashboard", status=429, times=100, probability=0.5))
     faults.add(Fault(scope="dashboard", status=503, times=None))
     taken = [faults.take("dashboard", "GET /", "r") for _ in range(1000)]
     first = [number for number, fault in enumerate(taken) if fault and fault.status == 429]
     assert all(fault and fault.status in (429, 503) for fault in taken)
-    # What it passes over does not count: all of the hundred happen, in about two hundred requests.
+    # Requests that are passed over do not count: all one hundred faults occur, within about two hundred requests.
     assert len(first) == 100
     assert 130 < first[-1] < 320
 
 
-def test_a_resource_is_matched_by_its_name_or_its_id() -> None:
+def test_resource_matches_by_name_or_id() -> None:
     name = "projects/1/locations/l/persistentResources/c-1"
     for pattern, matches in [(name, True), ("c-1", True), ("c-*", True), ("*/c-1", True), ("c", False)]:
         faults = Faults()
@@ -45,7 +45,7 @@ def test_a_resource_is_matched_by_its_name_or_its_id() -> None:
         assert (faults.take("control_plane", "Get", name) is not None) is matches
 
 
-def test_only_a_fault_that_names_the_method_is_explicit() -> None:
+def test_wildcard_fault_is_not_explicit() -> None:
     faults = Faults()
     faults.add(Fault(scope="auth", status=401))
     assert faults.take("auth", "GetToken", "default", explicit=True) is None
@@ -58,26 +58,32 @@ def test_only_a_fault_that_names_the_method_is_explicit() -> None:
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ({}, "scope is required"),
-        ({"scope": "all"}, "scope must be one of"),
-        ({"scope": "control_plane", "statsu": 1}, "unknown field(s) ['statsu']"),
-        ({"scope": "control_plane", "action": "explode"}, "action must be one of"),
-        ({"scope": "control_plane", "action": "ws_abort"}, "scope 'control_plane' has the actions"),
-        ({"scope": "control_plane", "outcome": "quota"}, "outcome goes with scope"),
-        ({"scope": "provisioning"}, "outcome goes with scope"),
-        ({"scope": "provisioning", "outcome": "flood"}, "outcome must be one of"),
-        ({"scope": "provisioning", "outcome": "quota", "action": "status"}, "has the actions ['outcome']"),
-        ({"scope": "auth", "action": "truncate"}, "scope 'auth' has the actions"),
-        ({"scope": "control_plane", "times": 0}, "times must be at least 1"),
-        ({"scope": "control_plane", "status": "503"}, "status has a value of the wrong type"),
-        ({"scope": "control_plane", "status": 999}, "status must be an HTTP status"),
-        ({"scope": "control_plane", "delay": -1}, "must not be negative"),
-        ({"scope": "control_plane", "probability": 0}, "probability must be above 0"),
-        ({"scope": "control_plane", "probability": 1.5}, "and 1 at most"),
-        ({"scope": "control_plane", "probability": "often"}, "probability has a value of the wrong type"),
+        ({}, "Missing value for scope"),
+        ({"scope": "all"}, "Invalid value for scope: 'all'. Use one of"),
+        ({"scope": "control_plane", "statsu": 1}, "Unknown fields: statsu."),
+        ({"scope": "control_plane", "action": "explode"}, "Invalid value for action: 'explode'. Use one of"),
+        (
+            {"scope": "control_plane", "action": "ws_abort"},
+            "Invalid value for action: 'ws_abort'. The actions of scope control_plane are",
+        ),
+        ({"scope": "control_plane", "outcome": "quota"}, "Invalid value for outcome"),
+        ({"scope": "provisioning"}, "Invalid value for outcome"),
+        ({"scope": "provisioning", "outcome": "flood"}, "Invalid value for outcome: 'flood'. Use one of"),
+        (
+            {"scope": "provisioning", "outcome": "quota", "action": "status"},
+            "The actions of scope provisioning are outcome.",
+        ),
+        ({"scope": "auth", "action": "truncate"}, "The actions of scope auth are"),
+        ({"scope": "control_plane", "times": 0}, "Invalid value for times: 0. Use at least 1"),
+        ({"scope": "control_plane", "status": "503"}, "Invalid value for status: '503'"),
+        ({"scope": "control_plane", "status": 999}, "Invalid value for status: 999"),
+        ({"scope": "control_plane", "delay": -1}, "Neither must be negative"),
+        ({"scope": "control_plane", "probability": 0}, "Invalid value for probability: 0"),
+        ({"scope": "control_plane", "probability": 1.5}, "above 0 and at most 1"),
+        ({"scope": "control_plane", "probability": "often"}, "Invalid value for probability: 'often'"),
     ],
 )
-def test_faults_that_mean_nothing_are_refused(fault: dict[str, Any], words: str) -> None:
+def test_invalid_faults_are_refused(fault: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError) as caught:
         Fault.from_json(fault)
     assert words in str(caught.value)
@@ -92,7 +98,7 @@ def test_faults_that_mean_nothing_are_refused(fault: dict[str, Any], words: str)
         ("ip_ranges", 9, "Couldn't find free blocks in allocated IP ranges"),
     ],
 )
-def test_a_create_that_comes_to_nothing(emulator: EmulatorProcess, outcome: str, code: int, text: str) -> None:
+def test_create_fails_with_outcome(emulator: EmulatorProcess, outcome: str, code: int, text: str) -> None:
     emulator.admin("POST", "faults", {"scope": "provisioning", "outcome": outcome, "resource": "c1"})
     status, operation = emulator.api("POST", CREATE, cluster_body())
     assert status == 200
@@ -104,12 +110,12 @@ def test_a_create_that_comes_to_nothing(emulator: EmulatorProcess, outcome: str,
     assert resource["error"]["message"].startswith(text)
     assert "response" not in operation
     assert "resourceRuntime" not in resource
-    # Used up: the next one comes up.
+    # The fault is used up, so the next create succeeds.
     assert emulator.create("c2")["state"] == "RUNNING"
     assert emulator.api("DELETE", "persistentResources/c1")[0] == 200
 
 
-def test_the_quota_names_its_metric(emulator: EmulatorProcess) -> None:
+def test_quota_error_names_metric(emulator: EmulatorProcess) -> None:
     body = cluster_body()
     body["resourcePools"][1]["machineSpec"] |= {"acceleratorType": "NVIDIA_TESLA_T4", "acceleratorCount": 1}
     emulator.admin("POST", "faults", [{"scope": "provisioning", "outcome": "quota", "times": 2}])
@@ -118,13 +124,13 @@ def test_the_quota_names_its_metric(emulator: EmulatorProcess) -> None:
     assert emulator.create("cpu")["error"]["message"].endswith("/custom_model_training_cpus")
 
 
-def test_an_outcome_with_a_text_of_its_own(emulator: EmulatorProcess) -> None:
+def test_outcome_with_custom_text(emulator: EmulatorProcess) -> None:
     fault = {"scope": "provisioning", "outcome": "internal", "message": "It rained.", "code": "UNAVAILABLE"}
     emulator.admin("POST", "faults", fault)
     assert emulator.create("c1")["error"] == {"code": 14, "message": "It rained."}
 
 
-def test_a_stuck_create_hangs_unlisted_until_its_state_is_forced(emulator: EmulatorProcess) -> None:
+def test_stuck_create_hangs_unlisted_until_state_is_forced(emulator: EmulatorProcess) -> None:
     emulator.admin("POST", "faults", {"scope": "provisioning", "outcome": "stuck"})
     operation = emulator.api("POST", CREATE, cluster_body())[1]
     assert emulator.api("GET", "persistentResources/c1")[1]["state"] == "PROVISIONING"
@@ -138,14 +144,14 @@ def test_a_stuck_create_hangs_unlisted_until_its_state_is_forced(emulator: Emula
     assert emulator.api("GET", "persistentResources/c1")[1]["error"] == {"code": 13, "message": "leaked"}
 
 
-def test_a_stuck_create_that_turns_to_error_by_itself(emulator: EmulatorProcess) -> None:
+def test_stuck_create_fails_after_delay(emulator: EmulatorProcess) -> None:
     emulator.admin("POST", "faults", {"scope": "provisioning", "outcome": "stuck", "delay": 0.1})
     resource = emulator.create("c1")
     assert resource["state"] == "ERROR"
     assert [each["name"] for each in emulator.api("GET", LIST)[1]["persistentResources"]] == [resource["name"]]
 
 
-def test_a_stuck_delete(emulator: EmulatorProcess) -> None:
+def test_stuck_delete_hangs_in_stopping(emulator: EmulatorProcess) -> None:
     emulator.create("c1")
     emulator.admin("POST", "faults", {"scope": "provisioning", "method": "Delete*", "outcome": "stuck"})
     operation = emulator.api("DELETE", "persistentResources/c1")[1]
@@ -154,7 +160,7 @@ def test_a_stuck_delete(emulator: EmulatorProcess) -> None:
     assert emulator.api("DELETE", "persistentResources/c1")[1]["error"]["status"] == "FAILED_PRECONDITION"
 
 
-def test_a_cluster_that_came_up_in_part(emulator: EmulatorProcess) -> None:
+def test_partial_cluster_lacks_a_worker(emulator: EmulatorProcess) -> None:
     emulator.admin("POST", "faults", {"scope": "provisioning", "outcome": "partial"})
     resource = emulator.create("c1", cluster_body(3))
     assert resource["state"] == "RUNNING"
@@ -175,7 +181,7 @@ def test_a_cluster_that_came_up_in_part(emulator: EmulatorProcess) -> None:
         ({"status": 502, "code": "UNAVAILABLE"}, 502, "UNAVAILABLE"),
     ],
 )
-def test_an_injected_status(emulator: EmulatorProcess, fault: dict[str, Any], status: int, name: str) -> None:
+def test_injected_status(emulator: EmulatorProcess, fault: dict[str, Any], status: int, name: str) -> None:
     emulator.admin("POST", "faults", {"scope": "control_plane", "method": "List*", "message": "no", **fault})
     assert emulator.api("GET", "persistentResources/c1")[0] == 404
     found, body = emulator.api("GET", LIST)
@@ -192,14 +198,14 @@ def broken(emulator: EmulatorProcess, method: str, path: str, body: Any = None) 
     return caught.value
 
 
-def test_a_reset_comes_before_the_request_is_carried_out(emulator: EmulatorProcess) -> None:
+def test_reset_cuts_before_request_is_carried_out(emulator: EmulatorProcess) -> None:
     emulator.admin("POST", "faults", {"scope": "control_plane", "method": "Create*", "action": "reset"})
     broken(emulator, "POST", CREATE, cluster_body())
     assert emulator.api("GET", "persistentResources/c1")[0] == 404
     assert [call["status"] for call in emulator.calls("Create*")] == [0]
 
 
-def test_a_dropped_response_comes_after_it(emulator: EmulatorProcess) -> None:
+def test_drop_response_cuts_after_request_is_carried_out(emulator: EmulatorProcess) -> None:
     emulator.admin("POST", "faults", {"scope": "control_plane", "method": "Create*", "action": "drop_response"})
     broken(emulator, "POST", CREATE, cluster_body())
     until(lambda: emulator.api("GET", "persistentResources/c1")[1].get("state") == "RUNNING")
@@ -207,7 +213,7 @@ def test_a_dropped_response_comes_after_it(emulator: EmulatorProcess) -> None:
     assert (status, body["error"]["status"]) == (409, "ALREADY_EXISTS")
 
 
-def test_a_truncated_body(emulator: EmulatorProcess) -> None:
+def test_truncate_cuts_within_body(emulator: EmulatorProcess) -> None:
     emulator.create("c1")
     fault = {"scope": "control_plane", "method": "Get*", "action": "truncate", "after": 25}
     emulator.admin("POST", "faults", fault)
@@ -227,7 +233,7 @@ def test_slow_and_hanging_answers(emulator: EmulatorProcess) -> None:
     broken(emulator, "GET", LIST)
 
 
-def test_auth_faults_leave_the_token_server_alone(emulator: EmulatorProcess) -> None:
+def test_auth_faults_spare_token_server(emulator: EmulatorProcess) -> None:
     for status, name in ((401, "UNAUTHENTICATED"), (403, "PERMISSION_DENIED")):
         emulator.admin("POST", "faults", {"scope": "auth", "status": status})
         found, body = emulator.api("GET", LIST)
@@ -236,14 +242,14 @@ def test_auth_faults_leave_the_token_server_alone(emulator: EmulatorProcess) -> 
         assert emulator.api("GET", LIST)[0] == 200
 
 
-def test_the_token_server_fails_when_that_is_asked_for(emulator: EmulatorProcess) -> None:
+def test_token_server_fails_on_explicit_fault(emulator: EmulatorProcess) -> None:
     emulator.admin("POST", "faults", {"scope": "auth", "method": "GetToken", "status": 503})
     with pytest.raises(RuntimeError, match="no token: 503"):
         emulator.token()
     assert emulator.token()
 
 
-def test_faults_are_listed_and_removed(emulator: EmulatorProcess) -> None:
+def test_faults_can_be_listed_and_removed(emulator: EmulatorProcess) -> None:
     ids = emulator.admin(
         "POST", "faults", [{"scope": "control_plane", "times": None}, {"scope": "auth", "status": 403}]
     )["ids"]

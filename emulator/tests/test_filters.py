@@ -35,14 +35,14 @@ FIELDS = {"display_name": lambda model: str(model.display_name)}
         ('NOT (labels.team=a AND display_name="one two")', False),
     ],
 )
-def test_filter(text: str, fits: bool) -> None:
+def test_filter_matches(text: str, fits: bool) -> None:
     assert parse(text, FIELDS, "a Model")(MODEL) is fits
 
 
 @pytest.mark.parametrize(
     "text", ["labels.team", "labels.team=", "=a", "AND", "(labels.team=a", "labels.team=a)", 'state="x"', 'a="b', "NOT"]
 )
-def test_what_can_not_be_read_is_refused(text: str) -> None:
+def test_invalid_filter_is_rejected(text: str) -> None:
     with pytest.raises(ApiError, match="Invalid filter") as caught:
         parse(text, FIELDS, "a Model")
     assert caught.value.code == "INVALID_ARGUMENT"

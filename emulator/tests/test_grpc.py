@@ -1,4 +1,4 @@
-"""gRPC over TLS, as a client of one of Google's hosts sees it."""
+"""The API as gRPC over TLS, called under Google's host names."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def create(call: Call, api: Api, workers: int = 1) -> Any:
 
 
 @pytest.mark.parametrize("version", ["v1", "v1beta1"])
-def test_a_life(call: Call, version: str) -> None:
+def test_cluster_from_create_to_delete(call: Call, version: str) -> None:
     api = APIS[version]
     operation = operation_done(call, create(call, api).name)
     created = api.PersistentResource()
@@ -85,8 +85,8 @@ def test_a_life(call: Call, version: str) -> None:
     assert resized.resource_pools[1].replica_count == 3
 
     with pytest.raises(grpc.RpcError) as caught:
-        call(rpc(api, "Reboot"), api.RebootRequest(name=NAME), operations_pb2.Operation)
-    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        call(rpc(api, "Reboot"), api.GetRequest(name=NAME), operations_pb2.Operation)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
     operation = call(rpc(api, "Delete"), api.DeleteRequest(name=NAME), operations_pb2.Operation)
     assert operation_done(call, operation.name).HasField("response")
     with pytest.raises(grpc.RpcError) as caught:
@@ -94,14 +94,14 @@ def test_a_life(call: Call, version: str) -> None:
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-def test_both_faces_show_one_state(emulator: EmulatorProcess, call: Call) -> None:
+def test_rest_and_grpc_show_the_same_cluster(emulator: EmulatorProcess, call: Call) -> None:
     api = APIS["v1beta1"]
     emulator.create("c1", cluster_body(2))
     resource = call(rpc(api, "Get"), api.GetRequest(name=NAME), api.PersistentResource)
     assert json_format.MessageToDict(resource) == emulator.api("GET", "persistentResources/c1")[1]
 
 
-def test_tokens_and_faults(emulator: EmulatorProcess, call: Call) -> None:
+def test_tokens_and_faults_apply_to_grpc(emulator: EmulatorProcess, call: Call) -> None:
     api = APIS["v1"]
     request, path = api.GetRequest(name=NAME), rpc(api, "Get")
     for token in (None, "wrong"):
@@ -129,7 +129,7 @@ def test_tokens_and_faults(emulator: EmulatorProcess, call: Call) -> None:
     ]
 
 
-def test_a_lost_answer_to_a_create(emulator: EmulatorProcess, call: Call) -> None:
+def test_create_whose_answer_is_lost_is_carried_out(emulator: EmulatorProcess, call: Call) -> None:
     emulator.admin("POST", "faults", {"scope": "control_plane", "method": "Create*", "action": "drop_response"})
     with pytest.raises(grpc.RpcError) as caught:
         create(call, APIS["v1"])
@@ -137,7 +137,7 @@ def test_a_lost_answer_to_a_create(emulator: EmulatorProcess, call: Call) -> Non
     until(lambda: emulator.api("GET", "persistentResources/c1")[1].get("state") == "RUNNING")
 
 
-def test_operations(emulator: EmulatorProcess, call: Call) -> None:
+def test_operations_service(emulator: EmulatorProcess, call: Call) -> None:
     name = create(call, APIS["v1"]).name
     base = "/google.longrunning.Operations/"
     operation_done(call, name)
@@ -152,7 +152,7 @@ def test_operations(emulator: EmulatorProcess, call: Call) -> None:
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-def test_the_project(emulator: EmulatorProcess, call: Call) -> None:
+def test_projects_service(emulator: EmulatorProcess, call: Call) -> None:
     path = "/google.cloud.resourcemanager.v3.Projects/GetProject"
     for name in ("projects/demo-project", "projects/123456789012"):
         project = call(path, GetProjectRequest(name=name), Project)
@@ -163,7 +163,7 @@ def test_the_project(emulator: EmulatorProcess, call: Call) -> None:
 
 
 @pytest.mark.parametrize("version", ["v1", "v1beta1"])
-def test_models_and_endpoints(emulator: EmulatorProcess, call: Call, version: str) -> None:
+def test_models_and_endpoints_over_grpc(emulator: EmulatorProcess, call: Call, version: str) -> None:
     api = APIS[version]
     services = f"/google.cloud.aiplatform.{version}."
     request = api.message("UploadModelRequest")(parent=PARENT, model_id="m")

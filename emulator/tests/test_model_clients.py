@@ -1,13 +1,9 @@
-"""Clients that are not ours, unmodified, with real models: Google's SDK and the Google provider's operators.
-
-Each runs in a process of its own, both at the same time, as their imports take most of it.
-"""
+"""Models and endpoints through Google's SDK, unmodified, with real models behind the endpoints."""
 
 from __future__ import annotations
 
 import json
 import re
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,34 +22,19 @@ LOCATION = "projects/123456789012/locations"
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory, storage_process: StorageEmulator) -> dict[str, Seen]:
+def seen(tmp_path_factory: pytest.TempPathFactory, storage_process: StorageEmulator) -> Seen:
     folder = tmp_path_factory.mktemp("models")
     uris = {
         "SKLEARN_URI": put_sklearn(storage_process, "clients/sklearn"),
         "XGBOOST_URI": put_xgboost(storage_process, "clients/xgboost"),
     }
 
-    def client(name: str, env: dict[str, str]) -> Seen:
-        place = folder / name
-        place.mkdir()
-        own = {"AIRFLOW_HOME": str(place / "airflow"), "AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT": "google-cloud-platform://"}
-        return run_client(f"{name}.py", {**env, **own, **uris, "INSTANCES": json.dumps(INSTANCES)}, place)
-
-    storage_host = f"http://{storage_process.host}"
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        ThreadPoolExecutor(2) as pool,
-    ):
-        patch.setenv("STORAGE_EMULATOR_HOST", storage_host)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORAGE_EMULATOR_HOST", f"http://{storage_process.host}")
         with EmulatorProcess(folder / "state", ["--backend", "fake", "--deploy-seconds", "0"]) as emulator:
-            stages = dict(
-                zip(
-                    ("sdk", "provider"),
-                    pool.map(lambda name: client(name, emulator.sdk_env()), ("model_sdk", "model_provider")),
-                    strict=True,
-                )
-            )
-            stages["sdk"]["left"] = {"processes": _predictors(folder / "state", emulator.pid)}
+            env = emulator.sdk_env(**uris, INSTANCES=json.dumps(INSTANCES))
+            stages = run_client("model_sdk.py", env, folder)
+            stages["left"] = {"processes": _predictors(folder / "state", emulator.pid)}
             return stages
 
 
@@ -61,8 +42,8 @@ def _predictors(state: Path, emulator: int) -> list[int]:
     return sorted(set(find_processes(state_marker(state))) - {emulator})
 
 
-def test_sdk_upload(seen: dict[str, Seen]) -> None:
-    stage = seen["sdk"]["upload"]
+def test_upload(seen: Seen) -> None:
+    stage = seen["upload"]
     assert re.fullmatch(rf"{LOCATION}/us-central1/models/\d+", stage["name"])
     assert stage["versions"] == [["1", ["default", "golden"]], ["2", ["champion"]]]
     assert stage["by_alias"] == "2"
@@ -71,57 +52,37 @@ def test_sdk_upload(seen: dict[str, Seen]) -> None:
     assert stage["golden"] == "the first"
 
 
-def test_sdk_predict(seen: dict[str, Seen]) -> None:
-    stage = seen["sdk"]["predict"]
+def test_predict(seen: Seen) -> None:
+    stage = seen["predict"]
     expected = sklearn_model().predict(INSTANCES).tolist()
     assert "doesn't have traffic_split" in stage["empty"]
     assert stage["predictions"] == expected
     assert stage["raw"] == {"predictions": expected}
-    assert (stage["model"], stage["version"]) == (seen["sdk"]["upload"]["name"], "1")
+    assert (stage["model"], stage["version"]) == (seen["upload"]["name"], "1")
     assert stage["listed"] == [stage["deployed"]]
     assert "FailedPrecondition" in stage["wrong"]
     assert "X has 2 features, but StandardScaler is expecting 4 features as input" in stage["wrong"]
     assert all("deployed" in text for text in stage["in_use"])
 
 
-def test_sdk_second_version(seen: dict[str, Seen]) -> None:
+def test_traffic_moves_to_second_version(seen: Seen) -> None:
     import xgboost
 
-    stage = seen["sdk"]["second"]
+    stage = seen["second"]
     assert stage["predictions"] == booster().predict(xgboost.DMatrix(INSTANCES)).tolist()
     assert stage["version"] == "2"
     assert list(stage["traffic"].values()) == [100]
 
 
-def test_sdk_artifact_that_is_not_there(seen: dict[str, Seen]) -> None:
-    stage = seen["sdk"]["failed"]
+def test_deployment_of_missing_artifact_fails(seen: Seen) -> None:
+    stage = seen["failed"]
     assert "Model server terminated" in stage["error"]
     assert "'model.joblib', 'model.pkl'" in stage["error"]
-    assert stage["left"] == [seen["sdk"]["upload"]["name"]]
+    assert stage["left"] == [seen["upload"]["name"]]
 
 
-def test_sdk_delete_leaves_nothing(seen: dict[str, Seen]) -> None:
-    assert seen["sdk"]["delete"]["traffic"] == {}
-    assert "doesn't have traffic_split" in seen["sdk"]["delete"]["undeployed"]
-    assert (seen["sdk"]["delete"]["endpoints"], seen["sdk"]["delete"]["models"]) == (0, 0)
-    assert seen["sdk"]["left"]["processes"] == []
-
-
-def test_provider_models(seen: dict[str, Seen]) -> None:
-    stage = seen["provider"]["models"]
-    assert stage["versions"] == {"1": ["old"], "2": ["default"]}
-    assert stage["default"] == "2"
-    assert stage["listed"] == [stage["name"]]
-
-
-def test_provider_endpoints(seen: dict[str, Seen]) -> None:
-    stage = seen["provider"]["endpoint"]
-    assert stage["name"] == f"{LOCATION}/europe-west4/endpoints/served"
-    assert stage["deployed"] == "4711"
-    assert stage["traffic"] == {"4711": 100}
-    assert stage["version"] == "2"
-    assert stage["listed"] == [stage["name"]]
-
-
-def test_provider_delete(seen: dict[str, Seen]) -> None:
-    assert seen["provider"]["delete"]["models"] == 0
+def test_delete_leaves_nothing(seen: Seen) -> None:
+    assert seen["delete"]["traffic"] == {}
+    assert "doesn't have traffic_split" in seen["delete"]["undeployed"]
+    assert (seen["delete"]["endpoints"], seen["delete"]["models"]) == (0, 0)
+    assert seen["left"]["processes"] == []

@@ -11,7 +11,7 @@ TYPE = "type.googleapis.com/google.cloud.aiplatform."
 
 
 @pytest.mark.parametrize("version", ["v1", "v1beta1"])
-def test_a_life(emulator: EmulatorProcess, version: str) -> None:
+def test_model_from_upload_to_delete(emulator: EmulatorProcess, version: str) -> None:
     request = {"modelId": "iris", "model": model_body(labels={"team": "a"}, versionDescription="first")}
     status, operation = emulator.api("POST", "models:upload", request, version=version)
     assert status == 200
@@ -51,7 +51,7 @@ def aliases(emulator: EmulatorProcess, model: str) -> dict[str, list[str]]:
     return {each["versionId"]: each.get("versionAliases", []) for each in found}
 
 
-def test_versions(emulator: EmulatorProcess) -> None:
+def test_versions_and_aliases(emulator: EmulatorProcess) -> None:
     first = upload(emulator, labels={"run": "one"}, versionAliases=["golden"])
     model = first.split("@")[0]
     under = {"parentModel": model}
@@ -64,7 +64,7 @@ def test_versions(emulator: EmulatorProcess) -> None:
     assert refusal(emulator.api("GET", f"{model}@4"))[1] == "NOT_FOUND"
     found = emulator.api("GET", f"{model}:listVersions?filter=labels.run%3Dtwo")[1]["models"]
     assert [each["versionId"] for each in found] == ["2"]
-    # A list of models has the default version of each.
+    # A list of models shows the default version of each.
     assert [each["versionId"] for each in emulator.api("GET", "models")[1]["models"]] == ["3"]
 
     merge = f"{model}@2:mergeVersionAliases"
@@ -78,17 +78,17 @@ def test_versions(emulator: EmulatorProcess) -> None:
     assert refusal(emulator.api("DELETE", f"{model}@2:deleteVersion"))[1] == "FAILED_PRECONDITION"
     emulator.wait(emulator.api("DELETE", f"{model}@3:deleteVersion")[1])
     assert set(aliases(emulator, model)) == {"1", "2"}
-    # An id is not used again.
+    # Ids are not reused.
     assert upload(emulator, under) == f"{model}@4"
 
 
-def test_the_only_version_can_not_be_deleted(emulator: EmulatorProcess) -> None:
+def test_only_version_cannot_be_deleted(emulator: EmulatorProcess) -> None:
     version = upload(emulator)
     assert "only version" in refusal(emulator.api("DELETE", f"{version}:deleteVersion"))[2]
     assert refusal(emulator.api("DELETE", version))[1] == "INVALID_ARGUMENT"
 
 
-def test_a_list_in_pages(emulator: EmulatorProcess) -> None:
+def test_list_returns_pages(emulator: EmulatorProcess) -> None:
     for number in range(3):
         upload(emulator, {"modelId": f"m{number}"}, displayName=f"n{3 - number}")
     first = emulator.api("GET", "models?pageSize=2")[1]
@@ -109,12 +109,12 @@ def test_a_list_in_pages(emulator: EmulatorProcess) -> None:
         ({"model": model_body(labels={"Team": "a"})}, "labels"),
         ({"model": model_body(versionAliases=["1"])}, "version_aliases"),
         ({"model": model_body(), "modelId": "1model"}, "model_id"),
-        ({"model": model_body(), "modelId": "m", "parentModel": f"{NUMBER}/models/m"}, "can not be set together"),
+        ({"model": model_body(), "modelId": "m", "parentModel": f"{NUMBER}/models/m"}, "cannot be set together"),
         ({"model": model_body(nonsense=1)}, "Unknown name \"nonsense\" at 'model': Cannot find field."),
         ({"nonsense": 1}, 'Unknown name "nonsense": Cannot find field.'),
     ],
 )
-def test_an_upload_that_is_refused(emulator: EmulatorProcess, request_body: dict[str, Any], words: str) -> None:
+def test_invalid_upload_is_refused(emulator: EmulatorProcess, request_body: dict[str, Any], words: str) -> None:
     status, code, text = refusal(emulator.api("POST", "models:upload", request_body))
     assert (status, code) == (400, "INVALID_ARGUMENT")
     assert words in text
@@ -134,7 +134,7 @@ def test_ids_and_parents(emulator: EmulatorProcess) -> None:
     assert refusal(other)[:2] == (403, "PERMISSION_DENIED")
 
 
-def test_queries_and_masks_that_there_are_not(emulator: EmulatorProcess) -> None:
+def test_unknown_query_parameters_and_masks_are_refused(emulator: EmulatorProcess) -> None:
     upload(emulator, {"modelId": "m"})
     assert "Cannot bind query parameter" in refusal(emulator.api("GET", "models?colour=red"))[2]
     assert refusal(emulator.api("GET", "models?pageSize=many"))[1] == "INVALID_ARGUMENT"
@@ -142,14 +142,14 @@ def test_queries_and_masks_that_there_are_not(emulator: EmulatorProcess) -> None
     assert "is not supported" in refusal(emulator.api("PATCH", "models/m?updateMask=artifactUri", {}))[2]
 
 
-def test_token_faults_and_calls_as_for_clusters(emulator: EmulatorProcess) -> None:
+def test_tokens_faults_and_request_log_work_as_for_clusters(emulator: EmulatorProcess) -> None:
     path = f"/v1/projects/{emulator.project}/locations/us-central1/models"
     assert emulator.request("GET", path, token="nonsense")[0] == 401
     with emulator.fault(scope="control_plane", method="UploadModel", action="drop_response"), pytest.raises(OSError):
         emulator.api("POST", "models:upload", {"modelId": "m", "model": model_body()})
     with emulator.fault(scope="control_plane", method="GetModel", status=429):
         assert refusal(emulator.api("GET", "models/m"))[:2] == (429, "RESOURCE_EXHAUSTED")
-    # The upload was carried out, although its caller can not know.
+    # The upload was carried out, although its caller cannot know.
     assert (
         refusal(emulator.api("POST", "models:upload", {"modelId": "m", "model": model_body()}))[1] == "ALREADY_EXISTS"
     )

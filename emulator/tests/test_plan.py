@@ -6,7 +6,7 @@ from emulator_support.process import cluster_body
 from google.protobuf import json_format
 from hypothesis import given
 from hypothesis import strategies as st
-from vertex_ray_emulator.project.plan import count_by_pool, node_plan, one_short
+from vertex_ray_emulator.project.plan import count_by_pool, node_plan, without_last_worker
 from vertex_ray_emulator.wire.protos import PersistentResource
 
 pool_sizes = st.lists(st.integers(min_value=1, max_value=12), min_size=1, max_size=5)
@@ -27,7 +27,7 @@ def resource(sizes: list[int], head: int = 0) -> Any:
 
 
 @given(pool_sizes, st.data())
-def test_one_head_and_every_replica(sizes: list[int], data: st.DataObject) -> None:
+def test_plan_has_one_head_and_every_replica(sizes: list[int], data: st.DataObject) -> None:
     head = data.draw(st.integers(min_value=0, max_value=len(sizes) - 1))
     nodes = node_plan(resource(sizes, head))
     assert len(nodes) == sum(sizes)
@@ -39,14 +39,14 @@ def test_one_head_and_every_replica(sizes: list[int], data: st.DataObject) -> No
 
 
 @given(pool_sizes, st.data())
-def test_a_node_keeps_its_id_over_a_resize(sizes: list[int], data: st.DataObject) -> None:
+def test_node_ids_survive_resize(sizes: list[int], data: st.DataObject) -> None:
     grown = [size + data.draw(st.integers(min_value=0, max_value=3)) for size in sizes]
     before = {node.node_id: node for node in node_plan(resource(sizes))}
     after = {node.node_id: node for node in node_plan(resource(grown))}
     assert before.items() <= after.items()
 
 
-def test_machine_and_accelerator() -> None:
+def test_node_has_machine_and_accelerator() -> None:
     body = cluster_body()
     body["resourcePools"][1]["machineSpec"] |= {"acceleratorType": "NVIDIA_TESLA_T4", "acceleratorCount": 2}
     head, worker = node_plan(parse(body))
@@ -55,13 +55,13 @@ def test_machine_and_accelerator() -> None:
     assert worker.memory_bytes == 60 << 30
 
 
-def test_an_autoscaling_pool_runs_at_its_minimum() -> None:
+def test_autoscaling_pool_runs_at_minimum() -> None:
     body = cluster_body()
     del body["resourcePools"][1]["replicaCount"]
     body["resourcePools"][1]["autoscalingSpec"] = {"minReplicaCount": "3", "maxReplicaCount": "9"}
     assert count_by_pool(node_plan(parse(body))) == {"head-node": 1, "worker-pool1": 3}
 
 
-def test_a_cluster_that_came_up_in_part_lacks_its_last_worker_and_never_its_head() -> None:
-    assert [node.node_id for node in one_short(node_plan(resource([1, 2])))] == ["head", "pool-1-0"]
-    assert [node.node_id for node in one_short(node_plan(resource([1])))] == ["head"]
+def test_partial_cluster_lacks_last_worker_and_never_head() -> None:
+    assert [node.node_id for node in without_last_worker(node_plan(resource([1, 2])))] == ["head", "pool-1-0"]
+    assert [node.node_id for node in without_last_worker(node_plan(resource([1])))] == ["head"]

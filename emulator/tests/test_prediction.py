@@ -1,4 +1,4 @@
-"""Real predictors: what they answer, how traffic is split, and that none is left."""
+"""Real predictors: their answers, the traffic split, and that no process is left."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def set_split(emulator: EmulatorProcess, split: dict[str, int]) -> tuple[int, An
     return emulator.api("PATCH", "endpoints/e1?updateMask=trafficSplit", {"trafficSplit": split})
 
 
-def test_what_is_deployed(both: EmulatorProcess) -> None:
+def test_admin_api_shows_deployed_models(both: EmulatorProcess) -> None:
     endpoint = both.api("GET", "endpoints/e1")[1]
     assert [each["id"] for each in endpoint["deployedModels"]] == ["1", "22"]
     assert endpoint["trafficSplit"] == {"1": 50, "22": 50}
@@ -116,14 +116,14 @@ def test_what_is_deployed(both: EmulatorProcess) -> None:
 
 def test_traffic_is_split(split: EmulatorProcess) -> None:
     answers = [predict(split)[1]["deployedModelId"] for _ in range(60)]
-    # Of 60 with even chances, fewer than 5 of one kind would come once in 10^11 runs.
+    # Of 60 predictions with even odds, fewer than 5 of one kind occur once in 10^11 runs.
     assert min(answers.count("1"), answers.count("22")) >= 5
     assert set_split(split, {"22": 100})[0] == 200
     assert {predict(split)[1]["deployedModelId"] for _ in range(10)} == {"22"}
     assert refusal(set_split(split, {"22": 60}))[1] == "INVALID_ARGUMENT"
 
 
-def test_sklearn(split: EmulatorProcess) -> None:
+def test_sklearn_predictions(split: EmulatorProcess) -> None:
     set_split(split, {"1": 100})
     status, answer = predict(split)
     assert status == 200
@@ -136,12 +136,12 @@ def test_sklearn(split: EmulatorProcess) -> None:
     }
     raw = {"predictions": answer["predictions"]}
     assert predict(split, verb="rawPredict") == (200, raw)
-    # As Google's generated REST client sends it.
+    # The format of Google's generated REST client.
     data = base64.b64encode(json.dumps({"instances": INSTANCES}).encode()).decode()
     assert split.api("POST", "endpoints/e1:rawPredict", {"httpBody": {"data": data}}) == (200, raw)
 
 
-def test_xgboost(split: EmulatorProcess) -> None:
+def test_xgboost_predictions(split: EmulatorProcess) -> None:
     import xgboost
 
     set_split(split, {"22": 100})
@@ -159,18 +159,18 @@ def test_xgboost(split: EmulatorProcess) -> None:
         ("22", [{"a": 1}], {}, "Could not initialize DMatrix from inputs: "),
     ],
 )
-def test_what_does_not_fit_the_model(
+def test_instances_that_do_not_fit_model_are_refused(
     split: EmulatorProcess, deployed: str, instances: Any, more: dict[str, Any], words: str
 ) -> None:
     set_split(split, {deployed: 100})
     status, code, text = refusal(predict(split, instances, **more))
     assert (status, code) == (400, "FAILED_PRECONDITION")
-    # As the container says it: a JSON string.
+    # The container's own format: a JSON string.
     assert json.loads(text).startswith("Prediction failed: ")
     assert words in json.loads(text)
 
 
-def test_the_limit_of_a_request(both: EmulatorProcess) -> None:
+def test_request_size_is_limited(both: EmulatorProcess) -> None:
     row = json.dumps([1.0] * 4)
     fitting, over = ([[1.0] * 4] * (size // (len(row) + 2)) for size in (1_550_000, 1_600_000))
     for verb in ("predict", "rawPredict"):
@@ -184,18 +184,18 @@ def test_the_limit_of_a_request(both: EmulatorProcess) -> None:
         )
 
 
-def test_requests_that_say_nothing(both: EmulatorProcess) -> None:
+def test_invalid_requests_are_refused(both: EmulatorProcess) -> None:
     assert "instances; Message: Required field" in refusal(predict(both, []))[2]
     assert refusal(both.api("POST", "endpoints/none:predict", {"instances": [[1]]}))[:2] == (404, "NOT_FOUND")
     assert refusal(predict(both, [[1]], colour="red"))[1] == "INVALID_ARGUMENT"
 
 
-def test_deployments_that_fail(both: EmulatorProcess, uris: dict[str, str]) -> None:
+def test_failed_deployments_leave_no_process(both: EmulatorProcess, uris: dict[str, str]) -> None:
     before = processes(both)
     for name, words in (
         ("other", "['readme.txt']"),
         ("broken", "UnpicklingError"),
-        ("no_bucket", "the bucket 'no-such-bucket' can not be listed: HTTP 404"),
+        ("no_bucket", "Could not list the bucket 'no-such-bucket': HTTP 404"),
     ):
         error = deploy(both, upload(both, uri=uris[name], image=SKLEARN_IMAGE), "3", {"0": 100})["error"]
         assert error["code"] == 9
@@ -203,13 +203,13 @@ def test_deployments_that_fail(both: EmulatorProcess, uris: dict[str, str]) -> N
         assert words in error["message"]
     assert processes(both) == before
     assert set(pids(both)) == {"1", "22"}
-    # The traffic stays where it was.
+    # The traffic split does not change.
     assert both.api("GET", "endpoints/e1")[1]["trafficSplit"] == {"1": 50, "22": 50}
 
 
-def test_undeploying(split: EmulatorProcess, uris: dict[str, str]) -> None:
+def test_undeploy_ends_predictor(split: EmulatorProcess, uris: dict[str, str]) -> None:
     assert "response" in deploy(split, f"{NUMBER}/models/first", "3", {})
-    # Without a split it has no traffic, and can go as it is.
+    # A model without traffic can be undeployed without a new split.
     assert split.api("GET", "endpoints/e1")[1]["trafficSplit"] == {"1": 50, "22": 50}
     pid = pids(split)["3"]
     operation = split.wait(undeploy(split, "3")[1])
@@ -222,7 +222,7 @@ def test_undeploying(split: EmulatorProcess, uris: dict[str, str]) -> None:
     assert "has deployed or being-deployed" in refusal(split.api("DELETE", "endpoints/e1"))[2]
 
 
-def test_a_predictor_that_dies_is_started_again(split: EmulatorProcess) -> None:
+def test_dead_predictor_is_restarted(split: EmulatorProcess) -> None:
     set_split(split, {"22": 100})
     pid = pids(split)["22"]
     assert split.admin("POST", "endpoints/e1/kill", {"deployed_model": "22"}) == {"pids": [pid]}
@@ -237,7 +237,7 @@ def test_a_predictor_that_dies_is_started_again(split: EmulatorProcess) -> None:
     assert 503 in seen
 
 
-def test_no_predictor_outlives_its_emulator(place: Path, uris: dict[str, str]) -> None:
+def test_no_predictor_survives_emulator(place: Path, uris: dict[str, str]) -> None:
     emulator = EmulatorProcess(place / "own", ARGUMENTS).start()
     create_endpoint(emulator)
     model = upload(emulator, uri=uris["xgboost"], image=XGBOOST_IMAGE)
@@ -247,12 +247,12 @@ def test_no_predictor_outlives_its_emulator(place: Path, uris: dict[str, str]) -
     os.kill(frozen, signal.SIGSTOP)
     emulator.kill()
     until(lambda: not is_alive(awake), 20.0, "the predictor outlives the emulator")
-    # One that is frozen can not notice; the next emulator of the state directory ends it.
+    # A frozen predictor cannot notice; the next emulator on the state directory ends it.
     assert is_alive(frozen)
     with EmulatorProcess(place / "own", ARGUMENTS) as emulator:
         assert not is_alive(frozen)
         create_endpoint(emulator)
-        # One that is just starting, when the emulator is stopped.
+        # A predictor that is just starting when the emulator stops.
         model = upload(emulator, uri=uris["xgboost"], image=XGBOOST_IMAGE)
         assert begin_deploy(emulator, model)[0] == 200
         until(lambda: processes(emulator))

@@ -1,4 +1,4 @@
-"""Ending exactly the processes that belong to an emulator, with little programs in Ray's place."""
+"""Killing exactly the processes that belong to an emulator, with small programs in place of Ray."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 from emulator_support.data_plane import remains, until
 from vertex_ray_emulator.backends import processes
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Starts ``sh -c SCRIPT`` with further environment; what is left of it is killed at the end."""
+    """Return a function that runs ``sh -c SCRIPT`` with additional environment variables; it is killed at the end."""
     started: list[subprocess.Popen[bytes]] = []
 
     def run(script: str, env: dict[str, str] | None = None, **options: object) -> subprocess.Popen[bytes]:
@@ -39,11 +40,11 @@ def start() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
 def record(tmp_path: Path) -> Iterator[ClusterRecord]:
     made = ClusterRecord.create("etl-1a2b", tmp_path)
     yield made
-    made.forget(tmp_path)
+    made.delete(tmp_path)
     assert remains(made, tmp_path) == []
 
 
-async def test_finds_by_marker_what_has_it_and_nothing_else(start, record, tmp_path):
+async def test_finds_exactly_the_processes_with_the_marker(start, record, tmp_path):
     ours = start("exec sleep 600", record.marker(tmp_path))
     start("exec sleep 600", {**record.marker(tmp_path), processes.CLUSTER_VARIABLE: "another"})
     start("exec sleep 600", {processes.STATE_VARIABLE: "/some/other/state"})
@@ -52,9 +53,9 @@ async def test_finds_by_marker_what_has_it_and_nothing_else(start, record, tmp_p
     assert set(processes.find_processes(record.marker(tmp_path))) == {ours.pid}
 
 
-async def test_finds_by_session_what_cleared_its_environment(start, record, tmp_path):
+async def test_finds_processes_without_environment_by_session(start, record, tmp_path):
     host = start("env -i sleep 600 & exec sleep 600", start_new_session=True)
-    record.led_by(host.pid)
+    record.set_host(host.pid)
     found = await until(
         lambda: (f := processes.find_processes(record.marker(tmp_path), [record])) and len(f) == 2 and f, "both"
     )
@@ -62,7 +63,7 @@ async def test_finds_by_session_what_cleared_its_environment(start, record, tmp_
     assert all(process.session == host.pid for process in found.values())
 
 
-async def test_finds_what_left_the_session_and_cleared_its_environment_by_its_parent(start, record, tmp_path):
+async def test_finds_processes_without_environment_and_session_by_parent(start, record, tmp_path):
     ours = start("env -i setsid sleep 600 & wait", record.marker(tmp_path))
     found = await until(lambda: (f := processes.find_processes(record.marker(tmp_path))) and len(f) == 2 and f, "both")
     (child,) = set(found) - {ours.pid}
@@ -70,7 +71,7 @@ async def test_finds_what_left_the_session_and_cleared_its_environment_by_its_pa
     assert processes.STATE_VARIABLE not in processes.environment(child)
 
 
-async def test_ends_processes_that_ignore_the_polite_signals(start, record, tmp_path):
+async def test_kills_stopped_processes_and_those_that_ignore_sigterm(start, record, tmp_path):
     start("trap '' TERM INT HUP; while true; do sleep 0.05; done", record.marker(tmp_path))
     stopped = start("exec sleep 600", record.marker(tmp_path))
     os.kill(stopped.pid, signal.SIGSTOP)
@@ -80,14 +81,14 @@ async def test_ends_processes_that_ignore_the_polite_signals(start, record, tmp_
     assert record.end(tmp_path) == []
 
 
-def test_an_empty_marker_is_refused():
+def test_empty_marker_is_rejected():
     for marker in ({}, {processes.STATE_VARIABLE: ""}):
         with pytest.raises(ValueError, match="not ours"):
             processes.end_processes(marker)
 
 
-def test_spares_the_caller_even_inside_a_cluster(record, tmp_path):
-    """A job's program may itself start an emulator."""
+def test_does_not_kill_the_caller_inside_a_cluster(record, tmp_path):
+    """Jobs may start an emulator themselves."""
     script = (
         "import json, pathlib, subprocess, sys; from vertex_ray_emulator.backends.processes import *; "
         "child = subprocess.Popen(['sleep', '600']); "
@@ -105,21 +106,21 @@ def test_spares_the_caller_even_inside_a_cluster(record, tmp_path):
     assert killed == [child]
 
 
-async def test_a_session_of_somebody_else_with_the_same_pid_is_left_alone(start, record, tmp_path):
+async def test_does_not_kill_another_session_with_a_reused_pid(start, record, tmp_path):
     stranger = start("exec sleep 600", start_new_session=True)
-    record.led_by(stranger.pid)
+    record.set_host(stranger.pid)
     record.host_started -= 1  # the pid was given again since the record was written
     assert record.end(tmp_path) == []
-    record.led_by(stranger.pid)
+    record.set_host(stranger.pid)
     record.boot = "the boot before"
     assert record.end(tmp_path) == []
     assert stranger.poll() is None
 
 
-async def test_reclaim_ends_what_a_dead_emulator_left(start, record, tmp_path):
+async def test_reclaim_removes_what_a_dead_emulator_left(start, record, tmp_path):
     state, other = tmp_path / "state", tmp_path / "other"
     host = start("env -i sleep 600 & exec sleep 600", start_new_session=True)
-    record.led_by(host.pid)
+    record.set_host(host.pid)
     record.save(state)
     marked = start("exec sleep 600", state_marker(state))
     neighbour = start("exec sleep 600", state_marker(other))
@@ -136,11 +137,11 @@ async def test_reclaim_ends_what_a_dead_emulator_left(start, record, tmp_path):
     assert reclaim(state) == []
 
 
-def test_reclaim_of_a_state_directory_that_never_was(tmp_path):
+def test_reclaim_of_a_missing_state_directory_does_nothing(tmp_path):
     assert reclaim(tmp_path / "nothing") == []
 
 
-def test_a_damaged_record_removes_nothing_and_stops_nobody(tmp_path):
+def test_reclaim_ignores_damaged_records(tmp_path):
     precious = tmp_path / "precious"
     precious.mkdir()
     ClusterRecord("bent", str(precious)).save(tmp_path)
@@ -149,12 +150,20 @@ def test_a_damaged_record_removes_nothing_and_stops_nobody(tmp_path):
     assert precious.is_dir()
 
 
-def test_temporary_directories_leave_room_for_the_paths_of_sockets(record):
+def test_temporary_directories_are_short_enough_for_socket_paths(record):
     socket_path = f"{record.temp_dir}/session_2026-11-23_21-14-11_199658_4194304/sockets/plasma_store.1000"
     assert len(socket_path) < 107
 
 
-async def test_send_only_reaches_the_process_that_was_meant(start):
+def test_start_of_a_process_does_not_change_with_the_clock(monkeypatch):
+    before = processes.started_at(os.getpid())
+    shifted = psutil.boot_time() + 3600
+    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: shifted)
+    assert psutil.boot_time() == shifted
+    assert processes.started_at(os.getpid()) == before > 0
+
+
+async def test_send_does_not_signal_a_reused_pid(start):
     process = start("exec sleep 600")
     ticks = processes.started_at(process.pid)
     assert ticks > 0

@@ -7,12 +7,12 @@ import pytest
 
 LIGHT = """
 import sys
-from airflow_provider_vertex_ray.emulator import protos
+from vertex_ray_emulator.wire import protos
 print(sorted(m for m in sys.modules if m.startswith("google.cloud.aiplatform") and ".services" in m))
 """
 # What is loaded later is the same package: its clients, and messages that are the ones already in use.
 WHOLE = """
-from airflow_provider_vertex_ray.emulator import protos
+from vertex_ray_emulator.wire import protos
 from google.cloud import aiplatform_v1beta1
 from google.cloud.aiplatform_v1beta1 import PersistentResource, PersistentResourceServiceClient, types
 import google.cloud.aiplatform_v1beta1.services.job_service
@@ -27,10 +27,10 @@ def output(code: str) -> list[str]:
     return done.stdout.split("\n")[:-1]
 
 
-def test_no_client_is_loaded_for_the_messages() -> None:
+def test_messages_load_without_clients() -> None:
     assert output(LIGHT) == ["[]"]
 
 
 @pytest.mark.sdk
-def test_the_whole_package_can_be_loaded_later() -> None:
+def test_whole_package_can_be_loaded_later() -> None:
     assert output(WHOLE) == ["True", "True", "True"]

@@ -65,7 +65,7 @@ def fits(text: str) -> bool:
         ("severity=INFO OR (severity=ERROR AND labels.n=3)", True),
     ],
 )
-def test_filter(text: str, expected: bool) -> None:
+def test_filter_matches(text: str, expected: bool) -> None:
     assert fits(text) is expected
 
 
@@ -77,7 +77,7 @@ def test_filter(text: str, expected: bool) -> None:
         "severity=(INFO OR ERROR AND DEBUG)", "severity=(INFO", 'labels."x', "severity=ERROR AND",
     ],
 )  # fmt: skip
-def test_what_is_no_filter_is_refused(text: str) -> None:
+def test_invalid_filter_is_rejected(text: str) -> None:
     with pytest.raises(ApiError) as caught:
         fits(text)
     assert caught.value.code == "INVALID_ARGUMENT"
@@ -95,5 +95,5 @@ def test_what_is_no_filter_is_refused(text: str) -> None:
         ("12:00", None),
     ],
 )
-def test_times(text: str, expected: float | None) -> None:
+def test_time_is_parsed(text: str, expected: float | None) -> None:
     assert parse_time(text) == (None if expected is None else pytest.approx(expected, abs=1e-6))

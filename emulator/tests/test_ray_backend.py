@@ -1,4 +1,4 @@
-"""Real clusters come whole, stay on loopback, and leave nothing behind, however they end."""
+"""Real clusters start completely, listen only on loopback, and leave nothing behind, however they end."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ROOT = str(Path(processes.__file__).resolve().parents[2])
 EMULATOR = """
 import asyncio, json, pathlib, sys
 import aiohttp
-from airflow_provider_vertex_ray.emulator.ray_backend import RayBackend
+from vertex_ray_emulator.backends.ray_backend import RayBackend
 from emulator_support.data_plane import plans
 
 async def main():
@@ -50,7 +50,7 @@ asyncio.run(main())
 
 
 class Started:
-    """A cluster that the tests of this module share."""
+    """The cluster that the tests of this module share."""
 
     def __init__(self, backend: RayBackend, state: Path, session: aiohttp.ClientSession) -> None:
         self.backend, self.state, self.session = backend, state, session
@@ -121,7 +121,7 @@ async def cluster(tmp_path_factory) -> AsyncIterator[Started]:
             await backend.close()
 
 
-async def test_the_environment_of_jobs(cluster):
+async def test_jobs_get_the_environment_of_the_emulator_without_settings_of_the_shell(cluster):
     seen = json.loads(await cluster.run("python -c 'import os, json; print(json.dumps(dict(os.environ)))'"))
     assert seen["STORAGE_EMULATOR_HOST"] == "http://127.0.0.1:4443"
     assert seen["FROM_THE_EMULATOR"] == "1"
@@ -130,7 +130,7 @@ async def test_the_environment_of_jobs(cluster):
     assert "/somewhere" not in seen["PYTHONPATH"]
 
 
-async def test_jobs_run_in_our_python_environment_and_tasks_on_the_workers(cluster):
+async def test_jobs_run_in_the_python_environment_of_the_emulator_and_tasks_on_the_workers(cluster):
     script = (
         "import sys, ray; ray.init(logging_level='ERROR'); "
         "where = ray.remote(num_cpus=1, num_gpus=1)(lambda: ray.get_runtime_context().get_node_id()); "
@@ -142,8 +142,8 @@ async def test_jobs_run_in_our_python_environment_and_tasks_on_the_workers(clust
     assert elsewhere == "True"
 
 
-async def test_drivers_are_on_the_node_they_run_on_and_survive_a_resize(cluster):
-    """All nodes share an address; without our help Ray attaches a driver to any of them."""
+async def test_drivers_are_attached_to_their_own_node_and_survive_a_resize(cluster):
+    """All nodes share an address; without the emulator's patch Ray attaches a driver to any of them."""
     script = cluster.state / "driver.py"
     script.write_text(
         "import pathlib, sys, time, ray\n"
@@ -177,7 +177,7 @@ async def test_nothing_listens_outside_loopback(cluster):
     assert await cluster.backend.kill("shared-1", "driver", "KILL", submission_id=job)
 
 
-async def test_a_client_finds_the_ray_client_server(cluster):
+async def test_ray_client_server_is_reachable(cluster):
     script = "import ray, sys; ray.init(sys.argv[1]); print(ray.get(ray.remote(lambda: 6 * 7).remote()))"
     members = cluster.members()
     (server,) = [pid for pid in members if "--mode=proxy" in processes.command_line(pid)]
@@ -190,7 +190,7 @@ async def test_a_client_finds_the_ray_client_server(cluster):
     assert output.split()[-1] == b"42"
 
 
-async def test_a_dead_worker_is_seen_at_once_and_replaced_by_a_resize(cluster):
+async def test_dead_worker_is_detected_at_once_and_replaced_by_a_resize(cluster):
     before = {node["node_id"]: node for node in await cluster.backend.nodes("shared-1")}
     pids = await cluster.backend.kill("shared-1", "raylet", "KILL", node="worker-pool1-0")
     assert pids == [before["worker-pool1-0"]["pid"]]
@@ -209,7 +209,7 @@ async def _equal(get: Any, expected: Any) -> bool:
     return bool(await get() == expected)
 
 
-async def test_a_stopped_dashboard_hangs_until_it_goes_on(cluster):
+async def test_stopped_dashboard_hangs_until_it_is_continued(cluster):
     stopped = await cluster.backend.kill("shared-1", "dashboard", "STOP")
     assert len(stopped) >= 5  # the server and the processes of its modules
     with pytest.raises(asyncio.TimeoutError):
@@ -218,7 +218,7 @@ async def test_a_stopped_dashboard_hangs_until_it_goes_on(cluster):
     assert (await cluster.session.get(cluster.url)).status == 200
 
 
-async def test_every_part_is_found_and_wrong_names_are_refused(cluster):
+async def test_every_part_is_found_and_unknown_names_are_rejected(cluster):
     parts = {part: await cluster.backend.kill("shared-1", part, "CONT") for part in ("gcs", "agent", "raylet", "head")}
     assert [len(parts[part]) for part in ("gcs", "agent", "raylet")] == [1, 1, 1]
     assert set(parts["gcs"] + parts["agent"] + parts["raylet"]) < set(parts["head"])
@@ -236,8 +236,8 @@ async def test_every_part_is_found_and_wrong_names_are_refused(cluster):
             await cluster.backend.kill(*arguments, **options)
 
 
-async def test_a_stop_takes_even_daemons_of_jobs_and_leaves_nothing(cluster):
-    """Ends the shared cluster; the next test starts another one."""
+async def test_stop_kills_daemons_of_jobs_and_leaves_nothing(cluster):
+    """This ends the shared cluster; the next test starts another one."""
     daemon = "env -i setsid sh -c 'setsid sleep 987654 & exit 0'"  # no parent, no session, no environment of ours
     await cluster.run(daemon)
     members = cluster.members()
@@ -257,7 +257,7 @@ async def test_a_stop_takes_even_daemons_of_jobs_and_leaves_nothing(cluster):
     assert processes.is_alive(os.getppid())
 
 
-async def test_without_its_node_host_a_cluster_is_dead_and_says_so(cluster):
+async def test_cluster_without_its_node_host_is_dead_and_reports_it(cluster):
     await cluster.start(workers=1)
     (record,) = _records(cluster.state)
     os.kill(record.host_pid, signal.SIGKILL)
@@ -273,7 +273,7 @@ async def test_without_its_node_host_a_cluster_is_dead_and_says_so(cluster):
     assert remains(record, cluster.state) == []
 
 
-async def test_a_taken_port_is_tried_again_with_others(cluster, monkeypatch):
+async def test_start_is_retried_with_other_ports_when_a_port_is_taken(cluster, monkeypatch):
     asked = []
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -301,7 +301,7 @@ async def test_a_taken_port_is_tried_again_with_others(cluster, monkeypatch):
     assert cluster.members() == {}
 
 
-async def test_a_node_whose_agent_for_runtime_environments_is_deaf_is_started_anew(cluster, monkeypatch):
+async def test_cluster_whose_runtime_env_agent_lost_its_port_is_started_again(cluster, monkeypatch):
     original = ray_backend.RayBackend._start_node
     ports = []
 
@@ -323,7 +323,7 @@ async def test_a_node_whose_agent_for_runtime_environments_is_deaf_is_started_an
     assert cluster.members() == {}
 
 
-async def test_a_cluster_that_can_not_start_says_why_and_leaves_nothing(cluster, monkeypatch):
+async def test_cluster_that_cannot_start_reports_why_and_leaves_nothing(cluster, monkeypatch):
     monkeypatch.setattr(ray_backend, "START_ATTEMPTS", 1)
     head, *_ = plans(0)
     with pytest.raises(ClusterError, match=r"cluster broken-1: start failed: .*"):
@@ -332,7 +332,7 @@ async def test_a_cluster_that_can_not_start_says_why_and_leaves_nothing(cluster,
     assert list((cluster.state / "clusters").iterdir()) == []
 
 
-async def test_a_stop_while_it_starts_ends_the_start(cluster):
+async def test_stop_during_a_start_ends_the_start(cluster):
     starting = asyncio.create_task(cluster.backend.start("early-1", plans(1)))
     await until(lambda: [r for r in _records(cluster.state) if r.host_pid], "the node host to be started")
     await cluster.backend.stop("early-1")
@@ -348,7 +348,7 @@ def _with_gpus(plan: Any, gpus: int) -> Any:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def emulator(tmp_path) -> AsyncIterator[asyncio.subprocess.Process]:
-    """To be killed by the test, state directory ``tmp_path``."""
+    """Start an emulator process with a cluster on the state directory ``tmp_path``, to be killed by the test."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
@@ -366,7 +366,7 @@ async def emulator(tmp_path) -> AsyncIterator[asyncio.subprocess.Process]:
     processes.reclaim(tmp_path)
 
 
-async def test_a_killed_emulator_takes_its_clusters_and_their_jobs_with_it(emulator, tmp_path):
+async def test_clusters_and_jobs_of_a_killed_emulator_are_killed(emulator, tmp_path):
     marker = processes.state_marker(tmp_path)
     (record,) = _records(tmp_path)
 
@@ -382,7 +382,7 @@ async def test_a_killed_emulator_takes_its_clusters_and_their_jobs_with_it(emula
     assert processes.reclaim(tmp_path) == []
 
 
-async def test_what_a_killed_emulator_could_not_take_with_it_is_reclaimed(emulator, tmp_path):
+async def test_what_outlives_a_killed_emulator_is_reclaimed(emulator, tmp_path):
     marker = processes.state_marker(tmp_path)
     (record,) = _records(tmp_path)
     os.kill(record.host_pid, signal.SIGSTOP)  # so that it can not notice

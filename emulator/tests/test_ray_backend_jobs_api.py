@@ -1,4 +1,4 @@
-"""The Jobs API of a cluster: the same assertions on real Ray and on the backend that stands in for it."""
+"""The Jobs API of a cluster: the same assertions for real Ray and for the fake backend."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ async def dashboard(request, tmp_path_factory) -> AsyncIterator[Dashboard]:
         await backend.close()
 
 
-async def test_a_job_that_succeeds(dashboard):
+async def test_successful_job(dashboard):
     job = await dashboard.submit("echo one && sleep 0.1 && echo two three", submission_id="good")
     assert job == "good"
     details = await dashboard.reaches(job, "SUCCEEDED")
@@ -93,7 +93,7 @@ async def test_a_job_that_succeeds(dashboard):
     assert lines[1:] == ["one", "two three"]
 
 
-async def test_a_job_that_fails_says_how_and_its_last_lines(dashboard):
+async def test_failed_job_has_exit_code_and_last_lines(dashboard):
     job = await dashboard.submit("echo before && exit 3", metadata={"owner": "etl"})
     details = await dashboard.reaches(job, "FAILED")
     assert details["driver_exit_code"] == 3
@@ -103,7 +103,7 @@ async def test_a_job_that_fails_says_how_and_its_last_lines(dashboard):
     assert tail[-1] == "before"
 
 
-async def test_ids_are_made_where_none_is_given(dashboard):
+async def test_submission_id_is_generated_if_none_is_given(dashboard):
     first, second = [await dashboard.submit("echo x") for _ in range(2)]
     assert first != second
     assert first.startswith("raysubmit_")
@@ -111,7 +111,7 @@ async def test_ids_are_made_where_none_is_given(dashboard):
         await dashboard.reaches(job, "SUCCEEDED")
 
 
-async def test_a_taken_id_is_a_500_with_the_reason_in_its_text(dashboard):
+async def test_duplicate_id_is_a_500_with_the_reason(dashboard):
     job = await dashboard.submit("echo x", submission_id="taken")
     status, text = await dashboard.call("POST", "/api/jobs/", {"entrypoint": "echo y", "submission_id": "taken"})
     assert status == 500
@@ -133,17 +133,17 @@ async def test_a_taken_id_is_a_500_with_the_reason_in_its_text(dashboard):
         ({"entrypoint": "echo", "entrypoint_resources": {"a": "1"}}, "entrypoint_resources values must be numbers"),
     ],
 )
-async def test_a_bad_request_is_a_400_with_the_reason_in_its_text(dashboard, body, text):
+async def test_invalid_request_is_a_400_with_the_reason(dashboard, body, text):
     status, answer = await dashboard.call("POST", "/api/jobs/", body)
     assert (status, text in answer) == (400, True), answer
 
 
-async def test_a_key_whose_value_is_null_counts_as_absent(dashboard):
+async def test_key_with_value_null_counts_as_absent(dashboard):
     job = await dashboard.submit("echo x", submission_id=None, from_a_newer_client=None)
     await dashboard.reaches(job, "SUCCEEDED")
 
 
-async def test_a_body_that_is_no_json_is_a_500(dashboard):
+async def test_body_that_is_not_json_is_a_500(dashboard):
     status, _ = await dashboard.call("POST", "/api/jobs/", data=b"{oops")
     assert status == 500
 
@@ -157,7 +157,7 @@ async def test_unknown_jobs_are_404(dashboard):
     assert error.value.status == 404
 
 
-async def test_paths_are_exact(dashboard):
+async def test_paths_must_match_exactly(dashboard):
     assert (await dashboard.call("GET", "/api/jobs"))[0] == 404
     assert (await dashboard.call("PATCH", "/api/jobs/x"))[0] == 405
     assert (await dashboard.call("GET", "/api/nothing"))[0] == 404
@@ -183,7 +183,7 @@ async def test_stopping_and_deleting(dashboard):
     assert (await dashboard.call("GET", f"/api/jobs/{job}"))[0] == 404
 
 
-async def test_a_job_that_fits_nowhere_waits_and_can_not_be_stopped(dashboard):
+async def test_job_that_cannot_be_placed_stays_pending_and_cannot_be_stopped(dashboard):
     job = await dashboard.submit("echo x", entrypoint_num_cpus=64)
     details = await dashboard.get(job)
     assert details["status"] == "PENDING"
@@ -198,7 +198,7 @@ async def test_a_job_that_fits_nowhere_waits_and_can_not_be_stopped(dashboard):
     assert await dashboard.json("GET", f"/api/jobs/{job}/logs") == {"logs": ""}
 
 
-async def test_entrypoint_resources_take_the_driver_off_the_head(dashboard):
+async def test_driver_with_entrypoint_resources_runs_on_a_worker(dashboard):
     nodes = await dashboard.json("GET", "/api/v0/nodes")
     (head,) = [row["node_id"] for row in nodes["data"]["result"]["result"] if row["is_head_node"]]
     plain = await dashboard.submit("echo x")
@@ -207,7 +207,7 @@ async def test_entrypoint_resources_take_the_driver_off_the_head(dashboard):
     assert (await dashboard.reaches(placed, "SUCCEEDED"))["driver_node_id"] != head
 
 
-async def test_the_tail_comes_from_the_beginning_and_ends_with_1000(dashboard):
+async def test_tail_starts_at_the_beginning_and_closes_with_1000(dashboard):
     script = " && ".join(f"echo line {k}" for k in range(25)) + " && sleep 1 && echo last"
     job = await dashboard.submit(script)
     await dashboard.reaches(job, "RUNNING")
@@ -225,7 +225,7 @@ async def test_the_tail_comes_from_the_beginning_and_ends_with_1000(dashboard):
         assert (await dashboard.get(job))["status"] == "SUCCEEDED"
 
 
-async def test_packages(dashboard):
+async def test_packages_are_stored(dashboard):
     path = "/api/packages/gcs/_ray_pkg_0011223344556677.zip"
     status, text = await dashboard.call("GET", path)
     assert (status, text) == (404, "Package gcs://_ray_pkg_0011223344556677.zip does not exist")
@@ -234,7 +234,7 @@ async def test_packages(dashboard):
     assert (await dashboard.call("GET", "/api/packages/ftp/x.zip"))[0] == 500
 
 
-async def test_a_missing_package_is_accepted_and_then_fails_the_job(dashboard):
+async def test_job_with_a_missing_package_is_accepted_and_fails(dashboard):
     job = await dashboard.submit("echo x", runtime_env={"working_dir": "gcs://_ray_pkg_missing.zip"})
     details = await dashboard.reaches(job, "FAILED")
     assert details["message"].startswith("runtime_env setup failed: Failed to set up runtime environment.")
@@ -243,7 +243,7 @@ async def test_a_missing_package_is_accepted_and_then_fails_the_job(dashboard):
     assert details["runtime_env"] == {"working_dir": "gcs://_ray_pkg_missing.zip"}
 
 
-async def test_the_list_has_every_job_whole(dashboard):
+async def test_list_has_all_details_of_every_job(dashboard):
     job = await dashboard.submit("echo listed")
     await dashboard.reaches(job, "SUCCEEDED")
     jobs = {each["submission_id"]: each for each in await dashboard.json("GET", "/api/jobs/")}
@@ -290,7 +290,7 @@ async def test_version_health_and_status(dashboard):
     assert "<title>Ray Dashboard</title>" in page
 
 
-async def test_the_killed_driver_fails_its_job_with_the_signal(dashboard):
+async def test_killed_driver_fails_its_job_with_the_signal(dashboard):
     job = await dashboard.submit("echo hello && sleep 300")
     await dashboard.reaches(job, "RUNNING")
 
@@ -304,7 +304,7 @@ async def test_the_killed_driver_fails_its_job_with_the_signal(dashboard):
     assert "failed with exit code -9" in details["message"]
 
 
-async def test_the_unmodified_job_client(dashboard, tmp_path, monkeypatch):
+async def test_unmodified_job_client_works(dashboard, tmp_path, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     (tmp_path / "data.txt").write_text("from the working directory\n")
     from ray.job_submission import JobStatus, JobSubmissionClient
@@ -327,7 +327,7 @@ async def test_the_unmodified_job_client(dashboard, tmp_path, monkeypatch):
 
 
 async def test_resizing_changes_the_node_list(dashboard):
-    """Last, as the others count on two workers."""
+    """This test is the last one because the others rely on two workers."""
 
     async def alive() -> int:
         rows = (await dashboard.json("GET", "/api/v0/nodes"))["data"]["result"]["result"]

@@ -1,4 +1,4 @@
-"""The Ray Client proxy in front of a little gRPC server in Ray's place (with real Ray: test_sdk.py)."""
+"""The Ray Client proxy in front of a small gRPC server in place of Ray (test_sdk.py tests it with real Ray)."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ class Ray(grpc.GenericRpcHandler):
 
 class World:
     def __init__(self, certificates: pki.Pki) -> None:
-        self.tokens, self.calls, self.faults = Tokens(), RequestLog(), Faults()
+        self.tokens, self.request_log, self.faults = Tokens(), RequestLog(), Faults()
         self.proxy = RayClientProxy(
             self.tokens,
-            self.calls,
+            self.request_log,
             self.faults,
             certificates.key.read_bytes(),
             certificates.certificate.read_bytes(),
@@ -93,7 +93,7 @@ class World:
             )
 
     def last_call(self) -> tuple[str, str, bool, int]:
-        call = self.calls.listing(surface="ray_client")[-1]
+        call = self.request_log.listing(surface="ray_client")[-1]
         return call["method"], call["resource"], call["authorised"], call["status"]
 
 
@@ -124,7 +124,7 @@ async def test_calls_reach_the_cluster_of_the_port_without_the_token(world):
         assert world.last_call() == ("RayletDriver/Init", f"cluster-{key}", True, 200)
 
 
-async def test_streams_both_ways_as_they_come_with_metadata(world):
+async def test_messages_are_streamed_both_ways_with_metadata(world):
     async with world.channel("a") as channel:
         call = channel.stream_stream(DATAPATH)(metadata=world.metadata)
         for request in (b"one", b"two"):
@@ -146,7 +146,7 @@ async def test_messages_may_be_large(world):
 
 
 @pytest.mark.parametrize("authorization", [None, "Bearer nonsense"])
-async def test_without_a_valid_token_unauthenticated(world, authorization):
+async def test_unauthenticated_without_a_valid_token(world, authorization):
     metadata = [("authorization", authorization)] if authorization else []
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await world.unary("a", INIT, metadata=metadata)
@@ -154,7 +154,7 @@ async def test_without_a_valid_token_unauthenticated(world, authorization):
     assert world.last_call() == ("RayletDriver/Init", "cluster-a", False, 401)
 
 
-async def test_an_auth_fault_refuses_with_its_code(world):
+async def test_auth_fault_fails_a_call_with_its_code(world):
     world.faults.add(Fault("auth", status=403, code="PERMISSION_DENIED", message="not you"))
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await world.unary("a", INIT)
@@ -163,7 +163,7 @@ async def test_an_auth_fault_refuses_with_its_code(world):
     await world.unary("a", INIT)
 
 
-async def test_rays_errors_are_passed_on(world):
+async def test_errors_of_ray_are_forwarded(world):
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await world.unary("a", "/ray.rpc.RayletDriver/Fail")
     assert (error.value.code(), error.value.details()) == (grpc.StatusCode.ABORTED, "no such client")
@@ -176,16 +176,16 @@ async def test_other_services_are_unimplemented(world):
     assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_a_client_that_goes_away_ends_its_call_at_ray(world):
+async def test_call_to_ray_is_cancelled_when_the_client_disconnects(world):
     waiting = asyncio.create_task(world.unary("a", "/ray.rpc.RayletDriver/Wait"))
     await until(lambda: world.rays["a"].waiting == 1, "the call to arrive")
     waiting.cancel()
     await until(lambda: world.rays["a"].waiting == 0, "the call to end")
-    await until(world.calls.listing, "the log")
+    await until(world.request_log.listing, "the log")
     assert world.last_call() == ("RayletDriver/Wait", "cluster-a", True, 499)
 
 
-async def test_a_dead_ray_is_unavailable(world):
+async def test_unavailable_when_ray_is_dead(world):
     await world.closing.pop().stop(0)
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await world.unary("a", INIT, timeout=20)
@@ -193,7 +193,7 @@ async def test_a_dead_ray_is_unavailable(world):
     assert world.last_call() == ("RayletDriver/Init", "cluster-a", True, 503)
 
 
-async def test_removing_a_cluster_closes_its_port_and_ends_its_calls(world):
+async def test_removing_a_cluster_closes_its_port_and_aborts_its_calls(world):
     await world.add("b")
     waiting = asyncio.create_task(world.unary("a", "/ray.rpc.RayletDriver/Wait"))
     await until(lambda: world.rays["a"].waiting == 1, "the call to arrive")

@@ -14,7 +14,7 @@ TYPE = "type.googleapis.com/google.cloud.aiplatform."
 
 
 @pytest.mark.parametrize("version", ["v1", "v1beta1"])
-def test_a_life(emulator: EmulatorProcess, version: str) -> None:
+def test_cluster_from_create_to_delete(emulator: EmulatorProcess, version: str) -> None:
     status, operation = emulator.api("POST", CREATE, cluster_body(2, labels={"team": "a"}), version=version)
     assert status == 200
     assert operation["name"].startswith(f"{NUMBER}/persistentResources/c1/operations/")
@@ -57,7 +57,7 @@ def test_a_life(emulator: EmulatorProcess, version: str) -> None:
     assert emulator.request("GET", f"/{host}/api/version", token=emulator.token())[0] == 404
 
 
-def test_an_operation_is_answered_in_the_version_that_asks(emulator: EmulatorProcess) -> None:
+def test_operation_is_answered_in_the_version_of_the_request(emulator: EmulatorProcess) -> None:
     operation = emulator.api("POST", CREATE, cluster_body(), version="v1")[1]
     emulator.wait(operation)
     for version, expected in (("v1", "v1"), ("v1beta1", "v1beta1"), ("ui", "v1")):
@@ -76,7 +76,7 @@ def test_operations_are_listed_and_deleted(emulator: EmulatorProcess) -> None:
     assert emulator.api("GET", operation["name"])[0] == 404
 
 
-def test_v1_does_not_know_what_is_only_in_v1beta1(emulator: EmulatorProcess) -> None:
+def test_v1_rejects_fields_of_v1beta1(emulator: EmulatorProcess) -> None:
     body = cluster_body()
     mounts = [{"server": "10.0.0.2", "path": "/share", "mountPoint": "share"}]
     body["resourceRuntimeSpec"]["raySpec"]["nfsMounts"] = mounts
@@ -89,7 +89,7 @@ def test_v1_does_not_know_what_is_only_in_v1beta1(emulator: EmulatorProcess) -> 
     assert "nfsMounts" not in in_v1["resourceRuntimeSpec"]["raySpec"]
 
 
-def test_unknown_fields_and_values_are_refused_by_name(emulator: EmulatorProcess) -> None:
+def test_unknown_fields_and_values_are_rejected_by_name(emulator: EmulatorProcess) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
         (cluster_body(colour="red"), "Unknown name \"colour\" at 'persistent_resource': Cannot find field."),
         (cluster_body(labels=["a"]), "Invalid JSON payload received."),
@@ -103,7 +103,7 @@ def test_unknown_fields_and_values_are_refused_by_name(emulator: EmulatorProcess
         assert words in answer["error"]["message"]
 
 
-def test_a_body_that_is_no_json(emulator: EmulatorProcess) -> None:
+def test_body_that_is_not_json_is_rejected(emulator: EmulatorProcess) -> None:
     host, port = emulator.host.split(":")
     path = f"/v1/projects/{emulator.project}/locations/us-central1/{CREATE}"
     for data in (b"{", b"[]", b"\xff"):
@@ -115,7 +115,7 @@ def test_a_body_that_is_no_json(emulator: EmulatorProcess) -> None:
         connection.close()
 
 
-def test_a_body_that_is_too_big(emulator: EmulatorProcess) -> None:
+def test_body_that_is_too_large_is_rejected(emulator: EmulatorProcess) -> None:
     status, answer = emulator.api("POST", CREATE, cluster_body(displayName="x" * (1 << 20)))
     assert status == 400
     assert "Request payload size exceeds the limit" in answer["error"]["message"]
@@ -130,13 +130,13 @@ def test_a_body_that_is_too_big(emulator: EmulatorProcess) -> None:
         ("?persistent_resource_id=a-", "Invalid persistent_resource_id: 'a-'"),
     ],
 )
-def test_ids_that_are_refused(emulator: EmulatorProcess, query: str, words: str) -> None:
+def test_invalid_ids_are_rejected(emulator: EmulatorProcess, query: str, words: str) -> None:
     status, answer = emulator.api("POST", "persistentResources" + query, cluster_body())
     assert status == 400
     assert words in answer["error"]["message"]
 
 
-def test_the_rules_reach_the_caller(emulator: EmulatorProcess) -> None:
+def test_rule_violations_are_reported_to_the_caller(emulator: EmulatorProcess) -> None:
     status, answer = emulator.api("POST", CREATE, cluster_body(machine="n9-standard-1"))
     assert (status, answer["error"]["status"]) == (400, "INVALID_ARGUMENT")
     assert "resource_pools[0].machine_spec: machine type 'n9-standard-1'" in answer["error"]["message"]
@@ -151,10 +151,10 @@ def test_the_rules_reach_the_caller(emulator: EmulatorProcess) -> None:
         assert (status, answer["error"]["status"]) == (400, "INVALID_ARGUMENT")
         assert words in answer["error"]["message"]
     status, answer = emulator.api("POST", ONE + ":reboot")
-    assert (status, answer["error"]["status"]) == (400, "FAILED_PRECONDITION")
+    assert (status, answer["error"]["status"]) == (404, "NOT_FOUND")
 
 
-def test_a_peered_cluster_has_an_inner_address_and_no_public_endpoint(emulator: EmulatorProcess) -> None:
+def test_peered_cluster_has_an_internal_address_and_no_public_endpoint(emulator: EmulatorProcess) -> None:
     network = "projects/123456789012/global/networks/vpc"
     uris = emulator.create("c1", cluster_body(network=network))["resourceRuntime"]["accessUris"]
     assert set(uris) == {
@@ -166,13 +166,13 @@ def test_a_peered_cluster_has_an_inner_address_and_no_public_endpoint(emulator: 
     assert set(uris) == {"RAY_DASHBOARD_URI", "RAY_HEAD_NODE_INTERACTIVE_SHELL_URI", "RAY_CLIENT_ENDPOINT"}
 
 
-def test_a_cluster_of_a_head_alone_comes_up(emulator: EmulatorProcess) -> None:
+def test_cluster_without_workers_starts(emulator: EmulatorProcess) -> None:
     assert emulator.create("c1", cluster_body(0))["state"] == "RUNNING"
     nodes = emulator.admin("GET", "clusters")["clusters"][0]["nodes"]
     assert [node["node_id"] for node in nodes] == ["head"]
 
 
-def test_locations_and_projects(emulator: EmulatorProcess) -> None:
+def test_locations_and_projects_are_checked(emulator: EmulatorProcess) -> None:
     elsewhere = f"projects/{emulator.project}/locations/europe-west4/"
     assert emulator.api("POST", elsewhere + CREATE, cluster_body())[0] == 200
     emulator.create("c1")
@@ -188,7 +188,7 @@ def test_locations_and_projects(emulator: EmulatorProcess) -> None:
     assert calls[-2]["resource"] == f"{NUMBER}/persistentResources/c1"
 
 
-def test_pages_over_http(emulator: EmulatorProcess) -> None:
+def test_list_is_paged(emulator: EmulatorProcess) -> None:
     for i in range(3):
         emulator.create(f"c{i}")
     first = emulator.api("GET", "persistentResources?pageSize=2")[1]
@@ -200,7 +200,7 @@ def test_pages_over_http(emulator: EmulatorProcess) -> None:
     assert emulator.api("GET", "persistentResources?pageSize=x")[0] == 400
 
 
-def test_enum_values_as_numbers_for_gapic(emulator: EmulatorProcess) -> None:
+def test_enum_values_are_numbers_for_gapic(emulator: EmulatorProcess) -> None:
     emulator.create("c1")
     assert emulator.api("GET", ONE + "?$alt=json;enum-encoding=int")[1]["state"] == 3
 
@@ -208,24 +208,24 @@ def test_enum_values_as_numbers_for_gapic(emulator: EmulatorProcess) -> None:
 @pytest.mark.parametrize(
     ("method", "path"), [("PUT", ONE), ("GET", "customJobs"), ("POST", ONE + ":explode"), ("DELETE", CREATE)]
 )
-def test_what_is_not_served(emulator: EmulatorProcess, method: str, path: str) -> None:
+def test_unknown_methods_are_404(emulator: EmulatorProcess, method: str, path: str) -> None:
     status, answer = emulator.api(method, path)
     assert (status, answer["error"]["status"]) == (404, "NOT_FOUND")
 
 
-def test_paths_of_nobody(emulator: EmulatorProcess) -> None:
+def test_unknown_paths_are_404(emulator: EmulatorProcess) -> None:
     assert emulator.request("GET", "/v2/projects")[0] == 404
     assert emulator.request("GET", "/favicon.ico")[0] == 404
     assert emulator.request("GET", "/emulator/nothing")[0] == 404
     assert emulator.admin("GET", "health") == {"status": "ok"}
 
 
-def test_the_admin_api_is_not_for_pages_in_browsers(emulator: EmulatorProcess) -> None:
+def test_admin_api_rejects_requests_from_browsers(emulator: EmulatorProcess) -> None:
     for headers in ({"Host": "evil.example"}, {"Origin": "http://127.0.0.1"}):
         assert emulator.request("DELETE", "/emulator/clusters", headers=headers)[0] == 403
 
 
-def test_admin_states_and_kills(emulator: EmulatorProcess) -> None:
+def test_admin_api_sets_states_and_kills_parts(emulator: EmulatorProcess) -> None:
     resource = emulator.create("c1")
     described = emulator.admin("GET", "clusters")["clusters"][0]
     assert described["name"] == resource["name"]
@@ -249,7 +249,7 @@ def test_admin_states_and_kills(emulator: EmulatorProcess) -> None:
     assert emulator.api("GET", ONE)[0] == 404
 
 
-def test_the_call_log(emulator: EmulatorProcess) -> None:
+def test_request_log_is_listed(emulator: EmulatorProcess) -> None:
     emulator.create("c1")
     calls = emulator.calls("CreatePersistentResource")
     assert len(calls) == 1

@@ -47,7 +47,7 @@ def ray(body: dict[str, Any]) -> dict[str, Any]:
         st.sampled_from(["a" * 63, "a" * 64, "a-", "-a", "a\n"]),
     )
 )
-def test_ids(text: str) -> None:
+def test_cluster_ids(text: str) -> None:
     allowed = (
         1 <= len(text) <= 63
         and set(text) <= set(ID_CHARACTERS)
@@ -77,13 +77,13 @@ def test_ids(text: str) -> None:
         lambda b: ray(b).update(nfsMounts=[{"server": "10.0.0.1", "path": "/p", "mountPoint": "mnt"}]),
         lambda b: pool(b).update(diskSpec={"bootDiskType": "pd-standard", "bootDiskSizeGb": 64000}),
         lambda b: pool(b).update(autoscalingSpec={"minReplicaCount": 0, "maxReplicaCount": 2}, replicaCount=0),
-        # A cluster of a head alone comes up on the service; its jobs hang.
+        # On the service, a cluster of only a head starts; its jobs hang.
         lambda b: b["resourcePools"].pop() and ray(b)["resourcePoolImages"].pop("worker-pool1"),
-        # Not a Ray cluster: no image is asked for, and no head can be too small.
+        # Not a Ray cluster: no image is required, and no head can be too small.
         lambda b: b.pop("resourceRuntimeSpec") and pool(b, 0)["machineSpec"].update(machineType="n1-standard-4"),
     ],
 )
-def test_accepted(change: Change) -> None:
+def test_valid_resources_are_accepted(change: Change) -> None:
     body = cluster_body()
     change(body)
     rules.check_create(parse(body))
@@ -134,7 +134,7 @@ def test_accepted(change: Change) -> None:
         (lambda b: b.update(network="vpc"), "Invalid network: 'vpc'"),
         (
             lambda b: b.update(network="projects/1/global/networks/vpc", pscInterfaceConfig={}),
-            "network and psc_interface_config can not be set together",
+            "network and psc_interface_config cannot be set together",
         ),
         (
             lambda b: b.update(pscInterfaceConfig={"networkAttachment": "projects/p/attachments/a"}),
@@ -149,12 +149,15 @@ def test_accepted(change: Change) -> None:
             lambda b: b["resourceRuntimeSpec"].update(
                 serviceAccountSpec={"enableCustomServiceAccount": True, "serviceAccount": "me"}
             ),
-            "'me' is no e-mail address",
+            "'me' is not an email address",
         ),
         (lambda b: ray(b).update(resourcePoolImages={}), "either image_uri or resource_pool_images['head-node']"),
-        (lambda b: ray(b)["resourcePoolImages"].update({"other": "gcr.io/p/i"}), "no resource pool 'other'"),
-        (lambda b: ray(b)["resourcePoolImages"].update({"head-node": "an image"}), "'an image' is no image URI"),
-        (lambda b: ray(b).update(headNodeResourcePoolId="other"), "no resource pool 'other'"),
+        (
+            lambda b: ray(b)["resourcePoolImages"].update({"other": "gcr.io/p/i"}),
+            "the resource pool 'other' does not exist",
+        ),
+        (lambda b: ray(b)["resourcePoolImages"].update({"head-node": "an image"}), "'an image' is not an image URI"),
+        (lambda b: ray(b).update(headNodeResourcePoolId="other"), "the resource pool 'other' does not exist"),
         (lambda b: pool(b, 0)["machineSpec"].update(machineType="n1-standard-4"), "'n1-standard-4' is not"),
         (lambda b: ray(b).update(nfsMounts=[{"server": "s"}]), "nfs_mounts"),
         (
@@ -163,7 +166,7 @@ def test_accepted(change: Change) -> None:
         ),
     ],
 )
-def test_refused(change: Change, words: str) -> None:
+def test_invalid_resources_are_refused(change: Change, words: str) -> None:
     body = cluster_body()
     change(body)
     error = refusal(body)
@@ -176,7 +179,7 @@ def _third_pool(body: dict[str, Any]) -> None:
     ray(body)["resourcePoolImages"]["worker-pool2"] = "gcr.io/p/i"
 
 
-def test_pools_without_ray_can_not_scale_to_zero() -> None:
+def test_pools_without_ray_cannot_scale_to_zero() -> None:
     body = cluster_body()
     del body["resourceRuntimeSpec"]
     pool(body).update(autoscalingSpec={"minReplicaCount": 0, "maxReplicaCount": 2}, replicaCount=0)
@@ -184,7 +187,7 @@ def test_pools_without_ray_can_not_scale_to_zero() -> None:
 
 
 @given(st.text(max_size=70), st.text(max_size=70))
-def test_labels_are_refused_by_name_or_have_only_allowed_characters(key: str, value: str) -> None:
+def test_labels_have_only_allowed_characters_or_are_refused_by_name(key: str, value: str) -> None:
     body = parse(cluster_body(labels={key: value}))
     wrong = any(c.isupper() or c.isspace() or c in "/.:@" for c in key + value)
     if not key or max(len(key), len(value)) > 64 or wrong:
@@ -197,7 +200,7 @@ def test_labels_are_refused_by_name_or_have_only_allowed_characters(key: str, va
 @pytest.mark.parametrize(
     "path", ["resource_pools.replica_count", "resourcePools.replicaCount", "resourcePools.replica_count"]
 )
-def test_the_one_mask_in_both_spellings(path: str) -> None:
+def test_replica_count_mask_is_accepted_in_both_spellings(path: str) -> None:
     rules.check_mask([path])
 
 
@@ -232,12 +235,12 @@ def _add(body: dict[str, Any]) -> None:
     [
         (_add, "adding the resource pool 'more'"),
         (lambda b: b["resourcePools"].pop(), "removing the resource pool 'worker-pool1'"),
-        (lambda b: b["resourcePools"].append(pool(b)), "twice"),
+        (lambda b: b["resourcePools"].append(pool(b)), "ids must be unique"),
         (lambda b: pool(b).update(replicaCount=0), "resource_pools[1].replica_count must be at least 1"),
         (lambda b: pool(b).update(replicaCount=1001), "must be at most 1000"),
     ],
 )
-def test_updates_that_are_refused(change: Change, words: str) -> None:
+def test_invalid_updates_are_refused(change: Change, words: str) -> None:
     body = cluster_body(2)
     change(body)
     with pytest.raises(ApiError) as caught:
@@ -247,7 +250,7 @@ def test_updates_that_are_refused(change: Change, words: str) -> None:
 
 
 @given(st.integers(min_value=1, max_value=12))
-def test_an_autoscaling_pool_is_resized_within_its_bounds(count: int) -> None:
+def test_autoscaling_pool_is_resized_within_its_bounds(count: int) -> None:
     body = cluster_body(4)
     pool(body)["autoscalingSpec"] = {"minReplicaCount": 2, "maxReplicaCount": 6}
     wanted = cluster_body(count)

@@ -1,4 +1,4 @@
-"""Clients that are not ours, unmodified, against real Ray: how the emulator's fidelity is tested.
+"""The SDK and Ray's own clients, unmodified, against real Ray, which tests the fidelity of the emulator.
 
 Their imports take most of the time, so one process does all; each test looks at one stage of it.
 """
@@ -20,7 +20,7 @@ Seen = dict[str, dict[str, Any]]
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
     folder = tmp_path_factory.mktemp("sdk")
-    # Without --hold-get the SDK sleeps for 150 s after its first look.
+    # Without --hold-get, the SDK sleeps for 150 s after its first Get.
     with EmulatorProcess(folder / "state", ["--backend", "ray", "--hold-get"]) as emulator:
         stages = run_client("vertex_sdk.py", emulator.sdk_env(), folder)
         stages["calls"] = {"surfaces": sorted({call["surface"] for call in emulator.calls()})}
@@ -53,7 +53,7 @@ def test_job_submission_client(seen: Seen) -> None:
 
 def test_ray_client(seen: Seen) -> None:
     assert seen["client"]["squares"] == [0, 1, 4, 9]
-    # The worker's; the head has none.
+    # The CPUs of the worker; the head has none.
     assert seen["client"]["cpus"] == 8.0
 
 
@@ -62,12 +62,12 @@ def test_update(seen: Seen) -> None:
     assert seen["update"]["counts"] == [2]
 
 
-def test_a_client_keeps_its_token_until_it_is_refused(seen: Seen) -> None:
+def test_client_keeps_token_until_it_is_refused(seen: Seen) -> None:
     assert "401" in seen["tokens"]["refused"]
     assert seen["tokens"]["job"] in seen["tokens"]["renewed"]
 
 
-def test_a_name_that_is_taken(seen: Seen) -> None:
+def test_taken_name_is_refused(seen: Seen) -> None:
     assert "already exists" in seen["again"]["error"]
 
 
@@ -75,6 +75,6 @@ def test_delete(seen: Seen) -> None:
     assert "delete" in seen
 
 
-def test_every_way_in_was_used(seen: Seen) -> None:
-    # An aiplatform.init without a project, as before the renewed client, makes the SDK turn from gRPC to REST.
+def test_requests_used_every_surface(seen: Seen) -> None:
+    # aiplatform.init without a project, as before the renewed client, makes the SDK use REST instead of gRPC.
     assert seen["calls"]["surfaces"] == ["dashboard", "grpc", "metadata", "ray_client", "rest"]

@@ -14,7 +14,7 @@ class Clock:
         return self.now
 
 
-def test_a_token_lives_for_its_time() -> None:
+def test_token_is_valid_for_its_lifetime() -> None:
     clock = Clock()
     tokens = Tokens(30, clock=clock)
     token, seconds = tokens.mint()
@@ -25,7 +25,7 @@ def test_a_token_lives_for_its_time() -> None:
     assert not tokens.accepts(f"Bearer {token}")
 
 
-def test_the_life_of_tokens_can_be_changed_for_those_to_come() -> None:
+def test_changed_lifetime_applies_to_new_tokens() -> None:
     clock = Clock()
     tokens = Tokens(30, clock=clock)
     old, _ = tokens.mint()
@@ -36,7 +36,7 @@ def test_the_life_of_tokens_can_be_changed_for_those_to_come() -> None:
     assert not tokens.accepts(f"Bearer {new}")
 
 
-def test_revoked_tokens_are_refused_and_new_ones_are_not() -> None:
+def test_revoked_tokens_are_rejected_and_new_ones_accepted() -> None:
     tokens = Tokens()
     old, _ = tokens.mint()
     tokens.revoke_all()
@@ -46,11 +46,11 @@ def test_revoked_tokens_are_refused_and_new_ones_are_not() -> None:
 
 
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic abc", "Bearer abc"])
-def test_what_is_no_token(header: str | None) -> None:
+def test_invalid_authorization_is_rejected(header: str | None) -> None:
     assert not Tokens().accepts(header)
 
 
-def test_old_tokens_are_forgotten() -> None:
+def test_expired_tokens_are_dropped() -> None:
     clock = Clock()
     tokens = Tokens(1, clock=clock)
     for i in range(25_000):
@@ -59,7 +59,7 @@ def test_old_tokens_are_forgotten() -> None:
     assert len(tokens._expiry) <= 10_001
 
 
-def test_the_call_log_is_bounded_and_filters() -> None:
+def test_request_log_is_limited_and_can_be_filtered() -> None:
     log = RequestLog(capacity=3)
     for method in ("GetA", "GetB", "ListB", "GetC"):
         log.record("rest", method, "r/1", authorised=True, status=200)
@@ -69,7 +69,7 @@ def test_the_call_log_is_bounded_and_filters() -> None:
     assert log.listing(surface="grpc") == []
 
 
-def test_without_a_valid_token_the_api_answers_401(emulator: EmulatorProcess) -> None:
+def test_401_without_a_valid_token(emulator: EmulatorProcess) -> None:
     path = f"/v1beta1/projects/{emulator.project}/locations/us-central1/persistentResources"
     assert emulator.request("GET", path, token=emulator.token())[0] == 200
     for token in (None, "ya29.other"):
@@ -81,7 +81,7 @@ def test_without_a_valid_token_the_api_answers_401(emulator: EmulatorProcess) ->
     assert [call["status"] for call in emulator.calls("List*")] == [200, 401, 401]
 
 
-def test_revocation_and_short_lives_over_the_admin_api(emulator: EmulatorProcess) -> None:
+def test_tokens_can_be_revoked_and_shortened_by_the_admin_api(emulator: EmulatorProcess) -> None:
     path = f"/v1/projects/{emulator.project}/locations/us-central1/persistentResources"
     token = emulator.token()
     emulator.admin("POST", "tokens/revoke")
@@ -94,11 +94,11 @@ def test_revocation_and_short_lives_over_the_admin_api(emulator: EmulatorProcess
     finally:
         emulator.admin("POST", "tokens/settings", {"seconds": 3600})
     for wrong in (0, -1, "1", None, True):
-        with pytest.raises(RuntimeError, match="seconds must be a positive number"):
+        with pytest.raises(RuntimeError, match="Invalid value for seconds"):
             emulator.admin("POST", "tokens/settings", {"seconds": wrong})
 
 
-def test_the_metadata_server(emulator: EmulatorProcess) -> None:
+def test_metadata_server_answers_clients(emulator: EmulatorProcess) -> None:
     flavor = {"Metadata-Flavor": "Google"}
     base = "/computeMetadata/v1/"
     account = base + "instance/service-accounts/default"

@@ -22,7 +22,7 @@ PIECES = 2
 
 
 def small_primes(limit: int) -> list[int]:
-    """The primes up to ``limit`` itself."""
+    """Return the primes up to and including ``limit``."""
     is_prime = bytearray([1]) * (limit + 1)
     is_prime[:2] = bytes(2)
     for n in range(2, math.isqrt(limit) + 1):
@@ -77,7 +77,7 @@ def sieve_piece(low: int, high: int) -> tuple[int, bytes]:
 
 
 def cache_of(shard: int) -> Any:
-    """The actor that keeps a shard: found by its name, created by whoever comes first."""
+    """Return the actor that caches a shard, found by its name; the first job creates it."""
     name = f"sieve-cache-{shard % CACHES}"
     return SieveCache.options(  # type: ignore[attr-defined]
         name=name, namespace=NAMESPACE, lifetime="detached", get_if_exists=True

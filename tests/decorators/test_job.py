@@ -178,9 +178,9 @@ def test_arguments_are_rendered_and_made_json() -> None:
 @pytest.mark.parametrize(
     ("args", "kwargs", "path"),
     [
-        ((b"x",), {}, "the argument args[0]: 'bytes' is refused"),
-        ((1, [float("nan")]), {}, "the argument args[1][0]: 'float' is refused"),
-        ((), {"rows": [{"x": {1}}]}, "the argument rows[0]['x']: 'set' is refused"),
+        ((b"x",), {}, "Invalid value for argument args[0]: 'bytes'"),
+        ((1, [float("nan")]), {}, "Invalid value for argument args[1][0]: 'float'"),
+        ((), {"rows": [{"x": {1}}]}, "Invalid value for argument rows[0]['x']: 'set'"),
     ],
 )
 def test_what_is_no_json_fails_the_dag(args: Any, kwargs: Any, path: str) -> None:
@@ -192,7 +192,7 @@ def test_what_is_no_json_fails_the_dag(args: Any, kwargs: Any, path: str) -> Non
 def test_what_turns_out_to_be_no_json_fails_the_task() -> None:
     found = operator(anything, value="{{ thing }}")
     found.op_kwargs = {"value": [object()]}
-    with pytest.raises(InvalidArgumentError, match=r"the argument value\[0\]: 'object' is refused"):
+    with pytest.raises(InvalidArgumentError, match=r"Invalid value for argument value\[0\]: 'object'"):
         found._payload(context_of(found))
 
 
@@ -222,9 +222,7 @@ def test_the_rest_of_airflows_context_does_not_leave_it() -> None:
     def with_ti(ti: Any = None) -> Any:
         return ti
 
-    with pytest.raises(
-        InvalidArgumentError, match="'ti' is refused: this part of Airflow's context can not leave Airflow"
-    ):
+    with pytest.raises(InvalidArgumentError, match="'ti'. This key of Airflow's context cannot be sent to the cluster"):
         operator(with_ti)
 
 
@@ -330,7 +328,7 @@ def test_the_value_is_what_the_task_returns(value: Any) -> None:
 
 @pytest.mark.parametrize("result", [None, 3, {}, {"other": 1}, {"path": 3}])
 def test_a_job_without_the_functions_result(result: Any) -> None:
-    with pytest.raises(VertexRayTaskError, match="without handing back the function's result"):
+    with pytest.raises(VertexRayTaskError, match="without returning the function's result"):
         complete(done(result))
 
 
@@ -369,10 +367,10 @@ def test_other_failures_stay_what_they_are(result: Any) -> None:
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
-def test_a_job_that_is_run_again_within_the_try(
+def test_next_attempt_runs_the_function_when_an_adopted_job_was_stopped(
     shared: EmulatorProcess, monkeypatch: pytest.MonkeyPatch, deferrable: bool
 ) -> None:
-    found = operator(add, 1, decorator={"retry_failed_job": 1, "deferrable": deferrable})
+    found = operator(add, 1, decorator={"deferrable": deferrable})
     again: list[dict[str, Any]] = []
 
     def wait(self: Any, context: Any, trigger: Any, deferrable: bool, method: str = "execute_complete") -> Any:
@@ -383,13 +381,17 @@ def test_a_job_that_is_run_again_within_the_try(
         return self.execute_complete(context, done({"value": {"value": 7}}))
 
     monkeypatch.setattr(_VertexRayDecoratedOperator, "_wait", wait)
-    event = failed({"error": {"type": "E", "message": "m", "traceback": "t"}})
+    event = {
+        "status": "error",
+        "error": JobStoppedError("stopped").to_dict(),
+        "passthrough": {"adopted": True},
+    }
     if deferrable:
         with pytest.raises(TaskDeferred):
             found.execute_complete(context_of(found), event)
     else:
         assert found.execute_complete(context_of(found), event) == {"value": 7}
-    assert [arguments["passthrough"]["failures"] for arguments in again] == [1]
+    assert [arguments["passthrough"]["adopted"] for arguments in again] == [False]
     (job,) = jobs_of(shared, "shared").values()
     assert job["entrypoint"].startswith("python -m vertex_ray_task_")
 

@@ -28,7 +28,7 @@ SPEC = ClusterSpec(
     head_node_type=Resources("n1-standard-16"), worker_node_types=[Resources("n1-standard-4", node_count=2)]
 )
 COMMON: dict[str, Any] = {"cluster_id": "real", "location": LOCATION, "deferrable": False, "poll_interval": 0.5}
-INPUTS = 20
+INPUTS = 6
 
 
 @pytest.fixture(scope="module")
@@ -183,10 +183,10 @@ def test_an_environment_that_can_not_be_made(cluster: EmulatorProcess) -> None:
     assert not isinstance(caught.value, VertexRayTaskError)
 
 
-def test_the_example_mapped_over_twenty_inputs(cluster: EmulatorProcess) -> None:
-    """All twenty wait at once, as in a triggerer, and each goes on in an operator that knows nothing of the first."""
+def test_the_example_mapped_over_several_inputs(cluster: EmulatorProcess) -> None:
+    """All wait at once, as in a triggerer, and each goes on in an operator that knows nothing of the first."""
     module = example("example_vertex_ray_functions")
-    ranges = module.make_ranges.function(params={"limit": 10_000})
+    ranges = module.make_ranges.function(params={"limit": 10_000, "inputs": INPUTS})
     assert len(ranges) == INPUTS
     mapped = module.dag.get_task("longest_chain")
 

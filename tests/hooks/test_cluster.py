@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-
 import pytest
 from emulator_support.process import EmulatorProcess, until
 
@@ -16,9 +14,7 @@ from airflow_provider_vertex_ray.errors import (
     NotAuthorisedError,
     PreconditionError,
 )
-from airflow_provider_vertex_ray.hooks.base import VertexRayBaseAsyncHook
 from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook, VertexRayClusterHook, check_replicas
-from airflow_provider_vertex_ray.hooks.job import VertexRayJobAsyncHook, VertexRayJobHook
 from tests.support.clusters import BODY, LOCATION, SPEC, start
 
 
@@ -37,20 +33,7 @@ def running(hook: VertexRayClusterHook, cluster_id: str) -> Cluster:
     return found
 
 
-@pytest.mark.parametrize(
-    ("sync", "asynchronous"),
-    [(VertexRayClusterHook, VertexRayClusterAsyncHook), (VertexRayJobHook, VertexRayJobAsyncHook)],
-)
-def test_both_forms_have_the_same_calls(sync: type, asynchronous: type[VertexRayBaseAsyncHook]) -> None:
-    for name, call in vars(asynchronous).items():
-        # A tail and an opened API live in an event loop only.
-        if inspect.iscoroutinefunction(call):
-            theirs = inspect.signature(call)
-            ours = inspect.signature(getattr(sync, name))
-            assert (ours.parameters, ours.return_annotation) == (theirs.parameters, theirs.return_annotation), name
-
-
-def test_a_cluster_from_create_to_delete(hook: VertexRayClusterHook) -> None:
+def test_cluster_from_creation_to_deletion(hook: VertexRayClusterHook) -> None:
     operation = hook.create_cluster("fresh", SPEC, {"team": "a"})
     assert operation is not None
     cluster = running(hook, "fresh")
@@ -69,7 +52,7 @@ def test_a_cluster_from_create_to_delete(hook: VertexRayClusterHook) -> None:
         hook.get_cluster("fresh")
 
 
-async def test_the_same_from_an_event_loop(fake_emulator: EmulatorProcess) -> None:
+async def test_async_hook_works_in_an_event_loop(fake_emulator: EmulatorProcess) -> None:
     start(fake_emulator)
     hook = VertexRayClusterAsyncHook(location=LOCATION)
     cluster = await hook.get_cluster("shared")
@@ -78,19 +61,21 @@ async def test_the_same_from_an_event_loop(fake_emulator: EmulatorProcess) -> No
     assert [each.cluster_id for each in await hook.list_clusters()] == ["shared"]
 
 
-def test_a_spec_as_a_dict_with_labels_of_its_own(hook: VertexRayClusterHook) -> None:
+def test_spec_may_be_a_dict_with_labels(hook: VertexRayClusterHook) -> None:
     spec = {"worker_node_types": [{"machine_type": "n1-standard-8", "node_count": 1}], "labels": {"team": "b"}}
     hook.create_cluster("fresh", spec, {"run": "1"})
     assert {"team": "b", "run": "1"}.items() <= hook.get_cluster("fresh").labels.items()
 
 
-def test_a_bad_spec_makes_no_call(hook: VertexRayClusterHook, fake_emulator: EmulatorProcess) -> None:
+def test_invalid_spec_makes_no_request(hook: VertexRayClusterHook, fake_emulator: EmulatorProcess) -> None:
     with pytest.raises(InvalidArgumentError, match="worker_node_types"):
         hook.create_cluster("fresh", {"worker_node_types": []})
     assert fake_emulator.calls() == []
 
 
-def test_lists_by_label_and_without_what_is_no_ray(hook: VertexRayClusterHook, fake_emulator: EmulatorProcess) -> None:
+def test_list_filters_by_label_and_omits_other_resources(
+    hook: VertexRayClusterHook, fake_emulator: EmulatorProcess
+) -> None:
     start(fake_emulator, "one", labels={"team": "a", "env": "x"})
     start(fake_emulator, "two", labels={"team": "b", "env": "x"})
     fake_emulator.create("plain", {"resourcePools": BODY["resourcePools"]})
@@ -99,7 +84,7 @@ def test_lists_by_label_and_without_what_is_no_ray(hook: VertexRayClusterHook, f
     assert hook.list_clusters({"team": "c"}) == []
 
 
-def test_a_dashboard_that_does_not_answer_yet(hook: VertexRayClusterHook, fake_emulator: EmulatorProcess) -> None:
+def test_dashboard_does_not_answer_yet(hook: VertexRayClusterHook, fake_emulator: EmulatorProcess) -> None:
     start(fake_emulator)
     cluster = hook.get_cluster("shared")
     with fake_emulator.fault(scope="dashboard", status=524, times=1):
@@ -110,7 +95,7 @@ def test_a_dashboard_that_does_not_answer_yet(hook: VertexRayClusterHook, fake_e
         hook.dashboard_answers(cluster)
 
 
-def test_a_cluster_that_has_no_dashboard_yet(hook: VertexRayClusterHook, fake_emulator: EmulatorProcess) -> None:
+def test_cluster_without_dashboard_does_not_answer(hook: VertexRayClusterHook, fake_emulator: EmulatorProcess) -> None:
     with fake_emulator.fault(scope="provisioning", outcome="stuck", delay=60):
         hook.create_cluster("slow", SPEC)
         assert hook.dashboard_answers(hook.get_cluster("slow")) is False
@@ -121,15 +106,15 @@ def test_a_cluster_that_has_no_dashboard_yet(hook: VertexRayClusterHook, fake_em
 @pytest.mark.parametrize(
     ("replicas", "text"),
     [
-        ({"nowhere": 2}, r"replicas\['nowhere'\]: 2 is refused: cluster .* has the pools head-node, worker-pool1"),
-        ({"worker-pool1": 0}, r"replicas\['worker-pool1'\]: 0 is refused: a pool has 1 to 1000 nodes"),
+        ({"nowhere": 2}, r"replicas\['nowhere'\]: 2\. Use a pool of cluster .*: head-node, worker-pool1"),
+        ({"worker-pool1": 0}, r"replicas\['worker-pool1'\]: 0\. Use a whole number from 1 to 1000"),
         ({"worker-pool1": 1001}, r"1 to 1000"),
         ({"worker-pool1": True}, r"1 to 1000"),
         ({"worker-pool1": "3"}, r"1 to 1000"),
         ({"head-node": 0}, r"1 to 1000"),
     ],
 )
-def test_counts_that_can_not_be(
+def test_invalid_replica_counts_are_rejected(
     hook: VertexRayClusterHook, fake_emulator: EmulatorProcess, replicas: dict[str, int], text: str
 ) -> None:
     start(fake_emulator)
@@ -138,14 +123,14 @@ def test_counts_that_can_not_be(
     assert fake_emulator.calls("UpdatePersistentResource") == []
 
 
-def test_an_autoscaling_pool_is_not_resized(hook: VertexRayClusterHook, fake_emulator: EmulatorProcess) -> None:
+def test_autoscaling_pool_is_not_resized(hook: VertexRayClusterHook, fake_emulator: EmulatorProcess) -> None:
     workers = Resources(machine_type="n1-standard-8", autoscaling_spec={"min_replica_count": 1, "max_replica_count": 4})
     start(fake_emulator, **ClusterSpec(worker_node_types=[workers]).to_persistent_resource(LOCATION))
-    with pytest.raises(InvalidArgumentError, match="the pool autoscales"):
+    with pytest.raises(InvalidArgumentError, match="The pool autoscales"):
         hook.resize_cluster("shared", {"worker-pool1": 3})
 
 
-def test_a_head_must_not_be_left_alone() -> None:
+def test_resize_keeps_a_worker() -> None:
     resource = {
         "name": f"projects/p/locations/{LOCATION}/persistentResources/x",
         "resourcePools": [{"id": "head-node", "replicaCount": "3", "machineSpec": {"machineType": "m"}}],
@@ -153,11 +138,11 @@ def test_a_head_must_not_be_left_alone() -> None:
     }
     cluster = Cluster.from_resource(resource)
     check_replicas(cluster, {"head-node": 2})
-    with pytest.raises(InvalidArgumentError, match="the head alone would be left"):
+    with pytest.raises(InvalidArgumentError, match="Keep at least one worker"):
         check_replicas(cluster, {"head-node": 1})
 
 
-def test_what_is_no_ray_cluster_is_not_resized(hook: VertexRayClusterHook, fake_emulator: EmulatorProcess) -> None:
+def test_resource_without_ray_is_not_resized(hook: VertexRayClusterHook, fake_emulator: EmulatorProcess) -> None:
     fake_emulator.create("plain", {"resourcePools": BODY["resourcePools"]})
     with pytest.raises(NotARayClusterError):
         hook.resize_cluster("plain", {"worker-pool1": 3})

@@ -45,40 +45,40 @@ def test_code_runs_on_the_cluster(seen: Seen) -> None:
     assert once["namespace"] == "ours"
 
 
-def test_a_connected_driver_keeps_the_cluster_in_use(seen: Seen) -> None:
+def test_connected_driver_keeps_the_cluster_in_use(seen: Seen) -> None:
     (reason,) = seen["activity"]["reasons"]
     assert reason.startswith("Ray Client driver ")
 
 
-def test_the_connection_s_credentials_count(seen: Seen) -> None:
+def test_credentials_are_those_of_the_connection(seen: Seen) -> None:
     # In this process the Application Default Credentials fail the test when they are asked for.
     assert seen["settings"]["credentials"] is True
     assert seen["settings"]["token"] == "the-connection-s"
     assert seen["settings"]["place"] == ["pays", "us-central1"]
 
 
-def test_the_sdk_s_settings_are_restored(seen: Seen) -> None:
+def test_sdk_settings_are_restored(seen: Seen) -> None:
     assert seen["once"]["restored"] is True
     assert seen["once"]["project"] == "someone-elses"
     assert seen["failed"]["restored"] is True
 
 
-def test_a_second_connection_is_refused_and_the_first_goes_on(seen: Seen) -> None:
-    assert "connected in this process already" in seen["once"]["refused"]
+def test_second_connection_is_rejected_and_the_first_continues(seen: Seen) -> None:
+    assert "already connected to Ray" in seen["once"]["refused"]
     assert seen["once"]["still"] is True
 
 
 @pytest.mark.parametrize("stage", ["once", "error", "failed"])
-def test_it_is_always_disconnected(seen: Seen, stage: str) -> None:
+def test_process_is_always_disconnected(seen: Seen, stage: str) -> None:
     assert seen[stage]["after"] is False
 
 
-def test_the_task_s_error_comes_through(seen: Seen) -> None:
+def test_exception_of_the_task_is_raised(seen: Seen) -> None:
     assert seen["error"]["during"] is True
     assert seen["error"]["error"] == '"the task\'s own"'
 
 
-def test_a_connection_that_fails_has_a_type(seen: Seen) -> None:
+def test_failed_connection_has_a_typed_error(seen: Seen) -> None:
     assert seen["failed"]["kind"] == "ServiceUnavailableError"
     assert "does not reach cluster shared at" in seen["failed"]["error"]
     assert seen["again"]["cpus"] == 16.0

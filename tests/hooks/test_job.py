@@ -39,7 +39,7 @@ def hook(fake_emulator: EmulatorProcess) -> VertexRayJobHook:
     return VertexRayJobHook(location=LOCATION)
 
 
-def test_a_job_from_submit_to_delete(hook: VertexRayJobHook) -> None:
+def test_job_from_submission_to_deletion(hook: VertexRayJobHook) -> None:
     assert hook.submit_job("shared", JobRequest("echo hello && sleep 60", "one")) is True
     assert hook.submit_job("shared", JobRequest("echo hello && sleep 60", "one")) is False
     until(lambda: "hello" in hook.get_job_logs("shared", "one"))
@@ -52,7 +52,7 @@ def test_a_job_from_submit_to_delete(hook: VertexRayJobHook) -> None:
     assert hook.delete_job("shared", "one") is False
 
 
-async def test_the_same_from_an_event_loop(fake_emulator: EmulatorProcess) -> None:
+async def test_async_hook_works_in_an_event_loop(fake_emulator: EmulatorProcess) -> None:
     start(fake_emulator)
     hook = VertexRayJobAsyncHook(location=LOCATION)
     await hook.submit_job("shared", JobRequest("echo hello && echo again", "one"))
@@ -62,7 +62,7 @@ async def test_the_same_from_an_event_loop(fake_emulator: EmulatorProcess) -> No
     assert (await hook.get_job("shared", "one")).status is JobStatus.SUCCEEDED
 
 
-def test_a_folder_is_sent_once(hook: VertexRayJobHook, fake_emulator: EmulatorProcess, tmp_path: Path) -> None:
+def test_folder_is_uploaded_once(hook: VertexRayJobHook, fake_emulator: EmulatorProcess, tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text("print(1)")
     (tmp_path / "big.bin").write_bytes(b"x" * 1000)
     first = hook.upload_working_dir("shared", str(tmp_path), ["*.bin"])
@@ -74,7 +74,7 @@ def test_a_folder_is_sent_once(hook: VertexRayJobHook, fake_emulator: EmulatorPr
     assert len(fake_emulator.calls("PUT *")) == 2
 
 
-def test_folders_that_can_not_be_sent(
+def test_unusable_folders_are_rejected(
     hook: VertexRayJobHook, fake_emulator: EmulatorProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_emulator.admin("DELETE", "calls")
@@ -102,7 +102,7 @@ def sent(emulator: EmulatorProcess) -> list[str]:
     return [unquote(call["method"].rpartition("/")[2]) for call in emulator.calls("PUT /api/packages/*")]
 
 
-def test_all_local_code_is_sent(hook: VertexRayJobHook, fake_emulator: EmulatorProcess, code: Path) -> None:
+def test_all_local_code_is_uploaded(hook: VertexRayJobHook, fake_emulator: EmulatorProcess, code: Path) -> None:
     wheel = code / "tool-1.0-py3-none-any.whl"
     environment = {
         "working_dir": str(code / "work"),
@@ -128,7 +128,7 @@ def test_all_local_code_is_sent(hook: VertexRayJobHook, fake_emulator: EmulatorP
     assert len(sent(fake_emulator)) == 6
 
 
-def test_an_environment_without_local_code_asks_nobody(
+def test_environment_without_local_code_makes_no_request(
     hook: VertexRayJobHook, fake_emulator: EmulatorProcess, tmp_path: Path
 ) -> None:
     fake_emulator.admin("DELETE", "calls")
@@ -142,24 +142,24 @@ def test_an_environment_without_local_code_asks_nobody(
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "a: [", "a: 2026-01-01", None])
-def test_a_conda_file_that_is_none(hook: VertexRayJobHook, tmp_path: Path, text: str | None) -> None:
+def test_invalid_conda_file_is_rejected(hook: VertexRayJobHook, tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "env.yaml").write_text(text)
-    with pytest.raises(InvalidArgumentError, match=r"^runtime_env\['conda'\]: "):
+    with pytest.raises(InvalidArgumentError, match=r"^Invalid value for runtime_env\['conda'\]: "):
         hook.prepare_environment("shared", {"conda": str(tmp_path / "env.yaml")}, "job-1")
 
 
-def test_nothing_is_sent_when_one_of_them_can_not_be(
+def test_nothing_is_uploaded_if_one_package_is_invalid(
     hook: VertexRayJobHook, fake_emulator: EmulatorProcess, code: Path
 ) -> None:
     fake_emulator.admin("DELETE", "calls")
     environment = {"working_dir": str(code / "work"), "py_modules": [str(code / "scores"), str(code / "nothing")]}
-    with pytest.raises(InvalidArgumentError, match=r"^py_modules\[1\]: .*nothing"):
+    with pytest.raises(InvalidArgumentError, match=r"^Invalid value for py_modules\[1\]: .*nothing"):
         hook.prepare_environment("shared", environment, "job-1")
     assert fake_emulator.calls() == []
 
 
-async def test_a_large_upload_is_said_and_leaves_the_event_loop_free(
+async def test_large_upload_is_logged_and_does_not_block_the_event_loop(
     fake_emulator: EmulatorProcess, code: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start(fake_emulator)
@@ -186,14 +186,14 @@ async def test_a_large_upload_is_said_and_leaves_the_event_loop_free(
     steps = [line for line in said if "MiB sent" in line]
     assert 5 <= len(steps) <= 10
     assert re.fullmatch(r"working_dir .*: \d+\.\d of 30\.\d MiB sent, \d+\.\d MiB/s", steps[-1])
-    assert re.search(r"\(30\.\d\d MiB\) sent, \d+\.\d MiB/s", said[-1])
+    assert re.search(r"\(30\.\d\d MiB\), uploaded, \d+\.\d MiB/s", said[-1])
     # Large ones are shared by all jobs, and sent once.
     assert await hook.prepare_environment("shared", environment, "job-2") == ready
     assert len(sent(fake_emulator)) == 1
-    assert said[-1].endswith("was on the cluster already")
+    assert said[-1].endswith("already on the cluster")
 
 
-def test_a_job_that_runs_is_not_deleted(hook: VertexRayJobHook, fake_emulator: EmulatorProcess) -> None:
+def test_running_job_is_not_deleted(hook: VertexRayJobHook, fake_emulator: EmulatorProcess) -> None:
     hook.submit_job("shared", JobRequest("sleep 60", "one"))
     with pytest.raises(JobRunningError, match="Ray job one is (PENDING|RUNNING); only a job that has ended"):
         hook.delete_job("shared", "one")
@@ -201,7 +201,7 @@ def test_a_job_that_runs_is_not_deleted(hook: VertexRayJobHook, fake_emulator: E
     assert not hook.get_job("shared", "one").status.is_terminal
 
 
-def test_a_lost_answer_to_a_delete(hook: VertexRayJobHook, fake_emulator: EmulatorProcess) -> None:
+def test_delete_survives_a_lost_response(hook: VertexRayJobHook, fake_emulator: EmulatorProcess) -> None:
     hook.submit_job("shared", JobRequest("echo", "one"))
     until(lambda: hook.get_job("shared", "one").status.is_terminal)
     with fake_emulator.fault(scope="dashboard", method="DELETE *", action="drop_response"):
@@ -223,7 +223,7 @@ def test_a_lost_answer_to_a_delete(hook: VertexRayJobHook, fake_emulator: Emulat
         ("STOPPING", None, ClusterFailedError),
     ],
 )
-def test_a_cluster_that_takes_no_jobs(
+def test_failed_or_stopping_cluster_takes_no_jobs(
     hook: VertexRayJobHook,
     fake_emulator: EmulatorProcess,
     state: str,
@@ -235,14 +235,16 @@ def test_a_cluster_that_takes_no_jobs(
         hook.list_jobs("shared")
 
 
-def test_a_cluster_that_is_not_up_yet(hook: VertexRayJobHook, fake_emulator: EmulatorProcess) -> None:
+def test_provisioning_cluster_has_no_dashboard_yet(hook: VertexRayJobHook, fake_emulator: EmulatorProcess) -> None:
     with fake_emulator.fault(scope="provisioning", outcome="stuck", delay=60):
         fake_emulator.api("POST", "persistentResources?persistentResourceId=slow", BODY)
         with pytest.raises(DashboardNotReadyError, match="slow is PROVISIONING and has no dashboard yet"):
             hook.list_jobs("slow")
 
 
-def test_clusters_that_are_none(hook: VertexRayJobHook, fake_emulator: EmulatorProcess) -> None:
+def test_missing_clusters_and_other_resources_have_typed_errors(
+    hook: VertexRayJobHook, fake_emulator: EmulatorProcess
+) -> None:
     fake_emulator.create("plain", {"resourcePools": BODY["resourcePools"]})
     with pytest.raises(NotARayClusterError):
         hook.list_jobs("plain")

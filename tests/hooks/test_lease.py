@@ -10,7 +10,7 @@ from emulator_support.process import EmulatorProcess
 from emulator_support.storage import StorageEmulator
 
 from airflow_provider_vertex_ray.core.cluster.name import ClusterName
-from airflow_provider_vertex_ray.core.sharing import lease_store as leases
+from airflow_provider_vertex_ray.core.sharing import lease_store
 from airflow_provider_vertex_ray.core.sharing.lease import Lease
 from airflow_provider_vertex_ray.errors import (
     ClusterNotFoundError,
@@ -63,7 +63,7 @@ def test_holders_and_release(hook: VertexRayLeaseHook, cluster: ClusterName, sto
     assert [each.owner for each in hook.holders(storage.uri, "shared")] == ["etl/run-2"]
 
 
-def test_every_way_to_name_a_cluster_leads_to_one_lease(
+def test_every_name_of_a_cluster_leads_to_one_lease(
     hook: VertexRayLeaseHook, cluster: ClusterName, storage: StorageEmulator
 ) -> None:
     """Somebody who writes the project's id and somebody who writes its number must not miss each other."""
@@ -75,7 +75,7 @@ def test_every_way_to_name_a_cluster_leads_to_one_lease(
     assert storage.names() == [path_of(cluster)]
 
 
-async def test_the_same_from_an_event_loop(cluster: ClusterName, storage: StorageEmulator) -> None:
+async def test_async_hook_works_in_an_event_loop(cluster: ClusterName, storage: StorageEmulator) -> None:
     hook = VertexRayLeaseAsyncHook(location=LOCATION)
     async with hook.store(storage.uri) as store:
         await store.change(cluster, lambda lease: lease.acquire("etl/run-1", time.time(), TTL))
@@ -102,7 +102,7 @@ async def test_all_stores_share_one_session_which_is_closed(cluster: ClusterName
     assert not base._shared[asyncio.get_running_loop()]
 
 
-async def test_a_store_that_fails_leaves_no_session(storage: StorageEmulator, cluster: ClusterName) -> None:
+async def test_failed_store_leaves_no_session(storage: StorageEmulator, cluster: ClusterName) -> None:
     storage.put(path_of(cluster), b"garbage")
     with pytest.raises(LeaseUnreadableError):
         await VertexRayLeaseAsyncHook(location=LOCATION).get_lease(storage.uri, "shared")
@@ -112,7 +112,7 @@ async def test_a_store_that_fails_leaves_no_session(storage: StorageEmulator, cl
     assert not base._shared[asyncio.get_running_loop()]
 
 
-def test_a_cluster_that_is_gone(hook: VertexRayLeaseHook, storage: StorageEmulator) -> None:
+def test_deleted_cluster_has_no_lease(hook: VertexRayLeaseHook, storage: StorageEmulator) -> None:
     for call in (
         lambda: hook.holders(storage.uri, "nobodys"),
         lambda: hook.release_lease(storage.uri, "nobodys", "etl/run-1"),
@@ -122,21 +122,21 @@ def test_a_cluster_that_is_gone(hook: VertexRayLeaseHook, storage: StorageEmulat
     assert storage.names() == []
 
 
-def test_a_store_that_does_not_answer_is_an_error_and_not_an_empty_lease(
+def test_unreachable_store_is_an_error_and_not_an_empty_lease(
     cluster: ClusterName, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with StorageEmulator() as gone:
         uri, host = gone.uri, gone.host
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://{host}")
-    monkeypatch.setattr(leases, "ATTEMPTS", 1)
+    monkeypatch.setattr(lease_store, "ATTEMPTS", 1)
     hook = VertexRayLeaseHook(location=LOCATION)
-    with pytest.raises(LeaseStoreError, match="can not be reached"):
+    with pytest.raises(LeaseStoreError, match="Could not reach"):
         hook.holders(uri, "shared")
-    with pytest.raises(LeaseStoreError, match="can not be reached"):
+    with pytest.raises(LeaseStoreError, match="Could not reach"):
         hook.release_lease(uri, "shared", "etl/run-1")
 
 
-def test_the_token_is_the_connections(
+def test_token_is_that_of_the_connection(
     hook: VertexRayLeaseHook,
     cluster: ClusterName,
     storage: StorageEmulator,
@@ -160,14 +160,14 @@ def test_the_token_is_the_connections(
     assert fake_emulator.api("GET", "persistentResources/shared")[0] == 200
 
 
-def test_a_storage_emulator_alone_gets_no_token(storage: StorageEmulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_storage_emulator_alone_gets_no_token(storage: StorageEmulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """With real credentials the token goes to Google only, whatever ``STORAGE_EMULATOR_HOST`` says."""
     monkeypatch.delenv("VERTEX_RAY_EMULATOR_HOST", raising=False)
     assert base.Addresses.from_environment().storage() == "https://storage.googleapis.com"
     assert not base.Addresses.from_environment().token_may_go_to(f"http://{storage.host}/storage/v1/b/x/o/y")
 
 
-async def test_two_hooks_race_for_a_hold_and_a_deletion(cluster: ClusterName, storage: StorageEmulator) -> None:
+async def test_racing_acquisition_and_deletion_have_one_winner(cluster: ClusterName, storage: StorageEmulator) -> None:
     now = time.time()
 
     async def change(step: str) -> str:

@@ -57,11 +57,11 @@ def test_utilisation(emulator: EmulatorProcess, cluster_id: str) -> None:
         "nodes": 1,
     }
     assert hook.utilisation(cluster_id, ["cpu"], at=time.time() - 4000) == {"cpu": None}
-    with pytest.raises(InvalidArgumentError, match="the metrics are cpu, memory"):
+    with pytest.raises(InvalidArgumentError, match="Use one of cpu, memory"):
         hook.utilisation(cluster_id, ["disk"])
 
 
-async def test_from_an_event_loop_with_one_session(emulator: EmulatorProcess) -> None:
+async def test_async_calls_share_one_session(emulator: EmulatorProcess) -> None:
     hook = VertexRayMonitoringAsyncHook()
     async with hook.session():
         pages = [page async for page in hook.log_pages(LogQuery("shared", submission_id="one"))]
@@ -70,15 +70,15 @@ async def test_from_an_event_loop_with_one_session(emulator: EmulatorProcess) ->
     assert len(emulator.calls("GetToken")) == 1
 
 
-async def test_the_project_is_the_clusters(emulator: EmulatorProcess) -> None:
+async def test_project_is_that_of_the_cluster(emulator: EmulatorProcess) -> None:
     hook = VertexRayMonitoringAsyncHook(project_id="another-project")
     assert (await hook.utilisation(full_name("shared"), ["cpu"])) == {"cpu": 20}
     with pytest.raises(LogsNotAuthorisedError):
         await hook.logs(LogQuery("shared"))
 
 
-def test_no_project(emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_project_is_rejected(emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", "google-cloud-platform://")
-    with pytest.raises(InvalidArgumentError, match="^project_id: "):
+    with pytest.raises(InvalidArgumentError, match="Invalid value for project_id: "):
         VertexRayMonitoringHook().utilisation("shared")
     assert VertexRayMonitoringHook().utilisation(full_name("shared"), ["cpu"]) == {"cpu": 20}

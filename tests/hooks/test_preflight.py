@@ -23,7 +23,7 @@ def connect(monkeypatch: pytest.MonkeyPatch, **extra: Any) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", json.dumps(connection))
 
 
-async def test_both_forms_say_the_same(fake_emulator: EmulatorProcess) -> None:
+async def test_sync_and_async_reports_are_the_same(fake_emulator: EmulatorProcess) -> None:
     asynchronous = await VertexRayPreflightAsyncHook(location=LOCATION).preflight(SPEC)
     # From within an event loop, too.
     synchronous = VertexRayPreflightHook(location=LOCATION).preflight(SPEC.to_dict())
@@ -35,7 +35,7 @@ async def test_both_forms_say_the_same(fake_emulator: EmulatorProcess) -> None:
 
 
 @pytest.mark.parametrize("content", [None, "not json", "{}", '{"type": "service_account"}'])
-def test_a_key_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None) -> None:
+def test_invalid_key_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None) -> None:
     key = tmp_path / "key.json"
     if content is not None:
         key.write_text(content)
@@ -47,13 +47,13 @@ def test_a_key_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, con
     assert report.findings[-1].status is Status.COULD_NOT_CHECK
 
 
-def test_a_connection_that_there_is_not(fake_emulator: EmulatorProcess) -> None:
+def test_missing_connection_is_an_error(fake_emulator: EmulatorProcess) -> None:
     with pytest.raises(AirflowNotFoundException):
         VertexRayPreflightHook(gcp_conn_id="nobody_s", location=LOCATION).preflight(SPEC)
 
 
-def test_no_project(fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_project_is_rejected(fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     connect(monkeypatch)
-    with pytest.raises(InvalidArgumentError, match="^project_id: "):
+    with pytest.raises(InvalidArgumentError, match="Invalid value for project_id: "):
         VertexRayPreflightHook(location=LOCATION).preflight(SPEC)
     assert fake_emulator.calls() == []

@@ -55,7 +55,7 @@ def command(tmp_path: Path, fake_emulator: EmulatorProcess) -> Iterator[Command]
     assert list(tmp_path.rglob("*.db")) == []
 
 
-def test_a_table_and_nothing_else(command: Command) -> None:
+def test_only_the_table_is_printed(command: Command) -> None:
     code, output, said = command.run(PLACE)
     assert code == 0, said
     heading, *lines = output.splitlines()
@@ -67,7 +67,7 @@ def test_a_table_and_nothing_else(command: Command) -> None:
     assert said == ""
 
 
-def test_json_and_the_spec_of_a_file(command: Command, fake_emulator: EmulatorProcess) -> None:
+def test_json_output_and_spec_from_a_file(command: Command, fake_emulator: EmulatorProcess) -> None:
     fake_emulator.admin("PUT", "project", {"services": {"aiplatform.googleapis.com": "DISABLED"}})
     file = command.home / "spec.json"
     file.write_text(json.dumps({"worker_node_types": [{"machine_type": "n2-standard-8", "node_count": 3}]}))
@@ -76,13 +76,13 @@ def test_json_and_the_spec_of_a_file(command: Command, fake_emulator: EmulatorPr
     report = json.loads(output)
     assert (report["worst"], report["project_id"], report["location"]) == ("fail", "demo-project", LOCATION)
     assert [each["check"] for each in report["findings"]] == ["apis", "apis", "apis", "quota", "quota"]
-    assert report["findings"][-1]["found"].startswith("24 asked for")
+    assert report["findings"][-1]["found"].startswith("24 requested")
     assert report["findings"][0]["remedy"] == (
         "gcloud services enable aiplatform.googleapis.com --project=demo-project"
     )
 
 
-def test_the_spec_of_the_standard_input_and_buckets(command: Command, storage: StorageEmulator) -> None:
+def test_spec_from_standard_input_and_buckets(command: Command, storage: StorageEmulator) -> None:
     arguments = [*PLACE, "--spec", "-", "--bucket", "no-such-bucket", "--lease-uri", storage.uri, "--check", "bucket"]
     code, output, _ = command.run(arguments, '{"ray_version": "2.47"}', STORAGE_EMULATOR_HOST=storage.host)
     assert code == 1
@@ -92,13 +92,13 @@ def test_the_spec_of_the_standard_input_and_buckets(command: Command, storage: S
     assert lines[3].split()[:3] == ["pass", "bucket", storage.uri]
 
 
-def test_what_could_not_be_checked_is_no_failure(command: Command, fake_emulator: EmulatorProcess) -> None:
+def test_unknown_finding_is_no_failure(command: Command, fake_emulator: EmulatorProcess) -> None:
     fake_emulator.admin("PUT", "project", {"services": {"serviceusage.googleapis.com": "DISABLED"}})
     code, output, _ = command.run([*PLACE, "--check", "apis"])
     assert (code, output.splitlines()[1].split()[0]) == (0, "could_not_check")
 
 
-def test_the_project_of_a_connection(command: Command) -> None:
+def test_project_of_the_connection_is_used(command: Command) -> None:
     connection = "google-cloud-platform://?project=demo-project"
     code, output, said = command.run(
         ["--location", LOCATION, "--gcp-conn-id", "mine", "--check", "permissions"], AIRFLOW_CONN_MINE=connection
@@ -108,7 +108,9 @@ def test_the_project_of_a_connection(command: Command) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no database"])
-def test_a_database_without_a_connection(tmp_path: Path, fake_emulator: EmulatorProcess, content: bytes) -> None:
+def test_database_without_the_connection_uses_default_credentials(
+    tmp_path: Path, fake_emulator: EmulatorProcess, content: bytes
+) -> None:
     (tmp_path / "airflow").mkdir()
     (tmp_path / "airflow" / "airflow.db").write_bytes(content)
     code, output, said = Command(tmp_path, fake_emulator).run([*PLACE, "--check", "permissions"])
@@ -116,7 +118,7 @@ def test_a_database_without_a_connection(tmp_path: Path, fake_emulator: Emulator
     assert (tmp_path / "airflow" / "airflow.db").read_bytes() == content
 
 
-def test_no_credentials(tmp_path: Path) -> None:
+def test_missing_credentials_are_findings(tmp_path: Path) -> None:
     # Without an emulator, and at Google with a key that there is not.
     code, output, _ = Command(tmp_path, None).run(
         [*PLACE, "--check", "apis"], GOOGLE_APPLICATION_CREDENTIALS=str(tmp_path / "key.json")
@@ -134,20 +136,20 @@ WRONG = {
     "unknown-check": ([*PLACE, "--check", "everything"], "", "invalid choice"),
     "unknown-option": ([*PLACE, "--fix"], "", "unrecognized arguments"),
     "no-file": ([*PLACE, "--spec", "/no/such/file"], "", "/no/such/file"),
-    "a-folder": ([*PLACE, "--spec", "/"], "", "can not be read"),
-    "no-json": ([*PLACE, "--spec", "-"], "{", "can not be read as JSON"),
-    "deep-json": ([*PLACE, "--spec", "-"], "[" * 100_000, "can not be read as JSON"),
-    "a-list": ([*PLACE, "--spec", "-"], "[]", "give a JSON object"),
+    "a-folder": ([*PLACE, "--spec", "/"], "", "cannot be read"),
+    "no-json": ([*PLACE, "--spec", "-"], "{", "cannot be read as JSON"),
+    "deep-json": ([*PLACE, "--spec", "-"], "[" * 100_000, "cannot be read as JSON"),
+    "a-list": ([*PLACE, "--spec", "-"], "[]", "Use a JSON object"),
     "unknown-field": ([*PLACE, "--spec", "-"], '{"size": 3}', "size"),
     "no-workers": ([*PLACE, "--spec", "-"], '{"worker_node_types": []}', "worker_node_types"),
     "a-pair-that-there-is-not": ([*PLACE, "--spec", "-"], '{"ray_version": "2.99"}', "ray_version"),
     "a-template": ([*PLACE, "--spec", "-"], '{"service_account": "{{ x }}"}', "service_account"),
-    "bytes": ([*PLACE, "--spec", "-"], "\x00", "can not be read as JSON"),
+    "bytes": ([*PLACE, "--spec", "-"], "\x00", "cannot be read as JSON"),
 }
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_input(tmp_path: Path, name: str) -> None:
+def test_invalid_input_is_named(tmp_path: Path, name: str) -> None:
     arguments, given, words = WRONG[name]
     code, output, said = Command(tmp_path, None).run(arguments, given)
     assert (code, output) == (2, "")
@@ -159,23 +161,23 @@ def test_wrong_input(tmp_path: Path, name: str) -> None:
     [
         (["--bucket", "No Bucket"], "bucket"),
         (["--lease-uri", "/tmp/leases"], "lease_uri"),
-        (["--gcp-conn-id", "nobody"], "--gcp-conn-id nobody: there is no such Airflow connection"),
+        (["--gcp-conn-id", "nobody"], "--gcp-conn-id nobody: The Airflow connection does not exist"),
     ],
 )
-def test_wrong_input_that_needs_airflow(command: Command, arguments: list[str], words: str) -> None:
+def test_invalid_connection_is_named(command: Command, arguments: list[str], words: str) -> None:
     code, output, said = command.run([*PLACE, *arguments])
     assert (code, output) == (2, "")
     assert words in said
 
 
-def test_no_project(command: Command) -> None:
+def test_missing_project_is_named(command: Command) -> None:
     code, output, said = command.run(["--location", LOCATION])
     assert (code, output) == (2, "")
     assert "project_id" in said
 
 
-def test_its_help_names_the_checks(tmp_path: Path) -> None:
+def test_help_names_the_checks(tmp_path: Path) -> None:
     code, output, _ = Command(tmp_path, None).run(["--help"])
     assert code == 0
     assert all(check in output for check in CHECKS)
-    assert "changes nothing" in output
+    assert "Nothing is changed" in " ".join(output.split())

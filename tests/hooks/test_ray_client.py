@@ -49,11 +49,11 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Any:
     return look
 
 
-def test_the_same_versions_pass(here: Any) -> None:
+def test_equal_versions_pass(here: Any) -> None:
     here("2.47.1", "3.11")
     check_versions(cluster(), "2.47.1", "3.11.9")
     check_versions(cluster(), "2.47.1", "3.11")
-    # What is not known, Ray itself compares.
+    # Ray itself compares unknown versions.
     check_versions(cluster(), None, None)
 
 
@@ -61,23 +61,30 @@ def test_the_same_versions_pass(here: Any) -> None:
     ("ray", "python", "said", "where"),
     [
         ("2.48.0", "3.11", "this process has Ray 2.48.0.", "."),
-        (None, "3.11", "this process has no Ray.", "."),
+        (None, "3.11", "this process does not have Ray.", "."),
         ("2.47.1", "3.12", "this process runs Python 3.12.", " in a Python 3.11, where the task must run"),
-        (None, "3.13", "this process runs Python 3.13 and has no Ray.", " in a Python 3.11, where the task must run"),
+        (
+            None,
+            "3.13",
+            "this process runs Python 3.13 and does not have Ray.",
+            " in a Python 3.11, where the task must run",
+        ),
     ],
 )
-def test_other_versions_and_what_to_install(here: Any, ray: str | None, python: str, said: str, where: str) -> None:
+def test_different_versions_name_what_to_install(
+    here: Any, ray: str | None, python: str, said: str, where: str
+) -> None:
     here(ray, python)
     with pytest.raises(RayClientVersionError) as caught:
         check_versions(cluster(), "2.47.1", "3.11.9")
     text = str(caught.value)
-    assert f"Cluster shared runs Ray 2.47.1 on Python 3.11, {said}" in text
+    assert f"Cluster shared runs Ray 2.47.1 on Python 3.11, but {said}" in text
     assert f"pip install 'google-cloud-aiplatform[ray]' 'ray[client]==2.47.1'{where}" in text
     assert caught.value.details["ray_version"] == "2.47.1"
     assert caught.value.details["python_version"] == "3.11"
 
 
-def test_the_image_tells_the_versions() -> None:
+def test_versions_are_read_from_the_image() -> None:
     assert image_versions(cluster()) == ("2.47.1", "3.11")
     gpu = {"resourcePoolImages": {"head-node": IMAGE.replace("cpu.2-47.py311", "gpu.2-42.py310"), "other": IMAGE}}
     assert image_versions(cluster(gpu)) == ("2.42.0", "3.10")
@@ -90,14 +97,16 @@ def hook(fake_emulator: EmulatorProcess) -> VertexRayClusterHook:
     return VertexRayClusterHook(location=LOCATION)
 
 
-def test_a_cluster_with_another_ray(hook: VertexRayClusterHook, fake_emulator: EmulatorProcess, here: Any) -> None:
+def test_cluster_with_another_ray_version_is_rejected(
+    hook: VertexRayClusterHook, fake_emulator: EmulatorProcess, here: Any
+) -> None:
     start(fake_emulator)
     here("2.42.0", "3.11")
     with pytest.raises(RayClientVersionError, match=r"'ray\[client\]==2\.47\.1'"), hook.connect("shared"):
         raise AssertionError("connected")
 
 
-def test_the_emulator_s_variables_are_asked_for(
+def test_missing_emulator_variables_are_named(
     hook: VertexRayClusterHook, fake_emulator: EmulatorProcess, here: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Without them the SDK would take the emulator's token to Google.
@@ -111,13 +120,13 @@ def test_the_emulator_s_variables_are_asked_for(
 
 
 @pytest.mark.parametrize("local", [True, False])
-def test_a_process_that_is_connected(
+def test_connected_process_is_rejected(
     hook: VertexRayClusterHook, fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch, local: bool
 ) -> None:
     clients = SimpleNamespace(num_connected_contexts=lambda: int(not local))
     fake = SimpleNamespace(is_initialized=lambda: local, util=SimpleNamespace(client=clients))
     monkeypatch.setitem(sys.modules, "ray", fake)
-    with pytest.raises(RayClientConnectedError, match="connected in this process already"), hook.connect("shared"):
+    with pytest.raises(RayClientConnectedError, match="already connected to Ray"), hook.connect("shared"):
         raise AssertionError("connected")
     assert fake_emulator.calls() == []
 
@@ -126,7 +135,7 @@ def test_a_process_that_is_connected(
     ("state", "kind"),
     [("UPDATING", DashboardNotReadyError), ("STOPPING", ClusterFailedError), ("ERROR", ClusterFailedError)],
 )
-def test_a_cluster_that_does_not_run(
+def test_cluster_that_is_not_running_is_rejected(
     hook: VertexRayClusterHook, fake_emulator: EmulatorProcess, state: str, kind: type[Exception]
 ) -> None:
     start(fake_emulator)
@@ -135,7 +144,9 @@ def test_a_cluster_that_does_not_run(
         raise AssertionError("connected")
 
 
-def test_clusters_that_are_none(hook: VertexRayClusterHook, fake_emulator: EmulatorProcess) -> None:
+def test_missing_clusters_and_other_resources_have_typed_errors(
+    hook: VertexRayClusterHook, fake_emulator: EmulatorProcess
+) -> None:
     fake_emulator.create("plain", {"resourcePools": BODY["resourcePools"]})
     for name, kind in (("plain", NotARayClusterError), ("nothing", ClusterNotFoundError)):
         with pytest.raises(kind), hook.connect(name):

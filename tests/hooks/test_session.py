@@ -60,7 +60,7 @@ async def test_many_users_share_one_session_and_one_token(fake_emulator: Emulato
     assert len(fake_emulator.calls("GetToken")) == 1, fake_emulator.calls()
 
 
-async def test_the_session_closes_with_its_last_user(
+async def test_session_closes_with_its_last_user(
     fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed: list[Transport] = []
@@ -83,7 +83,7 @@ async def test_the_session_closes_with_its_last_user(
     assert not base._shared[asyncio.get_running_loop()]
 
 
-async def test_a_user_that_is_cancelled_leaves_the_session_to_the_others(fake_emulator: EmulatorProcess) -> None:
+async def test_cancelled_user_leaves_the_session_open(fake_emulator: EmulatorProcess) -> None:
     hook = VertexRayClusterAsyncHook(location=LOCATION)
     entered = asyncio.Event()
 
@@ -101,7 +101,7 @@ async def test_a_user_that_is_cancelled_leaves_the_session_to_the_others(fake_em
     assert not base._shared[asyncio.get_running_loop()]
 
 
-async def test_other_connections_have_other_sessions(
+async def test_different_connections_have_different_sessions(
     fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect(monkeypatch, "another", project="another-project")
@@ -116,7 +116,7 @@ async def test_other_connections_have_other_sessions(
         assert (project, other_project) == ("demo-project", "another-project")
 
 
-async def test_one_hooks_project_is_not_anothers(fake_emulator: EmulatorProcess) -> None:
+async def test_project_of_a_hook_is_not_shared(fake_emulator: EmulatorProcess) -> None:
     # Both use one shared session, and the first one opens it.
     async with (
         VertexRayClusterAsyncHook(project_id="my-own").session() as (first, mine),
@@ -126,7 +126,7 @@ async def test_one_hooks_project_is_not_anothers(fake_emulator: EmulatorProcess)
         assert (mine, default) == ("my-own", "demo-project")
 
 
-async def test_a_hook_that_can_not_open_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failed_session_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VERTEX_RAY_EMULATOR_HOST", "127.0.0.1:1")
     for _ in range(2):
         with pytest.raises(Exception, match="nowhere"):
@@ -137,33 +137,33 @@ async def test_a_hook_that_can_not_open_leaves_nothing_behind(monkeypatch: pytes
 # --- project and location ---------------------------------------------------------------------------------------------
 
 
-def test_a_full_name_needs_nothing_else(fake_emulator: EmulatorProcess) -> None:
+def test_full_name_needs_neither_project_nor_location(fake_emulator: EmulatorProcess) -> None:
     start(fake_emulator)
     assert VertexRayClusterHook().get_cluster(full_name("shared")).cluster_id == "shared"
 
 
-def test_the_connections_project_completes_an_id(fake_emulator: EmulatorProcess) -> None:
+def test_project_of_the_connection_completes_an_id(fake_emulator: EmulatorProcess) -> None:
     start(fake_emulator)
     assert VertexRayClusterHook(location=LOCATION).get_cluster("shared").cluster_id == "shared"
 
 
-def test_the_hooks_project_wins_over_the_connections(fake_emulator: EmulatorProcess) -> None:
+def test_project_of_the_hook_overrides_the_connection(fake_emulator: EmulatorProcess) -> None:
     with pytest.raises(NotAuthorisedError, match=r"//aiplatform.googleapis.com/projects/somebody-elses/"):
         VertexRayClusterHook(location=LOCATION, project_id="somebody-elses").get_cluster("shared")
 
 
-def test_a_missing_location_is_named_before_any_call(fake_emulator: EmulatorProcess) -> None:
+def test_missing_location_is_named_before_any_request(fake_emulator: EmulatorProcess) -> None:
     for call in (
         lambda: VertexRayClusterHook().get_cluster("shared"),
         lambda: VertexRayClusterHook().list_clusters(),
         lambda: VertexRayJobHook().list_jobs("shared"),
     ):
-        with pytest.raises(InvalidArgumentError, match=r"location: None is refused: no location is known"):
+        with pytest.raises(InvalidArgumentError, match=r"Invalid value for location: None"):
             call()
     assert fake_emulator.calls() == []
 
 
-def test_a_missing_project_is_named_before_any_call(
+def test_missing_project_is_named_before_any_request(
     fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect(monkeypatch)
@@ -171,18 +171,18 @@ def test_a_missing_project_is_named_before_any_call(
         lambda: VertexRayClusterHook(location=LOCATION).get_cluster("shared"),
         lambda: VertexRayClusterHook(location=LOCATION).list_clusters(),
     ):
-        with pytest.raises(InvalidArgumentError, match=r"project_id: None is refused: no project is known"):
+        with pytest.raises(InvalidArgumentError, match=r"Invalid value for project_id: None"):
             call()
     assert fake_emulator.calls() == []
 
 
-def test_a_malformed_id_is_named_before_any_call(fake_emulator: EmulatorProcess) -> None:
-    with pytest.raises(InvalidArgumentError, match=r"cluster_id: 'Not_An_Id' is refused"):
+def test_malformed_id_is_named_before_any_request(fake_emulator: EmulatorProcess) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"Invalid value for cluster_id: 'Not_An_Id'"):
         VertexRayClusterHook(location=LOCATION).get_cluster("Not_An_Id")
     assert fake_emulator.calls() == []
 
 
-def test_the_project_of_the_credentials_is_the_last_resort(
+def test_project_of_the_credentials_is_the_last_resort(
     monkeypatch: pytest.MonkeyPatch, keyfile: dict[str, str]
 ) -> None:
     connect(monkeypatch, keyfile_dict=json.dumps(keyfile))
@@ -201,7 +201,9 @@ def credentials_of(hook: VertexRayClusterHook) -> Any:
     return source._credentials
 
 
-def test_the_connections_key_is_used(monkeypatch: pytest.MonkeyPatch, keyfile: dict[str, str], tmp_path: Path) -> None:
+def test_key_of_the_connection_is_used(
+    monkeypatch: pytest.MonkeyPatch, keyfile: dict[str, str], tmp_path: Path
+) -> None:
     (tmp_path / "key.json").write_text(json.dumps(keyfile))
     for extra in ({"key_path": str(tmp_path / "key.json")}, {"keyfile_dict": json.dumps(keyfile)}):
         connect(monkeypatch, **extra)
@@ -210,7 +212,7 @@ def test_the_connections_key_is_used(monkeypatch: pytest.MonkeyPatch, keyfile: d
         assert credentials.scopes == ("https://www.googleapis.com/auth/cloud-platform",)
 
 
-def test_the_impersonation_chain_is_passed_on(monkeypatch: pytest.MonkeyPatch, keyfile: dict[str, str]) -> None:
+def test_impersonation_chain_is_used(monkeypatch: pytest.MonkeyPatch, keyfile: dict[str, str]) -> None:
     connect(monkeypatch, keyfile_dict=json.dumps(keyfile))
     chain = ["first@p.iam.gserviceaccount.com", "last@p.iam.gserviceaccount.com"]
     credentials = credentials_of(VertexRayClusterHook(impersonation_chain=chain))
@@ -219,22 +221,22 @@ def test_the_impersonation_chain_is_passed_on(monkeypatch: pytest.MonkeyPatch, k
     # And from the hooks that others are made of.
     sync_hook = asyncio.run(VertexRayJobAsyncHook(impersonation_chain=chain).get_sync_hook())
     assert credentials_of(sync_hook)._target_principal == chain[1]
-    assert VertexRayJobHook(impersonation_chain=chain)._async()._key[1] == tuple(chain)
+    assert VertexRayJobHook(impersonation_chain=chain).async_hook()._key[1] == tuple(chain)
 
 
-def test_the_connections_own_impersonation_is_the_default(
+def test_impersonation_of_the_connection_is_the_default(
     monkeypatch: pytest.MonkeyPatch, keyfile: dict[str, str]
 ) -> None:
     connect(monkeypatch, keyfile_dict=json.dumps(keyfile), impersonation_chain="runner@p.iam.gserviceaccount.com")
     assert credentials_of(VertexRayClusterHook())._target_principal == "runner@p.iam.gserviceaccount.com"
 
 
-def test_the_connections_quota_project(monkeypatch: pytest.MonkeyPatch, keyfile: dict[str, str]) -> None:
+def test_quota_project_of_the_connection_is_used(monkeypatch: pytest.MonkeyPatch, keyfile: dict[str, str]) -> None:
     connect(monkeypatch, keyfile_dict=json.dumps(keyfile), quota_project_id="billing-project")
     assert VertexRayClusterHook().token_source().quota_project == "billing-project"
 
 
-def test_an_emulator_needs_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_emulator_needs_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     connect(monkeypatch, key_path="/nowhere/key.json")
     monkeypatch.setenv("VERTEX_RAY_EMULATOR_HOST", "127.0.0.1:8787")
     assert isinstance(VertexRayClusterHook().token_source(), EmulatorTokenSource)
@@ -262,7 +264,7 @@ async def test_credentials_are_loaded_off_the_event_loop(
 # --- tokens that do not last ------------------------------------------------------------------------------------------
 
 
-async def test_tokens_that_expire_are_renewed_in_time(fake_emulator: EmulatorProcess) -> None:
+async def test_expiring_tokens_are_renewed_in_time(fake_emulator: EmulatorProcess) -> None:
     start(fake_emulator)
     clear_epoch = 2.0
     fake_emulator.admin("POST", "tokens/settings", {"seconds": clear_epoch})
@@ -281,7 +283,7 @@ async def test_tokens_that_expire_are_renewed_in_time(fake_emulator: EmulatorPro
 
 
 @pytest.mark.parametrize("call", ["control_plane", "dashboard"])
-async def test_a_token_that_was_revoked_is_replaced_once(fake_emulator: EmulatorProcess, call: str) -> None:
+async def test_revoked_token_is_replaced_once(fake_emulator: EmulatorProcess, call: str) -> None:
     start(fake_emulator)
     clusters, jobs = VertexRayClusterAsyncHook(location=LOCATION), VertexRayJobAsyncHook(location=LOCATION)
     async with clusters.session():
@@ -298,7 +300,7 @@ async def test_a_token_that_was_revoked_is_replaced_once(fake_emulator: Emulator
     assert sorted(statuses) == [200] * 5 + [401] * 5
 
 
-async def test_credentials_that_are_never_accepted(fake_emulator: EmulatorProcess) -> None:
+async def test_rejected_credentials_are_an_error(fake_emulator: EmulatorProcess) -> None:
     with (
         fake_emulator.fault(scope="auth", times=None, status=401),
         pytest.raises(NotAuthorisedError, match="invalid authentication credentials"),
@@ -307,7 +309,7 @@ async def test_credentials_that_are_never_accepted(fake_emulator: EmulatorProces
     assert len(fake_emulator.calls("GetPersistentResource")) == 2
 
 
-async def test_the_margin_is_google_auths_own() -> None:
+async def test_expiry_margin_is_that_of_google_auth() -> None:
     from google.auth import _helpers
 
     # With a smaller one, google-auth would hand out the old token again; with a larger one, refresh in vain.
@@ -325,7 +327,7 @@ async def fail() -> int:
     raise NotAuthorisedError("no")
 
 
-def test_a_coroutine_from_synchronous_code() -> None:
+def test_coroutine_runs_from_synchronous_code() -> None:
     assert run_sync(answer) == 42
     with pytest.raises(NotAuthorisedError) as caught:
         run_sync(fail)
@@ -333,7 +335,7 @@ def test_a_coroutine_from_synchronous_code() -> None:
     assert caught.value.__context__ is None
 
 
-async def test_a_coroutine_from_code_within_a_running_loop() -> None:
+async def test_coroutine_runs_inside_a_running_loop() -> None:
     assert run_sync(answer) == 42
     with pytest.raises(NotAuthorisedError):
         run_sync(fail)

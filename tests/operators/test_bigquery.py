@@ -200,9 +200,9 @@ def _finish(operator: VertexRayBigQueryOperator, context: Any, waiting: Any) -> 
 @pytest.mark.parametrize(
     ("given", "text"),
     [
-        ({"target_table": "nowhere.t"}, "target_table: dataset .*nowhere is refused by BigQuery"),
-        ({"source_table": "shop.missing"}, "the source is refused by BigQuery: .*missing"),
-        ({"source_table": None, "query": "SELECT nothing FROM shop.source"}, "the source is refused by BigQuery"),
+        ({"target_table": "nowhere.t"}, "BigQuery rejected target_table: dataset .*nowhere"),
+        ({"source_table": "shop.missing"}, "BigQuery rejected the source: .*missing"),
+        ({"source_table": None, "query": "SELECT nothing FROM shop.source"}, "BigQuery rejected the source"),
         ({"target_table": "shop.filled"}, "has rows, and write_disposition is WRITE_EMPTY"),
         ({"create_disposition": "CREATE_NEVER"}, "there is no demo-project.shop.new, and create_disposition"),
         ({"staging_dataset": "nowhere"}, "staging_dataset: dataset"),

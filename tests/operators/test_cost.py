@@ -52,7 +52,7 @@ def test_prices_of_every_kind(fake_emulator: EmulatorProcess, tmp_path: Path, mo
 
 @pytest.mark.parametrize(
     ("table", "said"),
-    [("/no/such/file", "can not be read"), ("variable:NOT_THERE", "NOT_THERE"), ({"currency": "E"}, "currency")],
+    [("/no/such/file", "cannot be read"), ("variable:NOT_THERE", "NOT_THERE"), ({"currency": "E"}, "currency")],
 )
 def test_prices_that_can_not_be_had(fake_emulator: EmulatorProcess, table: Any, said: str) -> None:
     start(fake_emulator)
@@ -62,7 +62,7 @@ def test_prices_that_can_not_be_had(fake_emulator: EmulatorProcess, table: Any, 
 
 def test_a_file_without_json(fake_emulator: EmulatorProcess, tmp_path: Path) -> None:
     (tmp_path / "prices.json").write_text("{")
-    with pytest.raises(InvalidArgumentError, match="holds no JSON"):
+    with pytest.raises(InvalidArgumentError, match="not valid JSON"):
         cost(str(tmp_path / "prices.json"))
 
 

@@ -20,7 +20,7 @@ from airflow_provider_vertex_ray.errors import (
     VertexRayError,
 )
 from airflow_provider_vertex_ray.links.base import LINK_KEY
-from airflow_provider_vertex_ray.operators.cluster_create import OWNER_LABEL, label_value
+from airflow_provider_vertex_ray.operators.owner_labels import OWNER_LABEL, label_value
 from airflow_provider_vertex_ray.triggers.cluster import VertexRayClusterReadyTrigger
 from tests.operators.builders import create
 from tests.support.clusters import LOCATION, SPEC, cluster_ids, full_name, start
@@ -147,7 +147,7 @@ def test_a_clean_up_that_fails_is_said_beside_the_reason(fake_emulator: Emulator
     with (
         fake_emulator.fault(scope="provisioning", outcome="stockout"),
         fake_emulator.fault(**refused, times=None),
-        pytest.raises(StockoutError, match=r"Resources are insufficient(.|\n)*Cleaning up failed: injected"),
+        pytest.raises(StockoutError, match=r"Resources are insufficient(.|\n)*The clean-up failed: injected"),
     ):
         run_task(create(deferrable=deferrable))
 
@@ -202,7 +202,7 @@ def test_somebody_else_s_cluster_is_not_adopted_and_not_deleted(
 def test_the_id_of_a_deleted_cluster(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
     start(fake_emulator, "made")
     fake_emulator.wait(fake_emulator.api("DELETE", "persistentResources/made")[1])
-    with pytest.raises(NameNotReusableError, match="use an id that changes with the run"):
+    with pytest.raises(NameNotReusableError, match="Use an id that changes with each run"):
         run_task(create(deferrable=deferrable))
     assert cluster_ids(fake_emulator) == []
 
@@ -242,4 +242,4 @@ def test_on_kill_while_provisioning_says_that_it_will_cost_money(
     with fake_emulator.fault(scope="provisioning", outcome="stuck"):
         deferral_of(operator)
         operator.on_kill()
-    assert any("could not be deleted, so it will cost money" in line for line in said)
+    assert any("Could not delete cluster" in line and "it will incur charges" in line for line in said)

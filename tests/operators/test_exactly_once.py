@@ -109,10 +109,10 @@ def test_a_job_that_dies_of_the_kill_of_its_own_try_is_run_again(
     assert any("running the next attempt" in line for line in task_log)
 
 
-def test_a_failed_job_is_run_again_within_one_try(shared: EmulatorProcess, deferrable: bool) -> None:
+def test_failed_job_is_not_run_again_within_the_try(shared: EmulatorProcess, deferrable: bool) -> None:
     with pytest.raises(JobFailedError):
-        run_task(submit_job("fail", deferrable=deferrable, retry_failed_job=2), this_try(1))
-    assert [job["status"] for job in jobs_of(shared, "shared").values()] == ["FAILED"] * 3
+        run_task(submit_job("fail", deferrable=deferrable), this_try(1))
+    assert {name: job["status"] for name, job in jobs_of(shared, "shared").items()} == {FIRST: "FAILED"}
 
 
 def test_a_stopped_job_is_not_run_again(shared: EmulatorProcess, deferrable: bool) -> None:
@@ -126,7 +126,7 @@ def test_a_stopped_job_is_not_run_again(shared: EmulatorProcess, deferrable: boo
 
     context["ti"].xcom_push = stop
     with pytest.raises(JobStoppedError):
-        run_task(submit_job("sleep 60", deferrable=deferrable, retry_failed_job=2), context)
+        run_task(submit_job("sleep 60", deferrable=deferrable), context)
     assert set(jobs_of(shared, "shared")) == {FIRST}
 
 

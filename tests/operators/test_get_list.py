@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from emulator_support.process import EmulatorProcess
 
-from airflow_provider_vertex_ray.errors import ClusterNotFoundError, InvalidArgumentError, NotARayClusterError
+from airflow_provider_vertex_ray.errors import ClusterNotFoundError, NotARayClusterError
 from airflow_provider_vertex_ray.links.base import LINK_KEY
 from airflow_provider_vertex_ray.operators.cluster import VertexRayGetClusterOperator, VertexRayListClustersOperator
 from tests.support.clusters import BODY, LOCATION, start
@@ -54,25 +54,6 @@ def test_one_without_ray(fake_emulator: EmulatorProcess) -> None:
     fake_emulator.create("shared", {"resourcePools": BODY["resourcePools"]})
     with pytest.raises(NotARayClusterError, match="cluster_id='shared'"):
         run_task(get())
-
-
-@pytest.mark.parametrize(
-    ("operator", "field"), [(get(location=None), "location"), (listing(location=None), "location")]
-)
-def test_no_location(fake_emulator: EmulatorProcess, operator: Any, field: str) -> None:
-    with pytest.raises(InvalidArgumentError) as caught:
-        run_task(operator)
-    assert caught.value.field == field
-    assert [call for call in fake_emulator.calls() if call["surface"] != "metadata"] == []
-
-
-@pytest.mark.parametrize("operator", [get(), listing()])
-def test_no_project(fake_emulator: EmulatorProcess, operator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", "google-cloud-platform://")
-    with pytest.raises(InvalidArgumentError) as caught:
-        run_task(operator)
-    assert caught.value.field == "project_id"
-    assert [call for call in fake_emulator.calls() if call["surface"] != "metadata"] == []
 
 
 def test_all_of_a_region(fake_emulator: EmulatorProcess) -> None:

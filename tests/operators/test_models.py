@@ -166,9 +166,9 @@ def test_an_artifact_that_is_not_there_is_said_before_the_upload(
 ) -> None:
     storage.put("empty/readme.txt", b"no model")
     uri = f"gs://{storage.bucket}/empty"
-    with pytest.raises(ArtifactNotFoundError, match=r"loads model.joblib or model.pkl, .*there is readme.txt"):
+    with pytest.raises(ArtifactNotFoundError, match=r"loads model.joblib or model.pkl, but .* contains readme.txt"):
         run_task(upload(uri))
-    with pytest.raises(ArtifactNotFoundError, match="no bucket"):
+    with pytest.raises(ArtifactNotFoundError, match="Bucket another-bucket of the artifact .* does not exist"):
         run_task(upload("gs://another-bucket/iris"))
     assert emulator.api("GET", "models")[1].get("models") is None
 
@@ -180,7 +180,7 @@ def test_wrong_instances_are_told_in_the_containers_words(emulator: EmulatorProc
     operator = VertexRayPredictOperator(
         task_id="ask", endpoint_id=served["endpoint_id"], instances=rows, instances_per_request=2, **COMMON
     )
-    with pytest.raises(PredictionError, match=r"refuses instances 2 to 3: Prediction failed") as caught:
+    with pytest.raises(PredictionError, match=r"rejected instances 2 to 3: Prediction failed") as caught:
         run_task(operator)
     assert caught.value.details["first_instance"] == 2
 

@@ -147,7 +147,7 @@ def test_without_matplotlib_nothing_is_asked(
 ) -> None:
     shared.admin("DELETE", "calls")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(InvalidArgumentError, match=r"install airflow-provider-vertex-ray\[plots\]"):
+    with pytest.raises(InvalidArgumentError, match=r"Install airflow-provider-vertex-ray\[plots\]"):
         run_task(measure(plot_path=f"file://{tmp_path}/plot.png"))
     assert shared.calls() == []
     assert run_task(measure())["plot_path"] is None

@@ -110,7 +110,7 @@ def test_resize_up_and_down(cluster: dict[str, Any], ray_emulator: EmulatorProce
         for number in range(2)
     ]
     until(lambda: all(jobs_of(ray_emulator, "real")[job]["status"] == "RUNNING" for job in jobs), 30)
-    with pytest.raises(ClusterInUseError, match="1 workers would be left, and 2 are used"):
+    with pytest.raises(ClusterInUseError, match="1 workers would remain, but 2 are in use"):
         resize_to(1)
     assert live_nodes(ray_emulator) == 3
     for job in jobs:

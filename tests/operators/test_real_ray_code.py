@@ -107,3 +107,19 @@ def test_jobs_with_one_folder_that_start_at_once(cluster: None, ray_emulator: Em
 
     with ThreadPoolExecutor(8, initializer=may_run_tasks) as pool:
         assert list(pool.map(one, range(8))) == list(range(8))
+
+
+def test_a_pip_environment_copies_no_installed_package(
+    cluster: None, ray_emulator: EmulatorProcess, tmp_path: Path
+) -> None:
+    # Ray would copy the whole virtual environment that the emulator runs in: a gigabyte for each set of packages.
+    (tmp_path / "main.py").write_text(
+        "import json, pathlib, sys\nimport numpy, ray, tool\n"
+        "files = [f for f in pathlib.Path(sys.prefix).rglob('*') if f.is_file() and not f.is_symlink()]\n"
+        "print('VERTEX_RAY_RESULT ' + json.dumps([tool.__file__.startswith(sys.prefix), len(files)]))\n"
+    )
+    made = wheel(tmp_path / "tool-1.0-py3-none-any.whl")
+    result = submit(["python", "main.py"], "environment", working_dir=str(tmp_path), runtime_env={"pip": [str(made)]})
+    own, files = result["result"]
+    assert own
+    assert 0 < files < 5_000

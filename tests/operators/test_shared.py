@@ -128,7 +128,7 @@ def test_another_spec_attaches_fails_or_replaces(
     ensure()
     assert ensure(spec=BIGGER)["cluster_id"] == "etl-g1"
     # Airflow 2.11 uses the standard library's logging, 3 its own.
-    assert "Cluster etl-g1 does not look as the spec says." in caplog.text + capsys.readouterr().out
+    assert "Cluster etl-g1 does not match the requested spec." in caplog.text + capsys.readouterr().out
     with pytest.raises(ClusterSpecMismatchError, match="etl-g1"):
         ensure(spec=BIGGER, on_spec_mismatch="fail")
     replaced = ensure(spec=BIGGER, on_spec_mismatch="replace")

@@ -82,7 +82,7 @@ def test_a_stop_of_a_job_that_ended_before(shared: EmulatorProcess, deferrable: 
 def test_a_stop_that_does_not_come_about(shared: EmulatorProcess, deferrable: bool) -> None:
     # Ray accepts the stop of a job that waits for resources, and the job goes on waiting.
     submit(shared, "shared", "job", "echo never", entrypoint_num_cpus=1000)
-    with pytest.raises(JobTimeoutError, match="Ray job job did not end in time"):
+    with pytest.raises(JobTimeoutError, match="Ray job job did not end before its deadline"):
         run_task(build(VertexRayStopJobOperator, deferrable=deferrable, stop_timeout=0.3))
 
 
@@ -133,7 +133,7 @@ def test_results_have_the_types_that_they_are_declared_to_have(shared: EmulatorP
 
 @pytest.mark.parametrize("value", ["RUNNING", ["RUNING"], ["running"], ["{{ wrong }}"], "{{ wrong }}"])
 def test_states_that_there_are_not(fake_emulator: EmulatorProcess, value: Any) -> None:
-    with pytest.raises(InvalidArgumentError, match=r"^statuses"):
+    with pytest.raises(InvalidArgumentError, match=r"^Invalid value for statuses"):
         operator = build(VertexRayListJobsOperator, statuses=value)
         run_task(operator, context_of(operator, wrong="DONE"))
     assert fake_emulator.calls() == []
@@ -158,36 +158,10 @@ def test_a_cluster_without_ray(fake_emulator: EmulatorProcess, kind: type[Any]) 
         run_task(build(kind))
 
 
-@pytest.mark.parametrize("kind", ALL)
-@pytest.mark.parametrize(
-    ("arguments", "field"),
-    [
-        ({"location": None}, "location"),
-        ({"cluster_id": "Bad_Id"}, "cluster_id"),
-        ({"cluster_id": "{{ nothing }}"}, "cluster_id"),
-    ],
-    ids=str,
-)
-def test_wrong_input(fake_emulator: EmulatorProcess, kind: type[Any], arguments: dict[str, Any], field: str) -> None:
-    with pytest.raises(InvalidArgumentError) as caught:
-        operator = build(kind, **arguments)
-        run_task(operator, context_of(operator, nothing=""))
-    assert caught.value.field == field
-    assert fake_emulator.calls() == []
-
-
 @pytest.mark.parametrize("kind", ON_ONE)
 @pytest.mark.parametrize("value", ["", None, "a/b", "{{ nothing }}"])
 def test_a_wrong_submission_id(fake_emulator: EmulatorProcess, kind: type[Any], value: Any) -> None:
-    with pytest.raises(InvalidArgumentError, match="^submission_id: "):
+    with pytest.raises(InvalidArgumentError, match="^Invalid value for submission_id: "):
         operator = build(kind, submission_id=value)
         run_task(operator, context_of(operator, nothing=""))
-    assert fake_emulator.calls() == []
-
-
-@pytest.mark.parametrize("kind", ALL)
-def test_no_project(fake_emulator: EmulatorProcess, kind: type[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", "google-cloud-platform://")
-    with pytest.raises(InvalidArgumentError, match="^project_id: "):
-        run_task(build(kind))
     assert fake_emulator.calls() == []

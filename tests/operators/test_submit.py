@@ -173,7 +173,7 @@ def test_an_id_of_one_s_own(shared: EmulatorProcess, deferrable: bool) -> None:
 @pytest.mark.parametrize("entrypoint", ["sleep 60", "echo over"])
 def test_an_id_of_somebody_else_s(shared: EmulatorProcess, deferrable: bool, entrypoint: str) -> None:
     submit(shared, "shared", "theirs", entrypoint)
-    with pytest.raises(SubmissionIdTakenError, match="submission_id='theirs' is in use by a job"):
+    with pytest.raises(SubmissionIdTakenError, match="The submission id 'theirs' belongs to a job"):
         run_task(submit_job(submission_id="theirs", deferrable=deferrable))
     assert submits(shared) == 1
     assert shared.calls("POST /api/jobs/theirs/stop") == []
@@ -200,7 +200,9 @@ def test_without_waiting(shared: EmulatorProcess, deferrable: bool) -> None:
 
 
 def test_a_job_that_runs_too_long_is_stopped(shared: EmulatorProcess, deferrable: bool) -> None:
-    with pytest.raises(JobTimeoutError, match=f"Ray job {FIRST} did not end in time; it was told to stop"):
+    with pytest.raises(
+        JobTimeoutError, match=f"Ray job {FIRST} did not end before its deadline; a stop request was sent"
+    ):
         run_task(submit_job("sleep 60", deferrable=deferrable, job_timeout=0.4))
     assert jobs_of(shared, "shared")[FIRST]["status"] == "STOPPED"
 

@@ -28,7 +28,6 @@ AT_PARSE: list[tuple[dict[str, Any], str]] = [
     ({"job_timeout": -1}, "job_timeout"),
     ({"pending_timeout": True}, "pending_timeout"),
     ({"lost_timeout": None}, "lost_timeout"),
-    ({"retry_failed_job": -1}, "retry_failed_job"),
     ({"runtime_env": "pip"}, "runtime_env"),
 ]
 
@@ -43,9 +42,13 @@ def test_at_dag_parse(fake_emulator: EmulatorProcess, arguments: dict[str, Any],
 
 
 ENVIRONMENTS: list[tuple[dict[str, Any], str, str]] = [
-    ({"runtime_env": {"pip": {"a"}}}, "runtime_env['pip']", "give a list of packages"),
-    ({"runtime_env": {"working_dir": "/a"}, "working_dir": "/b"}, "working_dir", "give one of them"),
-    ({"env_vars": {"N": 3}}, "env_vars['N']", "names and values are strings"),
+    ({"runtime_env": {"pip": {"a"}}}, "runtime_env['pip']", "Use a list of packages"),
+    (
+        {"runtime_env": {"working_dir": "/a"}, "working_dir": "/b"},
+        "working_dir",
+        "Set working_dir either here or in runtime_env",
+    ),
+    ({"env_vars": {"N": 3}}, "env_vars['N']", "Use strings as names and values"),
 ]
 
 
@@ -57,36 +60,9 @@ def test_an_environment_at_dag_parse(arguments: dict[str, Any], field: str, rule
     assert rule in caught.value.rule
 
 
-IN_EXECUTE: list[tuple[dict[str, Any], str, str]] = [
-    ({"entrypoint": "{{ nothing }}"}, "entrypoint", "give a shell command"),
-    ({"cluster_id": "{{ bad }}"}, "cluster_id", "lower-case"),
-    ({"location": None}, "location", "no location is known"),
-    ({"location": "{{ nothing }}"}, "location", "no location is known"),
-]
-
-
-@pytest.mark.parametrize(("arguments", "field", "rule"), IN_EXECUTE, ids=str)
-def test_in_execute_before_any_call(
-    fake_emulator: EmulatorProcess, deferrable: bool, arguments: dict[str, Any], field: str, rule: str
-) -> None:
-    operator = submit_job(**arguments, deferrable=deferrable)
-    with pytest.raises(InvalidArgumentError) as caught:
-        run_task(operator, context_of(operator, nothing="", bad="Not Good"))
-    assert caught.value.field == field
-    assert rule in caught.value.rule
-    assert fake_emulator.calls() == []
-
-
-def test_no_project(fake_emulator: EmulatorProcess, deferrable: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", "google-cloud-platform://")
-    with pytest.raises(InvalidArgumentError, match="^project_id: None is refused: no project is known"):
-        run_task(submit_job(deferrable=deferrable))
-    assert fake_emulator.calls() == []
-
-
 def test_a_missing_folder_is_told_before_a_job_is_there(fake_emulator: EmulatorProcess, tmp_path: Path) -> None:
     start(fake_emulator)
-    with pytest.raises(InvalidArgumentError, match="^working_dir: .*nowhere"):
+    with pytest.raises(InvalidArgumentError, match="^Invalid value for working_dir: .*nowhere"):
         run_task(submit_job(working_dir=str(tmp_path / "nowhere"), deferrable=False))
     assert jobs_of(fake_emulator, "shared") == {}
 

@@ -45,7 +45,7 @@ def _now(value: int) -> Callable[[], Awaitable[int]]:
     return read
 
 
-async def test_those_who_ask_at_the_same_time_share_one_read() -> None:
+async def test_concurrent_requests_share_one_read() -> None:
     cache, service = Cache(), Service()
     asking = [asyncio.create_task(cache.get("k", service.read, fresh=60, wait=5)) for _ in range(20)]
     await service.busy.acquire()
@@ -54,7 +54,7 @@ async def test_those_who_ask_at_the_same_time_share_one_read() -> None:
     assert service.calls == 1
 
 
-async def test_nobody_waits_longer_than_they_have_and_the_read_goes_on() -> None:
+async def test_wait_is_bounded_and_the_read_continues() -> None:
     cache, service = Cache(), Service()
     seen = await cache.get("k", service.read, fresh=60, wait=0.01)
     assert (seen.value, seen.known, seen.reading) == (None, False, True)
@@ -63,7 +63,7 @@ async def test_nobody_waits_longer_than_they_have_and_the_read_goes_on() -> None
     assert service.calls == 1
 
 
-async def test_what_is_stale_is_shown_while_something_newer_is_read() -> None:
+async def test_stale_value_is_returned_during_a_new_read() -> None:
     cache, service = Cache(), Service()
     await cache.get("k", _now(0), fresh=60, wait=5)
     seen = await cache.get("k", service.read, fresh=0, wait=5)
@@ -74,7 +74,7 @@ async def test_what_is_stale_is_shown_while_something_newer_is_read() -> None:
     assert (newer.at or 0) >= (seen.at or 1)
 
 
-async def test_a_read_that_began_before_is_not_enough_for_who_needs_a_newer_one() -> None:
+async def test_earlier_read_does_not_satisfy_since() -> None:
     cache = Cache()
     await cache.get("k", _now(0), fresh=60, wait=5)
     assert (await cache.get("k", _now(1), fresh=60, wait=5, patient=True)).value == 0
@@ -83,7 +83,7 @@ async def test_a_read_that_began_before_is_not_enough_for_who_needs_a_newer_one(
     assert (await cache.get("k", _now(3), fresh=60, wait=5, patient=True, since=now)).value == 2
 
 
-async def test_who_needs_a_newer_one_waits_for_the_read_that_goes_on_and_begins_another() -> None:
+async def test_since_waits_for_a_running_read_and_starts_another() -> None:
     cache, service = Cache(), Service()
     first = asyncio.create_task(cache.get("k", service.read, fresh=60, wait=5))
     await service.busy.acquire()
@@ -97,7 +97,7 @@ async def test_who_needs_a_newer_one_waits_for_the_read_that_goes_on_and_begins_
     assert (await second).value == 2
 
 
-async def test_a_read_ends_at_its_deadline_and_the_last_value_stays() -> None:
+async def test_read_ends_at_its_deadline_and_the_last_value_stays() -> None:
     cache, service = Cache(deadline=0.02), Service()
     await cache.get("k", _now(7), fresh=60, wait=5)
     cache.outdate("k", "another")
@@ -107,7 +107,7 @@ async def test_a_read_ends_at_its_deadline_and_the_last_value_stays() -> None:
     assert service.at_once == 0
 
 
-async def test_a_failure_is_kept_and_not_repeated_at_once() -> None:
+async def test_failure_is_cached() -> None:
     cache = Cache()
     calls = []
 
@@ -122,7 +122,7 @@ async def test_a_failure_is_kept_and_not_repeated_at_once() -> None:
     assert (await cache.get("k", _now(1), fresh=0, wait=5, patient=True)).error is None
 
 
-async def test_any_exception_becomes_a_typed_error() -> None:
+async def test_every_exception_becomes_a_typed_error() -> None:
     for place, error in enumerate((InvalidArgumentError("location", None, "give one"), KeyError("x"), ValueError("y"))):
 
         async def fail(error: Exception = error) -> int:
@@ -133,7 +133,7 @@ async def test_any_exception_becomes_a_typed_error() -> None:
         assert str(error) in seen.error.message
 
 
-async def test_only_so_many_are_read_at_the_same_time() -> None:
+async def test_number_of_concurrent_reads_is_bounded() -> None:
     cache, service = Cache(concurrency=3), Service()
     asking = [asyncio.create_task(cache.get(key, service.read, fresh=60, wait=5)) for key in range(10)]
     for _ in range(3):
@@ -144,7 +144,7 @@ async def test_only_so_many_are_read_at_the_same_time() -> None:
     assert service.calls == 10
 
 
-async def test_only_so_many_are_kept_and_those_that_are_read_stay() -> None:
+async def test_number_of_values_is_bounded_and_running_reads_stay() -> None:
     cache, service = Cache(most=2), Service()
     waiting = asyncio.create_task(cache.get("slow", service.read, fresh=60, wait=5))
     await asyncio.sleep(0)
@@ -156,7 +156,7 @@ async def test_only_so_many_are_kept_and_those_that_are_read_stay() -> None:
     assert again.value == 100, "the oldest was forgotten"
 
 
-async def test_closing_ends_what_is_read() -> None:
+async def test_close_cancels_reads() -> None:
     cache, service = Cache(), Service()
     await cache.get("k", service.read, fresh=60, wait=0.01)
     await cache.close()

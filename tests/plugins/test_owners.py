@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from airflow_provider_vertex_ray.core.sharing.lease import Lease
-from airflow_provider_vertex_ray.operators.cluster_create import label_value
+from airflow_provider_vertex_ray.operators.owner_labels import label_value
 from airflow_provider_vertex_ray.plugins.page.owners import Labels, Owner, owner_of_job
 from airflow_provider_vertex_ray.plugins.page.visible import HIDDEN_HOLDER, HIDDEN_JOB, visible_jobs, visible_lease
 from tests.plugins.builders import NOW, OWNER, cluster, job
@@ -22,7 +22,7 @@ def _labels(owner: Owner) -> Labels:
     return found
 
 
-def test_a_jobs_owner_is_what_its_metadata_say_if_their_hash_says_so_too() -> None:
+def test_owner_of_a_job_must_match_the_hash() -> None:
     assert owner_of_job(job()) == OWNER
     assert owner_of_job(job(owner=Owner("d", "r", "t", 3))) == Owner("d", "r", "t", 3)
     assert owner_of_job(job(owner=None)) is None
@@ -31,14 +31,14 @@ def test_a_jobs_owner_is_what_its_metadata_say_if_their_hash_says_so_too() -> No
 @pytest.mark.parametrize(
     "field", ["airflow_dag_id", "airflow_run_id", "airflow_task_id", "airflow_map_index", "airflow_owner"]
 )
-def test_metadata_that_were_changed_are_nobodys(field: str) -> None:
+def test_changed_metadata_have_no_owner(field: str) -> None:
     mine = job()
     assert owner_of_job(replace(mine, metadata={**mine.metadata, field: "7"})) is None
     without = {key: value for key, value in mine.metadata.items() if key != field}
     assert (owner_of_job(replace(mine, metadata=without)) is None) == (field != "airflow_map_index")
 
 
-def test_a_clusters_owner_is_found_among_what_airflow_knows() -> None:
+def test_owner_of_a_cluster_is_found_in_airflow() -> None:
     owner = Owner("Train.Model", "manual__2026-11-25T06:00:00+00:00", "ray.create")
     labels = _labels(owner)
     assert labels.dags(["train-model", "Train.Model", "train"]) == ["train-model", "Train.Model"]
@@ -49,12 +49,12 @@ def test_a_clusters_owner_is_found_among_what_airflow_knows() -> None:
     assert Labels.of(cluster(labels={})) is None
 
 
-def test_the_pages_in_airflow() -> None:
+def test_owner_has_paths_in_airflow() -> None:
     owner = Owner("a b", "manual__2026-11-25T06:00:00+00:00", "g.t", 3)
     assert owner.task_path == "/dags/a%20b/runs/manual__2026-11-25T06%3A00%3A00%2B00%3A00/tasks/g.t/mapped/3"
 
 
-def test_what_is_of_a_dag_that_one_may_not_read_has_no_name() -> None:
+def test_jobs_of_unreadable_dags_are_anonymous() -> None:
     secret = job("af-secret-1", entrypoint="python secret.py", message="secret", owner=Owner("secret", "r", "t"))
     mine = job("mine", entrypoint="run --password hunter2-x", hidden=("hunter2-x",))
     by_hand = job("by-hand", owner=None)
@@ -65,7 +65,7 @@ def test_what_is_of_a_dag_that_one_may_not_read_has_no_name() -> None:
     assert found[1].job.entrypoint == "run --password ***"
 
 
-def test_a_holder_of_a_dag_that_one_may_not_read_has_no_name() -> None:
+def test_holders_of_unreadable_dags_are_anonymous() -> None:
     lease = Lease().acquire("secret/run", NOW, 60).acquire("etl/run", NOW, 60).acquire("by hand", NOW, 60)
     found = visible_lease(lease, lambda dag_id: dag_id != "secret")
     assert found is not None

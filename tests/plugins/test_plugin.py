@@ -21,7 +21,7 @@ print(json.dumps(sorted(set(sys.modules) - before)))
 """
 
 
-def test_loading_it_imports_next_to_nothing() -> None:
+def test_loading_the_plugin_is_cheap() -> None:
     done = subprocess.run([sys.executable, "-c", _CHILD], capture_output=True, text=True, timeout=120, check=True)
     loaded = json.loads(done.stdout.splitlines()[-1])
     assert [name for name in loaded if name.split(".")[0] in ("fastapi", "aiohttp", "jinja2", "ray", "google")] == []
@@ -35,20 +35,20 @@ def test_loading_it_imports_next_to_nothing() -> None:
     assert len(loaded) < 60
 
 
-def test_airflow_takes_it_for_a_plugin() -> None:
+def test_airflow_loads_the_plugin() -> None:
     plugin = VertexRayPlugin()
     plugin.validate()
     assert plugin.name == "vertex_ray"
 
 
 @pytest.mark.skipif(AIRFLOW_3, reason="the page is there on Airflow 3")
-def test_on_airflow_2_it_is_empty() -> None:
+def test_plugin_is_empty_on_airflow_2() -> None:
     for attribute in ("fastapi_apps", "external_views", "appbuilder_views", "flask_blueprints"):
         assert getattr(VertexRayPlugin, attribute, []) == []
 
 
 @pytest.mark.skipif(not AIRFLOW_3, reason="there is no page on Airflow 2")
-def test_on_airflow_3_it_has_the_page_and_its_place_in_the_navigation() -> None:
+def test_plugin_adds_page_and_navigation_on_airflow_3() -> None:
     (app,) = VertexRayPlugin.fastapi_apps
     assert app["url_prefix"] == PREFIX
     assert isinstance(app["app"], LazyApp)
@@ -60,6 +60,6 @@ def test_on_airflow_3_it_has_the_page_and_its_place_in_the_navigation() -> None:
     ("url", "path"),
     [("", ""), ("http://h:80", ""), ("https://h/", ""), ("https://h/airflow/", "/airflow"), ("/a/b", "/a/b")],
 )
-def test_the_path_below_which_airflow_lives(monkeypatch: pytest.MonkeyPatch, url: str, path: str) -> None:
+def test_base_path_of_airflow_is_respected(monkeypatch: pytest.MonkeyPatch, url: str, path: str) -> None:
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", url)
     assert base_path() == path

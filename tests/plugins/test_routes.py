@@ -11,7 +11,7 @@ import pytest
 from emulator_support.process import EmulatorProcess, until
 from emulator_support.storage import StorageEmulator
 
-from airflow_provider_vertex_ray.plugins.page import reader as page_reader
+from airflow_provider_vertex_ray.plugins.page import reader
 from airflow_provider_vertex_ray.plugins.page.owners import Owner
 from tests.plugins.conftest import AIRFLOW_3, POSTED, SOURCE, Page
 from tests.support.clusters import cluster_ids, jobs_of, start, submit
@@ -34,7 +34,7 @@ def _audit() -> list[Any]:
         return list(rows)
 
 
-def test_every_route_refuses_who_is_not_logged_in(page: Page) -> None:
+def test_every_route_requires_a_login(page: Page) -> None:
     from fastapi.routing import APIRoute
 
     asked = 0
@@ -53,14 +53,14 @@ def test_every_route_refuses_who_is_not_logged_in(page: Page) -> None:
         assert client.get(path).status_code in (401, 404)
 
 
-def test_a_person_who_is_not_logged_in_is_led_to_the_login(page: Page) -> None:
+def test_browser_without_login_is_redirected(page: Page) -> None:
     answer = page.get(f"{SOURCE}/x?show=failed", user=None, headers=HTML)
     assert answer.status_code == 303
     assert answer.headers["location"] == f"/api/v2/auth/login?next=%2F{SOURCE}%2Fx%3Fshow%3Dfailed"
     assert page.get("?part=1", user=None, headers=HTML).status_code == 401
 
 
-def test_a_viewer_sees_everything_and_can_do_nothing(page: Page, busy: str, fake_emulator: EmulatorProcess) -> None:
+def test_viewer_can_see_but_not_act(page: Page, busy: str, fake_emulator: EmulatorProcess) -> None:
     text = page.get(f"{busy}?part=1", user="vic").text
     assert "runs" in text
     assert "data-act" not in text
@@ -86,7 +86,7 @@ def test_a_viewer_sees_everything_and_can_do_nothing(page: Page, busy: str, fake
         {"Sec-Fetch-Site": "same-origin"},
     ],
 )
-def test_a_request_of_another_site_does_nothing(
+def test_request_of_another_site_is_rejected(
     page: Page, busy: str, fake_emulator: EmulatorProcess, headers: dict[str, str]
 ) -> None:
     assert page.post(f"{busy}/stop", {"job": "runs"}, headers=headers).status_code == 403
@@ -94,7 +94,7 @@ def test_a_request_of_another_site_does_nothing(
     assert cluster_ids(fake_emulator) == ["busy"]
 
 
-def test_requests_that_are_from_here(page: Page, busy: str) -> None:
+def test_request_of_the_page_is_accepted(page: Page, busy: str) -> None:
     for headers in (
         POSTED,
         {"X-Vertex-Ray-Page": "1", "Origin": "http://testserver"},
@@ -103,41 +103,42 @@ def test_requests_that_are_from_here(page: Page, busy: str) -> None:
         assert page.post(f"{busy}/stop", {"job": "none"}, headers=headers).status_code == 404
 
 
-def test_nothing_is_done_by_a_get(page: Page, busy: str, fake_emulator: EmulatorProcess) -> None:
+def test_get_requests_do_not_act(page: Page, busy: str, fake_emulator: EmulatorProcess) -> None:
     for path in ("stop?job=runs", "delete?confirm=busy&force=true"):
         assert page.get(f"{busy}/{path}").status_code in (404, 405)
     assert cluster_ids(fake_emulator) == ["busy"]
 
 
-def test_stopping_a_job_is_audited(page: Page, busy: str, fake_emulator: EmulatorProcess) -> None:
+def test_stop_of_a_job_is_audited(page: Page, busy: str, fake_emulator: EmulatorProcess) -> None:
     answer = page.post(f"{busy}/stop", {"job": "runs"})
-    assert (answer.status_code, answer.json()) == (200, {"done": True, "said": "Job runs was told to stop."})
+    assert (answer.status_code, answer.json()) == (
+        200,
+        {"done": True, "message": "A stop request was sent to job runs."},
+    )
     assert until(lambda: jobs_of(fake_emulator, "busy")["runs"]["status"] == "STOPPED")
     row = _audit()[-1]
     assert (row.event, row.owner) == ("vertex_ray.stop_job", "ada")
     extra = json.loads(row.extra)
     assert extra["job"] == "runs"
     assert extra["cluster"].endswith("/busy")
-    assert extra["outcome"] == "Job runs was told to stop."
+    assert extra["outcome"] == "A stop request was sent to job runs."
 
 
-def test_a_cluster_that_is_used_is_deleted_only_on_demand(
-    page: Page, busy: str, fake_emulator: EmulatorProcess
-) -> None:
+def test_cluster_in_use_is_deleted_only_with_force(page: Page, busy: str, fake_emulator: EmulatorProcess) -> None:
     answer = page.post(f"{busy}/delete", {"confirm": "busy", "force": False})
     assert answer.status_code == 409
-    assert "job runs" in answer.json()["said"]
+    assert "job runs" in answer.json()["message"]
     assert page.post(f"{busy}/delete", {"confirm": "else", "force": True}).status_code == 400
     assert cluster_ids(fake_emulator) == ["busy"]
     answer = page.post(f"{busy}/delete", {"confirm": "busy", "force": True})
-    assert (answer.status_code, answer.json()["said"]) == (200, "Cluster busy is being deleted.")
+    assert (answer.status_code, answer.json()["message"]) == (200, "Cluster busy is being deleted.")
     assert until(lambda: cluster_ids(fake_emulator) == [])
     row = _audit()[-1]
     assert (row.event, row.owner, json.loads(row.extra)["force"]) == ("vertex_ray.delete_cluster", "ada", True)
     assert json.loads(_audit()[-2].extra)["outcome"].startswith("Cluster busy was not deleted")
 
 
-def test_a_cluster_that_is_leased_is_deleted_only_on_demand(
+def test_leased_cluster_is_deleted_only_with_force(
     page: Page, fake_emulator: EmulatorProcess, storage: StorageEmulator
 ) -> None:
     start(fake_emulator, "held")
@@ -145,33 +146,33 @@ def test_a_cluster_that_is_leased_is_deleted_only_on_demand(
     assert "etl/run" in page.get(f"{SOURCE}/held?part=1").text
     answer = page.post(f"{SOURCE}/held/delete", {"confirm": "held"})
     assert answer.status_code == 409
-    assert "etl/run" in answer.json()["said"]
+    assert "etl/run" in answer.json()["message"]
     assert page.post(f"{SOURCE}/held/delete", {"confirm": "held", "force": True}).status_code == 200
     assert until(lambda: cluster_ids(fake_emulator) == [])
     assert storage.names() == []
 
 
-def test_one_that_nobody_uses_is_deleted_at_once(page: Page, fake_emulator: EmulatorProcess) -> None:
+def test_unused_cluster_is_deleted_without_force(page: Page, fake_emulator: EmulatorProcess) -> None:
     start(fake_emulator, "idle")
     assert page.post(f"{SOURCE}/idle/delete", {"confirm": "idle"}).status_code == 200
     assert until(lambda: cluster_ids(fake_emulator) == [])
 
 
-def test_what_takes_long_goes_on_and_the_audit_log_says_how_it_ended(
+def test_slow_action_continues_and_its_outcome_is_audited(
     page: Page, fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from airflow_provider_vertex_ray.plugins.page import actions as page_actions
+    from airflow_provider_vertex_ray.plugins.page import actions
 
     start(fake_emulator, "idle")
     page.get(f"{SOURCE}/idle?part=1")
-    monkeypatch.setattr(page_actions, "WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(actions, "WAIT_SECONDS", 0.0)
     answer = page.post(f"{SOURCE}/idle/delete", {"confirm": "idle"})
     assert (answer.status_code, answer.json()["done"]) == (202, False)
     assert until(lambda: cluster_ids(fake_emulator) == [])
     assert until(lambda: json.loads(_audit()[-1].extra).get("outcome")) == "Cluster idle is being deleted."
 
 
-def test_what_the_service_refuses_is_said(page: Page, fake_emulator: EmulatorProcess) -> None:
+def test_rejection_by_the_service_is_shown(page: Page, fake_emulator: EmulatorProcess) -> None:
     start(fake_emulator, "idle")
     fault = {
         "scope": "control_plane",
@@ -182,11 +183,11 @@ def test_what_the_service_refuses_is_said(page: Page, fake_emulator: EmulatorPro
     with fake_emulator.fault(**fault):
         answer = page.post(f"{SOURCE}/idle/delete", {"confirm": "idle"})
     assert answer.status_code == 409
-    assert "denied by policy" in answer.json()["said"]
+    assert "denied by policy" in answer.json()["message"]
     assert "denied by policy" in json.loads(_audit()[-1].extra)["outcome"]
 
 
-def test_hostile_names_entrypoints_and_lines_stay_text(page: Page, fake_emulator: EmulatorProcess) -> None:
+def test_hostile_texts_are_escaped(page: Page, fake_emulator: EmulatorProcess) -> None:
     start(fake_emulator, "busy")
     submit(fake_emulator, "busy", HOSTILE, f"echo '{HOSTILE}' && fail", metadata={"airflow_dag_id": HOSTILE})
     until(lambda: jobs_of(fake_emulator, "busy")[HOSTILE]["status"] == "FAILED")
@@ -200,7 +201,7 @@ def test_hostile_names_entrypoints_and_lines_stay_text(page: Page, fake_emulator
     assert "unsafe" not in policy
 
 
-def test_secrets_of_a_job_are_not_shown(page: Page, fake_emulator: EmulatorProcess) -> None:
+def test_secrets_of_a_job_are_masked(page: Page, fake_emulator: EmulatorProcess) -> None:
     start(fake_emulator, "busy")
     env = {"env_vars": {"PASSWORD": "hunter2-secret"}}
     submit(fake_emulator, "busy", "j", "echo hunter2-secret", runtime_env=env)
@@ -210,9 +211,7 @@ def test_secrets_of_a_job_are_not_shown(page: Page, fake_emulator: EmulatorProce
     assert "***" in text
 
 
-def test_the_log_comes_from_cloud_logging_when_the_dashboard_does_not_answer(
-    page: Page, fake_emulator: EmulatorProcess
-) -> None:
+def test_log_comes_from_cloud_logging_if_the_dashboard_is_silent(page: Page, fake_emulator: EmulatorProcess) -> None:
     start(fake_emulator, "busy")
     submit(fake_emulator, "busy", "j", "echo first && echo second")
     until(lambda: jobs_of(fake_emulator, "busy")["j"]["status"] == "SUCCEEDED")
@@ -224,25 +223,23 @@ def test_the_log_comes_from_cloud_logging_when_the_dashboard_does_not_answer(
 
 
 @pytest.mark.parametrize("path", ["nowhere.us-central1/x", f"{SOURCE}/x", "static/page.py", "static/..%2Fpage.html"])
-def test_what_there_is_not(page: Page, path: str) -> None:
+def test_missing_resources_are_404(page: Page, path: str) -> None:
     # Until the list is read, nobody knows.
     until(lambda: page.get(path, headers=HTML).status_code == 404)
 
 
-def test_a_cluster_that_is_newer_than_the_list_is_there(page: Page, fake_emulator: EmulatorProcess) -> None:
+def test_cluster_newer_than_the_list_is_found(page: Page, fake_emulator: EmulatorProcess) -> None:
     until(lambda: page.get(f"{SOURCE}/new", headers=HTML).status_code == 404)
     start(fake_emulator, "new")
     answer = page.get(f"{SOURCE}/new", headers=HTML)
     assert answer.status_code == 200
-    assert "has no Ray cluster of this name" not in answer.text
+    assert "has no Ray cluster with this name" not in answer.text
     # The first look waits for a moment only.
     shown = until(lambda: t if "Reading the cluster" not in (t := page.get(f"{SOURCE}/new").text) else None)
     assert 'class="state' in shown
 
 
-def test_while_the_list_is_read_nobody_says_that_a_cluster_is_not_there(
-    page: Page, fake_emulator: EmulatorProcess
-) -> None:
+def test_cluster_is_not_missing_while_the_list_is_read(page: Page, fake_emulator: EmulatorProcess) -> None:
     until(lambda: page.get(f"{SOURCE}/x", headers=HTML).status_code == 404)
     with fake_emulator.fault(scope="control_plane", method="ListPersistentResources", action="hang", times=1):
         answer = page.get(f"{SOURCE}/x", headers=HTML)
@@ -251,13 +248,13 @@ def test_while_the_list_is_read_nobody_says_that_a_cluster_is_not_there(
         assert 'data-reading="1"' in answer.text
 
 
-def test_the_page_of_a_cluster_that_is_gone_says_so(page: Page) -> None:
+def test_page_of_a_deleted_cluster_says_so(page: Page) -> None:
     answer = page.get(f"{SOURCE}/x?part=1")
     assert answer.status_code == 200
-    assert "has no Ray cluster of this name" in answer.text
+    assert "has no Ray cluster with this name" in answer.text
 
 
-def test_airflow_may_live_below_a_path(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_airflow_may_have_a_base_path(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     from fastapi import FastAPI
 
     from airflow_provider_vertex_ray.plugins.page.app import create_page
@@ -277,21 +274,21 @@ def test_airflow_may_live_below_a_path(page: Page, monkeypatch: pytest.MonkeyPat
     service.stop()
 
 
-def test_without_configuration_the_page_says_how_to_configure_it(page: Page) -> None:
+def test_page_without_configuration_explains_it(page: Page) -> None:
     page.options.clear()
     text = page.get("").text
     assert "page_locations = us-central1" in text
     assert "AIRFLOW__VERTEX_RAY__PAGE_SOURCES" in text
 
 
-def test_a_wrong_configuration_is_said_and_no_error(page: Page) -> None:
+def test_invalid_configuration_is_shown(page: Page) -> None:
     page.options["page_sources"] = '[{"location": "Mars!"}, {"location": "us-central1"}]'
     text = page.get("").text
     assert "page_sources[0].location" in text
     assert "us-central1</h2>" in text
 
 
-def test_a_permission_that_is_missing_is_named(page: Page, fake_emulator: EmulatorProcess) -> None:
+def test_missing_permission_is_named(page: Page, fake_emulator: EmulatorProcess) -> None:
     with fake_emulator.fault(
         scope="control_plane", method="ListPersistentResources", status=403, message="no list", times=None
     ):
@@ -301,24 +298,24 @@ def test_a_permission_that_is_missing_is_named(page: Page, fake_emulator: Emulat
     assert "roles/aiplatform.user" in text
 
 
-def test_a_connection_that_there_is_not_is_said(page: Page) -> None:
+def test_missing_connection_is_named(page: Page) -> None:
     page.options["page_sources"] = '[{"location": "us-central1", "gcp_conn_id": "nobody_has_it"}]'
     text = until(lambda: t if "problem" in (t := page.get("?part=1").text) else None)
     assert "nobody_has_it" in text
 
 
-def test_nothing_that_hangs_holds_the_page_up(page: Page, busy: str, fake_emulator: EmulatorProcess) -> None:
+def test_hanging_service_does_not_block_the_page(page: Page, busy: str, fake_emulator: EmulatorProcess) -> None:
     with fake_emulator.fault(scope="control_plane", action="hang", times=None):
         begun = time.monotonic()
         text = page.get("").text
-        assert time.monotonic() - begun < page_reader.DEADLINE / 2
+        assert time.monotonic() - begun < reader.DEADLINE / 2
         assert 'data-reading="1"' in text
 
 
-def test_a_job_that_runs_is_kept_however_many_are_newer(
+def test_running_job_is_kept_among_many_newer_ones(
     page: Page, busy: str, fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(page_reader, "MOST_JOBS", 2)
+    monkeypatch.setattr(reader, "MOST_JOBS", 2)
     for name in ("newer-1", "newer-2", "newer-3"):
         submit(fake_emulator, "busy", name, "true")
         until(lambda name=name: jobs_of(fake_emulator, "busy")[name]["status"] == "SUCCEEDED")
@@ -327,15 +324,15 @@ def test_a_job_that_runs_is_kept_however_many_are_newer(
     assert ["sleep 600" in text, "newer-1" in text, "newer-2" in text] == [True, False, False]
 
 
-def test_what_is_known_is_shown_while_a_dashboard_hangs(page: Page, busy: str, fake_emulator: EmulatorProcess) -> None:
+def test_known_data_is_shown_while_a_dashboard_hangs(page: Page, busy: str, fake_emulator: EmulatorProcess) -> None:
     assert "<b>1</b> running" in page.get("?part=1").text
     with fake_emulator.fault(scope="dashboard", action="hang", times=None):
         text = until(lambda: t if "does not answer" in (t := page.get("?part=1").text) else None, 60)
         assert "<b>1</b> running" in text
-        assert "taken for used" in text
+        assert "treated as in use" in text
 
 
-def test_the_files_of_the_page(page: Page) -> None:
+def test_static_files_are_served(page: Page) -> None:
     css = page.get("static/page.css")
     assert css.headers["content-type"].startswith("text/css")
     assert page.get("static/icon.svg", user="vic").headers["content-type"] == "image/svg+xml"
@@ -360,7 +357,7 @@ def _submit_of(emulator: EmulatorProcess, dag_id: str) -> str:
     return submission_id
 
 
-def test_what_belongs_to_a_dag_needs_that_dags_permissions(
+def test_dag_data_requires_the_dags_permissions(
     page: Page, busy: str, fake_emulator: EmulatorProcess, storage: StorageEmulator, secret_dag: None
 ) -> None:
     secret, mine = _submit_of(fake_emulator, "secret"), _submit_of(fake_emulator, "mine")
@@ -384,7 +381,7 @@ def test_what_belongs_to_a_dag_needs_that_dags_permissions(
     assert states == {"runs": "RUNNING", secret: "RUNNING", mine: "STOPPED"}
 
 
-def test_a_job_that_lies_about_its_dag_is_nobodys(
+def test_job_with_forged_metadata_has_no_owner(
     page: Page, busy: str, fake_emulator: EmulatorProcess, secret_dag: None
 ) -> None:
     metadata = {"airflow_dag_id": "mine", "airflow_run_id": "r", "airflow_task_id": "t", "airflow_owner": "0" * 16}
@@ -394,16 +391,16 @@ def test_a_job_that_lies_about_its_dag_is_nobodys(
 
 def _cluster_of_mine(emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cluster ``busy`` that the DAG ``mine`` has created."""
-    from airflow_provider_vertex_ray.plugins.page import airflow as page_airflow
+    from airflow_provider_vertex_ray.plugins.page import airflow
 
     creator = Owner("mine", "run", "create")
     labels = {"airflow-owner": creator.key, "airflow-dag": "mine", "airflow-run": "run", "airflow-task": "create"}
     start(emulator, "busy", labels=labels)
     # As if Airflow's database had that run.
-    monkeypatch.setattr(page_airflow, "_look_up", lambda labels: labels.owner("mine", "run", [("create", -1)]))
+    monkeypatch.setattr(airflow, "_look_up", lambda labels: labels.owner("mine", "run", [("create", -1)]))
 
 
-def test_deleting_under_others_needs_their_dags_permissions_too(
+def test_forced_delete_requires_permissions_of_the_users_dags(
     page: Page, fake_emulator: EmulatorProcess, secret_dag: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _cluster_of_mine(fake_emulator, monkeypatch)
@@ -428,7 +425,7 @@ def test_deleting_under_others_needs_their_dags_permissions_too(
     ],
     ids=str,
 )
-def test_deleting_under_nobody_knows_whom_needs_the_permissions_of_all(
+def test_forced_delete_with_unknown_users_requires_all_permissions(
     page: Page,
     fake_emulator: EmulatorProcess,
     secret_dag: None,
@@ -441,6 +438,6 @@ def test_deleting_under_nobody_knows_whom_needs_the_permissions_of_all(
     with fake_emulator.fault(**fault, times=None):
         refused = page.post(f"{path}/delete", {"confirm": "busy", "force": True})
     assert refused.status_code == 403
-    assert refused.json()["detail"].endswith("all DAGs: who uses the cluster can not be read.")
+    assert refused.json()["detail"].endswith("all DAGs, because the cluster's users cannot be read.")
     assert page.post(f"{path}/delete", {"confirm": "busy", "force": True}).status_code == 200
     until(lambda: cluster_ids(fake_emulator) == [])

@@ -23,13 +23,13 @@ def _listed(*entries: Any) -> Any:
     return configured_sources(_options(page_sources=json.dumps(list(entries))))
 
 
-def test_without_options_there_is_nothing_to_show_and_nothing_wrong() -> None:
+def test_empty_configuration_is_valid() -> None:
     assert configured_sources(_options()) == configured_sources(_options(page_sources=" ", page_locations=" , "))
     assert configured_sources(_options()).sources == ()
     assert configured_sources(_options()).problems == ()
 
 
-def test_locations_are_those_of_the_default_connection() -> None:
+def test_locations_use_the_default_connection() -> None:
     found = configured_sources(_options(page_locations="us-central1, europe-west4"))
     assert found.sources == (
         Source("google_cloud_default", "us-central1"),
@@ -41,7 +41,7 @@ def test_locations_are_those_of_the_default_connection() -> None:
     ]
 
 
-def test_a_source_with_all_that_it_can_have() -> None:
+def test_source_may_set_every_option() -> None:
     found = _listed(
         {
             "gcp_conn_id": "other",
@@ -68,23 +68,23 @@ def test_a_source_with_all_that_it_can_have() -> None:
 @pytest.mark.parametrize(
     ("entry", "said"),
     [
-        ("us-central1", "page_sources[0]: 'us-central1' is refused: give an object with location"),
+        ("us-central1", "page_sources[0]: 'us-central1'. Use an object with a location"),
         ({}, "page_sources[0].location"),
         ({"location": "Not a region!"}, "page_sources[0].location"),
-        ({"location": "us-central1", "lease": "gs://b"}, "page_sources[0]: 'lease' is refused"),
+        ({"location": "us-central1", "lease": "gs://b"}, "page_sources[0]: 'lease'. Use only the keys"),
         ({"location": "us-central1", "lease_uri": "s3://b"}, "page_sources[0].lease_uri"),
         ({"location": "us-central1", "gcp_conn_id": "a b"}, "page_sources[0].gcp_conn_id"),
         ({"location": "us-central1", "project_id": "NO"}, "page_sources[0].project_id"),
         ({"location": "us-central1", "idle_for": -1}, "page_sources[0].idle_for"),
         ({"location": "us-central1", "idle_for": True}, "page_sources[0].idle_for"),
-        ({"location": "us-central1", "max_age": 5}, "page_sources[0].max_age: 5.0 is refused: it goes with idle_for"),
+        ({"location": "us-central1", "max_age": 5}, "page_sources[0].max_age: 5.0. Set idle_for as well."),
         ({"location": "us-central1", "label_filter": []}, "page_sources[0].label_filter"),
         ({"location": "us-central1", "price_table": 3}, "page_sources[0].price_table"),
         ({"location": "us-central1", "price_table": {"currency": "x"}}, "page_sources[0].price_table['currency']"),
         ({"location": "us-central1", "impersonation_chain": 3}, "page_sources[0].impersonation_chain"),
     ],
 )
-def test_what_is_wrong_is_named_and_the_rest_is_shown(entry: Any, said: str) -> None:
+def test_invalid_entry_is_named_and_others_are_shown(entry: Any, said: str) -> None:
     found = _listed(entry, {"location": "europe-west4"})
     assert [source.location for source in found.sources] == ["europe-west4"]
     (problem,) = found.problems
@@ -92,13 +92,13 @@ def test_what_is_wrong_is_named_and_the_rest_is_shown(entry: Any, said: str) -> 
     assert said in problem
 
 
-def test_text_that_is_no_list() -> None:
-    assert "is no JSON" in configured_sources(_options(page_sources="[{")).problems[0]
-    assert "is no list" in configured_sources(_options(page_sources='{"a": 1}')).problems[0]
+def test_invalid_text_is_named() -> None:
+    assert "is not valid JSON" in configured_sources(_options(page_sources="[{")).problems[0]
+    assert "is not a list" in configured_sources(_options(page_sources='{"a": 1}')).problems[0]
     assert "page_locations" in configured_sources(_options(page_locations="Mars!")).problems[0]
 
 
-def test_the_same_twice_and_too_many() -> None:
+def test_duplicate_and_excess_sources_are_named() -> None:
     found = _listed({"location": "us-central1"}, {"location": "us-central1", "idle_for": 5})
     assert len(found.sources) == 1
     assert "more than once" in found.problems[0]
@@ -114,6 +114,6 @@ def test_the_same_twice_and_too_many() -> None:
         lambda each: st.lists(each) | st.dictionaries(st.text(), each),
     ).map(json.dumps)
 )
-def test_no_text_is_an_error(text: str) -> None:
+def test_no_text_raises(text: str) -> None:
     configured_sources(_options(page_sources=text))
     configured_sources(_options(page_locations=text))

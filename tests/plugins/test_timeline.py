@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from airflow_provider_vertex_ray.core.job.state import Job, JobStatus
-from airflow_provider_vertex_ray.plugins.page.timeline import BAR, MOST_BARS, MOST_LANES, timeline
+from airflow_provider_vertex_ray.plugins.page.timeline import MOST_BARS, MOST_LANES, timeline
 from tests.plugins.builders import NOW, job
 
 ANY_TIME = st.integers(-(10**13), 4 * 10**12)
@@ -47,7 +47,7 @@ def test_bars_never_overlap_and_stay_inside(jobs: list[Job], now: float) -> None
             assert 0 <= bar.x <= 100
             assert bar.x + bar.width <= 100.001
             assert group.y <= bar.y
-            assert bar.y + BAR <= group.y + group.height <= found.height
+            assert bar.y + 10.0 <= group.y + group.height <= found.height
             lanes.setdefault(bar.y, []).append((bar.x, bar.x + bar.width))
     for taken in lanes.values():
         taken.sort()
@@ -56,7 +56,7 @@ def test_bars_never_overlap_and_stay_inside(jobs: list[Job], now: float) -> None
     assert all(0 <= x <= 100 for x, _ in found.ticks)
 
 
-def test_jobs_stand_at_the_node_of_their_driver_and_those_that_run_reach_to_now() -> None:
+def test_jobs_are_grouped_by_node_and_running_ones_end_now() -> None:
     jobs = [
         job("runs", node_id="h"),
         job("ended", "SUCCEEDED", end_time=int((NOW - 50) * 1000), node_id="w"),
@@ -67,7 +67,7 @@ def test_jobs_stand_at_the_node_of_their_driver_and_those_that_run_reach_to_now(
     found = timeline(jobs, {"h": "head", "w": "worker 1"}, NOW)
     assert found is not None
     by_label = {group.label: group for group in found.groups}
-    assert set(by_label) == {"head", "worker 1", "no node yet", "a node that is gone"}
+    assert set(by_label) == {"head", "worker 1", "no node yet", "a removed node"}
     (runs,) = by_label["head"].bars
     assert runs.open
     assert (runs.x, runs.x + runs.width) == (0, 100)
@@ -77,7 +77,7 @@ def test_jobs_stand_at_the_node_of_their_driver_and_those_that_run_reach_to_now(
     assert by_label["no node yet"].bars[0].open
 
 
-def test_only_the_last_day_is_drawn_when_something_happened_in_it() -> None:
+def test_timeline_is_limited_to_the_last_day() -> None:
     old = job("old", "SUCCEEDED", start_time=int((NOW - 9e6) * 1000), end_time=int((NOW - 8.9e6) * 1000))
     long = job("long", start_time=int((NOW - 9e6) * 1000), node_id="h")
     found = timeline([old, long, job("new")], {}, NOW)
@@ -91,7 +91,7 @@ def test_only_the_last_day_is_drawn_when_something_happened_in_it() -> None:
     assert alone.shown == 1
 
 
-def test_too_many_are_counted() -> None:
+def test_excess_jobs_are_counted() -> None:
     jobs = [job(f"job-{place}") for place in range(MOST_BARS + 50)]
     found = timeline(jobs, {}, NOW)
     assert found is not None

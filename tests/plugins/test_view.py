@@ -35,7 +35,7 @@ def _idle(seconds: float) -> Any:
     return seen((job("j", "SUCCEEDED", end_time=int((NOW - seconds) * 1000)),))
 
 
-def test_who_uses_it() -> None:
+def test_use_names_the_users() -> None:
     jobs = seen(tuple(job(f"job-{place}") for place in range(8)))
     lease = seen(Lease().acquire("etl/run", NOW, 60))
     head, tone, detail = _use(jobs=jobs, lease=lease, idle_for=60.0, lease_uri="gs://bucket/l")
@@ -43,32 +43,32 @@ def test_who_uses_it() -> None:
     assert detail == "job job-0 and 7 more; lease holder etl/run"
 
 
-def test_when_the_reaper_takes_it() -> None:
-    assert _use(jobs=_idle(60), idle_for=100.0) == ("idle for 1 min", "warn", "the reaper takes it in 40 s")
+def test_use_names_the_time_of_deletion() -> None:
+    assert _use(jobs=_idle(60), idle_for=100.0) == ("idle for 1 min", "warn", "the reaper deletes it in 40 s")
     assert _use(jobs=_idle(200), idle_for=100.0)[2].startswith(
-        "the reaper takes it at its next run: idle for 3 min 20 s"
+        "the reaper deletes it at its next run: idle for 3 min 20 s"
     )
-    assert _use(jobs=_idle(60), idle_for=1000.0, max_age=630.0)[2] == "the reaper takes it in 30 s"
+    assert _use(jobs=_idle(60), idle_for=1000.0, max_age=630.0)[2] == "the reaper deletes it in 30 s"
     assert _use(jobs=_idle(60)) == ("idle for 1 min", "warn", "no reaper is configured here")
     assert _use(superseded=True, jobs=seen((job(),)), idle_for=100.0) == (
         "in use",
         "warn",
-        "a newer generation has taken its place; job job-1",
+        "it was superseded by a newer generation; job job-1",
     )
 
 
-def test_the_reaper_leaves_clusters_with_other_labels_alone() -> None:
+def test_reaper_ignores_clusters_with_other_labels() -> None:
     found = facts(jobs=_idle(500), idle_for=100.0)
     found.source.label_filter["airflow-owner"] = ""  # type: ignore[index]
-    assert _row(found).use.detail == "the reaper leaves it alone: it has other labels"
+    assert _row(found).use.detail == "the reaper ignores it: its labels do not match"
 
 
 @pytest.mark.parametrize(
     ("given", "head"),
     [
         ({"jobs": Cached(reading=True)}, "reading…"),
-        ({"jobs": Cached(error=ServiceUnavailableError("x"))}, "taken for used"),
-        ({"lease": Cached(error=ServiceUnavailableError("x")), "lease_uri": "gs://bucket/l"}, "taken for used"),
+        ({"jobs": Cached(error=ServiceUnavailableError("x"))}, "treated as in use"),
+        ({"lease": Cached(error=ServiceUnavailableError("x")), "lease_uri": "gs://bucket/l"}, "treated as in use"),
         ({"lease": Cached(reading=True), "lease_uri": "gs://bucket/l"}, "reading…"),
         ({"of": cluster(state="STOPPING")}, "being deleted"),
         ({"of": cluster(state="ERROR", error={"message": "quota"})}, "failed"),
@@ -80,7 +80,7 @@ def test_unknown_means_busy(given: dict[str, Any], head: str) -> None:
     assert _row(facts(idle_for=1.0, **given)).use.head == head
 
 
-def test_the_figures_of_a_row() -> None:
+def test_row_has_figures() -> None:
     nodes = Nodes(3, {"CPU": (6.0, 16.0), "GPU": (None, 2.0)}, ("h", "w1", "w2"))
     row = _row(
         facts(
@@ -98,7 +98,7 @@ def test_the_figures_of_a_row() -> None:
     assert [name for name, _ in row.links] == ["Console", "Dashboard", "Logs", "Metrics"]
 
 
-def test_what_is_stale_or_did_not_answer_is_marked() -> None:
+def test_stale_data_and_silent_dashboards_are_marked() -> None:
     row = _row(facts(jobs=Cached((), NOW - 90, ServiceUnavailableError("x"))))
     assert row.notes == ("The dashboard does not answer; jobs as of 1 min 30 s ago",)
     assert _row(facts(jobs=seen((), 46))).notes == ("jobs as of 46 s ago",)
@@ -107,14 +107,14 @@ def test_what_is_stale_or_did_not_answer_is_marked() -> None:
     assert _row(facts(prices=seen(unpriced))).notes == ("no price for n1-standard-8 in us-central1",)
 
 
-def test_a_dag_that_one_may_not_read_is_not_named() -> None:
+def test_unreadable_dag_is_not_named() -> None:
     row = _row(facts(jobs=seen((job("af-etl"),))), OWNER, may_read=False)
     assert row.owner is None
     assert row.owner_text == "a DAG that you may not read"
     assert "etl" not in row.use.detail
 
 
-def test_the_sums_above_the_list() -> None:
+def test_overview_has_totals() -> None:
     found = [
         facts(prices=seen(PRICES)),
         facts(of=cluster("b"), jobs=seen((job(),)), prices=seen(PRICES)),
@@ -124,14 +124,14 @@ def test_the_sums_above_the_list() -> None:
     view = overview([SourceFacts(found[0].source, seen(clusters), tuple(found))], NOW, lambda _: True, lambda _: None)
     figures = {name: (figure, remark) for name, figure, remark in view.figures}
     assert figures["Clusters"] == ("3", "2 billed now")
-    assert figures["Nodes"] == ("6", "heads included")
+    assert figures["Nodes"] == ("6", "including heads")
     assert figures["Jobs running"] == ("1", "0 pending")
     assert figures["Idle"][0] == "1"
-    assert figures["Cost per hour"] == ("$4.00", "list prices, without disks")
+    assert figures["Cost per hour"] == ("$4.00", "list prices, excluding disks")
     assert [row.cluster_id for row in view.sources[0].rows] == ["b", "shared", "c"]
 
 
-def test_an_error_names_connection_region_type_and_remedy() -> None:
+def test_problem_names_connection_region_type_and_remedy() -> None:
     source = facts().source
     view = overview(
         [SourceFacts(source, Cached(error=NotAuthorisedError("denied")), ())], NOW, lambda _: True, lambda _: None
@@ -142,7 +142,7 @@ def test_an_error_names_connection_region_type_and_remedy() -> None:
     assert "roles/aiplatform" in problem.remedy
 
 
-def test_the_table_of_jobs_is_bounded_and_can_be_filtered() -> None:
+def test_job_table_is_bounded_and_filtered() -> None:
     jobs = [job(f"job-{place}") for place in range(30)] + [job("bad", "FAILED", message="m, last available logs (x)")]
     view = cluster_view(_row(facts(jobs=seen(tuple(jobs)))), {}, None, now=NOW, shown=5)
     assert (len(view.jobs), view.more) == (5, 26)
@@ -151,7 +151,7 @@ def test_the_table_of_jobs_is_bounded_and_can_be_filtered() -> None:
     assert [(each.submission_id, each.message) for each in failed.jobs] == [("bad", "m")]
 
 
-def test_the_log_says_where_it_is_from() -> None:
+def test_log_names_its_source() -> None:
     (visible,) = _row(facts(jobs=seen((job(),)))).jobs
     tail = LogTail(("a", "b"), "Cloud Logging", "The dashboard does not answer: x")
     found = log_view(visible, seen(tail), cluster(), NOW)
@@ -160,7 +160,7 @@ def test_the_log_says_where_it_is_from() -> None:
     assert failed.problem is not None
 
 
-def test_figures_as_a_person_reads_them() -> None:
+def test_figures_are_formatted() -> None:
     assert [span(each) for each in (None, 0.04, 5, 59.6, 3661)] == ["-", "0.0 s", "5.0 s", "1 min", "1 h 1 min"]
     assert [number(each) for each in (None, float("nan"), 3, 3.25, 12.34, 1234.5)] == [
         "?",
@@ -175,6 +175,6 @@ def test_figures_as_a_person_reads_them() -> None:
     assert shortened("  a \n b ", 20) == "a b"
 
 
-def test_a_log_line_is_shown_without_the_terminals_codes() -> None:
+def test_terminal_codes_are_removed_from_log_lines() -> None:
     assert plain("at \x1b[1m\x1b[32mhttp://h \x1b[39m\x1b[22m\tok\r") == "at http://h \tok"
     assert plain("\x1b]0;title\x07text\x00 [1m é") == "text [1m é"

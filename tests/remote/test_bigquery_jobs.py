@@ -64,13 +64,13 @@ def once(service: Service, start: Callable[[str], Any] | None = None) -> Any:
     return jobs.once(service, "base", "EU", start or service.start)
 
 
-def test_the_same_work_is_done_once() -> None:
+def test_same_work_is_done_once() -> None:
     service = Service([])
     assert once(service).job_id == once(service).job_id == "base_0"
     assert service.done == 1
 
 
-def test_a_reason_that_goes_away_is_tried_again(no_pauses: list[float]) -> None:
+def test_transient_failure_is_retried(no_pauses: list[float]) -> None:
     service = Service(["rateLimitExceeded", "backendError", None])
     assert once(service).job_id == "base_2"
     assert service.done == 1
@@ -78,7 +78,7 @@ def test_a_reason_that_goes_away_is_tried_again(no_pauses: list[float]) -> None:
     assert jobs.done_before(service, "base", "EU").job_id == "base_2"
 
 
-def test_a_reason_that_stays_is_raised_at_once() -> None:
+def test_permanent_failure_is_raised_at_once() -> None:
     service = Service(["invalid"])
     with pytest.raises(BadRequest, match="invalid"):
         once(service)
@@ -86,7 +86,7 @@ def test_a_reason_that_stays_is_raised_at_once() -> None:
     assert jobs.done_before(service, "base", "EU") is None
 
 
-def test_what_failed_for_an_earlier_try_is_tried_anew() -> None:
+def test_failure_of_an_earlier_attempt_is_retried() -> None:
     service = Service(["invalid", None])
     with pytest.raises(BadRequest):
         once(service)
@@ -94,7 +94,7 @@ def test_what_failed_for_an_earlier_try_is_tried_anew() -> None:
     assert service.done == 1
 
 
-def test_it_gives_up_in_the_end() -> None:
+def test_number_of_attempts_is_bounded() -> None:
     service = Service(["backendError"] * (jobs.MOST_JOBS + 1))
     with pytest.raises(InternalServerError):
         once(service)
@@ -105,7 +105,7 @@ def test_it_gives_up_in_the_end() -> None:
     fates=st.lists(st.sampled_from([None, "backendError", "invalid", "rateLimitExceeded"]), max_size=6),
     callers=st.integers(1, 5),
 )
-def test_whatever_fails_and_whoever_asks_again_it_is_never_done_twice(fates: list[str | None], callers: int) -> None:
+def test_work_is_never_done_twice(fates: list[str | None], callers: int) -> None:
     service = Service(list(fates))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jobs.time, "sleep", lambda seconds: None)

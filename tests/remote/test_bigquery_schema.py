@@ -33,12 +33,12 @@ KINDS: list[tuple[Any, str, str]] = [
 
 
 @pytest.mark.parametrize(("kind", "name", "mode"), KINDS, ids=str)
-def test_a_type_of_arrow_is_one_of_bigquery(kind: Any, name: str, mode: str) -> None:
+def test_arrow_types_map_to_bigquery_types(kind: Any, name: str, mode: str) -> None:
     (field,) = fields_of(pa.schema([("c", kind)]))
     assert (field["name"], field["type"], field["mode"]) == ("c", name, mode)
 
 
-def test_records_have_fields_of_their_own() -> None:
+def test_records_have_nested_fields() -> None:
     kind = pa.struct([("a", pa.int64()), ("b", pa.list_(pa.struct([("c", pa.string())])))])
     (field,) = fields_of(pa.schema([("r", kind)]))
     assert field["type"] == "RECORD"
@@ -49,10 +49,10 @@ def test_records_have_fields_of_their_own() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "text"),
-    [(pa.list_(pa.list_(pa.int64())), "lists of lists"), (pa.duration("us"), "for which BigQuery has none")],
+    [(pa.list_(pa.list_(pa.int64())), "lists of lists"), (pa.duration("us"), "which BigQuery does not support")],
     ids=str,
 )
-def test_what_bigquery_does_not_have_is_refused(kind: Any, text: str) -> None:
+def test_unsupported_types_are_rejected(kind: Any, text: str) -> None:
     with pytest.raises(SchemaError, match=f"'c'.*{text}"):
         fields_of(pa.schema([("c", kind)]))
 
@@ -61,7 +61,7 @@ _SCALARS = [kind for kind, _, _ in KINDS if not pa.types.is_dictionary(kind) and
 
 
 @given(kinds=st.lists(st.sampled_from(_SCALARS), min_size=1, max_size=5), rows=st.integers(0, 3))
-def test_rows_fit_the_fields_that_they_have_themselves(kinds: list[Any], rows: int) -> None:
+def test_rows_conform_to_their_own_fields(kinds: list[Any], rows: int) -> None:
     schema = pa.schema([(f"c{place}", kind) for place, kind in enumerate(kinds)])
     table = pa.table([pa.nulls(rows, kind) for kind in kinds], schema=schema)
     fields = fields_of(schema)
@@ -70,7 +70,7 @@ def test_rows_fit_the_fields_that_they_have_themselves(kinds: list[Any], rows: i
     assert fields_of(fitted.schema) == fields
 
 
-def test_columns_come_in_the_fields_order_and_types() -> None:
+def test_columns_get_the_order_and_types_of_the_fields() -> None:
     table = pa.table({"B": pa.array([1, None], pa.int32()), "a": ["x", "y"]})
     fields = [{"name": "a", "type": "STRING"}, {"name": "b", "type": "FLOAT"}]
     fitted = conform(table, fields, "schema_fields")
@@ -78,7 +78,7 @@ def test_columns_come_in_the_fields_order_and_types() -> None:
     assert fitted.to_pylist() == [{"a": "x", "b": 1.0}, {"a": "y", "b": None}]
 
 
-def test_finer_times_are_cut_and_values_without_a_zone_are_utc() -> None:
+def test_times_are_truncated_and_default_to_utc() -> None:
     moment = datetime.datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=datetime.timezone.utc)
     table = pa.table({"t": pa.array([moment.replace(tzinfo=None)], pa.timestamp("ns"))})
     fitted = conform(table, [{"name": "t", "type": "TIMESTAMP"}], "x")
@@ -94,18 +94,18 @@ def test_numbers_become_decimals() -> None:
     ("columns", "text"),
     [
         ({"a": [1]}, "without b; the table has the columns a, b"),
-        ({"a": [1], "b": ["x"], "c": [1]}, "with c besides; the table has the columns a, b"),
-        ({"a": ["one"], "b": ["x"]}, "column 'a' .*does not fit INT64 of the table"),
-        ({"a": [1.5], "b": ["x"]}, "column 'a' .*does not fit INT64 of the table"),
+        ({"a": [1], "b": ["x"], "c": [1]}, "with the additional columns c; the table has the columns a, b"),
+        ({"a": ["one"], "b": ["x"]}, "Column 'a' .*does not fit INT64 of the table"),
+        ({"a": [1.5], "b": ["x"]}, "Column 'a' .*does not fit INT64 of the table"),
     ],
 )
-def test_other_columns_than_declared_are_refused(columns: dict[str, Any], text: str) -> None:
+def test_undeclared_columns_are_rejected(columns: dict[str, Any], text: str) -> None:
     fields = [{"name": "a", "type": "INT64"}, {"name": "b", "type": "STRING"}]
     with pytest.raises(SchemaError, match=text):
         conform(pa.table(columns), fields, "the table")
 
 
-def test_rays_tensors_become_lists() -> None:
+def test_ray_tensors_become_lists() -> None:
     import numpy as np
     from ray.air.util.tensor_extensions.arrow import ArrowTensorArray
 

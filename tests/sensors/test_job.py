@@ -10,7 +10,6 @@ from emulator_support.process import EmulatorProcess, until
 
 from airflow_provider_vertex_ray.errors import (
     ClusterNotFoundError,
-    InvalidArgumentError,
     JobFailedError,
     JobNotFoundError,
     JobStoppedError,
@@ -95,25 +94,6 @@ def test_a_job_that_the_cluster_does_not_know(shared: EmulatorProcess, deferrabl
 def test_a_cluster_that_is_not_there(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
     with pytest.raises(ClusterNotFoundError):
         run_task(sensor(deferrable=deferrable, timeout=20))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "field"),
-    [
-        ({"cluster_id": "Bad_Id"}, "cluster_id"),
-        ({"submission_id": ""}, "submission_id"),
-        ({"submission_id": "a/b"}, "submission_id"),
-        ({"submission_id": "{{ nothing }}"}, "submission_id"),
-        ({"location": None}, "location"),
-    ],
-    ids=str,
-)
-def test_wrong_input(fake_emulator: EmulatorProcess, deferrable: bool, arguments: dict[str, Any], field: str) -> None:
-    with pytest.raises(InvalidArgumentError) as caught:
-        operator = sensor(**arguments, deferrable=deferrable)
-        run_task(operator, context_of(operator, nothing=""))
-    assert caught.value.field == field
-    assert fake_emulator.calls() == []
 
 
 def test_a_failed_job_s_last_lines(shared: EmulatorProcess, deferrable: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.system.matrix.cases import CRASHES, KILLS
 from tests.system.matrix.runner import run
 
 pytestmark = [pytest.mark.soak, pytest.mark.system, pytest.mark.ray, pytest.mark.timeout(3600)]
@@ -13,7 +14,8 @@ FROZEN_SECONDS = 45
 
 
 def test_the_matrix_again_and_again(tmp_path_factory: pytest.TempPathFactory) -> None:
-    outcome = run(tmp_path_factory.mktemp("matrix"), rounds=ROUNDS, frozen_seconds=FROZEN_SECONDS)
+    home = tmp_path_factory.mktemp("matrix")
+    outcome = run(home, CRASHES, KILLS, rounds=ROUNDS, frozen_seconds=FROZEN_SECONDS)
     assert outcome.failures == {}
     assert outcome.carried_out == outcome.jobs
     assert outcome.still_active == []

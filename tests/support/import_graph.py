@@ -107,14 +107,14 @@ def violations(root: Path) -> list[str]:
 def _subject(inside_core: str) -> str:
     """Return the subject's folder inside ``core``; empty for a module directly in it."""
     first = inside_core.replace("/", ".").split(".")[0]
-    return "" if first in ("checks", "deadlines", "__init__") else first
+    return "" if first in ("checks", "deadlines", "timestamps", "__init__") else first
 
 
 def circles(root: Path, package: str = PACKAGE) -> list[list[str]]:
     """Return the groups of files that import each other in a circle, directly or over others.
 
-    Imports inside functions and for type checking count too. A package's ``__init__`` is no part of a circle just because
-    Python imports it before its modules.
+    Imports inside functions and for type checking count too. A package's ``__init__`` is not part of a circle just
+    because Python imports it before its modules.
     """
     modules = {}
     for file in root.rglob("*.py"):

@@ -10,16 +10,16 @@ from .conftest import System
 
 pytestmark = [pytest.mark.system, pytest.mark.ray, pytest.mark.timeout(900)]
 
-INPUTS = 20
 
-
-def test_functions_mapped_over_twenty_inputs(system: System) -> None:
-    report = system.airflow.run_dag("example_vertex_ray_functions", conf={"limit": 10_000}, timeout=800)
+@pytest.mark.parametrize("inputs", [5, pytest.param(20, marks=pytest.mark.soak)])
+def test_functions_mapped_over_many_inputs(system: System, inputs: int) -> None:
+    conf = {"limit": 10_000, "inputs": inputs}
+    report = system.airflow.run_dag("example_vertex_ray_functions", conf=conf, timeout=800)
 
     assert report.state == "success"
     chains = report.instances("longest_chain")
     assert [(task.map_index, task.state, task.try_number) for task in chains] == [
-        (place, "success", 1) for place in range(INPUTS)
+        (place, "success", 1) for place in range(inputs)
     ]
     # Airflow 2.11 notes the class of a mapped task.
     assert {task.operator for task in chains} <= {"@task.vertex_ray", "_VertexRayDecoratedOperator"}
@@ -27,14 +27,18 @@ def test_functions_mapped_over_twenty_inputs(system: System) -> None:
     answer = report.xcom("summarize")
     assert (answer["number"], answer["steps"], answer["limit"]) == (6_171, 261, 10_000)
     assert answer["run_id"] == report.run_id
-    assert max(report.xcom("longest_chain", place)["steps"] for place in range(INPUTS)) == 261
-    assert "6171 takes 261 steps to 1" in "".join(report.log_text("longest_chain", n) for n in range(INPUTS))
+    assert max(report.xcom("longest_chain", place)["steps"] for place in range(inputs)) == 261
+    assert "6171 takes 261 steps to 1" in "".join(report.log_text("longest_chain", n) for n in range(inputs))
     assert report.seconds_in(DEFERRED, ["longest_chain"]) > 0
     assert system.emulator.clusters() == []
 
 
 @pytest.mark.parametrize(
-    ("least", "chosen", "other"), [(0.9, "accept_model", "reject_model"), (1.0, "reject_model", "accept_model")]
+    ("least", "chosen", "other"),
+    [
+        (0.9, "accept_model", "reject_model"),
+        pytest.param(1.0, "reject_model", "accept_model", marks=pytest.mark.soak),
+    ],
 )
 def test_training_and_a_branch_on_its_metric(system: System, least: float, chosen: str, other: str) -> None:
     conf = {"least_accuracy": least, "epochs": 5}

@@ -111,7 +111,7 @@ def test_the_list_says_what_the_emulator_knows(world: PageWorld, browser: Browse
         for said in ("shared as etl, generation 7", "scales 3 to 5", "6 / 16", "$1.75/h", "in use", f"etl_daily/{RUN}"):
             assert said in etl, said
         assert "0 / 2" in rows["train-g2"].inner_text()
-        assert "the reaper leaves it alone" in rows["adhoc"].inner_text()
+        assert "the reaper ignores it" in rows["adhoc"].inner_text()
         figures = dict(
             zip(
                 tab.locator(".figures dt").all_inner_texts(),
@@ -208,10 +208,10 @@ def test_an_admin_deletes_a_cluster_and_stops_a_job(world: PageWorld, browser: B
         _settled(tab)
         tab.get_by_role("button", name="Delete…").click()
         yes = tab.get_by_role("button", name="Delete cluster")
-        assert "It is in use: job" in tab.locator("#act-users").inner_text()
+        assert "The cluster is in use: job" in tab.locator("#act-users").inner_text()
         tab.get_by_label("Type etl-g7 to confirm").fill("etl-g7")
         assert yes.is_disabled()
-        tab.get_by_label("Delete it although it is used").check()
+        tab.get_by_label("Delete it although it is in use").check()
         assert yes.is_enabled()
         tab.get_by_role("button", name="Cancel").click()
         # A job, from the keyboard.
@@ -220,7 +220,7 @@ def test_an_admin_deletes_a_cluster_and_stops_a_job(world: PageWorld, browser: B
         tab.keyboard.press("Enter")
         tab.get_by_role("button", name="Stop job").press("Enter")
         until(lambda: {each["submission_id"]: each["status"] for each in world.jobs("etl-g7")}["by-hand"] == "STOPPED")
-        tab.get_by_text("Job by-hand was told to stop.").wait_for()
+        tab.get_by_text("A stop request was sent to job by-hand.").wait_for()
         # One that nobody uses.
         tab.goto(f"{world.url}google_cloud_default.{LOCATION}/spare")
         _settled(tab)
@@ -254,7 +254,7 @@ def test_a_dashboard_that_hangs_delays_nothing_and_is_said(world: PageWorld, bro
             row = tab.locator("tr", has=tab.get_by_role("link", name="train-g2"))
             row.get_by_text("The dashboard does not answer").wait_for(timeout=40_000)
             assert "2 running" in row.inner_text()
-            assert "taken for used" in row.inner_text()
+            assert "treated as in use" in row.inner_text()
             assert "does not answer" not in tab.locator("tr", has=tab.get_by_role("link", name="etl-g7")).inner_text()
             assert _first_paint(tab, f"{world.url}google_cloud_default.{LOCATION}/train-g2") < FIRST_PAINT_HANGING
             tab.get_by_text("the dashboard does not answer").first.wait_for()

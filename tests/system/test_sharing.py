@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from emulator_support.process import until
 
-from airflow_provider_vertex_ray.core.cluster.state import unix_time
+from airflow_provider_vertex_ray.core.timestamps import parse_rfc3339
 from airflow_provider_vertex_ray.operators.idle import VertexRayDeleteIdleClustersOperator
 from devtools.dag_run_report import DagRunReport
 from tests.support.tasks import context_of, may_run_tasks, run_task
@@ -24,7 +24,6 @@ from .conftest import System
 
 pytestmark = [pytest.mark.system, pytest.mark.ray, pytest.mark.timeout(900)]
 
-RUNS = 12
 JOBS = 2
 IDLE_FOR = 30.0
 """Seconds; long enough for the cluster to live until it is rolled over."""
@@ -74,7 +73,7 @@ class Watch:
             live = []
             for cluster in self.system.emulator.clusters():
                 if cluster["state"] in LIVE and cluster["id"].startswith("crowd-g"):
-                    self.born[cluster["id"]] = unix_time(cluster["createTime"]) or 0.0
+                    self.born[cluster["id"]] = parse_rfc3339(cluster["createTime"]) or 0.0
                     live.append(cluster["id"])
             # A second one is for a rollover only: the first was too old when it was created.
             ages = sorted(self.born[each] for each in live)
@@ -95,21 +94,24 @@ def watch(connected: System) -> Iterator[Watch]:
                 each.result()
 
 
-def test_twelve_runs_share_a_cluster_under_a_reaper_and_a_rollover(connected: System, watch: Watch) -> None:
+@pytest.mark.parametrize("runs", [6, pytest.param(12, marks=pytest.mark.soak)])
+def test_runs_share_a_cluster_under_a_reaper_and_a_rollover(connected: System, watch: Watch, runs: int) -> None:
     system = connected
+    (system.folder / "ledger").unlink(missing_ok=True)
+    at_once = runs * 2 // 3
     reports: list[DagRunReport] = []
 
     def run(number: int) -> DagRunReport:
         return system.airflow.run_dag(f"sharing_{number % 3}", timeout=600)
 
     begin = time.monotonic()
-    with ThreadPoolExecutor(RUNS) as pool:
-        # Eight at once; the last ones after the cluster has got too old for the third DAG.
-        first = [pool.submit(run, number) for number in range(8)]
+    with ThreadPoolExecutor(runs) as pool:
+        # Two thirds at once; the others after the cluster has become too old for the third DAG.
+        first = [pool.submit(run, number) for number in range(at_once)]
         until(lambda: time.monotonic() - begin > MAX_AGE + 15, 120)
-        last = [pool.submit(run, number) for number in range(8, RUNS)]
+        last = [pool.submit(run, number) for number in range(at_once, runs)]
         reports = [each.result() for each in (*first, *last)]
-    assert [report.state for report in reports] == ["success"] * RUNS
+    assert [report.state for report in reports] == ["success"] * runs
     lines = (system.folder / "ledger").read_text().split("\n")[:-1]
     jobs = {f"{report.run_id}/{place}" for report in reports for place in range(JOBS)}
     assert Counter(lines) == Counter({f"{what} {job}": 1 for what in ("start", "end") for job in jobs})

@@ -110,7 +110,7 @@ def parameters_of(kind: type) -> dict[str, inspect.Parameter]:
     return found if whole else {**parameters_of(kind.__mro__[1]), **found}
 
 
-def test_all_triggers_are_looked_at() -> None:
+def test_every_trigger_is_tested() -> None:
     kinds = {
         kind
         for module in (cluster, ensure, idle, job, monitoring)
@@ -121,7 +121,7 @@ def test_all_triggers_are_looked_at() -> None:
 
 
 @pytest.mark.parametrize("trigger", ALL, ids=lambda trigger: type(trigger).__name__)
-def test_a_trigger_is_the_same_after_its_way_through_the_database(trigger: WaitTrigger) -> None:
+def test_trigger_survives_serialisation(trigger: WaitTrigger) -> None:
     path, arguments = trigger.serialize()
     assert path == f"{type(trigger).__module__}.{type(trigger).__name__}"
     again = round_trip(trigger)
@@ -134,11 +134,11 @@ def test_a_trigger_is_the_same_after_its_way_through_the_database(trigger: WaitT
 
 
 @pytest.mark.parametrize("trigger", ALL, ids=lambda trigger: type(trigger).__name__)
-def test_what_is_stored_holds_no_secret(trigger: WaitTrigger) -> None:
+def test_stored_arguments_contain_no_secret(trigger: WaitTrigger) -> None:
     assert not [name for name in trigger.serialize()[1] if "token" in name or "key" in name or "env" in name]
 
 
-async def test_a_trigger_that_has_waited_holds_no_token(fake_emulator: EmulatorProcess) -> None:
+async def test_trigger_holds_no_token_after_its_wait(fake_emulator: EmulatorProcess) -> None:
     start(fake_emulator)
     trigger = VertexRayClusterReadyTrigger(cluster_name=full_name("shared"), poll_interval=0.1)
     event = await first_event(trigger)
@@ -167,13 +167,13 @@ def ends(end: Any, **arguments: Any) -> Ends:
     return trigger
 
 
-async def test_success() -> None:
+async def test_successful_wait_returns_the_result() -> None:
     event = await first_event(ends(1, passthrough={"a": 1}))
     assert event == {"status": "success", "result": {"end": 1}, "passthrough": {"a": 1}}
     assert result_of(event) == {"end": 1}
 
 
-async def test_an_error_comes_back_with_its_type() -> None:
+async def test_error_keeps_its_type() -> None:
     event = await first_event(ends(QuotaExceededError("no more", {"metric": "cpus"}), passthrough={"a": 1}))
     assert event["passthrough"] == {"a": 1}
     with pytest.raises(QuotaExceededError) as caught:
@@ -181,18 +181,18 @@ async def test_an_error_comes_back_with_its_type() -> None:
     assert (caught.value.message, caught.value.details) == ("no more", {"metric": "cpus"})
 
 
-async def test_an_error_that_nobody_thought_of_is_an_event_too() -> None:
+async def test_unexpected_exception_is_an_event_too() -> None:
     # Otherwise the task would fail in the triggerer, and nothing would clean up behind it.
     with pytest.raises(VertexRayError, match=r"Unexpected error: ZeroDivisionError\('by zero'\)"):
         result_of(await first_event(ends(ZeroDivisionError("by zero"))))
 
 
-async def test_a_cancelled_trigger_says_nothing() -> None:
+async def test_cancelled_trigger_sends_no_event() -> None:
     with pytest.raises(asyncio.CancelledError):
         await first_event(ends(asyncio.CancelledError()))
 
 
-def test_no_event_at_all() -> None:
+def test_missing_event_is_an_error() -> None:
     with pytest.raises(VertexRayError, match="without an event"):
         result_of(None)
 

@@ -61,7 +61,7 @@ async def outcome(kind: type[ClusterTrigger], **arguments: Any) -> dict[str, Any
 # --- ready ------------------------------------------------------------------------------------------------------------
 
 
-async def test_ready_means_that_the_dashboard_answers(fake_emulator: EmulatorProcess) -> None:
+async def test_ready_requires_an_answering_dashboard(fake_emulator: EmulatorProcess) -> None:
     operation = begin(fake_emulator)
     with fake_emulator.fault(scope="dashboard", method="GET /api/version", status=524, times=3):
         result = await outcome(READY, operation=operation)
@@ -80,7 +80,7 @@ async def test_ready_means_that_the_dashboard_answers(fake_emulator: EmulatorPro
         ({"outcome": "internal", "code": "UNAVAILABLE", "message": "gone"}, ClusterFailedError, "gone"),
     ],
 )
-async def test_a_cluster_that_fails(
+async def test_failed_creation_has_a_typed_error(
     fake_emulator: EmulatorProcess, fault: dict[str, Any], kind: type[VertexRayError], text: str
 ) -> None:
     with fake_emulator.fault(scope="provisioning", **fault):
@@ -90,14 +90,14 @@ async def test_a_cluster_that_fails(
     assert type(caught.value) is kind
 
 
-async def test_a_cluster_that_stays_where_it_is(fake_emulator: EmulatorProcess) -> None:
+async def test_stuck_creation_ends_at_the_deadline(fake_emulator: EmulatorProcess) -> None:
     with fake_emulator.fault(scope="provisioning", outcome="stuck", delay=60):
         operation = begin(fake_emulator)
-        with pytest.raises(ProvisioningTimeoutError, match=r"its state is PROVISIONING.*raise provision_timeout"):
+        with pytest.raises(ProvisioningTimeoutError, match=r"its state is PROVISIONING.*ncrease provision_timeout"):
             await outcome(READY, operation=operation, seconds=0.5)
 
 
-async def test_a_dashboard_that_stays_silent(fake_emulator: EmulatorProcess) -> None:
+async def test_silent_dashboard_ends_at_its_timeout(fake_emulator: EmulatorProcess) -> None:
     start(fake_emulator)
     with fake_emulator.fault(scope="dashboard", status=503, times=None):
         with pytest.raises(DashboardNotReadyError, match=r"did not answer for 0 s|n1-standard-16"):
@@ -107,7 +107,7 @@ async def test_a_dashboard_that_stays_silent(fake_emulator: EmulatorProcess) -> 
             await outcome(READY, seconds=0.3)
 
 
-async def test_a_cluster_that_can_not_be_seen_yet(
+async def test_new_cluster_may_be_invisible_for_a_while(
     fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start(fake_emulator)
@@ -121,21 +121,21 @@ async def test_a_cluster_that_can_not_be_seen_yet(
         await outcome(READY)
 
 
-async def test_a_cluster_that_somebody_deletes(fake_emulator: EmulatorProcess) -> None:
+async def test_deleted_cluster_ends_the_wait(fake_emulator: EmulatorProcess) -> None:
     start(fake_emulator)
     fake_emulator.admin("POST", "clusters/shared/state", {"state": "STOPPING"})
     with pytest.raises(ClusterFailedError, match="is being deleted"):
         await outcome(READY)
 
 
-async def test_a_resource_without_ray_does_not_become_ready(fake_emulator: EmulatorProcess) -> None:
+async def test_resource_without_ray_does_not_become_ready(fake_emulator: EmulatorProcess) -> None:
     fake_emulator.create("shared", {"resourcePools": BODY["resourcePools"]})
     with pytest.raises(NotARayClusterError):
         await outcome(READY)
 
 
 @pytest.mark.parametrize("fault", [{"status": 503}, {"status": 429}, {"action": "reset"}])
-async def test_troubles_on_the_way_do_not_end_a_wait(
+async def test_transient_errors_do_not_end_the_wait(
     fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any]
 ) -> None:
     # More of them in a row than one call takes.
@@ -145,7 +145,7 @@ async def test_troubles_on_the_way_do_not_end_a_wait(
         assert (await outcome(READY))["state"] == "RUNNING"
 
 
-async def test_a_lost_permission_ends_a_wait(fake_emulator: EmulatorProcess) -> None:
+async def test_lost_permission_ends_the_wait(fake_emulator: EmulatorProcess) -> None:
     start(fake_emulator)
     with fake_emulator.fault(scope="auth", times=None, status=403), pytest.raises(NotAuthorisedError):
         await outcome(READY)
@@ -154,7 +154,7 @@ async def test_a_lost_permission_ends_a_wait(fake_emulator: EmulatorProcess) -> 
 # --- delete -----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_delete(fake_emulator: EmulatorProcess) -> None:
+async def test_delete_waits_until_the_cluster_is_gone(fake_emulator: EmulatorProcess) -> None:
     start(fake_emulator)
     expected = {"cluster_id": "shared", "name": full_name("shared")}
     assert await outcome(DELETE) == {**expected, "existed": True}
@@ -162,7 +162,7 @@ async def test_a_delete(fake_emulator: EmulatorProcess) -> None:
     assert await outcome(DELETE) == {**expected, "existed": False}
 
 
-async def test_a_delete_waits_until_provisioning_is_over(fake_emulator: EmulatorProcess) -> None:
+async def test_delete_waits_until_provisioning_is_over(fake_emulator: EmulatorProcess) -> None:
     with fake_emulator.fault(scope="provisioning", outcome="stuck", delay=60):
         begin(fake_emulator)
         work = asyncio.create_task(outcome(DELETE, seconds=60))
@@ -175,7 +175,7 @@ async def test_a_delete_waits_until_provisioning_is_over(fake_emulator: Emulator
     assert statuses == [400] * (len(statuses) - 1) + [200]
 
 
-async def test_a_delete_that_is_under_way_is_joined(fake_emulator: EmulatorProcess) -> None:
+async def test_delete_joins_one_in_progress(fake_emulator: EmulatorProcess) -> None:
     start(fake_emulator)
     results = await asyncio.gather(*(outcome(DELETE) for _ in range(3)))
     assert [result["cluster_id"] for result in results] == ["shared"] * 3
@@ -184,28 +184,28 @@ async def test_a_delete_that_is_under_way_is_joined(fake_emulator: EmulatorProce
 
 
 @pytest.mark.parametrize("action", ["drop_response", "reset"])
-async def test_a_delete_whose_answer_is_lost(fake_emulator: EmulatorProcess, action: str) -> None:
+async def test_delete_survives_a_lost_response(fake_emulator: EmulatorProcess, action: str) -> None:
     start(fake_emulator)
     with fake_emulator.fault(scope="control_plane", method="DeletePersistentResource", action=action):
         assert (await outcome(DELETE))["existed"] is True
 
 
-async def test_a_failed_cluster_is_deleted(fake_emulator: EmulatorProcess) -> None:
+async def test_failed_cluster_is_deleted(fake_emulator: EmulatorProcess) -> None:
     with fake_emulator.fault(scope="provisioning", outcome="stockout"):
         fake_emulator.create("shared", BODY)
     assert (await outcome(DELETE))["existed"] is True
     assert cluster_ids(fake_emulator) == []
 
 
-async def test_a_delete_that_takes_too_long(fake_emulator: EmulatorProcess) -> None:
+async def test_delete_ends_at_the_deadline(fake_emulator: EmulatorProcess) -> None:
     start(fake_emulator)
     stuck = fake_emulator.fault(scope="provisioning", method="DeletePersistentResource", outcome="stuck", delay=60)
-    with stuck, pytest.raises(OperationTimeoutError, match=r"its deletion goes on.*may still cost money"):
+    with stuck, pytest.raises(OperationTimeoutError, match=r"its deletion continues.*may still incur charges"):
         await outcome(DELETE, seconds=0.5)
     fake_emulator.reset()
     with fake_emulator.fault(scope="provisioning", outcome="stuck", delay=60):
         begin(fake_emulator)
-        with pytest.raises(OperationTimeoutError, match=r"refused to delete it: .*PROVISIONING"):
+        with pytest.raises(OperationTimeoutError, match=r"Vertex AI rejected its deletion: .*PROVISIONING"):
             await outcome(DELETE, seconds=0.5)
 
 
@@ -222,18 +222,18 @@ def patch(emulator: EmulatorProcess, workers: int) -> str:
     return str(operation["name"])
 
 
-async def test_a_resize_is_over_when_ray_has_the_nodes(fake_emulator: EmulatorProcess) -> None:
+async def test_resize_ends_when_ray_has_the_nodes(fake_emulator: EmulatorProcess) -> None:
     start(fake_emulator)
     result = await outcome(RESIZE, replicas={"worker-pool1": 4}, operation=patch(fake_emulator, 4))
     assert (result["node_count"], result["live_nodes"]) == (5, 5)
     assert result["pools"]["worker-pool1"]["replicas"] == 4
 
 
-async def test_a_resize_that_leaves_a_node_out(fake_emulator: EmulatorProcess) -> None:
+async def test_resize_with_a_missing_node_ends_at_the_deadline(fake_emulator: EmulatorProcess) -> None:
     start(fake_emulator)
     with fake_emulator.fault(scope="provisioning", method="UpdatePersistentResource", outcome="partial"):
         operation = patch(fake_emulator, 4)
-        with pytest.raises(ResizeFailedError, match="Ray sees 4 nodes alive, 5 are asked for") as caught:
+        with pytest.raises(ResizeFailedError, match="Ray reports 4 nodes as alive, and 5 are expected") as caught:
             await outcome(RESIZE, replicas={"worker-pool1": 4}, operation=operation, seconds=0.6)
     assert caught.value.details["wanted"] == {"worker-pool1": 4}
 
@@ -246,7 +246,7 @@ async def test_a_resize_that_leaves_a_node_out(fake_emulator: EmulatorProcess) -
         ({"outcome": "quota", "message": "all out"}, VertexRayError),
     ],
 )
-async def test_a_resize_that_fails(
+async def test_failed_resize_has_a_typed_error(
     fake_emulator: EmulatorProcess, fault: dict[str, Any], kind: type[VertexRayError]
 ) -> None:
     start(fake_emulator)
@@ -258,23 +258,23 @@ async def test_a_resize_that_fails(
     assert not isinstance(caught.value, ResizeFailedError)
 
 
-async def test_a_resize_of_a_cluster_that_breaks(fake_emulator: EmulatorProcess) -> None:
+async def test_resize_ends_when_the_cluster_fails(fake_emulator: EmulatorProcess) -> None:
     start(fake_emulator)
     fake_emulator.admin("POST", "clusters/shared/state", {"state": "ERROR"})
     with pytest.raises(ClusterFailedError):
         await outcome(RESIZE, replicas={"worker-pool1": 4})
 
 
-async def test_a_resize_that_somebody_undoes(fake_emulator: EmulatorProcess) -> None:
+async def test_reverted_resize_ends_at_the_deadline(fake_emulator: EmulatorProcess) -> None:
     start(fake_emulator)
-    with pytest.raises(ResizeFailedError, match=r"the service reports .*'worker-pool1': 2"):
+    with pytest.raises(ResizeFailedError, match=r"Vertex AI reports .*'worker-pool1': 2"):
         await outcome(RESIZE, replicas={"worker-pool1": 4}, seconds=0.4)
 
 
 # --- a state ----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_state(fake_emulator: EmulatorProcess) -> None:
+async def test_state_trigger_returns_the_cluster(fake_emulator: EmulatorProcess) -> None:
     begin(fake_emulator)
     assert (await outcome(STATE, states=["RUNNING"]))["state"] == "RUNNING"
     fake_emulator.admin("POST", "clusters/shared/state", {"state": "ERROR"})
@@ -283,13 +283,13 @@ async def test_a_state(fake_emulator: EmulatorProcess) -> None:
         await outcome(STATE, states=["RUNNING"])
 
 
-async def test_a_state_that_does_not_come(fake_emulator: EmulatorProcess) -> None:
+async def test_state_trigger_ends_at_the_deadline(fake_emulator: EmulatorProcess) -> None:
     start(fake_emulator)
-    with pytest.raises(OperationTimeoutError, match="ended at its deadline"):
+    with pytest.raises(OperationTimeoutError, match="Timed out waiting for cluster shared"):
         await outcome(STATE, states=["STOPPING"], seconds=0.3)
 
 
-async def test_the_looks_come_at_the_interval_at_most(fake_emulator: EmulatorProcess) -> None:
+async def test_polls_follow_the_interval(fake_emulator: EmulatorProcess) -> None:
     start(fake_emulator)
     fake_emulator.admin("DELETE", "calls")
     begun = time.monotonic()

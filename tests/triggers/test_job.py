@@ -18,7 +18,7 @@ from airflow_provider_vertex_ray.errors import (
     NotAuthorisedError,
     OperationTimeoutError,
 )
-from airflow_provider_vertex_ray.triggers import polling as pace
+from airflow_provider_vertex_ray.triggers import polling
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
 from tests.support.clusters import dashboard_of, full_name, jobs_of, start, submit
@@ -44,18 +44,16 @@ async def outcome(*, seconds: float = 30, **arguments: Any) -> dict[str, Any]:
     return result_of(await asyncio.wait_for(first_event(trigger(**arguments)), seconds))
 
 
-async def test_a_job_that_succeeds(emulator: EmulatorProcess, caplog: pytest.LogCaptureFixture) -> None:
+async def test_succeeded_job_returns_its_summary(emulator: EmulatorProcess, caplog: pytest.LogCaptureFixture) -> None:
     submit(emulator, "shared", "one", "echo hello && sleep 0.5 && echo 'VERTEX_RAY_RESULT [1, 2]'")
     result = await outcome()
     assert (result["status"], result["exit_code"], result["result"]) == ("SUCCEEDED", 0, [1, 2])
     assert result["logs_tail"][1:] == ["hello", "VERTEX_RAY_RESULT [1, 2]"]
 
 
-async def test_the_jobs_lines_are_logged_once_or_not_at_all(
-    emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_output_is_logged_once_or_not_at_all(emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    monkeypatch.setattr(VertexRayJobTrigger, "_say", lambda self, line: said.append(line))
+    monkeypatch.setattr(VertexRayJobTrigger, "_emit", lambda self, line: said.append(line))
     submit(emulator, "shared", "one", "echo hello && echo again")
     await outcome()
     assert said[1:] == ["hello", "again"]
@@ -65,7 +63,7 @@ async def test_the_jobs_lines_are_logged_once_or_not_at_all(
     assert result["logs_tail"][1:] == ["hello", "again"]
 
 
-async def test_a_job_that_fails(emulator: EmulatorProcess) -> None:
+async def test_failed_job_raises_with_its_last_lines(emulator: EmulatorProcess) -> None:
     submit(emulator, "shared", "one", "echo before && exit 3")
     with pytest.raises(JobFailedError, match=r"failed with exit code 3: (?s:.*)    before") as caught:
         await outcome()
@@ -74,7 +72,7 @@ async def test_a_job_that_fails(emulator: EmulatorProcess) -> None:
     assert (await outcome(raise_on_failure=False))["status"] == "FAILED"
 
 
-async def test_a_job_that_is_stopped(emulator: EmulatorProcess) -> None:
+async def test_stopped_job_raises(emulator: EmulatorProcess) -> None:
     submit(emulator, "shared", "one", "sleep 60")
     work = asyncio.create_task(outcome())
     await waited_for(emulator)
@@ -103,7 +101,7 @@ async def waited_for(emulator: EmulatorProcess) -> None:
         await asyncio.sleep(0.02)
 
 
-async def test_a_wait_costs_one_connection_and_a_slow_poll(emulator: EmulatorProcess) -> None:
+async def test_wait_uses_one_connection_and_a_slow_poll(emulator: EmulatorProcess) -> None:
     submit(emulator, "shared", "one", "sleep 3")
     emulator.admin("DELETE", "calls")
     await outcome(poll_interval=15, dashboard_uri=None)
@@ -115,13 +113,13 @@ async def test_a_wait_costs_one_connection_and_a_slow_poll(emulator: EmulatorPro
 
 
 @pytest.mark.parametrize("fault", [{"status": 503}, {"status": 429}, {"status": 404}, {"action": "reset"}])
-async def test_troubles_on_the_way_do_not_end_a_wait(emulator: EmulatorProcess, fault: dict[str, Any]) -> None:
+async def test_transient_errors_do_not_end_the_wait(emulator: EmulatorProcess, fault: dict[str, Any]) -> None:
     submit(emulator, "shared", "one", "sleep 0.5 && echo done")
     with emulator.fault(scope="dashboard", method=GET, times=4, **fault):
         assert (await outcome())["logs_tail"][1:] == ["done"]
 
 
-async def test_a_dashboard_that_hangs_for_a_while(emulator: EmulatorProcess) -> None:
+async def test_hanging_dashboard_does_not_end_the_wait(emulator: EmulatorProcess) -> None:
     submit(emulator, "shared", "one", "echo done")
     with emulator.fault(scope="dashboard", method=GET, action="hang", delay=1.0):
         assert (await outcome())["status"] == "SUCCEEDED"
@@ -130,48 +128,48 @@ async def test_a_dashboard_that_hangs_for_a_while(emulator: EmulatorProcess) -> 
 # --- deadlines --------------------------------------------------------------------------------------------------------
 
 
-async def test_a_job_that_runs_too_long_is_stopped(emulator: EmulatorProcess) -> None:
+async def test_job_is_stopped_at_its_deadline(emulator: EmulatorProcess) -> None:
     submit(emulator, "shared", "one", "sleep 60")
     begin = time.monotonic()
-    with pytest.raises(JobTimeoutError, match="did not end in time; it was told to stop"):
+    with pytest.raises(JobTimeoutError, match="did not end before its deadline; a stop request was sent"):
         await outcome(deadline=time.time() + 0.7, poll_interval=30)
     # By the deadline, not by the poll.
     assert time.monotonic() - begin < 5
     assert jobs_of(emulator, "shared")["one"]["status"] == "STOPPED"
 
 
-async def test_a_job_of_somebody_else_is_only_not_waited_for(emulator: EmulatorProcess) -> None:
+async def test_foreign_job_continues_after_the_deadline(emulator: EmulatorProcess) -> None:
     submit(emulator, "shared", "one", "sleep 60")
-    with pytest.raises(OperationTimeoutError, match="its status is RUNNING, and it goes on"):
+    with pytest.raises(OperationTimeoutError, match="its status is RUNNING, and it continues"):
         await outcome(deadline=time.time() + 0.5, stop_at_deadline=False)
     assert jobs_of(emulator, "shared")["one"]["status"] == "RUNNING"
 
 
-async def test_a_driver_that_finds_no_place(emulator: EmulatorProcess) -> None:
+async def test_pending_driver_is_stopped_at_its_deadline(emulator: EmulatorProcess) -> None:
     submit(emulator, "shared", "one", "echo", **NOWHERE)
-    with pytest.raises(JobPendingTimeoutError, match=r"told to stop.*waiting for resources.*0 logical CPUs"):
+    with pytest.raises(JobPendingTimeoutError, match=r"a stop request was sent.*waiting for resources.*0 logical CPUs"):
         await outcome(pending_deadline=time.time() + 0.5, poll_interval=30)
     assert len(emulator.calls("POST /api/jobs/one/stop")) == 1
 
 
-async def test_the_pending_deadline_is_over_once_the_driver_runs(emulator: EmulatorProcess) -> None:
+async def test_running_driver_ignores_the_pending_deadline(emulator: EmulatorProcess) -> None:
     submit(emulator, "shared", "one", "sleep 4")
     assert (await outcome(pending_deadline=time.time() + 3))["status"] == "SUCCEEDED"
 
 
-async def test_a_deadline_holds_while_the_cluster_does_not_answer(emulator: EmulatorProcess) -> None:
+async def test_deadline_holds_while_the_cluster_does_not_answer(emulator: EmulatorProcess) -> None:
     submit(emulator, "shared", "one", "sleep 60")
     emulator.admin("DELETE", "calls")
     with (
         emulator.fault(scope="dashboard", method=GET, times=None, status=503),
-        pytest.raises(JobTimeoutError, match="told to stop"),
+        pytest.raises(JobTimeoutError, match="a stop request was sent"),
     ):
         await outcome(deadline=time.time() + 1.0)
     assert len(emulator.calls(GET)) < 30
     assert jobs_of(emulator, "shared")["one"]["status"] == "STOPPED"
 
 
-async def test_a_job_that_can_not_be_stopped_at_its_deadline(emulator: EmulatorProcess) -> None:
+async def test_failed_stop_at_the_deadline_is_reported(emulator: EmulatorProcess) -> None:
     submit(emulator, "shared", "one", "sleep 60")
     with (
         emulator.fault(scope="dashboard", method="POST */stop", times=None, status=404),
@@ -180,7 +178,7 @@ async def test_a_job_that_can_not_be_stopped_at_its_deadline(emulator: EmulatorP
         await outcome(deadline=time.time() + 0.3)
 
 
-async def test_a_job_that_ended_before_its_deadline_was_looked_at(emulator: EmulatorProcess) -> None:
+async def test_job_that_ended_before_its_deadline_is_no_timeout(emulator: EmulatorProcess) -> None:
     # The triggerer was down when both passed: the job's end counts.
     submit(emulator, "shared", "one", "echo done")
     await reached(emulator, "SUCCEEDED")
@@ -190,17 +188,17 @@ async def test_a_job_that_ended_before_its_deadline_was_looked_at(emulator: Emul
 # --- lost -------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_job_whose_cluster_is_deleted(emulator: EmulatorProcess) -> None:
+async def test_job_is_lost_with_its_deleted_cluster(emulator: EmulatorProcess) -> None:
     submit(emulator, "shared", "one", "sleep 60")
     work = asyncio.create_task(outcome())
     await waited_for(emulator)
     emulator.admin("DELETE", "clusters/shared")
-    with pytest.raises(JobLostError, match=r"(?s)its cluster .* was deleted.*outcome is unknown"):
+    with pytest.raises(JobLostError, match=r"(?s)its cluster .* was deleted.*outcome of the job is unknown"):
         await work
 
 
 @pytest.mark.parametrize("state", ["ERROR", "STOPPING"])
-async def test_a_job_whose_cluster_breaks(emulator: EmulatorProcess, state: str) -> None:
+async def test_job_is_lost_with_its_failed_cluster(emulator: EmulatorProcess, state: str) -> None:
     submit(emulator, "shared", "one", "sleep 60")
     work = asyncio.create_task(outcome())
     await waited_for(emulator)
@@ -212,12 +210,12 @@ async def test_a_job_whose_cluster_breaks(emulator: EmulatorProcess, state: str)
         await work
 
 
-async def test_a_job_that_the_cluster_does_not_know(emulator: EmulatorProcess) -> None:
-    with pytest.raises(JobLostError, match=r"could not be read. Last: .*Job one does not exist"):
+async def test_unknown_job_is_lost_after_the_timeout(emulator: EmulatorProcess) -> None:
+    with pytest.raises(JobLostError, match=r"could not be read. Last error: .*Job one does not exist"):
         await outcome(lost_timeout=0.5)
 
 
-async def test_a_head_that_is_gone(emulator: EmulatorProcess) -> None:
+async def test_job_is_lost_with_its_head(emulator: EmulatorProcess) -> None:
     submit(emulator, "shared", "one", "sleep 60")
     work = asyncio.create_task(outcome(lost_timeout=1.0))
     await waited_for(emulator)
@@ -226,7 +224,7 @@ async def test_a_head_that_is_gone(emulator: EmulatorProcess) -> None:
         await work
 
 
-async def test_a_driver_that_is_killed(emulator: EmulatorProcess) -> None:
+async def test_killed_driver_is_a_failed_job(emulator: EmulatorProcess) -> None:
     submit(emulator, "shared", "one", "sleep 60")
     await reached(emulator, "RUNNING")
     emulator.admin("POST", "clusters/shared/kill", {"part": "driver", "submission_id": "one"})
@@ -234,13 +232,13 @@ async def test_a_driver_that_is_killed(emulator: EmulatorProcess) -> None:
         await outcome()
 
 
-async def test_a_lost_permission_ends_a_wait(emulator: EmulatorProcess) -> None:
+async def test_lost_permission_ends_the_wait(emulator: EmulatorProcess) -> None:
     submit(emulator, "shared", "one", "sleep 60")
     with emulator.fault(scope="auth", method=GET, times=None, status=403), pytest.raises(NotAuthorisedError):
         await outcome()
 
 
-async def test_tokens_that_expire_while_a_job_runs(emulator: EmulatorProcess) -> None:
+async def test_expired_tokens_do_not_end_the_wait(emulator: EmulatorProcess) -> None:
     emulator.admin("POST", "tokens/settings", {"seconds": 0.8})
     submit(emulator, "shared", "one", " && ".join(f"echo {n} && sleep 0.2" for n in range(10)))
     emulator.admin("POST", "tokens/revoke")
@@ -248,7 +246,7 @@ async def test_tokens_that_expire_while_a_job_runs(emulator: EmulatorProcess) ->
     assert result["logs_tail"][1:] == [str(n) for n in range(10)]
 
 
-async def test_a_restart_of_the_triggerer_leaves_the_job_alone(emulator: EmulatorProcess) -> None:
+async def test_triggerer_restart_does_not_stop_the_job(emulator: EmulatorProcess) -> None:
     submit(emulator, "shared", "one", "sleep 4 && echo done")
     first = asyncio.create_task(outcome())
     await waited_for(emulator)
@@ -259,7 +257,7 @@ async def test_a_restart_of_the_triggerer_leaves_the_job_alone(emulator: Emulato
     assert (await outcome())["logs_tail"][1:] == ["done"]
 
 
-async def test_hundreds_of_waits_share_what_they_can(emulator: EmulatorProcess) -> None:
+async def test_many_waits_share_one_session(emulator: EmulatorProcess) -> None:
     # More jobs than the session has connections for requests: each has a tail, and none may starve.
     count = 150
     for number in range(count):
@@ -272,10 +270,10 @@ async def test_hundreds_of_waits_share_what_they_can(emulator: EmulatorProcess) 
     assert len(emulator.calls("GetToken")) == 1
 
 
-async def test_who_waits_for_a_turn_shares_the_session_already(
+async def test_queued_wait_already_shares_the_session(
     emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pace, "STARTS_AT_ONCE", 1)
+    monkeypatch.setattr(polling, "STARTS_AT_ONCE", 1)
     names = [f"job-{number}" for number in range(5)]
     for name in names:
         submit(emulator, "shared", name, "true")

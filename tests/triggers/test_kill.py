@@ -12,8 +12,7 @@ from emulator_support.process import EmulatorProcess, until
 
 from airflow_provider_vertex_ray.core.job import submission
 from airflow_provider_vertex_ray.core.job.client import JobsApi
-from airflow_provider_vertex_ray.triggers import airflow_task as task_facts
-from airflow_provider_vertex_ray.triggers import base
+from airflow_provider_vertex_ray.triggers import airflow_task, base
 from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
 from tests.support.clusters import full_name, jobs_of, start, submit
 
@@ -44,9 +43,9 @@ def airflow(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     async def kept(ti: Any, submission_id: str) -> int:
         return said["position"]  # type: ignore[no-any-return]
 
-    monkeypatch.setattr(task_facts, "task_state", task_state)
-    monkeypatch.setattr(task_facts, "keep_log_position", keep)
-    monkeypatch.setattr(task_facts, "kept_log_position", kept)
+    monkeypatch.setattr(airflow_task, "task_state", task_state)
+    monkeypatch.setattr(airflow_task, "keep_log_position", keep)
+    monkeypatch.setattr(airflow_task, "kept_log_position", kept)
     return said
 
 
@@ -84,9 +83,7 @@ def statuses(emulator: EmulatorProcess) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("state", [None, "failed", "success", "scheduled", "running"])
-async def test_a_kill_stops_the_job_and_no_other(
-    emulator: EmulatorProcess, airflow: dict[str, Any], state: str | None
-) -> None:
+async def test_kill_stops_only_this_job(emulator: EmulatorProcess, airflow: dict[str, Any], state: str | None) -> None:
     airflow["state"] = state
     wait = trigger()
     await cancelled(wait, emulator)
@@ -95,7 +92,7 @@ async def test_a_kill_stops_the_job_and_no_other(
     assert statuses(emulator)[1] != "STOPPED"
 
 
-async def test_a_stop_that_does_not_reach_the_job_is_repeated(
+async def test_lost_stop_request_is_repeated(
     emulator: EmulatorProcess, airflow: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ray's answer only says that it passes the stop on."""
@@ -117,9 +114,7 @@ async def test_a_stop_that_does_not_reach_the_job_is_repeated(
 
 
 @pytest.mark.parametrize("state", ["deferred", RuntimeError("no answer")])
-async def test_a_task_that_still_waits_keeps_its_job(
-    emulator: EmulatorProcess, airflow: dict[str, Any], state: Any
-) -> None:
+async def test_deferred_task_keeps_its_job(emulator: EmulatorProcess, airflow: dict[str, Any], state: Any) -> None:
     airflow["state"] = state
     wait = trigger()
     await cancelled(wait, emulator)
@@ -127,7 +122,7 @@ async def test_a_task_that_still_waits_keeps_its_job(
     assert emulator.calls("POST */stop") == []
 
 
-async def test_a_job_that_is_to_go_on(emulator: EmulatorProcess, airflow: dict[str, Any]) -> None:
+async def test_kill_keeps_the_job_without_stop_on_kill(emulator: EmulatorProcess, airflow: dict[str, Any]) -> None:
     airflow["state"] = "failed"
     wait = trigger(stop_on_kill=False)
     await cancelled(wait, emulator)
@@ -135,7 +130,7 @@ async def test_a_job_that_is_to_go_on(emulator: EmulatorProcess, airflow: dict[s
     assert emulator.calls("POST */stop") == []
 
 
-async def test_nothing_is_stopped_once_the_event_is_out(emulator: EmulatorProcess, airflow: dict[str, Any]) -> None:
+async def test_nothing_is_stopped_after_the_event(emulator: EmulatorProcess, airflow: dict[str, Any]) -> None:
     airflow["state"] = "success"
     wait = trigger(deadline=1.0, stop_at_deadline=False)
     async for event in wait.run():
@@ -144,7 +139,7 @@ async def test_nothing_is_stopped_once_the_event_is_out(emulator: EmulatorProces
     assert emulator.calls("POST */stop") == []
 
 
-async def test_before_airflow_3_3_the_cancellation_itself_asks(
+async def test_cancellation_checks_for_a_kill_before_airflow_3_3(
     emulator: EmulatorProcess, airflow: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(base, "HAS_ON_KILL", False)
@@ -155,11 +150,11 @@ async def test_before_airflow_3_3_the_cancellation_itself_asks(
     assert statuses(emulator)[0] == "STOPPED"
 
 
-async def test_a_triggerer_that_takes_over_goes_on_with_the_output(
+async def test_next_triggerer_continues_the_output(
     emulator: EmulatorProcess, airflow: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr(VertexRayJobTrigger, "_say", lambda self, line: said.append(line))
+    monkeypatch.setattr(VertexRayJobTrigger, "_emit", lambda self, line: said.append(line))
     submit(emulator, "shared", "talk", "echo a && echo b && sleep 4 && echo c")
     first = trigger(submission_id="talk")
     task = asyncio.create_task(first.outcome())
@@ -173,13 +168,13 @@ async def test_a_triggerer_that_takes_over_goes_on_with_the_output(
     said.clear()
     airflow["position"] = position
     event = await trigger(submission_id="talk").outcome()
-    assert "goes on here after a restart" in said[0]
+    assert "continues here after a restart" in said[0]
     assert said[1:] == ["c"]
     assert event["result"]["logs_tail"][-3:] == ["a", "b", "c"]
     assert shown[-2:] == ["a", "b"]
 
 
-async def test_a_kill_while_airflow_is_asked_keeps_airflows_message(
+async def test_kill_during_a_request_keeps_airflows_message(
     emulator: EmulatorProcess, airflow: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Airflow calls on_kill by the message of the CancelledError, which asgiref's sync_to_async drops."""
@@ -192,7 +187,7 @@ async def test_a_kill_while_airflow_is_asked_keeps_airflows_message(
         await sync_to_async(answer.wait, thread_sensitive=False)(20)
         return 0
 
-    monkeypatch.setattr(task_facts, "kept_log_position", kept)
+    monkeypatch.setattr(airflow_task, "kept_log_position", kept)
     events = trigger().run()
     task = asyncio.ensure_future(anext(events))
     assert await asyncio.to_thread(asked.wait, 20)

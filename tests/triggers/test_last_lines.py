@@ -12,7 +12,7 @@ from emulator_support.process import EmulatorProcess, until
 
 from airflow_provider_vertex_ray.errors import JobFailedError, JobLostError, VertexRayError, error_from_dict
 from airflow_provider_vertex_ray.log_query import LogQuery
-from airflow_provider_vertex_ray.triggers import log_fallback as subject
+from airflow_provider_vertex_ray.triggers import log_fallback
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
 from airflow_provider_vertex_ray.triggers.log_fallback import LastLines, last_lines
@@ -54,14 +54,14 @@ async def killed_while_waited_for(
 ) -> JobLostError:
     """The head is killed once the trigger has read the job and its last line."""
     said: list[str] = []
-    monkeypatch.setattr(VertexRayJobTrigger, "_say", lambda self, line: said.append(line))
+    monkeypatch.setattr(VertexRayJobTrigger, "_emit", lambda self, line: said.append(line))
     work = asyncio.create_task(lost(**arguments))
     await asyncio.to_thread(until, lambda: "the end" in said, 20, "the output is not read")
     await asyncio.to_thread(emulator.admin, "POST", "clusters/shared/kill", {"part": "head"})
     return await work
 
 
-async def test_a_lost_job_shows_its_last_lines(emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_lost_job_shows_its_last_lines(emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     error = await killed_while_waited_for(emulator, monkeypatch)
     assert error.details["logs_tail"][1:] == ["hello", "***", "the end"]
     assert error.details["submission_id"] == "one"
@@ -73,14 +73,14 @@ async def test_a_lost_job_shows_its_last_lines(emulator: EmulatorProcess, monkey
     assert str(error_from_dict(error.to_dict())) == message
 
 
-async def test_a_trigger_that_has_never_reached_the_cluster(emulator: EmulatorProcess) -> None:
+async def test_lost_job_shows_lines_if_the_cluster_was_never_reached(emulator: EmulatorProcess) -> None:
     """Another triggerer has taken over, when the head was gone already."""
     emulator.admin("POST", "clusters/shared/kill", {"part": "head"})
     error = await lost()
     assert error.details["logs_tail"][-1] == "the end"
 
 
-async def test_without_the_permission_the_error_says_so(emulator: EmulatorProcess) -> None:
+async def test_missing_permission_is_named(emulator: EmulatorProcess) -> None:
     emulator.admin("POST", "clusters/shared/kill", {"part": "head"})
     emulator.admin("PUT", "project", {"denied_permissions": ["logging.logEntries.list"]})
     try:
@@ -94,10 +94,10 @@ async def test_without_the_permission_the_error_says_so(emulator: EmulatorProces
     assert error.details["logs_tail"] == []
 
 
-async def test_what_was_read_before_is_shown_when_cloud_logging_is_silent(
+async def test_known_lines_are_shown_when_cloud_logging_is_silent(
     emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subject, "LONGEST", 0.5)
+    monkeypatch.setattr(log_fallback, "LONGEST", 0.5)
     leaked: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, told: leaked.append(told["message"]))
     with emulator.fault(scope="control_plane", method=LIST, action="hang", times=None):
@@ -113,16 +113,16 @@ async def test_what_was_read_before_is_shown_when_cloud_logging_is_silent(
 
 
 @pytest.mark.parametrize("status", [429, 503, 500])
-async def test_a_cloud_logging_that_fails_changes_nothing(emulator: EmulatorProcess, status: int) -> None:
+async def test_failing_cloud_logging_does_not_change_the_outcome(emulator: EmulatorProcess, status: int) -> None:
     emulator.admin("POST", "clusters/shared/kill", {"part": "head"})
     with emulator.fault(scope="control_plane", method=LIST, status=status, times=None):
         begin = time.monotonic()
         error = await lost()
-    assert time.monotonic() - begin < subject.LONGEST + 10
+    assert time.monotonic() - begin < log_fallback.LONGEST + 10
     assert "could not be read from Cloud Logging" in error.message
 
 
-async def test_lines_that_arrive_late_are_waited_for(emulator: EmulatorProcess) -> None:
+async def test_late_lines_are_awaited(emulator: EmulatorProcess) -> None:
     async def later() -> None:
         # The first look has found nothing.
         await asyncio.to_thread(until, lambda: emulator.calls(LIST), 20, "nobody asks")
@@ -135,8 +135,8 @@ async def test_lines_that_arrive_late_are_waited_for(emulator: EmulatorProcess) 
     assert len(emulator.calls(LIST)) >= 2
 
 
-async def test_what_cloud_logging_does_not_have_yet(emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subject, "SECONDS", 0)
+async def test_missing_lines_are_explained(emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_fallback, "SECONDS", 0)
     known = ["hello", "said since"]
     found = await last_lines(CONNECTION, full_name("shared"), "one", known=known)
     assert found == LastLines(known, "as they were read from the cluster")
@@ -147,21 +147,21 @@ async def test_what_cloud_logging_does_not_have_yet(emulator: EmulatorProcess, m
     assert "no lines of its output, at least not yet. The filter is: resource.labels" in nothing.missing
 
 
-async def test_lines_of_an_earlier_job_of_that_id_are_not_taken_for_its_own(
+async def test_lines_of_an_earlier_job_with_the_id_are_ignored(
     emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subject, "SECONDS", 0)
+    monkeypatch.setattr(log_fallback, "SECONDS", 0)
     found = await last_lines(CONNECTION, full_name("shared"), "one", begun=time.time() + 100)
     assert found.lines == []
 
 
-async def test_no_name_makes_it_fail() -> None:
+async def test_last_lines_never_raise() -> None:
     found = await last_lines(CONNECTION, "no cluster", "one\ntwo")
     assert (found.lines, found.source) == ([], "")
     assert "could not be read from Cloud Logging" in found.missing
 
 
-async def test_a_failed_job_whose_output_the_cluster_does_not_give(fake_emulator: EmulatorProcess) -> None:
+async def test_failed_job_without_output_shows_lines_of_cloud_logging(fake_emulator: EmulatorProcess) -> None:
     fake_emulator.admin("DELETE", "telemetry")
     start(fake_emulator)
     submit(fake_emulator, "shared", "one", "echo before && exit 3")
@@ -178,7 +178,7 @@ async def test_a_failed_job_whose_output_the_cluster_does_not_give(fake_emulator
     assert error.details["exit_code"] == 3
 
 
-def test_an_error_keeps_its_type_and_details() -> None:
+def test_error_keeps_its_type_and_details() -> None:
     error = LastLines(["a", "b"], "from X", "more is missing").of(JobLostError("gone.", {"cluster": "c"}))
     assert type(error) is JobLostError
     assert error.message == "gone.\nLast lines of its output, from X:\n    a\n    b\nmore is missing"

@@ -1,4 +1,4 @@
-"""The control plane: persistentResources and their operations.
+"""Client of the control plane: persistentResources and their operations.
 
 Source for all paths and fields:
 https://cloud.google.com/vertex-ai/docs/reference/rest/v1beta1/projects.locations.persistentResources
@@ -6,14 +6,13 @@ https://cloud.google.com/vertex-ai/docs/reference/rest/v1beta1/projects.location
 
 from __future__ import annotations
 
-import json
 import secrets
 from typing import Any
 from urllib.parse import quote
 
 from airflow_provider_vertex_ray.core.cluster.name import ClusterName
 from airflow_provider_vertex_ray.core.cluster.state import Cluster, ClusterState
-from airflow_provider_vertex_ray.core.http.service_errors import service_error
+from airflow_provider_vertex_ray.core.http.service_errors import control_plane_error
 from airflow_provider_vertex_ray.core.http.transport import Transport
 from airflow_provider_vertex_ray.errors import (
     ClusterExistsError,
@@ -22,30 +21,23 @@ from airflow_provider_vertex_ray.errors import (
     PreconditionError,
     RateLimitedError,
     ServiceUnavailableError,
-    VertexRayError,
 )
 
 REPLICA_MASK = "resource_pools.replica_count"
-"""The only update that the service knows."""
+"""The only update that the service supports."""
 
 REQUEST_LABEL = "vertex-ray-request"
-"""Label with an id of the create request, by which a create whose answer was lost knows its cluster."""
+"""Label with the id of the create request; identifies the cluster of a request whose answer was lost."""
 
 CHANGE_ATTEMPTS = 5
-"""Tries of a create or a resize whose answers were lost."""
-
-
-def control_plane_error(status: int, text: str) -> VertexRayError:
-    """The typed error for an answer of the Vertex AI API."""
-    try:
-        error = json.loads(text)["error"]
-        return service_error(str(error.get("message", "")), status=error.get("status"), http_status=status)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return service_error(f"The Vertex AI API answered {status}: {text[:300]}", http_status=status)
+"""Attempts of a create or resize request whose answers were lost."""
 
 
 class ClustersApi:
-    """Calls on persistentResources, each with its retries."""
+    """Client of the persistentResources API; each call includes its retries.
+
+    :param transport: the connection
+    """
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -53,12 +45,14 @@ class ClustersApi:
     async def create(self, name: ClusterName, resource: dict[str, Any]) -> str | None:
         """Start the creation of a cluster.
 
-        A try whose answer was lost is not repeated blindly: the cluster is looked for first. A label that is new with
-        each call tells whether the cluster that is found is this call's, and not somebody else's of the same id.
+        A request whose answer was lost is not repeated blindly: the cluster is looked up first. A label that is unique
+        to each call tells whether an existing cluster comes from this call or has the same id by coincidence.
 
-        :return: The long-running operation's name; None when the answer was lost but this call made the cluster.
-        :raises ClusterExistsError: The id is in use.
-        :raises NameNotReusableError: The id belonged to a cluster that was deleted a short time ago.
+        :param name: the name of the cluster
+        :param resource: the PersistentResource to create
+        :return: name of the long-running operation; None if the answer was lost but this call created the cluster
+        :raises ClusterExistsError: the id is in use
+        :raises NameNotReusableError: the id belonged to a cluster that was deleted recently
         """
         url = f"{self._collection(name.project, name.location)}?persistentResourceId={quote(name.cluster_id)}"
         request_id = secrets.token_hex(8)
@@ -73,21 +67,21 @@ class ClustersApi:
             except ClusterExistsError as error:
                 found = await self._find(name)
                 if found is None:
-                    # How the service words the block of a deleted name is not known; this is what it would come to.
+                    # The service's message for a blocked id is not known; this is the effect it would have.
                     raise NameNotReusableError(error.message, error.details) from error
                 if failures and found.labels.get(REQUEST_LABEL) == request_id:
                     return None
                 raise
             except (ServiceUnavailableError, RateLimitedError):
                 failures += 1
-                if await self._made_by(name, request_id):
+                if await self._created_by(name, request_id):
                     return None
                 if failures >= CHANGE_ATTEMPTS:
                     raise
                 await self._transport.back_off(failures)
 
-    async def _made_by(self, name: ClusterName, request_id: str) -> bool:
-        """Whether the cluster is there and comes from this very request."""
+    async def _created_by(self, name: ClusterName, request_id: str) -> bool:
+        """Tell whether the cluster exists and was created by this request."""
         found = await self._find(name)
         return found is not None and found.labels.get(REQUEST_LABEL) == request_id
 
@@ -98,15 +92,15 @@ class ClustersApi:
             return None
 
     async def get(self, name: ClusterName) -> Cluster:
-        """Read one cluster.
+        """Return one cluster.
 
-        :raises ClusterNotFoundError: There is none of that name.
+        :raises ClusterNotFoundError: the cluster does not exist
         """
         answer = await self._transport.request("GET", self._url(name), error_from=control_plane_error)
         return Cluster.from_resource(answer.json())
 
     async def list_all(self, project: str, location: str, *, page_size: int = 100) -> list[Cluster]:
-        """All persistent resources of a region, those without Ray included."""
+        """Return all persistent resources of a region, including those without Ray."""
         found: list[Cluster] = []
         token = ""
         while True:
@@ -121,11 +115,12 @@ class ClustersApi:
                 return found
 
     async def resize(self, name: ClusterName, pools: list[dict[str, Any]]) -> str | None:
-        """Start a change of replica counts.
+        """Start to change the replica counts of a cluster.
 
-        :param pools: The cluster's ``resourcePools`` with the new ``replicaCount`` of each.
-        :return: The long-running operation's name; None when the answer was lost but the cluster is UPDATING.
-        :raises PreconditionError: The cluster's state does not allow it.
+        :param name: the name of the cluster
+        :param pools: the cluster's ``resourcePools`` with the new ``replicaCount`` of each
+        :return: name of the long-running operation; None if the answer was lost but the cluster is UPDATING
+        :raises PreconditionError: the state of the cluster does not allow a resize
         """
         failures = 0
         while True:
@@ -140,7 +135,7 @@ class ClustersApi:
                 )
                 return str(answer.json().get("name"))
             except PreconditionError:
-                # The service refuses a second resize while the first one goes on, also one that repeats it.
+                # The service rejects a second resize while one is in progress, even if it is a repetition.
                 if failures and (await self.get(name)).state is ClusterState.UPDATING:
                     return None
                 raise
@@ -153,8 +148,8 @@ class ClustersApi:
     async def delete(self, name: ClusterName) -> str | None:
         """Start the deletion of a cluster.
 
-        :return: The long-running operation's name; None when there is no such cluster.
-        :raises PreconditionError: Its state does not allow it (PROVISIONING).
+        :return: name of the long-running operation; None if the cluster does not exist
+        :raises PreconditionError: the state of the cluster (PROVISIONING) does not allow a deletion
         """
         try:
             answer = await self._transport.request("DELETE", self._url(name), error_from=control_plane_error)
@@ -163,7 +158,7 @@ class ClustersApi:
         return str(answer.json().get("name"))
 
     async def operation(self, location: str, name: str) -> dict[str, Any]:
-        """Read a long-running operation: ``done``, then ``error`` or ``response``."""
+        """Return a long-running operation: ``done``, then ``error`` or ``response``."""
         url = f"{self._transport.addresses.control_plane(location)}/{name}"
         answer = await self._transport.request("GET", url, error_from=control_plane_error)
         return dict(answer.json())

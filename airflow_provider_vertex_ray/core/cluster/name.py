@@ -1,4 +1,4 @@
-"""The name of a cluster: its id, or the full resource name, and what completes it."""
+"""Names of clusters: from an id, or a full resource name, to project, location and id."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _PROJECT = re.compile(r"[a-z0-9]([a-z0-9.:-]*[a-z0-9])?")
 
 @dataclass(frozen=True)
 class ClusterName:
-    """Where a cluster is.
+    """The full name of a cluster, by its parts.
 
-    :param project: id or number of the Google Cloud project, as the user gave it.
-    :param location: region, e.g. ``us-central1``.
-    :param cluster_id: id within project and region.
+    :param project: id or number of the Google Cloud project, as the user gave it
+    :param location: region, e.g. ``us-central1``
+    :param cluster_id: id within the project and region
     """
 
     project: str
@@ -36,12 +36,12 @@ class ClusterName:
 
     @property
     def parent(self) -> str:
-        """``projects/…/locations/…``: where it is created and listed."""
+        """Return ``projects/…/locations/…``, where the cluster is created and listed."""
         return f"projects/{self.project}/locations/{self.location}"
 
     @property
     def full(self) -> str:
-        """The resource name: ``projects/…/locations/…/persistentResources/…``."""
+        """Return the resource name, ``projects/…/locations/…/persistentResources/…``."""
         return f"{self.parent}/persistentResources/{self.cluster_id}"
 
     def __str__(self) -> str:
@@ -49,65 +49,79 @@ class ClusterName:
 
 
 def validate_cluster_id(cluster_id: str, field: str = "cluster_id") -> str:
-    """Return ``cluster_id`` if the service takes it for a name, else raise InvalidArgumentError.
+    """Return ``cluster_id`` if it is a valid id of a cluster.
 
     The pattern is the service's: ``[a-z]([a-z0-9-]{0,61}[a-z0-9])?`` (API reference of
-    persistentResources.create; the SDK's own docstring also promises underscores, which are refused).
+    persistentResources.create; the SDK's own docstring also allows underscores, which the service rejects).
+
+    :param cluster_id: the id
+    :param field: name of the argument, for the error
+    :raises InvalidArgumentError: the service would reject the id
     """
     if not isinstance(cluster_id, str) or not _CLUSTER_ID.fullmatch(cluster_id):
         raise InvalidArgumentError(
             field,
             cluster_id,
-            "use 1 to 63 lower-case letters, digits and hyphens, begin with a letter and do not end with a hyphen",
+            "Use 1 to 63 lower-case letters, digits and hyphens; begin with a letter and do not end with a hyphen.",
         )
     return cluster_id
 
 
 def validate_location(location: str | None, field: str = "location") -> str:
-    """Return ``location`` if it is the name of a region, else raise InvalidArgumentError.
+    """Return ``location`` if it is the name of a region.
 
-    The location becomes part of the host that a token is sent to, so nothing but a region's name may pass.
+    The location becomes part of the host that a token is sent to, so only names of regions pass.
+
+    :param location: the region
+    :param field: name of the argument, for the error
+    :raises InvalidArgumentError: it is missing, or not the name of a region
     """
     if not location:
         raise InvalidArgumentError(
             field,
             location,
-            "no location is known: give a region such as 'us-central1', or a full cluster name",
+            "Use a region such as 'us-central1', or a full cluster name.",
         )
     if not isinstance(location, str) or not _LOCATION.fullmatch(location):
-        raise InvalidArgumentError(field, location, "give a region such as 'us-central1' (no zone, no multi-region)")
+        raise InvalidArgumentError(field, location, "Use a region such as 'us-central1', not a zone or a multi-region.")
     return location
 
 
 def validate_project(project_id: str | None, field: str = "project_id") -> str:
-    """Return ``project_id`` if it can be the id or number of a project, else raise InvalidArgumentError."""
+    """Return ``project_id`` if it is the id or the number of a project.
+
+    :param project_id: the project
+    :param field: name of the argument, for the error
+    :raises InvalidArgumentError: it is missing, or has the wrong format
+    """
     if not project_id:
         raise InvalidArgumentError(
             field,
             project_id,
-            "no project is known: give its id, set one in the Google connection, or give a full cluster name",
+            "Use the id of a project, set one in the Google Cloud connection, or use a full cluster name.",
         )
     if not isinstance(project_id, str) or not _PROJECT.fullmatch(project_id):
-        raise InvalidArgumentError(field, project_id, "give the id or the number of a Google Cloud project")
+        raise InvalidArgumentError(field, project_id, "Use the id or the number of a Google Cloud project.")
     return project_id
 
 
 def parse_cluster_name(
     value: str, project_id: str | None = None, location: str | None = None, *, field: str = "cluster_id"
 ) -> ClusterName:
-    """Complete what the user calls a cluster to a full name.
+    """Return the full name of a cluster from an id or a full name.
 
-    :param value: an id, or a full ``projects/…/locations/…/persistentResources/…`` name.
-    :param project_id: used for a bare id only: a full name says better where the cluster is.
-    :param location: the same.
-    :param field: what an error calls ``value``.
-    :raises InvalidArgumentError: ``value`` is neither, or it is an id and the project or the location is missing.
+    :param value: an id, or a full ``projects/…/locations/…/persistentResources/…`` name
+    :param project_id: project of a bare id; a full name takes precedence
+    :param location: location of a bare id; a full name takes precedence
+    :param field: name of the argument, for the error
+    :raises InvalidArgumentError: ``value`` is neither an id nor a full name, or it is an id and the project or the
+        location is missing
     """
     if isinstance(value, str) and "/" in value:
         parts = value.split("/")
         if len(parts) != 6 or parts[0::2] != ["projects", "locations", "persistentResources"]:
             raise InvalidArgumentError(
-                field, value, "give an id, or projects/PROJECT/locations/LOCATION/persistentResources/ID"
+                field, value, "Use an id, or projects/PROJECT/locations/LOCATION/persistentResources/ID."
             )
         project_id, location, value = parts[1], parts[3], parts[5]
         return ClusterName(

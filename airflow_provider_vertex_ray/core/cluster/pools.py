@@ -1,14 +1,14 @@
-"""From head and worker types to the resource pools of a cluster, and the images that they run.
+"""Resource pools of a cluster, planned from its head and worker types, and the images that they run.
 
-The rules are the SDK's (``vertex_ray.create_ray_cluster`` of google-cloud-aiplatform 2.7.0), its oddities
-included, because clusters that it made and clusters that we made must look the same:
+The rules are the SDK's (``vertex_ray.create_ray_cluster`` of google-cloud-aiplatform 2.7.0), including its oddities,
+because clusters that either of them creates must look the same:
 
-- The head's pool is ``head-node``; a worker type with the head's machine and accelerator joins it.
-- Other worker types get ``worker-pool1``, ``worker-pool2``, … by their place in the list. A type that joined
-  the head uses up its number too, so numbers may have gaps.
-- A type that joins the head with autoscaling makes its bounds those of the whole pool, head included, and
-  takes the pool's replica count away; a later type of fixed size then puts an explicit 0 there.
-- The pool of the head runs the head's image only.
+- The head's pool is ``head-node``; a worker type with the head's machine type and accelerator joins it.
+- Other worker types get ``worker-pool1``, ``worker-pool2``, … by their place in the list. A type that joins the head
+  uses its number as well, so the numbers may have gaps.
+- If a type that joins the head autoscales, its bounds become those of the whole pool, including the head, and the pool
+  has no replica count; a later type of fixed size then sets an explicit 0.
+- All nodes in the head's pool run the head's image.
 """
 
 from __future__ import annotations
@@ -37,9 +37,11 @@ __all__ = [
 
 HEAD_POOL_ID = "head-node"
 
-# What the service offers (facts, November 2026). The SDK still lists 2.33 and 2.9 for 3.10: both are gone.
-# The first Python of a Ray is the SDK's choice where none is given.
 SUPPORTED_VERSIONS: dict[str, tuple[str, ...]] = {"2.47": ("3.11",), "2.42": ("3.10", "3.11")}
+"""Python versions that the service offers, by Ray version (docs/service-facts.md, November 2026).
+
+The SDK still lists 2.33 and 2.9 for Python 3.10, which are no longer available. The first Python version is the SDK's
+choice if none is requested."""
 
 _CONTINENTS = ("us", "europe", "asia")
 _OFFICIAL_IMAGE = re.compile(
@@ -52,12 +54,12 @@ _OFFICIAL_IMAGE = re.compile(
 class Pool:
     """One resource pool of a planned cluster.
 
-    :param pool_id: id in the API.
-    :param machine: machine, accelerator and disk of each node (counts and images are read elsewhere).
-    :param replica_count: nodes as sent to the service, the head among them; None or 0 where it autoscales.
-    :param autoscaling: bounds of the pool, the head counted in.
-    :param has_head: whether one of the nodes is the head.
-    :param custom_image: None for the service's own image.
+    :param pool_id: id in the API
+    :param machine: machine type, accelerator and disk of each node; its count and image are not used
+    :param replica_count: number of nodes as sent to the service, including the head; None or 0 if it autoscales
+    :param autoscaling: bounds of the pool, including the head
+    :param has_head: whether one of the nodes is the head
+    :param custom_image: custom image of the nodes; None for the service's own image
     """
 
     pool_id: str
@@ -69,18 +71,18 @@ class Pool:
 
     @property
     def smallest(self) -> int:
-        """Nodes at the start, and the fewest there will be."""
+        """Return the initial number of nodes, which is also the minimum."""
         return self.autoscaling.min_replica_count if self.autoscaling else self.replica_count or 0
 
     @property
     def largest(self) -> int:
-        """The most nodes that there can be."""
+        """Return the maximum number of nodes."""
         return self.autoscaling.max_replica_count if self.autoscaling else self.replica_count or 0
 
 
 @dataclass(frozen=True)
 class OfficialImage:
-    """What the address of one of the service's own images says."""
+    """The parts of the address of one of the service's own images."""
 
     prefix: str
     ray_version: str
@@ -94,7 +96,7 @@ def worker_pool_id(place: int) -> str:
 
 
 def plan_pools(head: Resources, workers: Sequence[Resources], images: NodeImages | None) -> tuple[Pool, ...]:
-    """Return the pools in the order in which they are sent, the head's first."""
+    """Return the pools in the order in which they are sent, starting with the head's."""
     replicas: int | None = 1
     autoscaling: AutoscalingSpec | None = None
     others: list[Pool] = []
@@ -103,7 +105,7 @@ def plan_pools(head: Resources, workers: Sequence[Resources], images: NodeImages
         if joins_head and worker.autoscaling_spec:
             replicas, autoscaling = None, worker.autoscaling_spec
         elif worker.autoscaling_spec is None:
-            # Also for a type that does not join: this is where the SDK's explicit 0 comes from.
+            # Also for a type that does not join the head: this is where the SDK's explicit 0 comes from.
             replicas = (replicas or 0) + (worker.node_count if joins_head else 0)
         if not joins_head:
             others.append(
@@ -128,13 +130,13 @@ def plan_pools(head: Resources, workers: Sequence[Resources], images: NodeImages
 
 
 def default_python_version(ray_version: str) -> str | None:
-    """Return the Python that the SDK takes for ``ray_version`` where none is asked for."""
+    """Return the Python version that the SDK uses for ``ray_version`` by default; None for an unknown version."""
     versions = SUPPORTED_VERSIONS.get(ray_version)
     return versions[0] if versions else None
 
 
 def image_prefix(location: str) -> str:
-    """Return the continent of the image registry for a region; ``us`` where there is none of its own."""
+    """Return the continent of the image registry for a region; ``us`` if its continent has no registry."""
     continent = location.split("-")[0]
     return continent if continent in _CONTINENTS else "us"
 
@@ -147,7 +149,7 @@ def official_image(prefix: str, ray_version: str, python_version: str, *, gpu: b
 
 
 def parse_official_image(image: str) -> OfficialImage | None:
-    """Read the address of one of the service's own images; None for any other image."""
+    """Return the parts of the address of one of the service's own images; None for any other image."""
     match = _OFFICIAL_IMAGE.fullmatch(image)
     if match is None:
         return None

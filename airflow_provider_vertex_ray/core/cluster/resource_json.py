@@ -1,6 +1,6 @@
-"""ClusterSpec to and from the JSON of a PersistentResource (v1beta1: v1 has no NFS mounts).
+"""Conversion between ClusterSpec and the JSON of a PersistentResource (v1beta1, because v1 has no NFS mounts).
 
-int64 fields are strings, as in the JSON of all Google APIs.
+As in the JSON of all Google APIs, int64 fields are strings.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _DEFAULT_RAY = "2.47"
 
 
 def write_body(spec: SpecFields, location: str) -> dict[str, Any]:
-    """Return the PersistentResource that asks for ``spec``."""
+    """Return the PersistentResource that requests ``spec``."""
     pools = spec.pools()
     ray_spec: dict[str, Any] = {
         "resourcePoolImages": {pool.pool_id: pool_image(spec, pool, location) for pool in pools},
@@ -69,7 +69,7 @@ def write_body(spec: SpecFields, location: str) -> dict[str, Any]:
 
 
 def pool_image(spec: SpecFields, pool: Pool, location: str) -> str:
-    """Return the image that every node of ``pool`` runs in ``location``."""
+    """Return the image that the nodes of ``pool`` run in ``location``."""
     if pool.custom_image:
         return pool.custom_image
     return official_image(
@@ -81,13 +81,18 @@ def pool_image(spec: SpecFields, pool: Pool, location: str) -> str:
 
 
 def read_body(resource: Mapping[str, Any], location: str | None) -> dict[str, Any]:
-    """Return ClusterSpec's fields as ``resource`` has them; see ClusterSpec.from_persistent_resource."""
+    """Return the fields of a ClusterSpec from a PersistentResource; see ClusterSpec.from_persistent_resource.
+
+    :raises InvalidArgumentError: the resource is not a Ray cluster
+    """
     runtime = resource.get("resourceRuntimeSpec") or {}
     ray_spec = runtime.get("raySpec")
     pools = list(resource.get("resourcePools") or ())
     if ray_spec is None or not pools:
         name = resource.get("name") or resource.get("displayName")
-        raise InvalidArgumentError("resourceRuntimeSpec.raySpec", name, "this persistent resource is not a Ray cluster")
+        raise InvalidArgumentError(
+            "resourceRuntimeSpec.raySpec", name, "Use a Ray cluster; this persistent resource is not one."
+        )
     head_id = ray_spec.get("headNodeResourcePoolId")
     head_place = next((place for place, pool in enumerate(pools) if head_id and pool.get("id") == head_id), 0)
     head_pool = pools.pop(head_place)
@@ -164,7 +169,7 @@ def _read_worker(pool: Mapping[str, Any], image: str | None) -> Resources:
 
 
 def _read_joined_workers(head_pool: Mapping[str, Any], head: Resources) -> Resources | None:
-    """Return the workers that live in the head's pool, if there are any."""
+    """Return the workers in the head's pool; None if there are none."""
     autoscaling = _read_autoscaling(head_pool)
     workers = int(head_pool.get("replicaCount") or 1) - 1
     if autoscaling is None and workers < 1:
@@ -173,7 +178,7 @@ def _read_joined_workers(head_pool: Mapping[str, Any], head: Resources) -> Resou
 
 
 def _counted(machine: Resources, count: int, autoscaling: AutoscalingSpec | None) -> Resources:
-    # The count of an autoscaling pool is today's, not what was asked for, so it is not part of the spec.
+    # The count of an autoscaling pool is its current size, not the requested one, so it is not part of the spec.
     return replace(machine, node_count=1 if autoscaling else count, autoscaling_spec=autoscaling)
 
 
@@ -185,7 +190,7 @@ def _read_autoscaling(pool: Mapping[str, Any]) -> AutoscalingSpec | None:
 
 
 def _place_of_joined(pools: list[Mapping[str, Any]]) -> int:
-    """Return where in the worker list the type was that joined the head: its number is the one left out."""
+    """Return the place in the worker list of the type that joined the head: the number that no pool has."""
     for place, pool in enumerate(pools):
         match = _WORKER_POOL.fullmatch(pool.get("id", ""))
         if match is None:
@@ -197,7 +202,7 @@ def _place_of_joined(pools: list[Mapping[str, Any]]) -> int:
 
 @dataclass(frozen=True)
 class _Images:
-    """Which images are the user's own (None: the service's), and the versions in those of the service."""
+    """The custom image of each pool (None for the service's own), and the versions of the service's images."""
 
     custom: list[str | None]
     ray_version: str
@@ -217,14 +222,14 @@ def _read_images(
         location = name["location"]
     prefix = image_prefix(location) if location else None
     parsed = [parse_official_image(image) for image in images]
-    # Only an image that write_body would choose for this pool can be taken for the service's own.
+    # Only an image that write_body would choose for this pool counts as the service's own.
     chosen_by_us = [
         official if official and _would_be_chosen(official, pool, prefix) else None
         for official, pool in zip(parsed, pools, strict=True)
     ]
     ours = next((official for official in chosen_by_us if official), None)
     if len({official.prefix for official in chosen_by_us if official}) > 1:
-        # Without a location nobody can tell which of them the service's rule gave: keep them all as they are.
+        # Without a location, it is unknown which of them is the default: keep them all as custom images.
         ours = None
     if ours is None:
         known = next((official for official in parsed if official), None)

@@ -1,7 +1,7 @@
-"""What a cluster should look like, in the SDK's own words.
+"""The specification of a cluster, with the SDK's own names.
 
-A DAG written for ``vertex_ray`` or the Google provider only changes an import. Nothing here costs more than
-the standard library, so a DAG file may import it.
+A DAG that was written for ``vertex_ray`` or the Google provider only has to change an import. Importing this module
+costs no more than importing the standard library, so DAG files may do so.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_vertex_ray.core.checks import refuse_templates
-from airflow_provider_vertex_ray.core.cluster import spec_rules as rules
+from airflow_provider_vertex_ray.core.cluster import spec_rules
 from airflow_provider_vertex_ray.core.cluster.name import validate_location
 from airflow_provider_vertex_ray.core.cluster.pools import (
     default_python_version,
@@ -36,64 +36,65 @@ from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
 __all__ = ["ClusterSpec"]
 
-# Any would do: the hash must not depend on where a cluster is.
+# An arbitrary region: the hash must not depend on where a cluster is.
 _HASH_LOCATION = "us-central1"
 
 
 @dataclass(frozen=True)
 class ClusterSpec(SpecFields):
-    """A Ray cluster to be made. Parts may be ours, ``vertex_ray``'s, or dicts.
+    """The specification of a Ray cluster. Parts may be classes of this package or of ``vertex_ray``, or dicts.
 
-    Strings with a Jinja template in them are taken as they are; :meth:`validate` judges them when rendered.
+    Strings that contain a Jinja template are accepted as they are; call :meth:`validate` once they are rendered.
 
-    :param head_node_type: machine of the head; None is ``Resources()``. One node, no autoscaling.
-    :param worker_node_types: kinds of workers, at least one: **the head runs no work**. Those with the head's
-        machine and accelerator share its pool, its disks and its image.
-    :param ray_version: ``2.47`` or ``2.42``.
-    :param python_version: of the cluster; None is what the SDK takes for that Ray: 3.11 for 2.47, 3.10 for
-        2.42. The attribute then has that version.
-    :param network: peered network, ``projects/NUMBER/global/networks/NAME``; not together with
-        ``psc_interface_config``.
-    :param service_account: e-mail of the account that jobs run as.
-    :param custom_images: images in place of the service's; both are required.
-    :param enable_metrics_collection: send Ray's metrics to Cloud Monitoring.
-    :param enable_logging: send Ray's logs to Cloud Logging.
-    :param psc_interface_config: Private Service Connect interface.
-    :param reserved_ip_ranges: names of ranges reserved in ``network``.
-    :param nfs_mounts: shares for all nodes.
-    :param labels: up to 64.
-    :param encryption_spec_key_name: Cloud KMS key of the cluster's region. The SDK does not have this.
-    :raises InvalidArgumentError: a rule is broken; it names field, value and rule.
+    :param head_node_type: machine of the head; None for ``Resources()``. The head is one node and does not autoscale.
+    :param worker_node_types: worker types, at least one, because **the head runs no work**. Workers with the head's
+        machine type and accelerator share its pool, its disks and its image.
+    :param ray_version: ``2.47`` or ``2.42``
+    :param python_version: Python version of the cluster; None for the SDK's choice: 3.11 for Ray 2.47, 3.10 for Ray
+        2.42. The attribute then holds that version.
+    :param network: peered network, ``projects/NUMBER/global/networks/NAME``; cannot be combined with
+        ``psc_interface_config``
+    :param service_account: e-mail address of the service account that jobs run as
+    :param custom_images: images to use instead of the service's own, for the head and the workers
+    :param enable_metrics_collection: whether Ray's metrics are sent to Cloud Monitoring
+    :param enable_logging: whether Ray's logs are sent to Cloud Logging
+    :param psc_interface_config: Private Service Connect interface
+    :param reserved_ip_ranges: names of IP ranges that are reserved in ``network``
+    :param nfs_mounts: NFS shares that are mounted on all nodes
+    :param labels: labels of the cluster, at most 64
+    :param encryption_spec_key_name: Cloud KMS key in the region of the cluster; not available in the SDK
+    :raises InvalidArgumentError: a value breaks a rule; the error names the field, the value and the rule
     """
 
     def __post_init__(self) -> None:
         self._normalise()
-        rules.check_spec(self)
+        spec_rules.check_spec(self)
 
     @classmethod
     def from_value(cls, value: ClusterSpec | Mapping[str, Any]) -> ClusterSpec:
-        """Return a spec from a spec or from a dict of its fields, as rendered templates leave it.
+        """Return a spec from a spec or from a dict of its fields, such as rendered templates produce.
 
-        :raises InvalidArgumentError: a key is unknown or a rule is broken.
+        :raises InvalidArgumentError: a key is unknown, or a value breaks a rule
         """
         if isinstance(value, ClusterSpec):
             return value
         if not isinstance(value, Mapping):
-            raise InvalidArgumentError("spec", value, "give a ClusterSpec, or a dict with its fields")
+            raise InvalidArgumentError("spec", value, "Use a ClusterSpec, or a dict with its fields.")
         refuse_unknown_keys(value, {item.name for item in dataclasses.fields(cls)}, "")
         return cls(**value)
 
     @classmethod
     def from_persistent_resource(cls, resource: Mapping[str, Any], location: str | None = None) -> ClusterSpec:
-        """Read the spec of an existing cluster from the API's JSON.
+        """Return the spec of an existing cluster from the API's JSON.
 
-        The result is not validated: a cluster may have been made elsewhere under other rules, and must still
-        be readable. Writing it back validates. What a spec can not express is left out: display name, DNS
-        peering, reservations, and today's size of an autoscaling pool.
+        The result is not validated until it is written again, because a cluster may have been created elsewhere under
+        other rules. What a spec cannot express is left out: display name, DNS peering, reservations, and the current
+        size of an autoscaling pool.
 
-        :param resource: a PersistentResource, as returned by the API or as sent.
-        :param location: its region; default: from its name. It tells the service's images from custom ones.
-        :raises InvalidArgumentError: the resource is not a Ray cluster.
+        :param resource: a PersistentResource, as returned by the API or as sent to it
+        :param location: region of the cluster, which distinguishes the service's images from custom ones; default: the
+            region in its name
+        :raises InvalidArgumentError: the resource is not a Ray cluster
         """
         spec = object.__new__(cls)
         for name, value in read_body(resource, location).items():
@@ -101,45 +102,45 @@ class ClusterSpec(SpecFields):
         return spec
 
     def validate(self) -> None:
-        """Check every rule again, and that no template is left: for use after rendering, before a call.
+        """Validate every rule again, and that no template is left, after rendering and before a request.
 
-        :raises InvalidArgumentError: a rule is broken or a template was not rendered.
+        :raises InvalidArgumentError: a value breaks a rule, or a template was not rendered
         """
         refuse_templates(self)
-        rules.check_spec(self)
+        spec_rules.check_spec(self)
 
     def warnings(self) -> list[str]:
-        """Return what the service accepts but may not do what was meant, as sentences for a log."""
-        return rules.spec_warnings(self)
+        """Return warnings about values that the service accepts but that may have an unwanted effect, for a log."""
+        return spec_rules.spec_warnings(self)
 
     def to_persistent_resource(self, location: str) -> dict[str, Any]:
-        """Return the v1beta1 PersistentResource to send.
+        """Return the v1beta1 PersistentResource that creates the cluster.
 
-        It is what ``vertex_ray.create_ray_cluster`` sends, field for field; only the encryption key is ours.
+        It equals, field for field, what ``vertex_ray.create_ray_cluster`` sends; only the encryption key is added.
 
-        :param location: region; the images' registry follows its continent.
-        :raises InvalidArgumentError: the spec is not valid, a template is left, or the location is not a region.
+        :param location: region of the cluster; its continent determines the registry of the images
+        :raises InvalidArgumentError: the spec is not valid, a template is left, or the location is not a region
         """
         validate_location(location)
         self.validate()
-        rules.check_key_location(self.encryption_spec_key_name, location)
+        spec_rules.check_key_location(self.encryption_spec_key_name, location)
         return write_body(self, location)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain dicts and lists, for Airflow to render; :meth:`from_value` reads it."""
+        """Return the fields as plain dicts and lists, which Airflow can render and :meth:`from_value` reads."""
         plain: dict[str, Any] = _plain({item.name: getattr(self, item.name) for item in dataclasses.fields(self)})
         return plain
 
     def with_labels(self, extra: Mapping[str, str]) -> ClusterSpec:
-        """Return the same spec with ``extra`` labels, which go before its own of the same key."""
+        """Return the same spec with ``extra`` labels, which take precedence over its own labels."""
         return dataclasses.replace(self, labels={**self.labels, **extra})
 
     def spec_hash(self) -> str:
-        """Return 12 hexadecimal digits that differ when another cluster is asked for.
+        """Return 12 hexadecimal digits that differ between specs of different clusters, for a label.
 
-        Labels do not count, nor the region, nor whether a default was written out. It fits a label's value.
+        Labels and the region do not count, nor does it matter whether a default is written out.
 
-        :raises InvalidArgumentError: something other than a label is still a template.
+        :raises InvalidArgumentError: a value other than a label is still a template
         """
         for item in dataclasses.fields(self):
             if item.name != "labels":
@@ -161,7 +162,7 @@ class ClusterSpec(SpecFields):
         mounts = as_sequence(self.nfs_mounts, "nfs_mounts")
         labels = {} if self.labels is None else self.labels
         if not isinstance(labels, Mapping):
-            raise InvalidArgumentError("labels", labels, "give a dict of texts")
+            raise InvalidArgumentError("labels", labels, "Use a dict of strings.")
         values: dict[str, object] = {
             "head_node_type": as_resources(head, "head_node_type"),
             "worker_node_types": tuple(
@@ -178,7 +179,7 @@ class ClusterSpec(SpecFields):
         if self.python_version is None and isinstance(self.ray_version, str):
             values["python_version"] = default_python_version(self.ray_version)
         for name in ("network", "service_account", "encryption_spec_key_name"):
-            # An empty text is "none" on the wire, and what an empty Airflow Variable renders to.
+            # An empty string means "none" on the wire, and is what an empty Airflow Variable renders to.
             values[name] = getattr(self, name) or None
         for name, value in values.items():
             object.__setattr__(self, name, value)

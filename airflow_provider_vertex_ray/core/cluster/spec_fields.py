@@ -1,4 +1,4 @@
-"""The fields of a cluster specification without its rules, so that the rules and the JSON can be written in terms of them."""
+"""Fields of a cluster spec, without the rules and the JSON that are defined in terms of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["SpecFields"]
 
 @dataclass(frozen=True)
 class SpecFields:
-    """Base of ClusterSpec, which documents the fields."""
+    """Base class of ClusterSpec, which documents the fields."""
 
     head_node_type: Resources = field(default_factory=Resources)
     worker_node_types: Sequence[Resources] = field(default_factory=lambda: (Resources(),))
@@ -32,18 +32,18 @@ class SpecFields:
     encryption_spec_key_name: str | None = None
 
     def pools(self) -> tuple[Pool, ...]:
-        """Return the resource pools asked for, with their ids and sizes; the first has the head.
+        """Return the requested resource pools with their ids and sizes; the first one contains the head.
 
-        :raises InvalidArgumentError: a size or a machine is still a template.
+        :raises InvalidArgumentError: a size or a machine is still a template
         """
         refuse_templates(self.head_node_type, "head_node_type")
         refuse_templates(self.worker_node_types, "worker_node_types")
         return plan_pools(self.head_node_type, self.worker_node_types, self.custom_images)
 
     def node_count(self) -> int:
-        """Return how many nodes it begins with, head included and autoscaling pools at their minimum."""
+        """Return the initial number of nodes, with the head, and with autoscaling pools at their minimum."""
         return sum(pool.smallest for pool in self.pools())
 
     def max_node_count(self) -> int:
-        """Return how many nodes it can grow to, the head included."""
+        """Return the maximum number of nodes, including the head."""
         return sum(pool.largest for pool in self.pools())

@@ -1,7 +1,7 @@
-"""The parts of a cluster spec: the SDK's own names, fields and defaults, in plain dataclasses.
+"""Parts of a cluster spec: plain dataclasses with the SDK's own names, fields and defaults.
 
-Objects of the SDK (``vertex_ray.Resources`` and its kin) and dicts are taken wherever a part is expected.
-They are recognised by their attributes, because importing the SDK costs seconds.
+Wherever a part is expected, an object of the SDK (``vertex_ray.Resources`` and so on) or a dict is accepted as well.
+Objects are recognised by their attributes, because importing the SDK takes seconds.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ __all__ = ["AutoscalingSpec", "NfsMount", "NodeImages", "PscIConfig", "Resources
 
 @dataclass(frozen=True)
 class AutoscalingSpec:
-    """Bounds of a worker pool whose size follows the load.
+    """Bounds of an autoscaling worker pool.
 
-    :param min_replica_count: smallest number of nodes, at least 1.
-    :param max_replica_count: largest number of nodes, above the minimum and at most 1,000.
+    If the workers have the head's machine type and accelerator, they share its pool, and **both bounds include the
+    head**: ``AutoscalingSpec(2, 5)`` then means one to four workers. (Source: the SDK's code.)
 
-    If the workers have the head's machine and accelerator, they share its pool and **both bounds count
-    the head**: ``AutoscalingSpec(2, 5)`` is then one to four workers. (Read in the SDK.)
+    :param min_replica_count: minimum number of nodes, at least 1
+    :param max_replica_count: maximum number of nodes, above the minimum and at most 1,000
     """
 
     min_replica_count: int = 1
@@ -33,17 +33,17 @@ class AutoscalingSpec:
 
 @dataclass(frozen=True)
 class Resources:
-    """The machines of the head or of one kind of worker.
+    """Machines of the head or of one worker type.
 
-    :param machine_type: Compute Engine machine type. No TPU machines (the service's limit).
-    :param node_count: number of nodes, at least 1; exactly 1 for the head. Ignored by the service where
-        ``autoscaling_spec`` is given.
-    :param accelerator_type: GPU in the API's spelling, e.g. ``NVIDIA_TESLA_T4``.
-    :param accelerator_count: GPUs of each node; 0 for none.
-    :param boot_disk_type: ``pd-ssd`` or ``pd-standard``. None leaves it to the service.
-    :param boot_disk_size_gb: 100 to 64,000 GB. None leaves it to the service.
-    :param custom_image: container image in place of the service's own.
-    :param autoscaling_spec: workers only.
+    :param machine_type: Compute Engine machine type; the service does not support TPU machines
+    :param node_count: number of nodes, at least 1; exactly 1 for the head. The service ignores it if
+        ``autoscaling_spec`` is set.
+    :param accelerator_type: GPU type as the API spells it, e.g. ``NVIDIA_TESLA_T4``
+    :param accelerator_count: number of GPUs of each node; 0 for none
+    :param boot_disk_type: ``pd-ssd`` or ``pd-standard``; None for the service's default
+    :param boot_disk_size_gb: 100 to 64,000 GB; None for the service's default
+    :param custom_image: container image to use instead of the service's own
+    :param autoscaling_spec: bounds of the number of nodes, for workers only
     """
 
     machine_type: str = "n1-standard-16"
@@ -56,7 +56,7 @@ class Resources:
     autoscaling_spec: AutoscalingSpec | None = None
 
     def shares_machine(self, other: Resources) -> bool:
-        """Tell whether the SDK takes both for the same machine, and so puts a worker into the head's pool."""
+        """Tell whether both are the same machine to the SDK, which then puts a worker into the head's pool."""
         return (self.machine_type, self.accelerator_type, self.accelerator_count) == (
             other.machine_type,
             other.accelerator_type,
@@ -66,10 +66,10 @@ class Resources:
 
 @dataclass(frozen=True)
 class NodeImages:
-    """Container images for a whole cluster; both are required. ``Resources.custom_image`` goes before them.
+    """Container images of a whole cluster; both are required. ``Resources.custom_image`` takes precedence.
 
-    :param head: image of the head node.
-    :param worker: image of all workers.
+    :param head: image of the head node
+    :param worker: image of all workers
     """
 
     head: str | None = None
@@ -78,11 +78,11 @@ class NodeImages:
 
 @dataclass(frozen=True)
 class NfsMount:
-    """A share that is mounted on every node.
+    """An NFS share that is mounted on every node.
 
-    :param server: address of the NFS server.
-    :param path: exported path; begins with ``/``.
-    :param mount_point: folder under ``/mnt/nfs``.
+    :param server: address of the NFS server
+    :param path: exported path, which begins with ``/``
+    :param mount_point: folder below ``/mnt/nfs``
     """
 
     server: str | None = None
@@ -94,8 +94,8 @@ class NfsMount:
 class PscIConfig:
     """Private Service Connect interface, the alternative to a peered ``network``.
 
-    :param network_attachment: its name, or
-        ``projects/NUMBER/regions/REGION/networkAttachments/NAME``.
+    :param network_attachment: name of the network attachment, or
+        ``projects/NUMBER/regions/REGION/networkAttachments/NAME``
     """
 
     network_attachment: str | None = None
@@ -106,19 +106,24 @@ _NUMBERS = frozenset({"node_count", "accelerator_count", "boot_disk_size_gb", "m
 
 
 def as_part(cls: type[_Part], value: object, field: str) -> _Part:
-    """Return ``value`` as a ``cls``; it may be one, a dict, or an object with the same attributes."""
+    """Return ``value``, which may also be a dict or an object with the same attributes, as a ``cls``.
+
+    :raises InvalidArgumentError: it has another type, or an unknown field
+    """
     if isinstance(value, cls):
         return value
     names = {item.name for item in dataclasses.fields(cls)}
     given: Mapping[str, Any] = value if isinstance(value, Mapping) else _attributes(value, names)
     if not isinstance(value, Mapping) and not names & given.keys():
-        raise InvalidArgumentError(field, value, f"give {cls.__name__}(…), vertex_ray's, or a dict with its fields")
+        raise InvalidArgumentError(
+            field, value, f"Use {cls.__name__}(…), the same class of vertex_ray, or a dict with its fields."
+        )
     refuse_unknown_keys(given, names, field)
     return cls(**{name: _number(item) if name in _NUMBERS else item for name, item in given.items()})
 
 
 def as_resources(value: object, field: str) -> Resources:
-    """Return ``value`` as Resources, with the parts inside it converted too."""
+    """Return ``value`` as Resources, with its own parts converted as well."""
     part = as_part(Resources, value, field)
     if part.autoscaling_spec is not None:
         autoscaling = as_part(AutoscalingSpec, part.autoscaling_spec, f"{field}.autoscaling_spec")
@@ -129,26 +134,32 @@ def as_resources(value: object, field: str) -> Resources:
 
 
 def as_sequence(value: object, field: str) -> tuple[Any, ...]:
-    """Return a list's items; a string, a dict or a single item is refused, not taken apart."""
+    """Return the items of a list as a tuple; None is an empty list.
+
+    :raises InvalidArgumentError: it is not a list or a tuple; a string or a dict is never split into its items
+    """
     if value is None:
         return ()
     if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Sequence):
-        raise InvalidArgumentError(field, value, "give a list")
+        raise InvalidArgumentError(field, value, "Use a list.")
     return tuple(value)
 
 
 def refuse_unknown_keys(given: Mapping[str, Any], known: set[str], field: str) -> None:
-    """Raise InvalidArgumentError naming the first key of ``given`` that is not in ``known``."""
+    """Validate that all keys of ``given`` are in ``known``.
+
+    :raises InvalidArgumentError: names the first unknown key
+    """
     for name in given:
         if name not in known:
             path = f"{field}.{name}" if field else str(name)
             raise InvalidArgumentError(
-                path, given[name], f"there is no such field; known are {', '.join(sorted(known))}"
+                path, given[name], f"The field does not exist; the fields are {', '.join(sorted(known))}."
             )
 
 
 def _attributes(value: object, known: set[str]) -> dict[str, Any]:
-    """Read a foreign object. Fields beyond ``known`` count only when set: a newer SDK may have more."""
+    """Return the attributes of a foreign object; fields beyond ``known`` only if set, as a newer SDK may have more."""
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return dict(getattr(value, "__dict__", {}))
     found: dict[str, Any] = {}
@@ -160,7 +171,7 @@ def _attributes(value: object, known: set[str]) -> dict[str, Any]:
 
 
 def _number(value: Any) -> Any:
-    """Read the digits that Jinja makes of a number; all else is left to the rules to refuse."""
+    """Return the number in a string of digits, which Jinja renders numbers to; other values are returned unchanged."""
     if isinstance(value, str) and value.strip().isdecimal():
         return int(value)
     return value

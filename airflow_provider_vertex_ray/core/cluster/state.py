@@ -1,19 +1,20 @@
-"""A cluster's life: its states, and a typed view of the service's PersistentResource."""
+"""States of a cluster, and a typed view of the service's PersistentResource."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from datetime import datetime
 from enum import Enum
 from typing import Any
 
+from airflow_provider_vertex_ray.core.cluster.name import ClusterName
 from airflow_provider_vertex_ray.core.http.service_errors import outcome_error
+from airflow_provider_vertex_ray.core.timestamps import parse_rfc3339
 from airflow_provider_vertex_ray.errors import ClusterFailedError, NotARayClusterError, ServiceError, VertexRayError
 
 
 class ClusterState(str, Enum):
-    """The states of a PersistentResource.
+    """States of a PersistentResource.
 
     Source: https://cloud.google.com/vertex-ai/docs/reference/rest/v1/projects.locations.persistentResources#state
     """
@@ -28,7 +29,7 @@ class ClusterState(str, Enum):
 
     @classmethod
     def of(cls, value: Any) -> ClusterState:
-        """The state of that name; UNKNOWN for one that this package does not know."""
+        """Return the state with this name; UNKNOWN for a name that this package does not know."""
         try:
             return cls(value)
         except ValueError:
@@ -41,10 +42,14 @@ BILLED_STATES = frozenset({ClusterState.RUNNING, ClusterState.UPDATING})
 
 @dataclass(frozen=True)
 class Pool:
-    """One resource pool as it is.
+    """The current state of one resource pool.
 
-    :param replicas: Nodes that the service reports or, for an autoscaling pool, its minimum.
-    :param autoscaling: (minimum, maximum) or None.
+    :param pool_id: id of the pool
+    :param machine_type: Compute Engine machine type of its nodes
+    :param replicas: number of nodes that the service reports or, for an autoscaling pool, its minimum
+    :param accelerator_type: accelerator of each node; None for none
+    :param accelerator_count: number of accelerators of each node
+    :param autoscaling: (minimum, maximum), or None for a pool of fixed size
     """
 
     pool_id: str
@@ -57,9 +62,9 @@ class Pool:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A PersistentResource, read.
+    """A typed view of a PersistentResource.
 
-    ``resource`` is the service's own answer, for what has no field here.
+    ``resource`` is the service's own answer, for everything that has no attribute here.
     """
 
     name: str
@@ -81,11 +86,14 @@ class Cluster:
 
     @classmethod
     def from_resource(cls, resource: dict[str, Any]) -> Cluster:
-        """Read the API's JSON."""
+        """Return the cluster that a PersistentResource in the API's JSON describes.
+
+        :raises VertexRayError: it is not a PersistentResource
+        """
         name = str(resource.get("name", ""))
         match = re.fullmatch(r"projects/([^/]+)/locations/([^/]+)/persistentResources/([^/]+)", name)
         if match is None:
-            raise VertexRayError(f"The service answered with a resource named {name!r}, not a persistentResource.")
+            raise VertexRayError(f"The service answered with a resource named {name!r}, not a persistent resource.")
         ray_spec = (resource.get("resourceRuntimeSpec") or {}).get("raySpec")
         uris = dict((resource.get("resourceRuntime") or {}).get("accessUris") or {})
         pools = tuple(_pool(pool) for pool in resource.get("resourcePools") or [])
@@ -112,16 +120,29 @@ class Cluster:
 
     @property
     def created(self) -> float | None:
-        """Unix time of the creation; None where the service does not say."""
-        return unix_time(self.create_time)
+        """Return the Unix time of the creation; None if the service does not report it."""
+        return parse_rfc3339(self.create_time)
+
+    @property
+    def started(self) -> float | None:
+        """Return the Unix time at which the cluster first reached RUNNING; None if it has not yet."""
+        return parse_rfc3339(self.start_time)
+
+    @property
+    def resource_name(self) -> ClusterName:
+        """Return the parts of ``name``, as the clients of this package take them."""
+        return ClusterName(self.project, self.location, self.cluster_id)
 
     @property
     def node_count(self) -> int:
-        """All nodes, the head included."""
+        """Return the number of nodes, including the head."""
         return sum(pool.replicas for pool in self.pools)
 
     def require_ray(self) -> Cluster:
-        """This cluster, or NotARayClusterError."""
+        """Return this cluster if it runs Ray.
+
+        :raises NotARayClusterError: it is another kind of persistent resource
+        """
         if not self.is_ray:
             raise NotARayClusterError(
                 f"cluster_id={self.cluster_id!r}: {self.name} is a persistent resource without a raySpec."
@@ -129,8 +150,8 @@ class Cluster:
         return self
 
     def failure(self) -> ServiceError | ClusterFailedError:
-        """Why the cluster is in ERROR: quota, stockout, … by the service's text, else ClusterFailedError."""
-        text = self.error_message or "The service gives no reason."
+        """Return the error of a cluster in ERROR: quota, stockout, … by the service's text, or ClusterFailedError."""
+        text = self.error_message or "The service gave no reason."
         found = outcome_error(text, self.error_code)
         details = {"cluster": self.name, "state": self.state.value, **found.details}
         message = f"Cluster {self.cluster_id} is in state {self.state.value}: {text}"
@@ -139,7 +160,7 @@ class Cluster:
         return type(found)(message, details)
 
     def summary(self) -> dict[str, Any]:
-        """What a task returns of a cluster: JSON, without anything secret."""
+        """Return what a task returns about a cluster: JSON, without secrets."""
         return {
             "cluster_id": self.cluster_id,
             "name": self.name,
@@ -163,18 +184,6 @@ class Cluster:
             "create_time": self.create_time,
             "start_time": self.start_time,
         }
-
-
-def unix_time(stamp: str | None) -> float | None:
-    """A time of the API, such as ``2026-11-24T03:48:00.123456789Z``, in seconds since 1970; None for none."""
-    if not stamp:
-        return None
-    # fromisoformat of Python 3.10 knows neither "Z" nor nanoseconds.
-    match = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)", stamp)
-    if match is None:
-        return None
-    whole = datetime.fromisoformat(match[1] + match[3].replace("Z", "+00:00")).timestamp()
-    return whole + float(match[2] or 0)
 
 
 def _pool(pool: dict[str, Any]) -> Pool:

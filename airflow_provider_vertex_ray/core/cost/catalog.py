@@ -1,45 +1,50 @@
-"""The Cloud Billing Catalog: list prices of Vertex AI training, as a price table.
+"""Client of the Cloud Billing Catalog: list prices of Vertex AI training, as a price table.
 
-Source: https://cloud.google.com/billing/docs/reference/rest/v1/services.skus/list; the descriptions are as published in
-2026 (docs/cost.md). Under which of them Ray clusters are billed is not documented: this was never compared with a bill.
+Source: https://cloud.google.com/billing/docs/reference/rest/v1/services.skus/list; the descriptions are those published
+in 2026 (docs/cost.md). It is not documented which of them apply to Ray clusters, and prices were never compared with a
+real bill.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from airflow_provider_vertex_ray.core.cost.price_table import PriceTable
-from airflow_provider_vertex_ray.core.http.service_errors import service_error
+from airflow_provider_vertex_ray.core.http.service_errors import answer_error
 from airflow_provider_vertex_ray.core.http.transport import Transport
-from airflow_provider_vertex_ray.errors import ServiceError, VertexRayError
+from airflow_provider_vertex_ray.errors import ServiceError
 
 SERVICE = "C7E2-9256-1C43"
-"""Vertex AI in the catalog."""
+"""Id of Vertex AI in the catalog."""
 
 PREFIXES = ("Vertex AI: Training/Pipelines on",)
-"""How the descriptions of what is summed up begin, before the machine family or the accelerator."""
+"""Prefixes of the descriptions of applicable SKUs, before the machine family or the accelerator."""
 
 KEPT_SECONDS = 86_400.0
-"""Seconds for which the prices of a region are kept in this process; they change a few times a year."""
+"""Seconds for which the prices of a region are cached in this process; they change a few times a year."""
 
 _CORE = re.compile(r"(\w+) (?:Predefined )?Instance (Core|Ram)\b", re.IGNORECASE)
 _ACCELERATOR = re.compile(r"(NVIDIA [\w ]+?)(?: GPU)?(?: attached| running| in\b|$)", re.IGNORECASE)
+_error_from = partial(answer_error, "The Cloud Billing Catalog")
 _kept: dict[tuple[str, str, tuple[str, ...], str], tuple[float, PriceTable]] = {}
 
 
 async def catalog_prices(
     transport: Transport, region: str, *, prefixes: Sequence[str] = PREFIXES, currency: str = "USD"
 ) -> PriceTable:
-    """The list prices of a region.
+    """Return the list prices of a region.
 
-    :param prefixes: How descriptions begin; where several are given, their prices add up, and what only some of them
-        have a price for has none.
-    :raises VertexRayError: The catalog can not be read.
+    :param transport: the connection
+    :param region: the region
+    :param prefixes: prefixes of the SKUs' descriptions. The prices of several prefixes are added up; anything that does
+        not have a price under each of them has no price.
+    :param currency: ISO 4217 code
+    :raises VertexRayError: the catalog cannot be read
     """
     key = (transport.addresses.billing(), region, tuple(prefixes), currency)
     if key in _kept and time.monotonic() - _kept[key][0] < KEPT_SECONDS:
@@ -56,7 +61,7 @@ async def _skus(transport: Transport, currency: str) -> list[dict[str, Any]]:
     token = ""
     while True:
         params = {"pageSize": "2000", "currencyCode": currency, **({"pageToken": token} if token else {})}
-        body = (await transport.request("GET", url, params=params, error_from=_error)).json()
+        body = (await transport.request("GET", url, params=params, error_from=_error_from)).json()
         if not isinstance(body, dict):
             raise ServiceError(f"The Cloud Billing Catalog answered with {str(body)[:100]!r}.")
         found += body.get("skus") or []
@@ -66,7 +71,7 @@ async def _skus(transport: Transport, currency: str) -> list[dict[str, Any]]:
 
 
 def table_of(skus: Sequence[dict[str, Any]], region: str, prefixes: Sequence[str], currency: str) -> PriceTable:
-    """The price table in a list of SKUs; what is ambiguous has no price."""
+    """Return the price table in a list of SKUs; an ambiguous price is left out."""
     sums: dict[str, dict[str, dict[str, float]]] = {}
     for sku in skus:
         text = str(sku.get("description", ""))
@@ -77,7 +82,7 @@ def table_of(skus: Sequence[dict[str, Any]], region: str, prefixes: Sequence[str
             continue
         section, name = named
         by_prefix = sums.setdefault(section, {}).setdefault(name, {})
-        # Two prices for the same thing: nobody can say which.
+        # Two prices for the same thing are ambiguous.
         by_prefix[prefix] = price if by_prefix.get(prefix, price) == price else float("nan")
     sections = {
         section: {
@@ -91,19 +96,19 @@ def table_of(skus: Sequence[dict[str, Any]], region: str, prefixes: Sequence[str
 
 
 def _named(text: str) -> tuple[str, str] | None:
-    """Section and name of a price table for the rest of a description."""
+    """Return section and name in a price table for the rest of a description; None if it is something else."""
     if match := _CORE.search(text):
         return ("vcpu" if match[2].lower() == "core" else "gib"), match[1].lower()
     if match := _ACCELERATOR.match(text):
         name = re.sub(r"\W+", "_", match[1].strip()).upper()
-        # The API calls the older ones NVIDIA_TESLA_….
+        # In the Vertex AI API, older accelerators are named NVIDIA_TESLA_….
         older = re.fullmatch(r"NVIDIA_(?:TESLA_)?(T4|V100|P100|P4|A100|K80)", name)
         return "accelerators", f"NVIDIA_TESLA_{older[1]}" if older else name
     return None
 
 
 def _price(sku: dict[str, Any], currency: str) -> float | None:
-    """Per hour; None for tiers, other units and other currencies."""
+    """Return the price of a SKU per hour; None for tiered prices, other units and other currencies."""
     infos = sku.get("pricingInfo") or []
     expression = (infos[-1].get("pricingExpression") or {}) if infos else {}
     rates = expression.get("tieredRates") or []
@@ -113,11 +118,3 @@ def _price(sku: dict[str, Any], currency: str) -> float | None:
     if unit.get("currencyCode", currency) != currency:
         return None
     return int(unit.get("units") or 0) + int(unit.get("nanos") or 0) / 1e9
-
-
-def _error(status: int, text: str) -> VertexRayError:
-    try:
-        said = json.loads(text)["error"]
-        return service_error(str(said.get("message", "")), status=said.get("status"), http_status=status)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return service_error(f"The Cloud Billing Catalog answered {status}: {text[:300]}", http_status=status)

@@ -1,19 +1,19 @@
-"""Prices that a user gives: by machine type, or by vCPU and GiB of a family; and by accelerator. Pure.
+"""Prices by machine type, or by vCPU and GiB of a machine family, and by accelerator. Pure.
 
-No price is ever made up: what has none is named, and then there is no sum either.
+No price is ever guessed: whatever has no price is reported, and then there is no total.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from airflow_provider_vertex_ray.core.checks import is_number
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
-# GiB of memory for each vCPU, where all sizes of a family have the same.
+# GiB of memory per vCPU, for families in which all sizes have the same ratio.
 # Source: https://cloud.google.com/compute/docs/general-purpose-machines and …/compute-optimized-machines
 _GIB_PER_VCPU = {
     "n1-standard": 3.75,
@@ -30,11 +30,11 @@ _SECTIONS = ("machines", "vcpu", "gib", "accelerators")
 
 @dataclass(frozen=True, order=True)
 class NodeKind:
-    """What nodes of one kind are.
+    """A kind of node.
 
-    :param machine_type: Such as ``n1-standard-16``.
-    :param accelerator_type: Such as ``NVIDIA_TESLA_T4``; empty for none.
-    :param accelerator_count: Accelerators of each node.
+    :param machine_type: machine type, such as ``n1-standard-16``
+    :param accelerator_type: accelerator, such as ``NVIDIA_TESLA_T4``; empty for none
+    :param accelerator_count: number of accelerators of each node
     """
 
     machine_type: str
@@ -47,7 +47,7 @@ class NodeKind:
 
 
 def machine_size(machine_type: str) -> tuple[int, float] | None:
-    """vCPUs and GiB of a machine type; None where its name does not tell."""
+    """Return the vCPUs and the GiB of memory of a machine type; None if its name does not tell."""
     match = _MACHINE.fullmatch(machine_type)
     ratio = _GIB_PER_VCPU.get(f"{match[1]}-{match[2]}") if match else None
     return (int(match[3]), int(match[3]) * ratio) if match and ratio else None
@@ -55,10 +55,10 @@ def machine_size(machine_type: str) -> tuple[int, float] | None:
 
 @dataclass(frozen=True)
 class Price:
-    """What a node of one kind costs.
+    """The price of a node of one kind.
 
-    :param hourly: Per hour; None when something has no price.
-    :param missing: What has none.
+    :param hourly: price per hour; None if anything has no price
+    :param missing: machine types and accelerators without a price
     """
 
     hourly: float | None
@@ -69,12 +69,12 @@ class Price:
 class PriceTable:
     """Prices per hour, by region.
 
-    As JSON: ``{"currency": "USD", "regions": {"us-central1": {"machines": {"n1-standard-16": 0.76}, "vcpu": {"n1":
-    0.032}, "gib": {"n1": 0.0042}, "accelerators": {"NVIDIA_TESLA_T4": 0.35}}}}``. ``machines`` are without
-    accelerators, and go before ``vcpu`` and ``gib``, which are by family.
+    Its JSON form is ``{"currency": "USD", "regions": {"us-central1": {"machines": {"n1-standard-16": 0.76}, "vcpu":
+    {"n1": 0.032}, "gib": {"n1": 0.0042}, "accelerators": {"NVIDIA_TESLA_T4": 0.35}}}}``. Prices in ``machines`` exclude
+    accelerators, and take precedence over ``vcpu`` and ``gib``, which are by machine family.
 
-    :param currency: ISO 4217 code.
-    :param regions: The sections of each region.
+    :param currency: ISO 4217 code
+    :param regions: the four sections of each region
     """
 
     currency: str
@@ -82,39 +82,39 @@ class PriceTable:
 
     @classmethod
     def from_value(cls, value: Any) -> PriceTable:
-        """Read the JSON form.
+        """Return the price table in the JSON form.
 
-        :raises InvalidArgumentError: Names the field, the value and the rule.
+        :raises InvalidArgumentError: it is malformed; the error names the field, the value and the rule
         """
         if isinstance(value, PriceTable):
             return value
         if not isinstance(value, dict):
-            raise InvalidArgumentError("price_table", value, "give an object with currency and regions")
-        _known("price_table", value, ("currency", "regions"))
+            raise InvalidArgumentError("price_table", value, "Use an object with currency and regions.")
+        _check_keys("price_table", value, ("currency", "regions"))
         currency, regions = value.get("currency"), value.get("regions")
         if not isinstance(currency, str) or not re.fullmatch(r"[A-Z]{3}", currency):
             raise InvalidArgumentError(
-                "price_table['currency']", currency, "give a currency's three letters, such as USD"
+                "price_table['currency']", currency, "Use the three-letter code of a currency, such as USD."
             )
         if not isinstance(regions, dict):
-            raise InvalidArgumentError("price_table['regions']", regions, "give an object of regions")
+            raise InvalidArgumentError("price_table['regions']", regions, "Use an object with prices by region.")
         for region, sections in regions.items():
             place = f"price_table['regions'][{region!r}]"
             if not isinstance(sections, dict):
-                raise InvalidArgumentError(place, sections, f"give an object with {', '.join(_SECTIONS)}")
-            _known(place, sections, _SECTIONS)
+                raise InvalidArgumentError(place, sections, f"Use an object with {', '.join(_SECTIONS)}.")
+            _check_keys(place, sections, _SECTIONS)
             for section, prices in sections.items():
                 if not isinstance(prices, dict):
-                    raise InvalidArgumentError(f"{place}[{section!r}]", prices, "give an object of prices per hour")
+                    raise InvalidArgumentError(f"{place}[{section!r}]", prices, "Use an object with prices per hour.")
                 for name, price in prices.items():
-                    if isinstance(price, bool) or not isinstance(price, (int, float)) or not 0 <= price < math.inf:
+                    if not is_number(price) or price < 0:
                         raise InvalidArgumentError(
-                            f"{place}[{section!r}][{name!r}]", price, "give a price per hour, 0 or more"
+                            f"{place}[{section!r}][{name!r}]", price, "Use a price per hour of 0 or more."
                         )
         return cls(currency, regions)
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON form."""
+        """Return the JSON form of the table."""
         return {
             "currency": self.currency,
             "regions": {
@@ -124,7 +124,11 @@ class PriceTable:
         }
 
     def price(self, kind: NodeKind, region: str) -> Price:
-        """What a node of this kind costs in an hour."""
+        """Return the price of a node per hour.
+
+        :param kind: kind of the node
+        :param region: region of the node
+        """
         sections = self.regions.get(region, {})
         missing: list[str] = []
         hourly = self._machine(kind.machine_type, sections, missing)
@@ -152,6 +156,6 @@ class PriceTable:
         return size[0] * core + size[1] * memory
 
 
-def _known(place: str, value: dict[str, Any], names: tuple[str, ...]) -> None:
+def _check_keys(place: str, value: dict[str, Any], names: tuple[str, ...]) -> None:
     if unknown := sorted(set(map(str, value)) - set(names)):
-        raise InvalidArgumentError(place, ", ".join(unknown), f"it has {', '.join(names)}")
+        raise InvalidArgumentError(place, ", ".join(unknown), f"The fields are {', '.join(names)}.")

@@ -1,9 +1,9 @@
-"""What a user says of a BigQuery step, judged before anything is asked, and the plan that the cluster gets."""
+"""Validate the parameters of a BigQuery step before any request is made, and prepare its transform for the cluster."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from airflow_provider_vertex_ray.core.checks import has_template
@@ -29,12 +29,14 @@ _IMPORTED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
 def check_table(field: str, value: Any, project: str | None = None) -> str:
-    """The table as ``project.dataset.table``.
+    """Return the name of a table as ``project.dataset.table``.
 
-    :param project: The project of a table without one.
-    :raises InvalidArgumentError: It is no name of a table.
+    :param field: name of the argument, for the error
+    :param value: name of the table
+    :param project: project of a name without one
+    :raises InvalidArgumentError: it is not the name of a table
     """
-    rule = "give a table as project.dataset.table or dataset.table"
+    rule = "Use the name of a table, as project.dataset.table or dataset.table."
     found = _TABLE.fullmatch(value) if isinstance(value, str) else None
     if found is None:
         raise InvalidArgumentError(field, value, rule)
@@ -42,72 +44,72 @@ def check_table(field: str, value: Any, project: str | None = None) -> str:
 
 
 def check_dataset(field: str, value: Any, project: str | None = None) -> str:
-    """The dataset as ``project.dataset``.
+    """Return the name of a dataset as ``project.dataset``.
 
-    :raises InvalidArgumentError: It is no name of a dataset.
+    :param field: name of the argument, for the error
+    :param value: name of the dataset
+    :param project: project of a name without one
+    :raises InvalidArgumentError: it is not the name of a dataset
     """
     found = _DATASET.fullmatch(value) if isinstance(value, str) else None
     if found is None:
-        raise InvalidArgumentError(field, value, "give a dataset as project.dataset or dataset")
+        raise InvalidArgumentError(field, value, "Use the name of a dataset, as project.dataset or dataset.")
     return f"{found['project'] or project}.{found['dataset']}"
 
 
 def check_source(source_table: Any, query: Any, columns: Any, row_filter: Any) -> None:
-    """Refuse anything but one source.
+    """Validate that a step has exactly one source.
 
-    :raises InvalidArgumentError: Both or none are given, or columns of a query.
+    :param source_table: name of the source table
+    :param query: the query
+    :param columns: columns of the source table
+    :param row_filter: filter of the source table
+    :raises InvalidArgumentError: both sources or none are set, or columns or a filter are combined with a query
     """
     if query is not None and source_table is not None:
-        raise InvalidArgumentError("query", query, "source_table is given too; a step reads one of them")
+        raise InvalidArgumentError("query", query, "Set either query or source_table, not both.")
     if query is None and source_table is None:
-        raise InvalidArgumentError("source_table", source_table, "give source_table, or query")
+        raise InvalidArgumentError("source_table", source_table, "Set either source_table or query.")
     if query is not None:
         if isinstance(query, str) and not query.strip():
-            raise InvalidArgumentError("query", query, "give a SELECT statement")
+            raise InvalidArgumentError("query", query, "Use a SELECT statement.")
         for field, value in (("columns", columns), ("row_filter", row_filter)):
             if value is not None:
-                raise InvalidArgumentError(field, value, "it is for source_table; let the query select what is needed")
+                raise InvalidArgumentError(
+                    field, value, "Use it with source_table only; select columns and rows in the query itself."
+                )
     if isinstance(columns, (list, tuple)) and not columns:
-        raise InvalidArgumentError("columns", columns, "give the names of columns, or None for all")
+        raise InvalidArgumentError("columns", columns, "Use the names of columns, or None for all columns.")
 
 
 def check_choice(field: str, value: Any, choices: tuple[str, ...]) -> None:
-    """Refuse a word that is none of these; a template passes.
+    """Validate that ``value`` is one of ``choices``; a template passes.
 
-    :raises InvalidArgumentError: Names the choices.
+    :raises InvalidArgumentError: it is not one of them
     """
     if value not in choices and not has_template(value):
-        raise InvalidArgumentError(field, value, f"give one of {', '.join(choices)}")
-
-
-def check_count(field: str, value: Any) -> None:
-    """Refuse what is neither None nor a whole number above 0.
-
-    :raises InvalidArgumentError: Names the field.
-    """
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise InvalidArgumentError(field, value, "give a whole number above 0, or None")
+        raise InvalidArgumentError(field, value, f"Use one of {', '.join(choices)}.")
 
 
 def transform_payload(transform: Any) -> tuple[dict[str, Any] | str | None, bool]:
-    """What travels of a transform, and whether it is a class.
+    """Return what is sent to the cluster for a transform, and whether it is a class.
 
-    :param transform: A function, a class, ``"module:name"`` of one that is in ``working_dir`` or ``py_modules``, or
-        None. A name that begins with a capital letter is taken for a class.
-    :raises InvalidArgumentError: It can not travel.
+    :param transform: a function, a class, ``"module:name"`` of one in ``working_dir`` or ``py_modules``, or None. A
+        name that begins with a capital letter counts as a class.
+    :raises InvalidArgumentError: it cannot be sent to the cluster
     """
     if transform is None:
         return None, False
     if isinstance(transform, str):
         if not _IMPORTED.fullmatch(transform):
-            raise InvalidArgumentError("transform", transform, "give a function, a class, or 'module:name'")
+            raise InvalidArgumentError("transform", transform, "Use a function, a class, or 'module:name'.")
         return transform, transform.rpartition(":")[2].rpartition(".")[2][:1].isupper()
     try:
         if isinstance(transform, type):
             if "__call__" not in vars(transform):
-                raise InvalidArgumentError("transform", transform, "the class needs a method __call__(self, batch)")
+                raise InvalidArgumentError("transform", transform, "Use a class with a method __call__(self, batch).")
             return class_payload(transform), True
-        return function_source(transform, _nothing).payload(transform), False
+        return function_source(transform, _no_decorator).payload(transform), False
     except InvalidArgumentError as error:
         if error.field == "transform":
             raise
@@ -116,33 +118,29 @@ def transform_payload(transform: Any) -> tuple[dict[str, Any] | str | None, bool
         ) from None
 
 
-def _nothing(value: Any) -> bool:
+def _no_decorator(value: Any) -> bool:
     return False
 
 
 def map_arguments(given: Mapping[str, Any], *, is_class: bool) -> dict[str, Any]:
-    """Arguments of ``ray.data.Dataset.map_batches``, as JSON; those that are None are left out.
+    """Return the arguments of ``ray.data.Dataset.map_batches`` as JSON, without those that are None.
 
-    :raises InvalidArgumentError: One is no JSON, or an argument for a class without one.
+    :param given: the arguments, by name
+    :param is_class: whether the transform is a class
+    :raises InvalidArgumentError: an argument is not JSON-serialisable, or does not fit the kind of transform
     """
     found = {}
     for name, value in given.items():
         if value is None:
             continue
         if name == "fn_constructor_kwargs" and not is_class:
-            raise InvalidArgumentError(name, value, "the transform is no class")
+            raise InvalidArgumentError(name, value, "Use it with a class only; the transform is not a class.")
         try:
             found[name] = plain(value, name)
         except NotPlainError as error:
             raise InvalidArgumentError(error.path, error.kind, error.rule) from None
     if is_class and "concurrency" not in found:
-        raise InvalidArgumentError("concurrency", None, "a class needs the number of its actors, or (fewest, most)")
+        raise InvalidArgumentError(
+            "concurrency", None, "Set the number of actors of the class, as a number or as (minimum, maximum)."
+        )
     return found
-
-
-def later(value: Any) -> bool:
-    """Whether a value is known only when the task runs."""
-    return has_template(value) or hasattr(value, "iter_references")
-
-
-Transform = str | type | Callable[..., Any]

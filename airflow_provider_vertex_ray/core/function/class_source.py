@@ -1,4 +1,4 @@
-"""A class as text that runs elsewhere, under the rule of ``function_source``: nothing travels but the class itself."""
+"""Source of a class that is sent to a cluster; as with ``function_source``, nothing but the class itself is sent."""
 
 from __future__ import annotations
 
@@ -10,48 +10,48 @@ from collections.abc import Iterator
 from types import FunctionType, ModuleType
 from typing import Any
 
-from airflow_provider_vertex_ray.core.function.source import ALWAYS_THERE, CONSTANT
+from airflow_provider_vertex_ray.core.function.source import ALWAYS_DEFINED, CONSTANT, not_plain_rule
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 from airflow_provider_vertex_ray.remote.runner import NotPlainError, plain
 
 __all__ = ["class_payload"]
 
-# As the compiler puts a name into a class of its own accord.
+# Names that the compiler itself defines in a class.
 _IMPLICIT = {"__class__", "__module__", "__qualname__"}
 
 
 def class_payload(kind: type) -> dict[str, Any]:
-    """What ``remote.runner.load`` takes to define the class where there is nothing of its file.
+    """Return the payload from which ``remote.runner.load`` defines the class without its file.
 
-    :raises InvalidArgumentError: It can not travel; names the class, the name and the rule.
+    :raises InvalidArgumentError: the class cannot be sent; the error names the class, the name and the rule
     """
     try:
         lines, first_line = inspect.getsourcelines(kind)
         filename = inspect.getsourcefile(kind) or "<unknown>"
     except (OSError, TypeError) as error:
-        raise _refused(kind, kind, f"its source can not be read; define it in a file ({error})") from error
+        raise _refused(kind, kind, f"Define the class in a file; its source cannot be read ({error}).") from error
     bases = [base.__name__ for base in kind.__bases__ if base is not object]
     if bases:
-        raise _refused(kind, ", ".join(bases), "a class with a base class does not travel; name it as 'module:class'")
+        raise _refused(kind, ", ".join(bases), "Use 'module:class'; a class with a base class cannot be sent.")
     source = "".join(lines)
     if lines[0].lstrip().startswith("@"):
-        raise _refused(kind, lines[0].strip(), "a decorated class does not travel; name it as 'module:class'")
+        raise _refused(kind, lines[0].strip(), "Use 'module:class'; a decorated class cannot be sent.")
     text = "from __future__ import annotations\n" + ("if 1:\n" if source[:1] in " \t" else "") + source
     scope = _scope(kind)
     constants = {}
     for name in sorted(_outer_names(symtable.symtable(text, filename, "exec"), kind.__name__)):
-        if name == kind.__name__ or name in ALWAYS_THERE or (name not in scope and hasattr(builtins, name)):
+        if name == kind.__name__ or name in ALWAYS_DEFINED or (name not in scope and hasattr(builtins, name)):
             continue
         if name in scope and CONSTANT.fullmatch(name) and not isinstance(scope[name], (ModuleType, type)):
             try:
                 constants[name] = plain(scope[name], name)
             except NotPlainError as error:
-                raise _refused(kind, name, str(error)) from None
+                raise _refused(kind, name, not_plain_rule(error)) from None
             continue
         raise _refused(
             kind,
             name,
-            "only the class itself travels: import what it needs inside its methods, or give it as an argument",
+            "Import it inside the methods, or pass it as an argument; only the class itself is sent.",
         )
     return {
         "filename": filename,
@@ -77,7 +77,7 @@ def _scope(kind: type) -> dict[str, Any]:
 
 
 def _outer_names(module: symtable.SymbolTable, name: str) -> set[str]:
-    """Names that the class takes from outside of it."""
+    """Return the names that the class uses from outside of it."""
     (found, *_) = [table for table in _tables(module) if table.get_type() == "class" and table.get_name() == name]
     return {
         symbol.get_name()

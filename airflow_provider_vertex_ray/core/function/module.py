@@ -1,4 +1,4 @@
-"""What is sent for one call: our programs for the cluster as text, and what they shall run."""
+"""Build the module or package that is sent to a cluster for one task: this package's programs, and what they run."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["step_package", "task_module"]
 
 
 def task_module(payload: dict[str, Any]) -> tuple[str, str]:
-    """Name and text of a module that ``python -m`` runs.
+    """Return the name and the text of a module that ``python -m`` runs.
 
-    The name holds a hash of the content, so that a retry sends nothing new.
+    The name contains a hash of the content, so a retry sends nothing new.
 
-    :param payload: What ``remote.runner.main`` takes, JSON-able.
+    :param payload: argument of ``remote.runner.main``; must be JSON-serialisable
     """
     text = Path(runner.__file__).read_text("utf-8")
     text += f"\n\nif __name__ == '__main__':\n    main(json.loads({json.dumps(payload, sort_keys=True)!r}))\n"
@@ -27,11 +27,11 @@ def task_module(payload: dict[str, Any]) -> tuple[str, str]:
 def step_package(plan: dict[str, Any], folder: Path) -> Path:
     """Write the package that ``python -m`` runs for a BigQuery step.
 
-    Its name holds a hash of the content, so that a retry sends nothing new.
+    Its name contains a hash of the content, so a retry sends nothing new.
 
-    :param plan: What ``remote.bigquery.program.main`` takes, JSON-able.
-    :param folder: An empty folder.
-    :return: The package's own folder.
+    :param plan: argument of ``remote.bigquery.program.main``; must be JSON-serialisable
+    :param folder: an empty folder
+    :return: the folder of the package itself
     """
     parts = Path(bigquery.__file__).parent
     start = (

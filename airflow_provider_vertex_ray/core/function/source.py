@@ -1,4 +1,4 @@
-"""A function as text that runs elsewhere: where its source is, and whether it needs anything that does not travel."""
+"""Source of a function that is sent to a cluster, and the check that it needs nothing that is not sent."""
 
 from __future__ import annotations
 
@@ -16,27 +16,28 @@ from typing import Any
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 from airflow_provider_vertex_ray.remote.runner import ANNOTATIONS, NotPlainError, parse, plain
 
-__all__ = ["FunctionSource", "function_source"]
+__all__ = ["ALWAYS_DEFINED", "CONSTANT", "FunctionSource", "function_source", "not_plain_rule"]
 
 CONSTANT = re.compile(r"_{0,2}[A-Z][A-Z0-9_]*")
-"""Names outside of the function whose values travel with it."""
+"""Names outside of the function whose values are sent with it."""
 
-ALWAYS_THERE = {"__name__", "__builtins__", "__debug__"}
+ALWAYS_DEFINED = {"__name__", "__builtins__", "__debug__"}
+"""Names that every module defines."""
 
 
 @dataclass(frozen=True)
 class FunctionSource:
-    """What travels of a function.
+    """The parts of a function that are sent to the cluster.
 
-    :param name: Its name.
-    :param filename: The file that it is defined in.
-    :param first_line: The number of its first line there, decorators included.
-    :param source: Its lines, as they are in the file.
-    :param future_annotations: Whether the file has ``from __future__ import annotations``.
-    :param kept_decorators: How many decorators, counted from the ``def`` upwards, are applied on the cluster.
-    :param imports: What these decorators need: (name, module, attribute or an empty text).
-    :param defaults: The parameters' default values, as JSON.
-    :param constants: Names outside of the function whose values travel.
+    :param name: name of the function
+    :param filename: file in which it is defined
+    :param first_line: number of its first line in the file, including decorators
+    :param source: its lines, as they are in the file
+    :param future_annotations: whether the file has ``from __future__ import annotations``
+    :param kept_decorators: number of decorators, counted from the ``def`` upwards, that are applied on the cluster
+    :param imports: imports of these decorators: (name, module, attribute or an empty string)
+    :param defaults: default values of the parameters, as JSON
+    :param constants: names outside of the function whose values are sent
     """
 
     name: str
@@ -50,9 +51,9 @@ class FunctionSource:
     constants: tuple[str, ...]
 
     def payload(self, function: Callable[..., Any]) -> dict[str, Any]:
-        """The part of ``remote.runner``'s payload that tells the function, with its constants' values of now.
+        """Return the function's part of the payload of ``remote.runner``, with the current values of its constants.
 
-        :raises InvalidArgumentError: A constant is no JSON (any more).
+        :raises InvalidArgumentError: a constant is not, or no longer, JSON-serialisable
         """
         inner = _inner(function)
         scope = _scope(inner)
@@ -69,11 +70,12 @@ class FunctionSource:
 
 
 def function_source(function: Callable[..., Any], is_ours: Callable[[Any], bool]) -> FunctionSource:
-    """Read a function's source and check that it can run where there is nothing but its arguments.
+    """Read the source of a function, and validate that it needs nothing but its arguments.
 
-    :param function: What our decorator was given: the function, or what the decorators below ours made of it.
-    :param is_ours: Tells our decorator from others, by value.
-    :raises InvalidArgumentError: It is no function that can travel; names the function, the line, the name and the rule.
+    :param function: the argument of this package's decorator: the function, possibly wrapped by decorators below it
+    :param is_ours: tells whether an object is this package's decorator
+    :raises InvalidArgumentError: the function cannot be sent; the error names the function, the line, the name and the
+        rule
     """
     inner = _inner(function)
     source, first_line, definition = _definition(inner)
@@ -82,9 +84,9 @@ def function_source(function: Callable[..., Any], is_ours: Callable[[Any], bool]
     free = _free_names(inner, source, definition)
     scope = _scope(inner)
     constants = []
-    # In an order that does not change from process to process: the payload's hash is over it.
+    # In an order that is the same in every process, because it affects the payload's hash.
     for name, line in sorted(free.items(), key=lambda item: (item[1], item[0])):
-        if name == definition.name or name in ALWAYS_THERE or (name not in scope and hasattr(builtins, name)):
+        if name == definition.name or name in ALWAYS_DEFINED or (name not in scope and hasattr(builtins, name)):
             continue
         if name in scope and CONSTANT.fullmatch(name) and not isinstance(scope[name], (ModuleType, type)):
             _plain(scope[name], name, inner, line)
@@ -119,52 +121,60 @@ def _plain(value: Any, path: str, function: Any, line: int) -> Any:
     try:
         return plain(value, path)
     except NotPlainError as error:
-        raise _refused(function, line, path, str(error)) from None
+        raise _refused(function, line, path, not_plain_rule(error)) from None
+
+
+def not_plain_rule(error: NotPlainError) -> str:
+    """Return the rule of an InvalidArgumentError for a value that is not JSON-serialisable."""
+    return str(error)
 
 
 def _inner(function: Any) -> FunctionType:
-    """The function that was written, below what decorators with ``functools.wraps`` made of it.
+    """Return the original function, below decorators that use ``functools.wraps``.
 
-    :raises InvalidArgumentError: There is none.
+    :raises InvalidArgumentError: it is not a plain function that is written with ``def``
     """
     if inspect.ismethod(function):
-        raise _refused(function, 0, function.__name__, "it is a method, and its object does not travel; use a function")
+        raise _refused(function, 0, function.__name__, "Use a function; the object of a method is not sent.")
     found = inspect.unwrap(function)
     if not isinstance(found, FunctionType):
-        raise _refused(function, 0, function, "only a function that is written with def can travel")
+        raise _refused(function, 0, function, "Use a function that is defined with def.")
     line = found.__code__.co_firstlineno
     if found.__name__ == "<lambda>" or found.__code__.co_name == "<lambda>":
-        raise _refused(found, line, "lambda", "only a function that is written with def can travel")
+        raise _refused(found, line, "lambda", "Use a function that is defined with def.")
     if inspect.iscoroutinefunction(found) or inspect.isasyncgenfunction(found):
-        raise _refused(found, line, "async def", "write it with def, and call asyncio.run inside")
+        raise _refused(found, line, "async def", "Define the function with def, and call asyncio.run inside it.")
     if inspect.isgeneratorfunction(found):
-        raise _refused(found, line, "yield", "a generator hands back no result; return a list")
+        raise _refused(found, line, "yield", "Return a list; a generator does not return a result.")
     return found
 
 
 def _definition(inner: FunctionType) -> tuple[str, int, ast.FunctionDef]:
-    """The function's source, the number of its first line, and its definition."""
+    """Return the source of the function, the number of its first line, and its definition."""
     code = inner.__code__
     try:
         lines, first_line = inspect.getsourcelines(inner)
         definition = parse("".join(lines), code.co_filename, first_line)
     except (OSError, TypeError) as error:
         raise _refused(
-            inner, code.co_firstlineno, code.co_name, f"its source can not be read; define it in a file ({error})"
+            inner, code.co_firstlineno, code.co_name, f"Define it in a file; its source cannot be read ({error})."
         ) from error
     except SyntaxError as error:
         raise _refused(
-            inner, code.co_firstlineno, code.co_name, f"what is in its file at that line is no function: {error}"
+            inner, code.co_firstlineno, code.co_name, f"Its file has no function at this line: {error}."
         ) from error
     if not isinstance(definition, ast.FunctionDef) or definition.name != code.co_name:
         raise _refused(
-            inner, code.co_firstlineno, code.co_name, "the file was changed since it was read: another def is there now"
+            inner,
+            code.co_firstlineno,
+            code.co_name,
+            "The file has changed since it was loaded, and has another definition at this line.",
         )
     return "".join(lines), first_line, definition
 
 
 def _scope(inner: FunctionType) -> dict[str, Any]:
-    """What names outside of the function mean to it: those of the functions around it, then those of its module."""
+    """Return the names that the function can use from outside: those of its module and of the functions around it."""
     around = {}
     for name, cell in zip(inner.__code__.co_freevars, inner.__closure__ or (), strict=True):
         try:
@@ -181,7 +191,7 @@ def _scope(inner: FunctionType) -> dict[str, Any]:
 def _kept_decorators(
     function: Callable[..., Any], inner: FunctionType, definition: ast.FunctionDef, is_ours: Callable[[Any], bool]
 ) -> list[ast.expr]:
-    """The decorators below ours, if they changed the function. Those above are Airflow's business."""
+    """Return the decorators below ours if they wrapped the function; those above it concern Airflow only."""
     if function is inner:
         return []
     scope = _scope(inner)
@@ -196,13 +206,13 @@ def _kept_decorators(
         inner,
         definition.lineno,
         definition.name,
-        "another function is wrapped around it, and which decorators belong to that can not be told; write "
-        "@task.vertex_ray(...) above the function, and its other decorators below",
+        "Write @task.vertex_ray(...) above the function and its other decorators below it; the function is wrapped, "
+        "and the decorators that wrapped it cannot be determined.",
     )
 
 
 def _value_of(expression: ast.expr, scope: dict[str, Any]) -> Any:
-    """What a name, or a name with attributes, stands for; None for all else."""
+    """Return the value of a name, or of a name with attributes; None for any other expression."""
     if isinstance(expression, ast.Name):
         return scope.get(expression.id)
     if isinstance(expression, ast.Attribute):
@@ -211,9 +221,9 @@ def _value_of(expression: ast.expr, scope: dict[str, Any]) -> Any:
 
 
 def _imports_of(expression: ast.expr, inner: FunctionType) -> Iterator[tuple[str, str, str]]:
-    """How the cluster gets what a decorator's expression names.
+    """Yield the imports that a decorator's expression needs on the cluster.
 
-    :raises InvalidArgumentError: It can not, as the name is none of an installed module.
+    :raises InvalidArgumentError: a name does not come from an installed module, so it cannot be imported there
     """
     scope = _scope(inner)
     for node in ast.walk(expression):
@@ -231,8 +241,8 @@ def _imports_of(expression: ast.expr, inner: FunctionType) -> Iterator[tuple[str
                 inner,
                 expression.lineno,
                 f"@{ast.unparse(expression)}",
-                f"a decorator below @task.vertex_ray is applied on the cluster, where {node.id!r} can not be imported; "
-                "put it above, or use it inside the function",
+                "Put the decorator above @task.vertex_ray, or use it inside the function; below, it is applied on the "
+                f"cluster, where {node.id!r} cannot be imported.",
             )
         yield node.id, module, attribute
 
@@ -241,7 +251,7 @@ def _importable(module: str, attribute: str, value: Any, inner: FunctionType) ->
     if module in ("", "__main__", inner.__module__) or module.partition(".")[0] in ("airflow", "builtins"):
         return False
     found: Any = sys.modules.get(module)
-    # A module of the DAGs folder is none that the cluster has, but that can not be told from here.
+    # The cluster does not have the modules of the DAGs folder, but they cannot be recognised here.
     for part in attribute.split(".") if attribute else ():
         found = getattr(found, part, None)
     return found is value
@@ -251,10 +261,10 @@ def _importable(module: str, attribute: str, value: Any, inner: FunctionType) ->
 
 
 def _free_names(inner: FunctionType, source: str, definition: ast.FunctionDef) -> dict[str, int]:
-    """Names that the function's body takes from outside, each with the line where it does so first."""
+    """Return the names that the function's body uses from outside, each with the line of its first use."""
     future = "from __future__ import annotations\n" if inner.__code__.co_flags & ANNOTATIONS else ""
     names = set(inner.__code__.co_freevars)
-    # With "nonlocal", the text alone is none that Python takes.
+    # With "nonlocal", the text alone is not valid Python.
     if not any(isinstance(node, ast.Nonlocal) and names & set(node.names) for node in ast.walk(definition)):
         text = future + ("if 1:\n" if source[:1] in " \t" else "") + source
         (table, *_) = _functions(symtable.symtable(text, inner.__code__.co_filename, "exec"), definition.name)
@@ -276,7 +286,7 @@ def _free_names(inner: FunctionType, source: str, definition: ast.FunctionDef) -
 
 
 def _hints_of_locals(statements: Iterable[ast.AST], in_class: bool) -> Iterator[ast.AST]:
-    """All nodes of the hints that Python never evaluates: those of a function's own variables."""
+    """Yield all nodes of the annotations that Python never evaluates: those of a function's own variables."""
     for node in statements:
         if isinstance(node, ast.AnnAssign) and not in_class:
             yield from ast.walk(node.annotation)
@@ -297,24 +307,24 @@ def _functions(table: symtable.SymbolTable, name: str) -> Iterator[symtable.Symb
 
 
 def _rule(name: str, scope: dict[str, Any], inner: FunctionType) -> str:
-    """What to do about a name from outside of the function."""
-    only = "only the function itself travels"
+    """Return the rule for a name from outside of the function."""
+    only = "only the function itself is sent"
     if name not in scope:
         if name in inner.__code__.co_freevars:
-            return f"{only}, not the functions around it: pass the value as an argument"
-        return "the name is defined nowhere"
+            return f"Pass the value as an argument; {only}, not the functions around it."
+        return "Define the name; it does not exist."
     value = scope[name]
     if isinstance(value, ModuleType):
         short = value.__name__ == name or value.__name__.partition(".")[0] == name
-        return f"{only}: import it inside the function (import {value.__name__}{'' if short else f' as {name}'})"
+        return f"Import it inside the function (import {value.__name__}{'' if short else f' as {name}'}); {only}."
     module = getattr(value, "__module__", None)
     if module and module != inner.__module__ and getattr(value, "__name__", None):
         renamed = "" if value.__name__ == name else f" as {name}"
-        return f"{only}: import it inside the function (from {module} import {value.__name__}{renamed})"
+        return f"Import it inside the function (from {module} import {value.__name__}{renamed}); {only}."
     if callable(value):
-        hint = "; a decorator below @task.vertex_ray must use functools.wraps" if inner.__closure__ else ""
+        hint = " A decorator below @task.vertex_ray must use functools.wraps." if inner.__closure__ else ""
         return (
-            f"{only}: define it inside the function, or import it there from a module that travels in working_dir "
-            f"or py_modules{hint}"
+            "Define it inside the function, or import it there from a module in working_dir or py_modules; "
+            f"{only}.{hint}"
         )
-    return f"{only}: pass the value as an argument, or define it as a constant, in UPPER_CASE and of JSON values"
+    return f"Pass the value as an argument, or make it a constant in UPPER_CASE with a JSON value; {only}."

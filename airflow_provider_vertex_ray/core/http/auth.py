@@ -1,4 +1,4 @@
-"""Access tokens: fetched when first needed, refreshed before they expire or when they were refused."""
+"""Access tokens: fetched when first needed, and refreshed before they expire or after they were rejected."""
 
 from __future__ import annotations
 
@@ -13,28 +13,31 @@ if TYPE_CHECKING:
     from google.auth.credentials import Credentials
 
 REFRESH_MARGIN = 225.0
-"""Seconds before expiry at which a token is renewed: google-auth's own threshold, so that it agrees to refresh."""
+"""Seconds before expiry at which a token is renewed; google-auth's own threshold, so that it agrees to refresh."""
 
 
 class TokenSource(Protocol):
-    """Gives access tokens to a transport.
+    """Source of a transport's access tokens.
 
-    ``quota_project`` is the project that calls are counted against, if it is not the resource's own.
+    ``quota_project`` is the project that requests count against, if it is not the resource's own.
     """
 
     quota_project: str | None
 
     async def get(self) -> str:
-        """A token that is valid as far as is known."""
+        """Return a token that is not known to be invalid.
+
+        :raises NotAuthorisedError: the credentials give no token
+        """
         ...
 
     def refused(self, token: str) -> None:
-        """Note that the service answered 401 to this token, so that ``get`` fetches another one."""
+        """Discard a token to which the service answered 401, so that ``get`` fetches another one."""
         ...
 
 
 class _RefreshingSource:
-    """One refresh at a time, however many tasks ask."""
+    """Base class that runs a single refresh at a time, regardless of the number of tasks that wait for it."""
 
     quota_project: str | None = None
 
@@ -49,7 +52,7 @@ class _RefreshingSource:
         async with self._lock:
             if self._token is None or time.time() >= self._renew_at:
                 self._token, lifetime = await self._fetch()
-                # A token shorter than the margin would otherwise be fetched for every call.
+                # Otherwise, a token that lives shorter than the margin would be fetched for every call.
                 self._renew_at = time.time() + max(lifetime - REFRESH_MARGIN, lifetime / 2)
             return self._token
 
@@ -64,7 +67,9 @@ class _RefreshingSource:
 class CredentialsTokenSource(_RefreshingSource):
     """Tokens of Google credentials (service account, impersonation, workload identity, …).
 
-    google-auth refreshes with blocking I/O, so that runs in a thread: the triggerer's event loop stays free.
+    google-auth refreshes with blocking I/O, so this runs in a thread, and the triggerer's event loop is not blocked.
+
+    :param credentials: the credentials
     """
 
     def __init__(self, credentials: Credentials) -> None:
@@ -74,7 +79,7 @@ class CredentialsTokenSource(_RefreshingSource):
 
     @property
     def account(self) -> str | None:
-        """E-mail of the account, where the credentials have one; those of a machine know it once there was a token."""
+        """Return the e-mail address of the account, if known; a machine's credentials know it after the first token."""
         found = getattr(self._credentials, "service_account_email", None) or getattr(self._credentials, "account", None)
         return found if isinstance(found, str) and "@" in found else None
 
@@ -94,7 +99,10 @@ class CredentialsTokenSource(_RefreshingSource):
 
 
 class EmulatorTokenSource(_RefreshingSource):
-    """Tokens of the local emulator's metadata server; no Google credentials are needed."""
+    """Tokens of the local emulator's metadata server, without Google credentials.
+
+    :param emulator_host: ``host:port`` of the emulator
+    """
 
     def __init__(self, emulator_host: str) -> None:
         super().__init__()
@@ -113,7 +121,7 @@ class EmulatorTokenSource(_RefreshingSource):
                 body = await answer.json()
         except (aiohttp.ClientError, asyncio.TimeoutError) as error:
             raise NotAuthorisedError(
-                f"No emulator answers at {self._url} ({error!r}). Start it with 'vertex-ray-emulator start', "
+                f"The emulator at {self._url} does not respond ({error!r}). Start it with 'vertex-ray-emulator start', "
                 "or unset VERTEX_RAY_EMULATOR_HOST."
             ) from error
         return str(body["access_token"]), float(body["expires_in"])

@@ -1,14 +1,10 @@
-"""Reading from Google's other services: one call, and the typed error of its answer.
-
-Source of the error's form: https://cloud.google.com/apis/design/errors#error_model.
-"""
+"""Read-only calls of Google's other services, with the typed error of their answers."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from airflow_provider_vertex_ray.core.http.service_errors import service_error
+from airflow_provider_vertex_ray.core.http.service_errors import read_error, service_error
 from airflow_provider_vertex_ray.core.http.transport import Transport
 from airflow_provider_vertex_ray.errors import (
     NotAuthorisedError,
@@ -20,14 +16,14 @@ from airflow_provider_vertex_ray.errors import (
 )
 
 ATTEMPTS = 3
-"""Tries of a call: whoever asks wants an answer soon, or none."""
+"""Attempts of a call: the caller needs an answer soon, or none."""
 
 TIMEOUT = 20.0
-"""Seconds for one try."""
+"""Seconds for one attempt."""
 
 
 class NoSuchResourceError(ServiceError):
-    """What was asked for is not there (404)."""
+    """The requested resource does not exist (404)."""
 
 
 async def read_json(
@@ -38,55 +34,53 @@ async def read_json(
     params: dict[str, str] | None = None,
     body: Any = None,
 ) -> dict[str, Any]:
-    """The answer of a call that changes nothing.
+    """Return the answer to a call that changes nothing.
 
-    :raises NoSuchResourceError: There is no such thing.
-    :raises ServiceDisabledError: The API is not enabled; ``details["service"]`` names it.
-    :raises NotAuthorisedError: A permission is missing; ``details["permission"]`` names it where the answer does.
-    :raises VertexRayError: It could not be asked.
+    :param transport: the connection
+    :param method: HTTP method
+    :param url: full URL
+    :param params: query parameters
+    :param body: request body, sent as JSON
+    :raises NoSuchResourceError: the resource does not exist
+    :raises ServiceDisabledError: the API is not enabled; ``details["service"]`` names it
+    :raises NotAuthorisedError: a permission is missing; ``details["permission"]`` names it if the answer does
+    :raises VertexRayError: the call failed for another reason
     """
     answer = await transport.request(
         method, url, params=params, body=body, error_from=cloud_error, attempts=ATTEMPTS, timeout=TIMEOUT
     )
     found = answer.json()
     if not isinstance(found, dict):
-        raise ServiceError(f"{url} answered with something that is no JSON object: {answer.text[:200]!r}")
+        raise ServiceError(f"{url} answered with something other than a JSON object: {answer.text[:200]!r}")
     return found
 
 
 def cloud_error(status: int, text: str) -> VertexRayError:
-    """The typed error for an answer of one of Google's services."""
-    message, name, info = _read(text)
-    said = message or f"The service answered {status}: {' '.join(text.split())[:300]}"
-    metadata = info.get("metadata") or {}
+    """Return the typed error for an HTTP answer of one of Google's services.
+
+    :param status: HTTP status
+    :param text: body of the answer
+    """
+    body = read_error(text)
+    message = body.message or f"The service answered {status}: {' '.join(text.split())[:300]}"
     named = {
-        "reason": info.get("reason"),
-        "service": metadata.get("service"),
-        "permission": metadata.get("permission"),
+        "reason": body.reason,
+        "service": body.metadata.get("service"),
+        "permission": body.metadata.get("permission"),
     }
     known = {key: value for key, value in named.items() if isinstance(value, str) and value}
     details: dict[str, Any] = {"http_status": status, **known}
     if details.get("reason") == "SERVICE_DISABLED":
-        return ServiceDisabledError(said, details)
+        return ServiceDisabledError(message, details)
     if status in (401, 403):
-        return NotAuthorisedError(said, details)
+        return NotAuthorisedError(message, details)
     if status == 404:
-        # Only an answer in the form of Google's APIs says that a resource is not there; a proxy may have another page.
-        return NoSuchResourceError(said, details) if message else ServiceError(said, details)
+        # Only an answer in the form of Google's APIs says that a resource does not exist; a proxy may lack the page.
+        return NoSuchResourceError(message, details) if body.message else ServiceError(message, details)
     if status == 429:
-        # Its text speaks of an exceeded quota too, but of requests.
-        return RateLimitedError(said, details)
+        # Its text also mentions an exceeded quota, but one of requests.
+        return RateLimitedError(message, details)
     if status >= 500:
-        # INTERNAL of a service that is only read: it may do better the next time.
-        return ServiceUnavailableError(said, details)
-    return service_error(said, status=name, http_status=status)
-
-
-def _read(text: str) -> tuple[str, str | None, dict[str, Any]]:
-    """Message, canonical name and ErrorInfo of an answer; empty where it has none."""
-    try:
-        error = json.loads(text)["error"]
-        infos = [each for each in error.get("details") or [] if isinstance(each, dict) and "reason" in each]
-        return str(error.get("message") or ""), error.get("status"), infos[0] if infos else {}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return "", None, {}
+        # A read that ended in INTERNAL may succeed the next time.
+        return ServiceUnavailableError(message, details)
+    return service_error(message, status=body.status, http_status=status)

@@ -1,6 +1,14 @@
-"""The typed error for what the service said: an answer's, an operation's, a cluster's. Pure."""
+"""Typed errors for what Google's services answer: HTTP answers, operations, and failed clusters. Pure.
+
+Source of the error's JSON: https://cloud.google.com/apis/design/errors#error_model.
+"""
 
 from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from airflow_provider_vertex_ray.errors import (
     ClusterExistsError,
@@ -17,10 +25,11 @@ from airflow_provider_vertex_ray.errors import (
     StockoutError,
 )
 
-__all__ = ["outcome_error", "service_error"]
+__all__ = ["ErrorBody", "answer_error", "control_plane_error", "outcome_error", "read_error", "service_error"]
 
-# Texts of the service, as found in documentation and in reports of live runs (docs/service-facts.md); what is matched
-# is their constant part, in lower case.
+
+# Texts of the service, from its documentation and from reports of live runs (docs/service-facts.md); their constant
+# part is matched, in lower case.
 _TEXTS: tuple[tuple[str, type[ServiceError]], ...] = (
     ("quota metrics exceed quota limits", QuotaExceededError),
     ("quota exceeded", QuotaExceededError),
@@ -45,6 +54,40 @@ _HTTP_NAMES = {
 }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class ErrorBody:
+    """The content of an error answer in the form of Google's APIs.
+
+    :param message: the service's text; empty if the answer has another form
+    :param status: canonical name of the error, such as ``NOT_FOUND``
+    :param reason: ``reason`` of the first ErrorInfo, such as ``SERVICE_DISABLED``
+    :param metadata: ``metadata`` of the same ErrorInfo
+    """
+
+    message: str = ""
+    status: str | None = None
+    reason: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_error(text: str) -> ErrorBody:
+    """Return the content of ``{"error": {"code", "message", "status", "details"}}``; empty for any other text."""
+    try:
+        error = json.loads(text)["error"]
+        infos = [each for each in error.get("details") or [] if isinstance(each, dict) and "reason" in each]
+        message, status = str(error.get("message") or ""), error.get("status")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return ErrorBody()
+    info = infos[0] if infos else {}
+    reason, metadata = info.get("reason"), info.get("metadata")
+    return ErrorBody(
+        message=message,
+        status=status if isinstance(status, str) else None,
+        reason=reason if isinstance(reason, str) else None,
+        metadata=metadata if isinstance(metadata, dict) else {},
+    )
+
+
 def service_error(
     message: str,
     *,
@@ -53,13 +96,13 @@ def service_error(
     rpc_code: int | None = None,
     default: type[ServiceError] = ServiceError,
 ) -> ServiceError:
-    """The typed error for what the control plane said.
+    """Return the typed error for an error of the Vertex AI API.
 
-    :param message: The service's text.
-    :param status: The canonical name, such as ``NOT_FOUND``, where the answer had one.
-    :param http_status: The HTTP status; 5xx is unavailability unless ``status`` says otherwise.
-    :param rpc_code: The number in an operation's or a resource's ``error.code``.
-    :param default: The type when neither the text nor a code tells more.
+    :param message: the service's text
+    :param status: canonical name of the error, such as ``NOT_FOUND``, if the answer has one
+    :param http_status: HTTP status; 5xx means that the service is unavailable unless ``status`` says otherwise
+    :param rpc_code: number in an operation's or a resource's ``error.code``
+    :param default: type of the error if neither the text nor a code tells more
     """
     details = {
         key: value
@@ -76,13 +119,31 @@ def service_error(
     return _STATUS.get(name or "", default)(message, details)
 
 
+def answer_error(service: str, status: int, text: str) -> ServiceError:
+    """Return the typed error for an HTTP answer of a Google API.
+
+    :param service: name of the API, for an answer without a message
+    :param status: HTTP status
+    :param text: body of the answer
+    """
+    body = read_error(text)
+    message = body.message or f"{service} answered {status}: {text[:300]}"
+    return service_error(message, status=body.status, http_status=status)
+
+
+def control_plane_error(status: int, text: str) -> ServiceError:
+    """Return the typed error for an HTTP answer of the Vertex AI API."""
+    return answer_error("The Vertex AI API", status, text)
+
+
 def outcome_error(message: str, rpc_code: int | None) -> ServiceError:
-    """The typed error for what an operation or a cluster came to: ``error`` of the resource, not of an answer.
+    """Return the typed error for a failed operation or cluster, from the ``error`` of the resource.
 
-    Here a code such as RESOURCE_EXHAUSTED or UNAVAILABLE is final. The types that mean "ask again" would mislead.
+    In a resource, a code such as RESOURCE_EXHAUSTED or UNAVAILABLE is final, so the types that mean "try again" are
+    never returned.
 
-    :param message: The service's text.
-    :param rpc_code: The number in ``error.code``.
+    :param message: the service's text
+    :param rpc_code: number in ``error.code``
     """
     found = service_error(message, rpc_code=rpc_code)
     if isinstance(found, (QuotaExceededError, StockoutError, NetworkExhaustedError, InvalidRequestError)):

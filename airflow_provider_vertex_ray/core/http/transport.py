@@ -1,4 +1,4 @@
-"""One HTTP session for all calls: the token, its refresh, retries, deadlines, and errors with a type."""
+"""HTTP transport of all clients: access tokens and their refresh, retries, timeouts, and typed errors."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504, 524})
-"""Answers after which the same request may do better. 524 is what a dashboard's front end gives while Ray starts."""
+"""HTTP statuses after which a repeated request may succeed; a dashboard's front end answers 524 while Ray starts."""
 
 MAX_CONNECTIONS = 100
-"""Connections for requests at a time; websockets are not counted."""
+"""Maximum number of simultaneous connections for requests, without websockets."""
 
 ErrorFrom = Callable[[int, str], VertexRayError]
-"""Turns an HTTP status and the answer's body into a typed error."""
+"""Returns the typed error for an HTTP status and the body of an answer."""
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How a call that may be repeated is repeated.
+    """Retry policy of calls that may be repeated.
 
-    :param attempts: Tries in all.
-    :param first_delay: Seconds before the second try; doubles from then on, with full jitter.
-    :param longest_delay: Cap for a delay, in seconds; also for the server's Retry-After.
+    :param attempts: total number of attempts
+    :param first_delay: seconds before the second attempt; doubles with each further attempt, with jitter
+    :param longest_delay: maximum number of seconds between two attempts, also for the server's Retry-After
     """
 
     attempts: int = 6
@@ -52,18 +52,24 @@ class RetryPolicy:
     longest_delay: float = 20.0
 
     def delay(self, failures: int, retry_after: str | None) -> float:
-        """Seconds to wait after so many failures."""
+        """Return the seconds to wait before the next attempt.
+
+        :param failures: number of failed attempts
+        :param retry_after: value of the server's Retry-After header, if there is one
+        """
         if retry_after is not None and retry_after.isdigit():
             return min(float(retry_after), self.longest_delay)
         ceiling: float = min(self.first_delay * 2 ** (failures - 1), self.longest_delay)
-        return ceiling * (0.5 + random.random() / 2)  # noqa: S311 - spreads load, guards nothing
+        return ceiling * (0.5 + random.random() / 2)  # noqa: S311 - spreads load, not a secret
 
 
 @dataclass(frozen=True)
 class Answer:
     """A complete answer.
 
-    :param headers: By their lower-case names.
+    :param status: HTTP status
+    :param text: body
+    :param headers: headers, by lower-case name
     """
 
     status: int
@@ -71,9 +77,9 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def json(self) -> Any:
-        """The body as JSON; an empty body is an empty object.
+        """Return the body as JSON; an empty body is an empty object.
 
-        :raises ServiceError: It is something else, such as a login page, or was cut at ``max_bytes``.
+        :raises ServiceError: the body is not JSON, such as a login page, or was truncated at ``max_bytes``
         """
         try:
             return json.loads(self.text) if self.text.strip() else {}
@@ -84,12 +90,12 @@ class Answer:
 
 
 class Transport:
-    """Sends requests to the service; belongs to one event loop. Use as ``async with``, or call ``close``.
+    """Sends requests to the services within one event loop; use it with ``async with``, or call ``close``.
 
-    :param tokens: Where access tokens come from.
-    :param addresses: Which hosts are the service; the token goes nowhere else.
-    :param retry: How calls that may be repeated are repeated.
-    :param timeout: Seconds for one try of one call.
+    :param tokens: source of the access tokens
+    :param addresses: the services' hosts; the token is sent to no other host
+    :param retry: retry policy of calls that may be repeated
+    :param timeout: seconds for one attempt of one call
     """
 
     def __init__(
@@ -114,13 +120,13 @@ class Transport:
 
     @property
     def account(self) -> str | None:
-        """E-mail of the account that the tokens are for, as far as that is known once there was one."""
+        """Return the e-mail address of the account, if it is known; it may be known only after the first token."""
         return getattr(self._tokens, "account", None)
 
     async def authenticate(self) -> None:
-        """Get a token, without asking any service.
+        """Get a token without calling any service.
 
-        :raises NotAuthorisedError: The credentials give none.
+        :raises NotAuthorisedError: the credentials give no token
         """
         await self._tokens.get()
 
@@ -147,17 +153,21 @@ class Transport:
     ) -> Answer:
         """Send a request and return its complete answer.
 
-        :param error_from: Makes the error of an answer of 300 or above.
-        :param body: Sent as JSON.
-        :param data: Makes the raw body for each try anew (an open file can be read only once).
-        :param content_type: What the raw body is.
-        :param repeatable: Whether a try whose outcome is unknown may be repeated. A 401 is always tried once more, with
-            a new token, because a refused request did nothing.
-        :param attempts: Tries in all, if not the policy's.
-        :param timeout: Seconds for one try.
-        :param max_bytes: An answer longer than this is cut there, so that memory stays bounded.
-        :raises ServiceUnavailableError: No answer came, after the last try.
-        :raises VertexRayError: What ``error_from`` made of the last answer.
+        :param method: HTTP method
+        :param url: full URL
+        :param error_from: returns the error for an answer with a status of 300 or above
+        :param params: query parameters
+        :param body: request body, sent as JSON
+        :param data: returns the raw request body; called for each attempt, because an open file can be read only once
+        :param content_type: content type of the raw body
+        :param repeatable: whether an attempt with an unknown outcome may be repeated. A 401 is always followed by an
+            attempt with a new token, because the rejected request had no effect.
+        :param attempts: total number of attempts, instead of the policy's
+        :param timeout: seconds for one attempt
+        :param max_bytes: length at which an answer is truncated, to limit the use of memory
+        :raises ServiceUnavailableError: there was no answer, even to the last attempt
+        :raises VertexRayError: the error that ``error_from`` returned for the last answer
+        :raises InvalidArgumentError: the URL may not receive the token
         """
         import aiohttp
 
@@ -173,7 +183,7 @@ class Transport:
             except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
                 failures += 1
                 if failures >= tries:
-                    raise ServiceUnavailableError(f"{method} {url} got no answer: {error!r}") from error
+                    raise ServiceUnavailableError(f"{method} {url} was not answered: {error!r}") from error
                 await self._pause(method, url, repr(error), failures, None)
                 continue
             if answer.status == 401 and not renewed:
@@ -191,11 +201,13 @@ class Transport:
     async def stream(
         self, url: str, *, error_from: ErrorFrom, quiet: float = 90.0
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """GET an answer of any length, in pieces; one try, and one more with a new token after a 401.
+        """GET an answer of any length, in pieces; a single attempt, and another one with a new token after a 401.
 
-        :param quiet: Seconds without a piece after which the connection counts as lost.
-        :raises ServiceUnavailableError: No answer, or (while the pieces are read) not all of it.
-        :raises VertexRayError: What ``error_from`` made of the answer.
+        :param url: full URL
+        :param error_from: returns the error for an answer with a status of 300 or above
+        :param quiet: seconds without a piece after which the connection counts as lost
+        :raises ServiceUnavailableError: there is no answer, or (while the pieces are read) only a part of it
+        :raises VertexRayError: the error that ``error_from`` returned for the answer
         """
         import aiohttp
 
@@ -215,7 +227,7 @@ class Transport:
                         "" if response.status < 300 else (await response.content.read(1 << 16)).decode(errors="replace")
                     )
                 except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
-                    raise ServiceUnavailableError(f"GET {url} got no answer: {error!r}") from error
+                    raise ServiceUnavailableError(f"GET {url} was not answered: {error!r}") from error
                 if response.status == 401 and not renewed:
                     self._tokens.refused(token)
                     continue
@@ -226,9 +238,12 @@ class Transport:
 
     @contextlib.asynccontextmanager
     async def websocket(self, url: str, *, error_from: ErrorFrom) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-        """Open a websocket; one try, and one more with a new token after a 401.
+        """Open a websocket; a single attempt, and another one with a new token after a 401.
 
-        :raises ServiceUnavailableError: No connection.
+        :param url: full URL
+        :param error_from: returns the error for an answer with a status of 300 or above
+        :raises ServiceUnavailableError: the connection could not be opened
+        :raises VertexRayError: the error that ``error_from`` returned for the answer
         """
         import aiohttp
 
@@ -236,7 +251,7 @@ class Transport:
         for renewed in (False, True):
             token = await self._token_for(url)
             try:
-                # Each waiting job holds a websocket: with a limit, they would take the connections from all requests.
+                # Each waiting job holds a websocket: with a limit, no connections would be left for requests.
                 connection = await self._session(0).ws_connect(
                     url,
                     proxy=self._proxy_of(url),
@@ -252,7 +267,7 @@ class Transport:
                     continue
                 raise error_from(error.status, error.message) from error
             except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
-                raise ServiceUnavailableError(f"websocket {url} could not be opened: {error!r}") from error
+                raise ServiceUnavailableError(f"Could not open websocket {url}: {error!r}") from error
         assert connection is not None  # noqa: S101 - the loop breaks or raises
         try:
             yield connection
@@ -271,7 +286,7 @@ class Transport:
             raise InvalidArgumentError(
                 "url",
                 url,
-                "an access token goes to Google's API hosts, a cluster's dashboard or the emulator only",
+                "Use a host of Google's APIs, a cluster's dashboard or the emulator; no other host receives a token.",
             )
         return await self._tokens.get()
 
@@ -297,7 +312,7 @@ class Transport:
             json=body,
             data=data() if data else None,
             headers={**self._headers(token), **({"Content-Type": content_type} if content_type else {})},
-            # A redirect could carry the token to another host.
+            # A redirect could send the token to another host.
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=timeout or self._timeout),
         ) as response:
@@ -311,12 +326,15 @@ class Transport:
             return Answer(response.status, text, headers), response.headers.get("Retry-After")
 
     async def back_off(self, failures: int) -> None:
-        """Wait as the retry policy says after so many failures; for callers that look before they try again."""
+        """Wait as long as the retry policy requires, for callers that check the outcome before they try again.
+
+        :param failures: number of failed attempts
+        """
         await asyncio.sleep(self._retry.delay(failures, None))
 
     async def _pause(self, method: str, url: str, why: str, failures: int, retry_after: str | None) -> None:
         delay = self._retry.delay(failures, retry_after)
-        log.info("%s %s: %s; trying again in %.1f s", method, url, why, delay)
+        log.info("%s %s failed (%s); retrying in %.1f s", method, url, why, delay)
         await asyncio.sleep(delay)
 
     def _session(self, limit: int) -> aiohttp.ClientSession:
@@ -327,10 +345,10 @@ class Transport:
         return self._sessions[limit]
 
     def _proxy_of(self, url: str) -> str | None:
-        """The environment's proxy for Google's hosts; the emulator is on this machine.
+        """Return the environment's proxy for Google's hosts; None for the emulator, which runs on this machine.
 
-        Not aiohttp's ``trust_env``: that also reads ``~/.netrc``, and refuses each request when an entry there (such as
-        ``default``) fits the host, because the token is in the header already.
+        aiohttp's ``trust_env`` is not used: it also reads ``~/.netrc``, and rejects each request if an entry there
+        (such as ``default``) matches the host, because the header already contains the token.
         """
         if self.addresses.emulator_host is not None:
             return None
@@ -347,4 +365,4 @@ async def _pieces(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         async for piece in response.content.iter_chunked(1 << 16):
             yield piece
     except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
-        raise ServiceUnavailableError(f"GET {response.url} gave only a part of its answer: {error!r}") from error
+        raise ServiceUnavailableError(f"The answer to GET {response.url} is incomplete: {error!r}") from error

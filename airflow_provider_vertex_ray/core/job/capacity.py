@@ -1,4 +1,4 @@
-"""What a cluster's nodes have and what of it is free, by Ray's state API: for a job that finds no place."""
+"""Resources of a cluster's nodes by Ray's state API: free ones for a pending job, and missing ones after a resize."""
 
 from __future__ import annotations
 
@@ -11,31 +11,39 @@ from airflow_provider_vertex_ray.core.job.client import JobsApi
 from airflow_provider_vertex_ray.errors import ClusterInUseError, VertexRayError
 
 MOST_NODES = 20
-"""Nodes that are named one by one."""
+"""Maximum number of nodes that are listed individually."""
+
+COUNTED = ("CPU", "GPU")
+"""Resources that a smaller cluster must still have."""
 
 
 async def free_resources(api: JobsApi) -> str:
-    """A sentence such as ``head: no CPU; 2 nodes: 8 CPU (3 free)``. Placement groups are not looked at.
+    """Return a description such as ``head: no CPU; worker: 8 CPU (3 free)``; placement groups are not considered.
 
-    :raises VertexRayError: The cluster can not be asked.
+    :raises VertexRayError: the cluster cannot be reached
     """
+    return describe(*await _nodes_and_holders(api))
+
+
+async def _nodes_and_holders(api: JobsApi) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the nodes of a cluster, and the actors and tasks that hold resources on them."""
     nodes = await api.state("nodes", detail=True)
     actors = await api.state("actors", detail=True, state="ALIVE")
     tasks = await api.state("tasks", detail=True, state="RUNNING")
-    return describe(nodes, [*actors, *(task for task in tasks if task.get("type") != "ACTOR_TASK")])
+    return nodes, [*actors, *(task for task in tasks if task.get("type") != "ACTOR_TASK")]
 
 
 def describe(nodes: Iterable[dict[str, Any]], holders: Iterable[dict[str, Any]]) -> str:
-    """The sentence, from what Ray's state API lists.
+    """Describe the total and free resources of each node.
 
-    :param nodes: Nodes with ``resources_total``.
-    :param holders: Actors and tasks with ``node_id`` and ``required_resources``.
+    :param nodes: nodes of Ray's state API, with ``resources_total``
+    :param holders: actors and tasks of Ray's state API, with ``node_id`` and ``required_resources``
     """
     used: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for holder in holders:
         for resource, amount in (holder.get("required_resources") or {}).items():
             used[str(holder.get("node_id"))][resource] += float(amount)
-    said = []
+    parts_by_node = []
     alive = [node for node in nodes if node.get("state") == "ALIVE"]
     for node in alive[:MOST_NODES]:
         total = node.get("resources_total") or {}
@@ -46,24 +54,27 @@ def describe(nodes: Iterable[dict[str, Any]], holders: Iterable[dict[str, Any]])
             if resource in ("CPU", "GPU") or resource.startswith("accelerator_type:")
         ]
         role = "head" if node.get("is_head_node") else "worker"
-        said.append(f"{role}: {', '.join(parts) or 'no CPU'}")
+        parts_by_node.append(f"{role}: {', '.join(parts) or 'no CPU'}")
     more = f"; and {len(alive) - MOST_NODES} more" if len(alive) > MOST_NODES else ""
-    return "; ".join(said) + more if said else "none is alive"
-
-
-COUNTED = ("CPU", "GPU")
+    return "; ".join(parts_by_node) + more if parts_by_node else "none is alive"
 
 
 def shrinks(cluster: Cluster, replicas: Mapping[str, int]) -> int:
-    """How many nodes fewer there would be, of those pools that get smaller."""
+    """Return the number of nodes that a resize removes, over all pools that become smaller.
+
+    :param cluster: the cluster
+    :param replicas: new replica count by pool id
+    """
     return sum(max(0, pool.replicas - replicas.get(pool.pool_id, pool.replicas)) for pool in cluster.pools)
 
 
 async def check_shrink(api: JobsApi, cluster: Cluster, replicas: Mapping[str, int]) -> None:
-    """Refuse to make a cluster smaller than what is used on it. Which nodes go is the service's choice.
+    """Validate that a smaller cluster has enough resources for what runs on it; the service chooses the removed nodes.
 
-    :param replicas: New replica count by pool id.
-    :raises ClusterInUseError: Too little would be left, or what is used can not be read while jobs run.
+    :param api: Jobs API of the cluster
+    :param cluster: the cluster
+    :param replicas: new replica count by pool id
+    :raises ClusterInUseError: too few resources would remain, or their use cannot be read
     """
     fewer = shrinks(cluster, replicas)
     if not fewer:
@@ -72,30 +83,28 @@ async def check_shrink(api: JobsApi, cluster: Cluster, replicas: Mapping[str, in
         active = [job for job in await api.list_all(drivers=True) if not job.status.is_terminal]
         if not active:
             return
-        nodes = await api.state("nodes", detail=True)
-        actors = await api.state("actors", detail=True, state="ALIVE")
-        tasks = await api.state("tasks", detail=True, state="RUNNING")
+        nodes, holders = await _nodes_and_holders(api)
     except VertexRayError as error:
         raise ClusterInUseError(
-            f"Cluster {cluster.cluster_id} is not made smaller: what is used on it can not be read ({error.message})."
+            f"Cluster {cluster.cluster_id} is not scaled down, because its use cannot be read ({error.message})."
         ) from error
-    holders = [*actors, *(task for task in tasks if task.get("type") != "ACTOR_TASK")]
     lacking = lacks(nodes, holders, fewer)
     if lacking:
         jobs = ", ".join(sorted(job.submission_id for job in active)[:5])
         raise ClusterInUseError(
-            f"Cluster {cluster.cluster_id} is not made smaller by {fewer} nodes: {lacking}. Jobs: {jobs}.",
+            f"Cluster {cluster.cluster_id} is not scaled down by {fewer} nodes: {lacking}. Active jobs: {jobs}.",
             {"cluster": cluster.name, "replicas": dict(replicas)},
         )
 
 
 def lacks(nodes: Iterable[dict[str, Any]], holders: Iterable[dict[str, Any]], fewer: int) -> str:
-    """What would be missing with so many workers fewer; empty for nothing.
+    """Describe what would be missing with fewer workers; empty for nothing.
 
-    The largest nodes are taken to go, since nobody knows which will.
+    The check assumes that the largest nodes are removed, because it is unknown which ones will be.
 
-    :param nodes: Nodes with ``resources_total``, as Ray's state API lists them.
-    :param holders: Actors and tasks with ``node_id`` and ``required_resources``.
+    :param nodes: nodes of Ray's state API, with ``resources_total``
+    :param holders: actors and tasks of Ray's state API, with ``node_id`` and ``required_resources``
+    :param fewer: number of workers to remove
     """
     workers = {
         str(node.get("node_id")): node.get("resources_total") or {}
@@ -112,9 +121,9 @@ def lacks(nodes: Iterable[dict[str, Any]], holders: Iterable[dict[str, Any]], fe
             used[resource] += float(amount)
     left = len(workers) - fewer
     if left < len(busy):
-        return f"{left} workers would be left, and {len(busy)} are used"
+        return f"{left} workers would remain, but {len(busy)} are in use"
     for resource in COUNTED:
         sizes = sorted(float(total.get(resource, 0)) for total in workers.values())
         if used[resource] > sum(sizes[: max(0, left)]):
-            return f"{sum(sizes[: max(0, left)]):g} {resource} would be left, and {used[resource]:g} are used"
+            return f"{sum(sizes[: max(0, left)]):g} {resource} would remain, but {used[resource]:g} are in use"
     return ""

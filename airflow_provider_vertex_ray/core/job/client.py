@@ -1,6 +1,6 @@
-"""Ray's Jobs API on a cluster's dashboard: submit, upload, get, list, stop, delete, tail.
+"""Client of Ray's Jobs API on a cluster's dashboard: submit, upload, get, list, stop, delete, tail.
 
-Source: Ray 2.47.1, python/ray/dashboard/modules/job, and what was tried against it (docs/service-facts.md).
+Source: Ray 2.47.1, python/ray/dashboard/modules/job, and experiments with it (docs/service-facts.md).
 """
 
 from __future__ import annotations
@@ -31,30 +31,33 @@ from airflow_provider_vertex_ray.errors import (
 log = logging.getLogger(__name__)
 
 SUBMIT_ATTEMPTS = 6
+"""Attempts of a submission whose answers are lost."""
+
 UPLOAD_TIMEOUT = 1800.0
+"""Seconds for the upload of one package."""
 
 REQUEST_KEY = "vertex_ray_request"
-"""Key in a job's metadata with an id of the submit, by which a submit whose answer was lost knows its job."""
+"""Key of the request id in a job's metadata, which identifies the job of a submission whose answer was lost."""
 
 JOB_ACTOR = "_ray_internal_job_actor_"
-"""Name of the actor that runs a job's driver, before the submission id (Ray's JOB_ACTOR_NAME_TEMPLATE)."""
+"""Prefix, before the submission id, of the name of the actor that runs a job's driver (JOB_ACTOR_NAME_TEMPLATE)."""
 
 DUPLICATE = re.compile(r"submission_id \S+ already exists")
-"""Ray answers 500 to a submission id that is in use; only the traceback's text tells it from a failure."""
+"""Ray answers 500 to a submission id that is in use; only the text of the traceback distinguishes it from a failure."""
 
 
 @dataclass(frozen=True)
 class JobRequest:
-    """What is submitted.
+    """A job to submit.
 
-    :param entrypoint: The shell command.
-    :param submission_id: The id, chosen by us so that a repeat finds the first one.
-    :param runtime_env: Ray's runtime environment, JSON-able.
-    :param metadata: Strings kept with the job.
-    :param num_cpus: CPUs reserved for the driver; None runs it on the head.
-    :param num_gpus: GPUs reserved for the driver.
-    :param memory: Bytes reserved for the driver.
-    :param resources: Other resources reserved for the driver.
+    :param entrypoint: the shell command
+    :param submission_id: the id, chosen by the caller so that a repeated submission finds the first one
+    :param runtime_env: Ray's runtime environment; must be JSON-serialisable
+    :param metadata: strings that are stored with the job
+    :param num_cpus: CPUs reserved for the driver; None runs it on the head
+    :param num_gpus: GPUs reserved for the driver
+    :param memory: bytes of memory reserved for the driver
+    :param resources: custom resources reserved for the driver
     """
 
     entrypoint: str
@@ -67,7 +70,7 @@ class JobRequest:
     resources: dict[str, float] | None = None
 
     def body(self) -> dict[str, Any]:
-        """The request's JSON; what is None stays out, because the server refuses some nulls."""
+        """Return the JSON of the request, without None, because the server rejects some nulls."""
         optional = {
             "entrypoint_num_cpus": self.num_cpus,
             "entrypoint_num_gpus": self.num_gpus,
@@ -84,26 +87,27 @@ class JobRequest:
 
 
 def dashboard_error(status: int, text: str) -> VertexRayError:
-    """The typed error for an answer of a dashboard (or of the proxy before it)."""
-    said = _last_line(text)
+    """Return the typed error for an HTTP answer of a dashboard, or of the proxy in front of it."""
+    message = f"The cluster's dashboard answered {status}: {_last_line(text)}"
     details = {"http_status": status}
     if status in (401, 403):
-        return NotAuthorisedError(f"The cluster's dashboard answered {status}: {said}", details)
+        return NotAuthorisedError(message, details)
     if status == 404:
-        return JobNotFoundError(f"The cluster's dashboard answered 404: {said}", details)
+        return JobNotFoundError(message, details)
     if status in (400, 405, 413, 422):
-        return InvalidRequestError(f"The cluster's dashboard refused the request ({status}): {said}", details)
+        message = f"The cluster's dashboard rejected the request ({status}): {_last_line(text)}"
+        return InvalidRequestError(message, details)
     if DUPLICATE.search(text):
-        return SubmissionIdTakenError(f"The cluster's dashboard answered {status}: {said}", details)
-    return ServiceUnavailableError(f"The cluster's dashboard answered {status}: {said}", details)
+        return SubmissionIdTakenError(message, details)
+    return ServiceUnavailableError(message, details)
 
 
 def _log_text(answer: str) -> str:
-    """The value of ``{"logs": "…"}``, also of an answer that was cut within it."""
+    """Return the value of ``{"logs": "…"}``, even if the answer is truncated."""
     log_answer = LogAnswer()
     text = log_answer.feed(answer.encode())
     if not log_answer.started:
-        raise ServiceError(f"This is no job's log: {answer[:200]!r}")
+        raise ServiceError(f"The answer is not the log of a job: {answer[:200]!r}")
     return text
 
 
@@ -113,19 +117,20 @@ async def _log_pieces(pieces: AsyncIterator[bytes], url: str) -> AsyncIterator[s
         if text := answer.feed(piece):
             yield text
     if not answer.complete:
-        raise ServiceUnavailableError(f"{url} gave only a part of its answer.")
+        raise ServiceUnavailableError(f"The answer of {url} is incomplete.")
 
 
 def _last_line(text: str) -> str:
-    """Ray puts a whole traceback into the body, or one within another: its last line with words is the reason."""
+    """Return the reason in a body, which may be a traceback or nested tracebacks: its last line with words."""
     lines = [line.strip() for line in text.replace("\\n", "\n").splitlines() if re.search(r"\w", line)]
     return lines[-1][:500] if lines else "(empty answer)"
 
 
 class JobsApi:
-    """The Jobs API of one cluster.
+    """Client of the Jobs API of one cluster.
 
-    :param dashboard: Its base URL, from ``Addresses.dashboard``.
+    :param transport: the connection
+    :param dashboard: base URL of the dashboard, from ``Addresses.dashboard``
     """
 
     def __init__(self, transport: Transport, dashboard: str) -> None:
@@ -133,13 +138,15 @@ class JobsApi:
         self._base = dashboard
 
     async def submit(self, request: JobRequest) -> bool:
-        """Submit a job; when it returns, the cluster has exactly one job of that id.
+        """Submit a job; afterwards, the cluster has exactly one job with this id.
 
-        A try whose answer was lost is followed by a look, not by another submit. A word in the metadata that is new
-        with each call tells whether the job that is found is this call's.
+        If the answer to a submission is lost, the job is looked up instead of submitted again. An id in the metadata
+        that is unique to each call tells whether an existing job comes from this call.
 
-        :return: False when a job of that id was there before this call.
-        :raises InvalidRequestError: The cluster refuses the request.
+        :param request: the job
+        :return: False if a job with this id already existed before this call
+        :raises InvalidRequestError: the cluster rejects the request
+        :raises ServiceUnavailableError: the cluster could not be reached
         """
         failures = 0
         request_id = secrets.token_hex(8)
@@ -153,12 +160,12 @@ class JobsApi:
                     body=body,
                     error_from=dashboard_error,
                     repeatable=False,
-                    # The first submit after a cluster's start waits for the head's agent.
+                    # The first submission after a cluster's start waits for the agent on the head.
                     timeout=120,
                 )
                 return True
             except SubmissionIdTakenError:
-                # After a lost answer it may well be the job that this very call submitted.
+                # After a lost answer, it may be the job that this very call submitted.
                 return failures > 0 and (await self.get(request.submission_id)).metadata.get(REQUEST_KEY) == request_id
             except ServiceUnavailableError:
                 failures += 1
@@ -170,16 +177,18 @@ class JobsApi:
                 await self._transport.back_off(failures)
 
     async def _find_now(self, submission_id: str) -> Job | None:
-        """As ``find``; None also while the cluster can not be asked."""
+        """Return one job; None if it does not exist or the cluster cannot be reached."""
         try:
             return await self.find(submission_id)
         except ServiceUnavailableError:
             return None
 
     async def get(self, submission_id: str, *, attempts: int | None = None) -> Job:
-        """Read one job.
+        """Return one job.
 
-        :raises JobNotFoundError: The cluster knows none of that id.
+        :param submission_id: the job
+        :param attempts: attempts of the request; None for the default of the transport
+        :raises JobNotFoundError: the job does not exist
         """
         answer = await self._transport.request(
             "GET", self._url(submission_id), error_from=dashboard_error, attempts=attempts, timeout=90
@@ -187,37 +196,40 @@ class JobsApi:
         return Job.from_api(answer.json())
 
     async def find(self, submission_id: str) -> Job | None:
-        """Read one job; None when the cluster knows none of that id."""
+        """Return one job; None if it does not exist."""
         try:
             return await self.get(submission_id)
         except JobNotFoundError:
             return None
 
     async def list_all(self, *, drivers: bool = False) -> list[Job]:
-        """All jobs of the cluster. The answer is not paged and slow with thousands of jobs: never poll it.
+        """Return all jobs of the cluster.
 
-        :param drivers: Whether with the programs that are connected without having been submitted.
+        The answer is not paged and slow with thousands of jobs: never poll it.
+
+        :param drivers: whether to include programs that connected to the cluster without being submitted
         """
         answer = await self._transport.request("GET", f"{self._base}/api/jobs/", error_from=dashboard_error)
         found = [Job.from_api(item) for item in answer.json()]
         return [job for job in found if drivers or not job.is_driver]
 
     async def stop(self, submission_id: str) -> bool:
-        """Ask a job to stop (SIGTERM, later SIGKILL, to its driver).
+        """Request that a job stops: its driver gets a SIGTERM, and later a SIGKILL.
 
-        :return: False when it had ended before.
+        :return: False if the job had already ended
+        :raises JobNotFoundError: the job does not exist
         """
         answer = await self._transport.request("POST", f"{self._url(submission_id)}/stop", error_from=dashboard_error)
         stopped = bool(answer.json().get("stopped"))
         if stopped:
-            await self._give_up_pending(submission_id)
+            await self._kill_pending_driver(submission_id)
         return stopped
 
-    async def _give_up_pending(self, submission_id: str) -> None:
-        """End a job that waits for a place: Ray says that it was stopped, and lets it wait on for up to 15 minutes.
+    async def _kill_pending_driver(self, submission_id: str) -> None:
+        """Kill the driver of a job that waits for resources: Ray reports a stop, but lets it wait for up to 15 minutes.
 
-        Best effort: the actor that waits is what Ray's dashboard can end. Where this is refused, the job still ends as
-        soon as it gets its place.
+        This is best effort, by killing the waiting actor through Ray's dashboard. If that fails, the job still ends as
+        soon as its driver gets its resources.
         """
         try:
             if (await self.get(submission_id, attempts=1)).status is not JobStatus.PENDING:
@@ -230,14 +242,14 @@ class JobsApi:
                     attempts=2,
                 )
         except VertexRayError as error:
-            log.debug("The waiting driver of %s was not ended: %s", submission_id, error)
+            log.debug("Could not kill the pending driver of Ray job %s: %s", submission_id, error)
 
     async def state(self, kind: str, *, detail: bool = False, **filters: str) -> list[dict[str, Any]]:
-        """What Ray's state API lists.
+        """Return a list of Ray's state API.
 
-        :param kind: ``nodes``, ``actors`` or ``tasks``.
-        :param detail: Whether with all fields.
-        :param filters: Fields and the values that they must have.
+        :param kind: ``nodes``, ``actors`` or ``tasks``
+        :param detail: whether to include all fields
+        :param filters: required values, by field
         """
         query = [("detail", "1")] if detail else []
         for field_name, value in filters.items():
@@ -248,11 +260,14 @@ class JobsApi:
         return list(((answer.json().get("data") or {}).get("result") or {}).get("result") or [])
 
     async def delete(self, submission_id: str) -> None:
-        """Forget an ended job and its id; Ray refuses while it is not terminal."""
+        """Delete a job that has ended, and its id; Ray rejects this for an active job.
+
+        :raises JobNotFoundError: the job does not exist
+        """
         await self._transport.request("DELETE", self._url(submission_id), error_from=dashboard_error, repeatable=False)
 
     async def logs(self, submission_id: str, *, max_bytes: int = 8 << 20) -> str:
-        """A job's output so far, cut after ``max_bytes``."""
+        """Return the output of a job so far, truncated after ``max_bytes``."""
         answer = await self._transport.request(
             "GET", f"{self._url(submission_id)}/logs", error_from=dashboard_error, max_bytes=max_bytes * 2
         )
@@ -260,12 +275,12 @@ class JobsApi:
 
     @contextlib.asynccontextmanager
     async def log_so_far(self, submission_id: str) -> AsyncIterator[AsyncIterator[str]]:
-        """A job's output from its beginning to what is written by now, in pieces; one try.
+        """Stream the output of a job, from its beginning to what is written by now, in a single attempt.
 
-        Ray's head has all of it in its memory meanwhile.
+        Ray's head node keeps all of it in memory meanwhile.
 
-        :raises ServiceUnavailableError: No answer, or (while it is read) only a part of it.
-        :raises JobNotFoundError: The cluster knows no such job.
+        :raises ServiceUnavailableError: there is no answer, or (while it is read) only a part of it
+        :raises JobNotFoundError: the job does not exist
         """
         url = f"{self._url(submission_id)}/logs"
         async with self._transport.stream(url, error_from=dashboard_error) as pieces:
@@ -273,11 +288,11 @@ class JobsApi:
 
     @contextlib.asynccontextmanager
     async def tail(self, submission_id: str) -> AsyncIterator[AsyncIterator[str]]:
-        """A job's output from its beginning, as it comes, until this one connection ends.
+        """Stream the output of a job from its beginning, as it is written, until this one connection ends.
 
-        The end of it says nothing about the job, whatever the close code: ask ``get``.
+        The end of the connection says nothing about the job, whatever the close code: call ``get``.
 
-        :raises ServiceUnavailableError: No connection.
+        :raises ServiceUnavailableError: the connection could not be opened
         """
         import aiohttp
 
@@ -286,10 +301,11 @@ class JobsApi:
             yield (frame.data async for frame in connection if frame.type is aiohttp.WSMsgType.TEXT)
 
     async def upload(self, package: Package, progress: Callable[[int], None] | None = None) -> bool:
-        """Send a package unless the cluster has it; the look keeps it there for ten more minutes.
+        """Upload a package unless the cluster has it; the lookup keeps it on the cluster for ten more minutes.
 
-        :param progress: Is told the number of bytes that are sent, from another thread.
-        :return: Whether it was sent.
+        :param package: the package
+        :param progress: receives the number of bytes sent so far, in another thread
+        :return: whether it was uploaded
         """
         url = f"{self._base}/api/packages/gcs/{quote(package.name)}"
         try:
@@ -307,9 +323,9 @@ class JobsApi:
         return True
 
     async def is_ready(self) -> bool:
-        """Whether the dashboard serves the Jobs API; one cheap try.
+        """Tell whether the dashboard serves the Jobs API, with a single cheap request.
 
-        :raises NotAuthorisedError: It answers, but not to these credentials.
+        :raises NotAuthorisedError: the dashboard responds but rejects the credentials
         """
         try:
             await self._transport.request(
@@ -320,25 +336,25 @@ class JobsApi:
         return True
 
     async def versions(self) -> tuple[str | None, str | None]:
-        """Ray's and Python's version on the head, such as ``("2.47.1", "3.11.9")``; None each where it does not say."""
+        """Return the Ray and Python versions on the head, such as ``("2.47.1", "3.11.9")``; None for an unknown one."""
         try:
             answer = await self._transport.request(
                 "GET", f"{self._base}/api/v0/cluster_metadata", error_from=dashboard_error
             )
         except (JobNotFoundError, InvalidRequestError):
             return None, None
-        said = answer.json().get("data") or {}
-        return said.get("rayVersion"), said.get("pythonVersion")
+        data = answer.json().get("data") or {}
+        return data.get("rayVersion"), data.get("pythonVersion")
 
     async def nodes(self) -> list[dict[str, Any]]:
-        """Ray's own list of nodes (``raylet.state`` is ALIVE or DEAD)."""
+        """Return Ray's own list of nodes, whose ``raylet.state`` is ALIVE or DEAD."""
         answer = await self._transport.request("GET", f"{self._base}/nodes?view=summary", error_from=dashboard_error)
         return list((answer.json().get("data") or {}).get("summary") or [])
 
     async def usage(self) -> dict[str, tuple[float, float]]:
-        """Ray's own count of what is used and what there is of each resource; empty where it does not say.
+        """Return the used and total amounts of each resource by Ray's own count; empty if unknown.
 
-        It is what Ray's autoscaler last reported, some seconds ago.
+        The figures are those that Ray's autoscaler last reported, a few seconds ago.
         """
         answer = await self._transport.request("GET", f"{self._base}/api/cluster_status", error_from=dashboard_error)
         status = (answer.json().get("data") or {}).get("clusterStatus") or {}

@@ -1,4 +1,4 @@
-"""What a user says of a job, judged before anything is sent."""
+"""Validate job parameters before any request is made."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ __all__ = ["check_statuses", "check_submission_id", "command_line", "runtime_env
 
 
 def command_line(entrypoint: Any) -> str:
-    """The shell command; a list of arguments is quoted.
+    """Return the shell command of an entrypoint.
 
-    :raises InvalidArgumentError: It is empty, or no string and no list of strings.
+    :param entrypoint: a shell command, or a list of arguments, which are quoted
+    :raises InvalidArgumentError: it is empty, or neither a string nor a list of strings
     """
-    rule = "give a shell command, or a list of arguments"
+    rule = "Use a shell command, or a list of arguments."
     if isinstance(entrypoint, str):
         if not entrypoint.strip():
             raise InvalidArgumentError("entrypoint", entrypoint, rule)
@@ -31,17 +32,18 @@ def command_line(entrypoint: Any) -> str:
 
 
 def check_statuses(statuses: Any, *, rendered: bool = False) -> set[str] | None:
-    """The job states of that name; None for all states.
+    """Validate a list of job states and return it as a set; None for all states.
 
-    :param rendered: Whether all templates are rendered; before, a name with a template and an XComArg pass.
-    :raises InvalidArgumentError: One of them is no state of Ray's.
+    :param statuses: names of job states; None or an empty list for all
+    :param rendered: whether all templates are rendered; before that, names with a template and XCom references pass
+    :raises InvalidArgumentError: it is not a list, or one of its items is not a job state of Ray
     """
     if statuses is None or (not rendered and not isinstance(statuses, (str, list, tuple, set))):
         return None
     if isinstance(statuses, str) and has_template(statuses) and not rendered:
         return None
     known = [status.value for status in JobStatus]
-    rule = f"give a list of states, out of {', '.join(known)}"
+    rule = f"Use a list of job states; the states are {', '.join(known)}."
     if not isinstance(statuses, (list, tuple, set)):
         raise InvalidArgumentError("statuses", statuses, rule)
     for place, status in enumerate(statuses):
@@ -52,11 +54,11 @@ def check_statuses(statuses: Any, *, rendered: bool = False) -> set[str] | None:
 
 
 def check_submission_id(submission_id: Any) -> None:
-    """Refuse an empty submission id; a template or an XComArg passes.
+    """Validate a submission id; a template or an XCom reference passes.
 
-    :raises InvalidArgumentError: It is empty.
+    :raises InvalidArgumentError: it is missing or empty, or contains a slash
     """
     if submission_id is None or (isinstance(submission_id, str) and not submission_id.strip()):
-        raise InvalidArgumentError("submission_id", submission_id, "give the id of a job")
+        raise InvalidArgumentError("submission_id", submission_id, "Use the id of a job.")
     if isinstance(submission_id, str) and not has_template(submission_id) and "/" in submission_id:
-        raise InvalidArgumentError("submission_id", submission_id, "it has no slash in it")
+        raise InvalidArgumentError("submission_id", submission_id, "Use an id without slashes.")

@@ -1,9 +1,8 @@
-"""A job's output: each line once, in order, over reconnects, in bounded memory.
+"""A job's output: each line once, in order, across reconnects, in bounded memory.
 
-Ray sends a job's output over a websocket, ten lines a frame, and from the beginning with each connection. Connections
-that always end before they got past what is known would never show anything new; then the whole log is read with
-``GET …/logs``, as a stream. For each of these Ray's head reads the file into its memory: they are few, and none when
-the log is long.
+Ray sends a job's output over a websocket, ten lines a frame, and from the beginning with each connection. If
+connections always end before they deliver anything new, the whole log is read with ``GET …/logs``, as a stream. For
+each of these requests, Ray's head node reads the file into memory, so they are few, and none if the log is long.
 """
 
 from __future__ import annotations
@@ -17,70 +16,73 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from airflow_provider_vertex_ray.core.job.client import JobsApi
-from airflow_provider_vertex_ray.core.job.log_lines import LONGEST_LINE, Hiding, Line, LineAssembler
+from airflow_provider_vertex_ray.core.job.log_lines import LONGEST_LINE, Line, LineAssembler, SecretMask
 from airflow_provider_vertex_ray.core.job.state import MAX_RESULT_BYTES, RESULT_MARKER
 from airflow_provider_vertex_ray.errors import JobNotFoundError, NotAuthorisedError, VertexRayError
 
 log = logging.getLogger(__name__)
 
 KEPT_LINES = 50
+"""Number of last lines that are kept."""
+
 LONGEST_KEPT = 1_000
-"""Characters of a kept last line, and of a result's line where it is shown: they travel in the trigger's event, in
-errors and in XCom."""
+"""Characters of a kept last line, and of a result line in the log: they are part of the trigger's event, of errors and
+of XCom."""
 
 PIECE = 8_192
-"""Characters of a log that are taken at a time, between which other waits of the event loop have their turn."""
+"""Characters of a log that are processed at a time, before other tasks of the event loop may run."""
 
 LONGEST_CATCH_UP = 64 << 20
-"""Characters of a log that is read with GET; of a longer one only what the websocket says is shown."""
+"""Maximum length in characters of a log that is read with GET; a longer one is only read from the websocket."""
 
 FIRST_PAUSE = 0.5
-"""Seconds before the first new connection. The pause doubles while connections bring nothing new."""
+"""Seconds before the first new connection; the pause doubles while connections deliver nothing new."""
 
 BUSY_PAUSE = 15.0
-"""Seconds between two reads with GET, at most, while they bring something new."""
+"""Maximum number of seconds between two reads with GET, while they deliver something new."""
 
 LONGEST_PAUSE = 60.0
-"""Seconds between two connections, at most."""
+"""Maximum number of seconds between two connections."""
 
 CATCH_UP_RATE = 1 << 20
-"""Characters a second that reads with GET may ask for on average, so that a long log is read less often."""
+"""Characters per second that reads with GET may request on average, so that a long log is read less often."""
 
 STEADY = 30.0
-"""Seconds after which a connection that ended was a good one, even without output."""
+"""Seconds after which a connection counts as successful, even if it ended without output."""
 
 DRAIN_QUIET = 4.0
-"""Seconds of silence after which an ended job's websocket has said everything: Ray looks at the file every two seconds,
-and holds back an unfinished frame for one more."""
+"""Seconds of silence after which the websocket of an ended job has delivered everything: Ray checks the file every two
+seconds, and holds back an unfinished frame for one more second."""
 
 DRAIN_CLOSE = 2.0
-"""Seconds after which the end of an ended job's websocket is taken for the end of the log, where this can not be
-checked: Ray closes it more than three seconds after the job's end."""
+"""Seconds after which the end of an ended job's websocket counts as the end of the log, if this cannot be verified: Ray
+closes it more than three seconds after the job's end."""
 
 DRAIN_LIMIT = 60.0
-"""Seconds without anything new after which the rest of an ended job's log is given up."""
+"""Seconds without new output after which reading the rest of an ended job's log is abandoned."""
 
 DRAIN_LONGEST = 600.0
-"""Seconds at most for the rest of an ended job's log: what the job has left behind may print for ever."""
+"""Maximum number of seconds for the rest of an ended job's log: processes that it left behind may print forever."""
 
 DRAIN_READS = 3
-"""Reads of an ended job's log that may fail before its websocket is tried too."""
+"""Reads of an ended job's log that may fail before its websocket is used as well."""
 
 CLOSING = 0.2
-"""Seconds for the websocket's goodbye."""
+"""Seconds for the closing handshake of the websocket."""
 
-GOES_ON = "--- the output goes on here after a restart of the triggerer; some lines before may be shown twice ---"
-BEGINS_ANEW = "--- the output is shorter than what was shown before; it is shown from its beginning ---"
+GOES_ON = "--- output continues here after a restart of the triggerer; some of the lines above may be repeated ---"
+BEGINS_ANEW = "--- the output is now shorter than what was already shown; showing it again from its beginning ---"
 
 
 class JobLog:
-    """Follows one job's output until told that the job has ended.
+    """Follows the output of one job until ``finish`` is called, after the job has ended.
 
-    :param submission_id: The job.
-    :param emit: Gets each line, for the task's log; None keeps the last lines only.
-    :param hidden: Texts that are replaced by ``***`` in what is shown, if they have five characters or more.
-    :param position: So many characters were shown by an earlier process (its ``position``); they are read, and not
-        shown again.
+    :param api: Jobs API of the cluster
+    :param submission_id: the job
+    :param emit: receives each line, for the task's log; None to keep only the last lines
+    :param hidden: secret texts, which are replaced by ``***`` if they have five characters or more
+    :param position: number of characters that an earlier process has shown (its ``position``); they are read but not
+        shown again
     """
 
     def __init__(
@@ -93,34 +95,34 @@ class JobLog:
         position: int = 0,
     ) -> None:
         self.last_lines: deque[str] = deque(maxlen=KEPT_LINES)
-        """As they are shown; cut at ``LONGEST_KEPT`` characters."""
+        """The last lines as they are shown, truncated after ``LONGEST_KEPT`` characters."""
         self.result: Any = None
-        """What the last result line said."""
+        """The value of the last result line."""
         self.news = asyncio.Event()
-        """Set whenever new output came or a connection ended: a good moment to ask for the job's status."""
+        """Set when new output arrives or a connection ends: a good time to read the job's status."""
         self._api = api
         self._submission_id = submission_id
         self._emit = emit
-        self._hide = Hiding(hidden)
+        self._mask = SecretMask(hidden)
         self._shown_before = position
         self._marker = GOES_ON if position else ""
         self._assembler = self._new_assembler()
         self._task: asyncio.Task[Any] | None = None
         self._heard = asyncio.Event()
         self._connected = False
-        self._said_too_long = False
+        self._warned_too_long = False
 
     @property
     def position(self) -> int:
-        """Characters of the output that were shown, up to the end of a line."""
+        """Return the number of characters of the output that were shown, up to the end of a line."""
         return max(self._shown_before, self._assembler.complete)
 
     def start(self) -> None:
-        """Begin to follow, in the background."""
+        """Start to follow the output in the background."""
         self._task = asyncio.create_task(self._follow())
 
     async def finish(self) -> None:
-        """The job has ended: read what is left, then stop following."""
+        """Read the rest of the output of a job that has ended, then stop following."""
         begin = time.monotonic()
         reading = asyncio.create_task(self._read_rest())
         try:
@@ -129,7 +131,10 @@ class JobLog:
                 await asyncio.wait({reading}, timeout=DRAIN_LIMIT)
                 late = self._assembler.delivered == known or time.monotonic() - begin > DRAIN_LONGEST
                 if late and not reading.done():
-                    log.warning("The output of %s was not read to its end; it took too long", self._submission_id)
+                    log.warning(
+                        "Reading the rest of the output of Ray job %s took too long; its last lines may be missing",
+                        self._submission_id,
+                    )
                     break
         finally:
             reading.cancel()
@@ -143,15 +148,15 @@ class JobLog:
         if task is None:
             return
         task.cancel()
-        # Not "await task": that could not tell its cancellation from our own.
+        # Not "await task", which could not distinguish its cancellation from our own.
         await asyncio.wait({task}, timeout=CLOSING)
-        # Ray does not answer a websocket's goodbye.
+        # Ray does not answer the closing handshake of a websocket.
         task.cancel()
         await asyncio.wait({task})
 
     async def _follow(self) -> None:
         if self._shown_before:
-            # Tells whether it is the log that was shown; a websocket can not, it does not say where the log ends.
+            # Tells whether this is still the log that was shown; a websocket does not tell where the log ends.
             await self._read()
         fruitless, longest = 0, LONGEST_PAUSE
         while True:
@@ -168,7 +173,7 @@ class JobLog:
             await asyncio.sleep(max(pause, self._assembler.delivered / CATCH_UP_RATE if fruitless else 0))
 
     async def _listen(self) -> bool:
-        """Take what one connection says, to its end; whether it came as far as those before."""
+        """Process one connection to its end; return whether it got as far as those before."""
         opened = False
         self._assembler.reconnected()
         try:
@@ -179,20 +184,24 @@ class JobLog:
                     await self._feed(text)
                     self._heard.set()
         except VertexRayError as error:
-            log.debug("The log tail of %s could not be opened: %s", self._submission_id, error)
+            log.debug("Could not open the log stream of Ray job %s: %s", self._submission_id, error)
         except Exception:
-            log.warning("The log tail of %s broke", self._submission_id, exc_info=True)
+            log.warning("The log stream of Ray job %s failed; reconnecting", self._submission_id, exc_info=True)
         finally:
             self._connected = False
             self._heard.set()
         return opened and self._assembler.caught_up
 
     async def _read(self) -> VertexRayError | None:
-        """Take the whole log so far, unless it is too long; gives why that failed."""
+        """Process the whole log so far, unless it is too long; return the error if that fails."""
         if self.position > LONGEST_CATCH_UP:
-            if not self._said_too_long:
-                log.warning("%s has a long log: lines may be missing when connections end early", self._submission_id)
-                self._said_too_long = True
+            if not self._warned_too_long:
+                log.warning(
+                    "Ray job %s has a long log (more than %d MiB); lines may be missing if a connection ends early",
+                    self._submission_id,
+                    LONGEST_CATCH_UP >> 20,
+                )
+                self._warned_too_long = True
             return VertexRayError("The log is too long to be read again.")
         self._assembler.reconnected()
         length = 0
@@ -202,13 +211,13 @@ class JobLog:
                     length += len(text)
                     await self._feed(text)
         except VertexRayError as error:
-            log.debug("The log of %s could not be read: %s", self._submission_id, error)
+            log.debug("Could not read the log of Ray job %s: %s", self._submission_id, error)
             return error
         except Exception as error:
-            log.warning("The log of %s could not be read", self._submission_id, exc_info=True)
+            log.warning("Could not read the log of Ray job %s", self._submission_id, exc_info=True)
             return VertexRayError(f"The log could not be read: {error!r}")
         if 0 < length < self._shown_before:
-            # Another log than the earlier process saw: better some lines twice than none.
+            # This is another log than the earlier process saw: repeated lines are better than missing ones.
             self._shown_before, self._marker = 0, BEGINS_ANEW
             self.last_lines.clear()
             self.result = None
@@ -217,11 +226,11 @@ class JobLog:
         return None
 
     async def _read_rest(self) -> None:
-        """Return when the log of a job that has ended was read."""
-        if self.position > LONGEST_CATCH_UP and await self._hear_out():
+        """Read the rest of the log of a job that has ended."""
+        if self.position > LONGEST_CATCH_UP and await self._drain_connection():
             return
         if self._task is not None:
-            # Nothing comes from it any more; its goodbye to the server goes on meanwhile.
+            # It delivers nothing more; its closing handshake continues meanwhile.
             self._task.cancel()
         failures, known = 0, -1
         while True:
@@ -230,18 +239,25 @@ class JobLog:
                 return
             failures += 1
             if failures >= DRAIN_READS and isinstance(error, (JobNotFoundError, NotAuthorisedError)):
-                log.warning("The output of %s was not read to its end: %s", self._submission_id, error)
+                log.warning(
+                    "Could not read the rest of the output of Ray job %s; its last lines may be missing: %s",
+                    self._submission_id,
+                    error,
+                )
                 return
             if failures >= DRAIN_READS or self.position > LONGEST_CATCH_UP:
-                said_all, caught_up = await self._listen_until_quiet()
-                # Any connection may end early; two that end at the same place, probably at the end.
-                if said_all or (caught_up and self._assembler.delivered == known):
+                complete, caught_up = await self._listen_until_quiet()
+                # Any connection may end early, but two that end at the same place probably reached the end.
+                if complete or (caught_up and self._assembler.delivered == known):
                     return
                 known = self._assembler.delivered
             await asyncio.sleep(min(0.1 * 2**failures, 5.0))
 
-    async def _hear_out(self) -> bool:
-        """Whether the connection that is open has said everything: another one would repeat a very long log."""
+    async def _drain_connection(self) -> bool:
+        """Wait for the open connection to go quiet; return whether it delivered everything.
+
+        A new connection would repeat a very long log.
+        """
         if not self._connected or not self._assembler.caught_up:
             return False
         begin = time.monotonic()
@@ -254,7 +270,10 @@ class JobLog:
         return time.monotonic() - begin >= DRAIN_CLOSE
 
     async def _listen_until_quiet(self) -> tuple[bool, bool]:
-        """Whether a connection repeated all that is known and then was silent; and whether it got so far and ended."""
+        """Open a connection and process it until it goes quiet.
+
+        :return: whether it repeated everything and then went quiet, and whether it repeated everything
+        """
         await self.cancel()
         self._task = listening = asyncio.create_task(self._listen())
         try:
@@ -265,25 +284,25 @@ class JobLog:
                     await asyncio.wait_for(self._heard.wait(), quiet)
                 except asyncio.TimeoutError:
                     return True, True
-                # The last thing that it does is to say that it has ended.
+                # Let the task end after its last event.
                 await asyncio.sleep(0)
             return False, listening.result()
         finally:
             await self.cancel()
 
     def _new_assembler(self) -> LineAssembler:
-        # A value to hide may lie across the place where a line is cut: it is hidden before that.
-        return LineAssembler(self._take, LONGEST_LINE + self._hide.longest)
+        # A secret may cross the place where a line is truncated: it is masked before that.
+        return LineAssembler(self._take, LONGEST_LINE + self._mask.longest)
 
     async def _feed(self, text: str) -> None:
         for start in range(0, len(text), PIECE):
             if self._assembler.feed(text[start : start + PIECE]):
                 self.news.set()
-            # Also between frames: those that have come already are taken without a wait.
+            # Also between frames: those that have already arrived are processed without a wait.
             await asyncio.sleep(0)
 
     def _take(self, line: Line) -> None:
-        shown = self._hide(line.text)[:LONGEST_LINE]
+        shown = self._mask(line.text)[:LONGEST_LINE]
         if line.text.startswith(RESULT_MARKER):
             size = len(line.text[len(RESULT_MARKER) :].encode("utf-8", "replace")) + line.dropped
             self.result = self._result(line.text[len(RESULT_MARKER) :], size)
@@ -295,12 +314,12 @@ class JobLog:
 
     def _result(self, text: str, size: int) -> Any:
         if size > MAX_RESULT_BYTES:
-            log.warning("The job's result has %d bytes and is not taken: the limit is %d", size, MAX_RESULT_BYTES)
+            log.warning("Ignoring the job's result of %d bytes; the limit is %d bytes", size, MAX_RESULT_BYTES)
             return None
         try:
             return json.loads(text)
         except ValueError as error:
-            log.warning("The job's result (%d bytes; the limit is %d) is not JSON: %s", size, MAX_RESULT_BYTES, error)
+            log.warning("Ignoring the job's result of %d bytes, which is not JSON: %s", size, error)
             return None
 
     def _show(self, line: str) -> None:
@@ -312,6 +331,6 @@ class JobLog:
                 self._marker = ""
             self._emit(line)
         except Exception:
-            # The job goes on, and its outcome counts, whatever is wrong with the task's log.
-            log.warning("The output of %s can not be shown", self._submission_id, exc_info=True)
+            # A problem with the task's log must not affect the job or its outcome.
+            log.warning("No longer showing the output of Ray job %s", self._submission_id, exc_info=True)
             self._emit = None

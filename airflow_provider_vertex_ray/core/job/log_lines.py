@@ -1,4 +1,7 @@
-"""Text in pieces, again from its beginning with each connection, as lines: each once, in bounded memory."""
+"""Incremental decoding of a job's output, in bounded memory: its JSON answer, its lines, and secrets to mask in them.
+
+Each connection delivers the output again from its beginning, in pieces of any size.
+"""
 
 from __future__ import annotations
 
@@ -12,22 +15,30 @@ from airflow_provider_vertex_ray.core.job.state import MAX_RESULT_BYTES, RESULT_
 from airflow_provider_vertex_ray.errors import ServiceError
 
 LONGEST_LINE = 16_384
-"""Characters of a line that are kept; a progress bar that never ends a line must not fill the memory."""
+"""Characters of a line that are kept; a progress bar that never ends its line must not fill the memory."""
 
 LONGEST_RESULT = len(RESULT_MARKER) + MAX_RESULT_BYTES
-"""Characters of a result line that are kept: as many as the longest result can have."""
+"""Characters of a result line that are kept: as many as the longest result has."""
 
 SHORTEST_HIDDEN = 5
-"""Characters of a value that is worth hiding; a shorter one is in too many words."""
+"""Minimum length of a value that is masked; a shorter one would be part of too many words."""
+
+LONGEST_START = 1_000
+"""Characters within which the log's beginning must be found; otherwise the answer is something else."""
+
+LONGEST_ESCAPE = 12
+"""Characters of the longest JSON escape: a character outside the BMP, as two halves of six."""
+
+START = re.compile(r'\s*\{\s*"logs"\s*:\s*(?:(")|(null))')
 
 
 class Line(NamedTuple):
     """A line of a log.
 
-    :param text: The line without its end, as far as it was kept.
-    :param start: Characters of the log before it.
-    :param dropped: Bytes of a result line that were not kept; 0 for other lines, which are given out before their end
-        is known.
+    :param text: the line without its end, as far as it was kept
+    :param start: number of characters of the log before it
+    :param dropped: bytes of a result line that were not kept; 0 for other lines, which are emitted before their end is
+        known
     """
 
     text: str
@@ -36,17 +47,17 @@ class Line(NamedTuple):
 
 
 class LineAssembler:
-    """Cuts text into lines; text that a new connection repeats from the beginning is passed over.
+    """Splits text into lines, and skips text that a new connection repeats.
 
-    :param take: Gets each line.
-    :param longest: Characters of a line that are kept, unless it is a result's.
+    :param take: receives each line
+    :param longest: characters of a line that are kept, unless it is a result line
     """
 
     def __init__(self, take: Callable[[Line], None], longest: int = LONGEST_LINE) -> None:
         self.delivered = 0
-        """Characters that were taken so far, repetitions not counted."""
+        """Characters received so far, without repetitions."""
         self.complete = 0
-        """As many of them as make whole lines."""
+        """Those of them that make up complete lines."""
         self._take = take
         self._longest = longest
         self._to_skip = 0
@@ -56,15 +67,15 @@ class LineAssembler:
 
     @property
     def caught_up(self) -> bool:
-        """Whether this connection has repeated all that was taken before it."""
+        """Tell whether this connection has repeated everything that was received before it."""
         return self._to_skip == 0
 
     def reconnected(self) -> None:
-        """A new connection starts: it repeats everything that was delivered so far."""
+        """Start a new connection, which repeats everything that was received so far."""
         self._to_skip = self.delivered
 
     def feed(self, text: str) -> bool:
-        """Take the next piece of the connection's text; whether any of it was new."""
+        """Process the next piece of the connection's text; return whether any of it was new."""
         if self._to_skip:
             skipped = min(self._to_skip, len(text))
             self._to_skip -= skipped
@@ -84,13 +95,13 @@ class LineAssembler:
         return True
 
     def flush(self) -> None:
-        """Give out an unfinished last line: the log has ended."""
+        """Emit an unfinished last line, at the end of the log."""
         if self._rest:
             self._give()
             self._rest, self.complete = "", self.delivered
 
     def _grow(self, piece: str) -> None:
-        """Add to the line that has not ended yet."""
+        """Append to the current line."""
         if not piece or self._given:
             return
         line = self._rest + piece
@@ -104,62 +115,54 @@ class LineAssembler:
 
     def _give(self) -> None:
         if not self._given:
-            # First cut, then stripped: what is given out must not depend on how the text came in pieces.
+            # Truncated first, then stripped: the result must not depend on how the text is split into pieces.
             self._take(Line(self._rest.rstrip("\r"), self.complete, self._dropped))
             self._given = True
 
 
-class Hiding:
-    """Puts ``***`` in the place of values that nobody shall read in a log.
+class SecretMask:
+    """Replaces secret values in a log by ``***``.
 
-    :param values: The values; those of several lines are hidden line by line, those that are too short not at all.
+    :param values: the values; those of several lines are masked line by line, and those that are too short are not
+        masked
     """
 
     def __init__(self, values: Iterable[str]) -> None:
         parts = {part.strip() for value in values for part in value.splitlines()}
-        # Longest first: one may begin as another does.
+        # Longest first: one value may be a prefix of another.
         hidden = sorted((part for part in parts if len(part) >= SHORTEST_HIDDEN), key=lambda part: (-len(part), part))
         self.longest = len(hidden[0]) if hidden else 0
-        """Characters of the longest one."""
+        """Characters of the longest value."""
         self._pattern = re.compile("|".join(map(re.escape, hidden))) if hidden else None
 
     def __call__(self, text: str) -> str:
-        """The text without the values."""
+        """Return the text with the values masked."""
         return self._pattern.sub("***", text) if self._pattern else text
 
 
-LONGEST_START = 1_000
-"""Characters in which the log's beginning must be found; else the answer is something else."""
-
-LONGEST_ESCAPE = 12
-"""Characters of the longest escape: one outside the BMP, as two halves of six."""
-
-START = re.compile(r'\s*\{\s*"logs"\s*:\s*(?:(")|(null))')
-
-
 class LogAnswer:
-    """Decodes the answer piece by piece."""
+    """Decodes the answer ``{"logs": "…"}`` piece by piece."""
 
     def __init__(self) -> None:
         self.started = False
-        """Whether the log's beginning has come."""
+        """Whether the log's beginning was received."""
         self.complete = False
-        """Whether the log's end has come."""
+        """Whether the log's end was received."""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._json = json.JSONDecoder(strict=False)
         self._held = ""
 
     def feed(self, data: bytes) -> str:
-        """The log's text in the next piece of the answer; what can not be told yet comes with a later one.
+        """Return the log's text in the next piece of the answer; what is still ambiguous is returned with a later one.
 
-        :raises ServiceError: This is not such an answer.
+        :raises ServiceError: the answer has another form
         """
         if self.complete:
             return ""
         self._held += self._decoder.decode(data)
         if not self.started and not self._start():
             return ""
-        # A piece may end within an escape. "\" and "\\u" are not told apart by their looks, but by whether they decode.
+        # A piece may end within an escape; whether "\" begins one is only known once the text before it decodes.
         for missing in range(min(LONGEST_ESCAPE, len(self._held) + 1)):
             known = self._held[: len(self._held) - missing]
             try:
@@ -169,18 +172,18 @@ class LogAnswer:
             if end < len(known) + 2:
                 self.complete, self._held = True, ""
                 return str(text)
-            # Half of a character outside the BMP waits for its other half.
+            # The first half of a character outside the BMP waits for its second half.
             if "\ud800" <= text[-1:] <= "\udbff":
                 text, known = text[:-1], known[:-6]
             self._held = self._held[len(known) :]
             return str(text)
-        raise ServiceError(f"A job's log is no JSON string: {self._held[:200]!r}")
+        raise ServiceError(f"The log of a job is not a JSON string: {self._held[:200]!r}")
 
     def _start(self) -> bool:
         start = START.match(self._held)
         if start is None:
             if len(self._held) > LONGEST_START:
-                raise ServiceError(f"This is no job's log: {self._held[:200]!r}")
+                raise ServiceError(f"The answer is not the log of a job: {self._held[:200]!r}")
             return False
         self.started = True
         self.complete = start[2] is not None

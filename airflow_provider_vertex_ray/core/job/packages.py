@@ -1,4 +1,4 @@
-"""Local code as the packages that a Ray cluster takes: measured first, the same bytes each time, named by content.
+"""Packages of local code for a Ray cluster: limited in size, reproducible byte for byte, and named by their content.
 
 Source of names and limits: Ray 2.47.1, python/ray/_private/runtime_env (packaging.py, py_modules.py, working_dir.py).
 """
@@ -17,34 +17,34 @@ from pathlib import Path
 from airflow_provider_vertex_ray.errors import InvalidArgumentError, PackageTooLargeError
 
 MAX_PACKAGE_BYTES = 100 << 20
-"""What Ray 2.47.1's dashboard takes as a request's body (its DASHBOARD_CLIENT_MAX_SIZE); it answers 413 to more."""
+"""Largest request body of Ray 2.47.1's dashboard (its DASHBOARD_CLIENT_MAX_SIZE); it answers 413 to a larger one."""
 
 SMALL_PACKAGE_BYTES = 1 << 20
-"""Up to here a job gets its working_dir under a name of its own, see ``Package.for_job``."""
+"""Size up to which a package gets a name of its own for each job, see ``Package.for_job``."""
 
 SAID_FROM = 4 << 20
-"""Bytes from which on an upload's progress is said."""
+"""Size in bytes above which the progress of an upload is logged."""
 SAID_EVERY = 0.1
-"""Part of an upload between two lines of progress at least."""
+"""Minimum share of an upload between two progress lines."""
 SAID_SECONDS = 5.0
-"""Seconds between two lines of progress at least."""
+"""Minimum number of seconds between two progress lines."""
 
 ALWAYS_EXCLUDED = (".git/", "__pycache__/", "*.pyc")
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-"""The oldest time that a zip can hold: file times must not change the content's hash."""
+"""The oldest time that a zip file can store; the times of files must not change the hash of the content."""
 
 _WHEEL = re.compile(r"([^\s-]+-[^\s-]+)(?:-(\d[^\s-]*))?(-[^\s-]+-[^\s-]+-[^\s-]+)\.whl")
-"""A wheel's file name (https://peps.python.org/pep-0427/#file-name-convention), its build tag in the middle."""
+"""A wheel's file name, with its build tag in the middle (https://peps.python.org/pep-0427/#file-name-convention)."""
 
 
 @dataclass(frozen=True)
 class Package:
-    """A file that is ready to be sent.
+    """A file that is ready to be uploaded.
 
-    :param path: The file on this machine.
-    :param name: Its content-addressed name on the cluster, such as ``_ray_pkg_<hash>.zip``.
-    :param size: Its bytes.
+    :param path: the file on this machine
+    :param name: its content-addressed name on the cluster, such as ``_ray_pkg_<hash>.zip``
+    :param size: its size in bytes
     """
 
     path: Path
@@ -53,15 +53,16 @@ class Package:
 
     @property
     def uri(self) -> str:
-        """What ``runtime_env`` says on the cluster."""
+        """Return the URI of the package in a ``runtime_env``."""
         return f"gcs://{self.name}"
 
     def for_job(self, job_key: str) -> Package:
-        """The same under a name that only one job uses, if it is small; else this.
+        """Return a small package under a name that only one job uses, and a larger one unchanged.
 
-        A node of Ray 2.47.1 that two jobs reach at once unpacks a working_dir that both name twice, and the second time
-        removes the folder under the first job (``WorkingDirPlugin.create`` says ``overwrite=True``, and the agent locks
-        per runtime environment, not per package). Two jobs that install one wheel at once do the like.
+        If two jobs with the same working_dir reach a node of Ray 2.47.1 at the same time, the node unpacks it twice,
+        and the second time removes the folder that the first job runs in (``WorkingDirPlugin.create`` passes
+        ``overwrite=True``, and the agent locks per runtime environment, not per package). Two jobs that install the
+        same wheel at the same time fail in a similar way.
         """
         if self.size > SMALL_PACKAGE_BYTES:
             return self
@@ -72,15 +73,15 @@ class Package:
         return replace(self, name=f"{self.name.removesuffix('.zip')}_{own}.zip")
 
     def open(self, progress: Callable[[int], None] | None = None) -> io.BufferedReader:
-        """The file for a request's body.
+        """Open the file as the body of a request.
 
-        :param progress: Is told the number of bytes that were read so far, from the thread that reads.
+        :param progress: receives the number of bytes read so far, in the thread that reads
         """
-        return _Watched(self.path, progress)
+        return _ProgressReader(self.path, progress)
 
 
-class _Watched(io.BufferedReader):
-    """A file that says how far it was read. aiohttp sends it with its length, and reads it in a thread."""
+class _ProgressReader(io.BufferedReader):
+    """A file that reports how far it was read; aiohttp sends it with its length and reads it in a thread."""
 
     def __init__(self, path: Path, progress: Callable[[int], None] | None) -> None:
         super().__init__(io.FileIO(path))
@@ -96,12 +97,12 @@ class _Watched(io.BufferedReader):
 
 
 class Progress:
-    """Says how an upload gets on: never for a small one, and never twice within 10 % or five seconds.
+    """Reports the progress of a large upload, at most once per 10 % and per five seconds.
 
-    :param what: What is sent, for the reader.
-    :param size: Its bytes.
-    :param notify: Gets each line; may be called from any thread.
-    :param clock: Seconds; for tests.
+    :param what: what is uploaded, for the log
+    :param size: its size in bytes
+    :param notify: receives each line; may be called from any thread
+    :param clock: returns the time in seconds; for tests
     """
 
     def __init__(
@@ -117,12 +118,12 @@ class Progress:
         self._last = 0
 
     def __call__(self, done: int) -> None:
-        """Note that so many bytes are read."""
+        """Record that ``done`` bytes were read."""
         if self._size <= SAID_FROM:
             return
         now = self._clock()
         if done < self._last:
-            # Another try, from the beginning.
+            # Another attempt, from the beginning.
             self._began, self._said_bytes = now, 0
         self._last = done
         if done - self._said_bytes < self._size * SAID_EVERY or now - self._said_at < SAID_SECONDS:
@@ -131,68 +132,76 @@ class Progress:
         self._notify(f"{self._what}: {done / 2**20:.1f} of {self._size / 2**20:.1f} MiB sent, {self.rate(done)}")
 
     def rate(self, done: int) -> str:
-        """The mean speed since the (last) beginning."""
+        """Return the average speed since the (last) beginning."""
         return f"{done / 2**20 / max(self._clock() - self._began, 1e-3):.1f} MiB/s"
 
 
 def pack(
     folder: str, target: Path, *, excludes: Sequence[str] = (), field: str = "working_dir", named: bool = False
 ) -> Package:
-    """Zip a folder so that equal content gives an equal name.
+    """Zip a folder; the same content always results in the same name.
 
-    :param folder: The local folder.
-    :param target: The zip to write.
-    :param excludes: Patterns as in a ``.gitignore``; the folder's own ``.gitignore`` counts too.
-    :param field: The parameter's name, for errors.
-    :param named: Whether the zip's files are in a folder of the folder's name, as those of a module must be.
-    :raises InvalidArgumentError: There is no such folder, or a file of it can not be packed.
-    :raises PackageTooLargeError: The zip passes Ray's limit; the error names the biggest files.
+    :param folder: the local folder
+    :param target: the zip file to write
+    :param excludes: patterns as in a ``.gitignore`` file; the folder's own ``.gitignore`` applies as well
+    :param field: name of the argument, for errors
+    :param named: whether the zip file contains the folder itself, as a module requires, or only its files
+    :raises InvalidArgumentError: the folder does not exist, or one of its files cannot be packed
+    :raises PackageTooLargeError: the zip file exceeds Ray's limit; the error names the biggest files
     """
     root = Path(folder).expanduser().absolute()
     if not root.is_dir():
-        raise InvalidArgumentError(field, folder, "give an existing local folder, or a gs:// or https:// zip")
+        raise InvalidArgumentError(
+            field, folder, "Use an existing local folder, or the gs:// or https:// URI of a zip."
+        )
     return _zip(root, sorted(_files(root, excludes, field)), target, field, root.parent if named else root)
 
 
 def pack_module(path: str, target: Path, *, excludes: Sequence[str] = (), field: str = "py_modules[0]") -> Package:
-    """A Python module: a folder or a ``.py`` file as a zip, or a wheel as it is.
+    """Return the package of a Python module: a folder or a ``.py`` file as a zip file, or a wheel as it is.
 
-    :param path: The local folder or file.
-    :param target: The zip to write, where one is needed.
-    :param excludes: Patterns for a folder, as for ``pack``.
-    :param field: The parameter's name, for errors.
-    :raises InvalidArgumentError: There is no such module, or its name can not be imported.
-    :raises PackageTooLargeError: It passes Ray's limit.
+    :param path: the local folder or file
+    :param target: the zip file to write, if one is needed
+    :param excludes: patterns for a folder, as for ``pack``
+    :param field: name of the argument, for errors
+    :raises InvalidArgumentError: the module does not exist, or its name cannot be imported
+    :raises PackageTooLargeError: the package exceeds Ray's limit
     """
     found = Path(path).expanduser().absolute()
     if found.is_file() and found.suffix == ".whl":
         wheel = _WHEEL.fullmatch(found.name)
         if wheel is None:
-            raise InvalidArgumentError(field, path, "a wheel's file is called name-version-python-abi-platform.whl")
-        # Ray goes by the name: the content's hash in the build tag keeps two builds of one version apart.
+            raise InvalidArgumentError(field, path, "Name the wheel name-version-python-abi-platform.whl.")
+        # Ray goes by the name; the hash of the content in the build tag distinguishes two builds of one version.
         digest = _digest(found, field)
         return _file(found, f"{wheel[1]}-{wheel[2] or 0}_{digest}{wheel[3]}.whl", field)
     if not found.is_dir() and not (found.is_file() and found.suffix == ".py"):
         raise InvalidArgumentError(
-            field, path, "give a local folder, a .py file, a wheel, or the URI of a zip or wheel"
+            field, path, "Use a local folder, a .py file, a wheel, or the URI of a zip or wheel."
         )
     name = found.stem if found.is_file() else found.name
     if not name.isidentifier():
-        raise InvalidArgumentError(field, path, "nothing of that name can be imported; name the module's own folder")
+        raise InvalidArgumentError(
+            field, path, "Use the folder of the module itself; this name is not a valid name of a module."
+        )
     if found.is_file():
         return _zip(found, [found], target, field, found.parent)
     return pack(path, target, excludes=excludes, field=field, named=True)
 
 
 def ready_zip(path: str, field: str = "working_dir") -> Package:
-    """A local zip as it is.
+    """Return the package of an existing local zip file.
 
-    :raises InvalidArgumentError: It is no zip.
-    :raises PackageTooLargeError: It passes Ray's limit.
+    :param path: the zip file
+    :param field: name of the argument, for errors
+    :raises InvalidArgumentError: it is not a zip file
+    :raises PackageTooLargeError: it exceeds Ray's limit
     """
     found = Path(path).expanduser().absolute()
     if not found.is_file() or not zipfile.is_zipfile(found):
-        raise InvalidArgumentError(field, path, "give an existing local folder or zip, or a gs:// or https:// zip")
+        raise InvalidArgumentError(
+            field, path, "Use an existing local folder or zip, or the gs:// or https:// URI of a zip."
+        )
     return _file(found, f"_ray_pkg_{_digest(found, field)}.zip", field)
 
 
@@ -213,11 +222,11 @@ def _zip(shown: Path, files: Sequence[Path], target: Path, field: str, top: Path
                 with path.open("rb") as source, archive.open(info, "w", force_zip64=True) as entry:
                     while block := source.read(1 << 20):
                         entry.write(block)
-                        # Looked at as it grows: a folder of many gigabytes must not be packed for nothing.
+                        # Checked while it grows: a folder of many gigabytes must not be packed in vain.
                         if packed.tell() > MAX_PACKAGE_BYTES:
                             raise _too_large(shown, files, field)
             except OSError as error:
-                raise InvalidArgumentError(field, str(path), f"the file can not be packed: {error}") from error
+                raise InvalidArgumentError(field, str(path), f"The file cannot be packed: {error}.") from error
     if target.stat().st_size > MAX_PACKAGE_BYTES:
         raise _too_large(shown, files, field)
     return Package(target, f"_ray_pkg_{_digest(target, field)}.zip", target.stat().st_size)
@@ -230,7 +239,7 @@ def _digest(path: Path, field: str) -> str:
             while block := done.read(1 << 20):
                 digest.update(block)
     except OSError as error:
-        raise InvalidArgumentError(field, str(path), f"the file can not be read: {error}") from error
+        raise InvalidArgumentError(field, str(path), f"The file cannot be read: {error}.") from error
     return digest.hexdigest()[:32]
 
 
@@ -241,14 +250,14 @@ def _too_large(shown: Path, files: Sequence[Path], field: str) -> PackageTooLarg
     base = shown if shown.is_dir() else shown.parent
     listed = ", ".join(f"{path.relative_to(base)} ({sizes[path] / 2**20:.1f} MiB)" for path in biggest)
     return PackageTooLargeError(
-        f"{field}={str(shown)!r} holds {total / 2**20:.1f} MiB; packed, that is more than the "
-        f"{MAX_PACKAGE_BYTES >> 20} MiB that Ray takes. Biggest files: {listed}.",
+        f"{field}={str(shown)!r} contains {total / 2**20:.1f} MiB; its package exceeds Ray's limit of "
+        f"{MAX_PACKAGE_BYTES >> 20} MiB. Biggest files: {listed}.",
         {"bytes": total, "limit": MAX_PACKAGE_BYTES},
     )
 
 
 def _files(root: Path, excludes: Sequence[str], field: str) -> Iterator[Path]:
-    # Airflow itself depends on pathspec, which knows .gitignore's language.
+    # pathspec, which implements the patterns of .gitignore, is a dependency of Airflow itself.
     from pathspec import GitIgnoreSpec
 
     ignore = root / ".gitignore"
@@ -259,6 +268,6 @@ def _files(root: Path, excludes: Sequence[str], field: str) -> Iterator[Path]:
         try:
             name.encode()
         except UnicodeEncodeError as error:
-            raise InvalidArgumentError(field, str(path), "a file's name must be valid UTF-8") from error
+            raise InvalidArgumentError(field, str(path), "Rename the file; its name must be valid UTF-8.") from error
         if path.is_file() and not spec.match_file(name):
             yield path

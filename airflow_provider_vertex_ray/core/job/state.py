@@ -1,4 +1,4 @@
-"""A job's life, as pure logic: its states, its submission id, and what a task does about a job that exists already."""
+"""Job states, submission ids, and how a task treats a job that already exists. Pure."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from airflow_provider_vertex_ray.core.checks import is_whole
 from airflow_provider_vertex_ray.errors import JobFailedError, JobStoppedError, SubmissionIdTakenError, VertexRayError
 
 OWNER_KEY = "airflow_owner"
-"""Key in a job's metadata that holds ``owner_key(...)``: it tells our jobs from everybody else's."""
+"""Key of ``owner_key(...)`` in a job's metadata, which distinguishes the jobs of a task from all others."""
 
 CLEAR_EPOCH_KEY = "airflow_life"
-"""Key in a job's metadata that holds ``Try.clear_epoch`` of the try that submitted it."""
+"""Key of ``Try.clear_epoch`` in a job's metadata, of the try that submitted it."""
 
 TRY_KEY = "airflow_try_number"
-"""Key in a job's metadata that holds the number of the try that submitted it."""
+"""Key of the try number in a job's metadata, of the try that submitted it."""
 
 TRY_ID_KEY = "airflow_try_id"
-"""Key in a job's metadata that holds ``Try.key`` of the try that submitted it."""
+"""Key of ``Try.key`` in a job's metadata, of the try that submitted it."""
 
 RESULT_MARKER = "VERTEX_RAY_RESULT "
-"""A line of a job's output that starts so carries the job's result, as JSON, to the task's XCom."""
+"""Prefix of the output line that carries the job's result, as JSON, to the task's XCom."""
 
 MAX_RESULT_BYTES = 48 * 1024
-"""Bytes of a result line: it travels in the trigger's event, whose column holds 64 KiB on MySQL."""
+"""Maximum size of a result in bytes: it is part of the trigger's event, whose column holds 64 KiB on MySQL."""
 
 
 class JobStatus(str, Enum):
@@ -42,7 +43,7 @@ class JobStatus(str, Enum):
 
     @classmethod
     def of(cls, value: Any) -> JobStatus:
-        """The status of that name; UNKNOWN, which counts as active, for a name that this package does not know."""
+        """Return the status with this name; UNKNOWN, which counts as active, for a name this package does not know."""
         try:
             return cls(value)
         except ValueError:
@@ -50,13 +51,13 @@ class JobStatus(str, Enum):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the job has ended."""
+        """Tell whether the job has ended."""
         return self in (JobStatus.STOPPED, JobStatus.SUCCEEDED, JobStatus.FAILED)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One job as the cluster's Jobs API reports it. Times are milliseconds since 1970, or None."""
+    """One job as the cluster's Jobs API reports it; times are milliseconds since 1970, or None."""
 
     submission_id: str
     status: JobStatus
@@ -68,15 +69,15 @@ class Job:
     end_time: int | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     is_driver: bool = False
-    """Whether it was not submitted: a program that is connected to the cluster, such as a Ray Client's."""
+    """Whether it was not submitted, but is a program that connected to the cluster, such as through the Ray Client."""
     node_id: str | None = None
-    """Ray's id of the node that its driver runs on, once it has one."""
+    """Ray's id of the node that its driver runs on; None until the driver has a node."""
     hidden: tuple[str, ...] = field(default=(), repr=False, compare=False)
     """Values of its environment variables, which may be secrets."""
 
     @classmethod
     def from_api(cls, data: dict[str, Any]) -> Job:
-        """Read the API's JSON."""
+        """Return the job that the API's JSON describes."""
         return cls(
             submission_id=str(data.get("submission_id") or data.get("job_id") or ""),
             status=JobStatus.of(data.get("status")),
@@ -94,13 +95,13 @@ class Job:
 
     @property
     def duration_seconds(self) -> float | None:
-        """Seconds from the driver's start to its end; None while either is unknown."""
+        """Return the seconds from the driver's start to its end; None while either is unknown."""
         if self.start_time is None or self.end_time is None:
             return None
         return round((self.end_time - self.start_time) / 1000, 3)
 
     def summary(self) -> dict[str, Any]:
-        """What a task returns of a job: JSON, without the runtime environment and its variables."""
+        """Return what a task returns about a job: JSON, without the runtime environment and its variables."""
         return {
             "submission_id": self.submission_id,
             "status": self.status.value,
@@ -114,10 +115,10 @@ class Job:
         }
 
     def failure(self, last_lines: Iterable[str] = (), result: Any = None) -> VertexRayError:
-        """The error for a job that ended in FAILED or STOPPED.
+        """Return the error of a job that ended with status FAILED or STOPPED.
 
-        :param last_lines: The last lines of its output.
-        :param result: What it gave as its result before it ended.
+        :param last_lines: the last lines of its output
+        :param result: the result that it reported before it ended
         """
         lines = list(last_lines)
         details = {
@@ -130,7 +131,7 @@ class Job:
         }
         if self.status is JobStatus.STOPPED:
             return JobStoppedError(f"Ray job {self.submission_id} was stopped. {self.message}".strip(), details)
-        # Ray appends its own cut of the output to the message; ours follows.
+        # Ray appends its own excerpt of the output to the message; it is replaced by ours.
         reason = self.message.split(", last available logs")[0] if lines else self.message
         code = "" if self.exit_code is None else f" with exit code {self.exit_code}"
         tail = "\nLast lines of its output:\n" + "\n".join(f"    {line}" for line in lines) if lines else ""
@@ -138,31 +139,32 @@ class Job:
 
 
 def owner_key(dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
-    """The identity of a task instance over all its tries, as a short hash that fits ids, labels and metadata."""
+    """Return the identity of a task instance, over all its tries, as a short hash for ids, labels and metadata."""
     text = "\x00".join((dag_id, run_id, task_id, str(map_index)))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def submission_prefix(dag_id: str, task_id: str, map_index: int, owner: str) -> str:
-    """A submission id without its attempt: readable, then the owner's hash. At most 80 characters of ``[a-z0-9-]``."""
+    """Return a submission id without its attempt: readable, with the owner's hash, at most 80 of ``[a-z0-9-]``."""
     readable = re.sub(r"[^a-z0-9]+", "-", f"{dag_id}-{task_id}".lower()).strip("-")[:50].strip("-") or "task"
     mapped = f"-{map_index}" if map_index >= 0 else ""
     return f"af-{readable}{mapped}-{owner}"
 
 
 def attempt_id(prefix: str, attempt: int) -> str:
-    """The submission id of the ``attempt``-th job (from 1) of a task instance."""
+    """Return the submission id of the ``attempt``-th job of a task instance, counted from 1."""
     return prefix if attempt == 1 else f"{prefix}-a{attempt}"
 
 
 @dataclass(frozen=True)
 class Try:
-    """One try of a task instance, as far as its job is concerned.
+    """One try of a task instance, as far as it matters to its job.
 
-    :param owner: ``owner_key`` of the task instance: the same over all its tries.
-    :param number: Airflow's try number.
-    :param clear_epoch: Changes with every Clear, and with a run that is made anew under its old id; a retry keeps it.
-    :param key: Airflow's own id of this one try, where it has one (3.x).
+    :param owner: ``owner_key`` of the task instance, the same for all its tries
+    :param number: Airflow's try number
+    :param clear_epoch: value that changes with every Clear, and when a DAG run is recreated under the same id, but not
+        with a retry
+    :param key: Airflow's own id of this try, if it has one (3.x)
     """
 
     owner: str
@@ -171,7 +173,7 @@ class Try:
     key: str = ""
 
     def metadata(self) -> dict[str, str]:
-        """What a job's metadata say of the try that submitted it."""
+        """Return the metadata of a job that this try submits."""
         return {
             OWNER_KEY: self.owner,
             CLEAR_EPOCH_KEY: self.clear_epoch,
@@ -179,8 +181,8 @@ class Try:
             TRY_ID_KEY: self.key,
         }
 
-    def goes_on_from(self, job: Job) -> bool:
-        """Whether ``job`` is of this very try, or of an earlier one that was lost and not cleared."""
+    def can_adopt(self, job: Job) -> bool:
+        """Tell whether ``job`` was submitted by this try, or by an earlier try that was lost but not cleared."""
         if job.metadata.get(CLEAR_EPOCH_KEY) != self.clear_epoch:
             return False
         before = _try_number(job)
@@ -196,60 +198,61 @@ class Action(Enum):
     """What to do about the job of one attempt."""
 
     SUBMIT = "submit"
-    """There is none: submit it."""
+    """The job does not exist: submit it."""
     ADOPT = "adopt"
-    """It runs, and was started by a try that was lost: wait for it."""
+    """The job is active and was submitted by a try that was lost: wait for it."""
     RESULT = "result"
-    """It succeeded, and the try that started it was lost before it could say so: take its result."""
+    """The job succeeded, but its try was lost before it could report that: take its result."""
     SUPERSEDE = "supersede"
-    """It runs, but its try was cleared: stop it, then look at the next attempt."""
+    """The job is active, but its try was cleared: stop it, then check the next attempt."""
     NEXT = "next"
-    """It is over: look at the next attempt."""
+    """The job has ended: check the next attempt."""
 
 
 def decide(job: Job | None, this: Try) -> Action:
-    """What a try does about what the cluster says of one of its task's attempts.
+    """Decide what a try does about the job of one attempt.
 
-    :param job: The job under the attempt's id; None when the cluster knows none.
-    :param this: The try that asks.
-    :raises SubmissionIdTakenError: The job was submitted by somebody else.
+    :param job: the job with the id of the attempt; None if it does not exist
+    :param this: the current try
+    :raises SubmissionIdTakenError: the job was not submitted by this task
     """
     if job is None:
         return Action.SUBMIT
     if job.metadata.get(OWNER_KEY) != this.owner:
         raise SubmissionIdTakenError(
-            f"submission_id={job.submission_id!r} is in use by a job ({job.status.value}) that is not this task's.",
+            f"The submission id {job.submission_id!r} belongs to a job ({job.status.value}) that this task did not "
+            "submit.",
             {"submission_id": job.submission_id, "status": job.status.value},
         )
-    ours = this.goes_on_from(job)
+    adoptable = this.can_adopt(job)
     if not job.status.is_terminal:
-        return Action.ADOPT if ours else Action.SUPERSEDE
-    # Without a key a try can not be told from the same try of a run that was made anew (``airflow dags test``).
-    told_apart = bool(this.key) or _try_number(job) < this.number
-    return Action.RESULT if ours and told_apart and job.status is JobStatus.SUCCEEDED else Action.NEXT
+        return Action.ADOPT if adoptable else Action.SUPERSEDE
+    # Without a key, a try looks like the same try of a recreated run (``airflow dags test``).
+    distinct = bool(this.key) or _try_number(job) < this.number
+    return Action.RESULT if adoptable and distinct and job.status is JobStatus.SUCCEEDED else Action.NEXT
 
 
 @dataclass(frozen=True)
 class Record:
-    """What a try keeps in Airflow before it submits: what the id alone can not say.
+    """What a try stores in Airflow before it submits a job, because the submission id alone does not tell it.
 
-    :param cluster: Full name of the cluster: a later try may be given another one.
-    :param attempt: Where the look for attempts begins: earlier jobs may have been deleted from the cluster.
+    :param cluster: full name of the cluster; a later try may use another cluster
+    :param attempt: attempt at which the search begins; earlier jobs may have been deleted from the cluster
     """
 
     cluster: str
     attempt: int
 
     def to_json(self) -> dict[str, Any]:
-        """The record for Airflow's store."""
+        """Return the record as JSON, for Airflow's store."""
         return {"cluster": self.cluster, "attempt": self.attempt}
 
     @classmethod
     def of(cls, value: Any) -> Record | None:
-        """Read one back; None for what is none."""
+        """Return the record that ``to_json`` wrote; None for any other value."""
         if not isinstance(value, dict):
             return None
         cluster, attempt = value.get("cluster"), value.get("attempt")
-        if not isinstance(cluster, str) or not isinstance(attempt, int) or isinstance(attempt, bool) or attempt < 1:
+        if not isinstance(cluster, str) or not is_whole(attempt) or attempt < 1:
             return None
         return cls(cluster, attempt)

@@ -1,4 +1,4 @@
-"""Exactly one job for each attempt of a task: find what earlier tries left, and submit only what is not there."""
+"""Exactly one job for each attempt of a task: find the jobs of earlier tries, and submit only what is missing."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from airflow_provider_vertex_ray.errors import InvalidArgumentError, JobNotFound
 log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 1000
-"""Jobs of one task instance on one cluster; a bound for the search, far above what retries and clears come to."""
+"""Limit of the search for jobs of one task instance on one cluster, far above what retries and clears amount to."""
 
 STOP_SECONDS = 60.0
-"""Seconds for which a superseded job may take to end; Ray kills a driver that ignores the stop after 3."""
+"""Seconds that a superseded job may take to end; Ray kills a driver that ignores the stop request after 3 s."""
 
 STOP_AGAIN = 5.0
-"""Seconds after which a job that goes on is told to stop once more: Ray answers before it has told the job, and never
-says whether that worked. Longer than the 3 s that it leaves a driver between SIGTERM and SIGKILL."""
+"""Seconds after which the stop request is repeated for a job that is still active. Ray answers before it has signalled
+the job, and never reports whether that worked. Longer than the 3 s that Ray leaves between SIGTERM and SIGKILL."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What the look for a task's job came to.
+    """Result of the search for a task's job.
 
-    :param attempt: The attempt that counts.
-    :param submission_id: Its id.
-    :param job: The job, if there is one: it runs (ADOPT) or has succeeded (RESULT). None: it is to be submitted.
+    :param attempt: number of the current attempt
+    :param submission_id: submission id of the attempt
+    :param job: its job, which is active (ADOPT) or has succeeded (RESULT); None if it must be submitted
     """
 
     attempt: int
@@ -43,10 +43,10 @@ class Found:
 class Submission:
     """A task's job on one cluster.
 
-    :param api: The cluster's Jobs API.
-    :param prefix: Submission id of the first attempt.
-    :param this: The try that asks.
-    :param notify: Gets a sentence for each thing that a user should know.
+    :param api: Jobs API of the cluster
+    :param prefix: submission id of the first attempt
+    :param this: the current try
+    :param notify: receives log lines for the user
     """
 
     api: JobsApi
@@ -55,11 +55,12 @@ class Submission:
     notify: Callable[[str], None] = field(default=log.info)
 
     async def find(self, first_attempt: int = 1) -> Found:
-        """Look through the attempts for the one that this try is to wait for, or to submit.
+        """Find the attempt that this try waits for or has to submit; stop jobs whose try was cleared.
 
-        :param first_attempt: Where to begin.
-        :raises SubmissionIdTakenError: One of the ids is used by a job that is not this task's.
-        :raises JobNotStoppedError: A job whose task was cleared goes on in spite of being told to stop.
+        :param first_attempt: attempt at which the search begins
+        :raises SubmissionIdTakenError: one of the ids belongs to a job that this task did not submit
+        :raises JobNotStoppedError: a job whose try was cleared is still active after a stop request
+        :raises InvalidArgumentError: the task has used all attempts on this cluster
         """
         for attempt in range(first_attempt, MAX_ATTEMPTS):
             job_id = attempt_id(self.prefix, attempt)
@@ -70,20 +71,23 @@ class Submission:
             if action is Action.SUBMIT:
                 return Found(attempt, job_id, None)
             if action is Action.SUPERSEDE:
-                self.notify(f"Ray job {job_id} is of a try that was cleared; stopping it")
+                self.notify(f"Stopping Ray job {job_id}, which belongs to a cleared try")
                 await stop_and_wait(self.api, job_id)
         raise InvalidArgumentError(
-            "submission_id", self.prefix, f"all of its {MAX_ATTEMPTS} attempts are used up on this cluster"
+            "submission_id",
+            self.prefix,
+            f"All {MAX_ATTEMPTS} attempts on this cluster are used up; delete jobs or use another cluster.",
         )
 
     async def submit(
         self, found: Found, request: JobRequest, prepare: Callable[[JobRequest], Awaitable[JobRequest]]
     ) -> tuple[Found, bool]:
-        """Submit what ``find`` found missing.
+        """Submit the job that ``find`` did not find.
 
-        :param request: The job; its id and its metadata about the try are set here.
-        :param prepare: Sends its files to the cluster; called only when something is submitted.
-        :return: The job that the try is to wait for, and whether it was there before.
+        :param found: the result of ``find``
+        :param request: the job; its id and the metadata of the try are set here
+        :param prepare: uploads its files to the cluster; called only before a submission
+        :return: the job that the try waits for, and whether it already existed
         """
         while True:
             ready = await prepare(
@@ -95,31 +99,34 @@ class Submission:
             )
             if await self.api.submit(ready):
                 return found, False
-            # Somebody was quicker: another worker with the same try, or a submit whose answer was lost.
+            # Another worker with the same try was faster, or the answer to a submission was lost.
             found = await self.find(found.attempt)
             if found.job is not None:
                 return found, True
 
 
 async def stop_and_wait(api: JobsApi, submission_id: str, timeout: float = STOP_SECONDS) -> None:
-    """Stop a job and return when it has ended. One that the cluster does not know counts as ended.
+    """Stop a job and wait until it has ended; a job that does not exist counts as ended.
 
-    :raises JobNotStoppedError: It goes on after ``timeout`` seconds.
+    :param api: Jobs API of the cluster
+    :param submission_id: the job
+    :param timeout: seconds to wait
+    :raises JobNotStoppedError: the job is still active after ``timeout`` seconds
     """
     deadline = time.monotonic() + timeout
     pause = 0.1
-    told = float("-inf")
+    requested = float("-inf")
     try:
         while True:
-            if time.monotonic() - told >= STOP_AGAIN:
+            if time.monotonic() - requested >= STOP_AGAIN:
                 await api.stop(submission_id)
-                told = time.monotonic()
+                requested = time.monotonic()
             job = await api.get(submission_id)
             if job.status.is_terminal:
                 return
             if time.monotonic() > deadline:
                 raise JobNotStoppedError(
-                    f"Ray job {submission_id} was told to stop {timeout:.0f} s ago and is still {job.status.value}.",
+                    f"Ray job {submission_id} is still {job.status.value} {timeout:.0f} s after the stop request.",
                     {"submission_id": submission_id, "status": job.status.value},
                 )
             await asyncio.sleep(pause)

@@ -1,7 +1,7 @@
-"""Which of a cluster's log entries are wanted, as Cloud Logging's filter: the one place that knows how they are found.
+"""Queries of a cluster's log entries, as filters of Cloud Logging; the only module that knows how entries are found.
 
-The grammar: https://cloud.google.com/logging/docs/view/logging-query-language. The labels of a cluster's entries:
-https://cloud.google.com/vertex-ai/docs/open-source/ray-on-vertex-ai/monitor#logs.
+Source of the grammar: https://cloud.google.com/logging/docs/view/logging-query-language; of the labels of a cluster's
+entries: https://cloud.google.com/vertex-ai/docs/open-source/ray-on-vertex-ai/monitor#logs.
 """
 
 from __future__ import annotations
@@ -9,73 +9,69 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from airflow_provider_vertex_ray.core.checks import has_template
-from airflow_provider_vertex_ray.core.monitoring.time_window import rfc3339
+from airflow_provider_vertex_ray.core.checks import check_text, has_template
+from airflow_provider_vertex_ray.core.timestamps import rfc3339
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
 __all__ = ["SEVERITIES", "LogQuery", "check_log_text", "check_severity", "driver_file", "quoted"]
 
 SEVERITIES = ("DEFAULT", "DEBUG", "INFO", "NOTICE", "WARNING", "ERROR", "CRITICAL", "ALERT", "EMERGENCY")
-"""Cloud Logging's severities, the least one first. What says nothing of its severity has DEFAULT."""
-
-LONGEST_FILTER = 20_000
-"""Characters of a filter that the service takes (documented)."""
+"""Cloud Logging's severities, the lowest first; an entry without a severity has DEFAULT."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u2028\u2029]")
 _LONGEST_TEXT = 2_000
 
 
 def quoted(text: str) -> str:
-    """A text as a value of a filter: in double quotes, with what ends or escapes them escaped."""
+    """Return a text as a value in a filter, in double quotes and escaped."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def driver_file(submission_id: str) -> str:
-    """The file that a job's driver writes to; with its end, or the logs of ``…-a2`` would be found as well."""
+    """Return the log file of a job's driver, with its suffix, because the logs of ``…-a2`` would match as well."""
     return f"job-driver-{submission_id}.log"
 
 
 def check_severity(value: object, field: str = "severity") -> None:
-    """Refuse what is neither None nor one of ``SEVERITIES``.
+    """Validate that ``value`` is one of ``SEVERITIES``; None and templates pass.
 
-    :raises InvalidArgumentError: Names the field and the value.
+    :raises InvalidArgumentError: it is anything else
     """
     if value is None or has_template(value):
         return
     if value not in SEVERITIES:
-        raise InvalidArgumentError(field, value, f"the severities are {', '.join(SEVERITIES)}")
+        raise InvalidArgumentError(field, value, f"Use one of {', '.join(SEVERITIES)}.")
 
 
 def check_log_text(field: str, value: object) -> None:
-    """Refuse what no single line of a log can have in it. None and templates pass.
+    """Validate that ``value`` can be part of a single line of a log; None and templates pass.
 
-    :raises InvalidArgumentError: Names the field and the value.
+    :raises InvalidArgumentError: it is empty, too long, or contains control characters
     """
     if value is None or has_template(value):
         return
-    if not isinstance(value, str) or not value.strip():
-        raise InvalidArgumentError(field, value, "give a text that is not empty")
-    if _CONTROL.search(value):
-        raise InvalidArgumentError(
-            field, value, "an entry is one line: leave line breaks and other control characters out"
-        )
-    if len(value) > _LONGEST_TEXT:
-        raise InvalidArgumentError(field, value, f"give at most {_LONGEST_TEXT} characters")
+    check_text(field, value)
+    text = str(value)
+    if _CONTROL.search(text):
+        raise InvalidArgumentError(field, value, "Remove line breaks and other control characters.")
+    if len(text) > _LONGEST_TEXT:
+        raise InvalidArgumentError(field, value, f"Use at most {_LONGEST_TEXT} characters.")
 
 
 @dataclass(frozen=True)
 class LogQuery:
-    """What is asked of a cluster's log entries.
+    """A query of a cluster's log entries.
 
-    :param cluster_id: The cluster, by its id alone: entries have no more of its name.
-    :param submission_id: Only the output of this job's driver.
-    :param file: Only files whose path has this in it, such as ``raylet`` or ``worker-``; capitals do not count.
-    :param severity: Only entries of at least this severity.
-    :param start: Unix time from which on; None for all that is kept.
-    :param end: Unix time before which; None for no end.
-    :param text: Only entries whose message has this in it; capitals do not count.
-    :param newest_first: Whether the newest entry comes first.
-    :raises InvalidArgumentError: A value that no entry could fit.
+    :param cluster_id: id of the cluster; entries do not contain its full name
+    :param submission_id: return only the output of this job's driver
+    :param file: return only entries of files whose path contains this text, such as ``raylet`` or ``worker-``; case is
+        ignored
+    :param severity: return only entries of at least this severity
+    :param start: Unix time of the first entry; None for all entries that are retained
+    :param end: Unix time before which entries are returned; None for no limit
+    :param text: return only entries whose message contains this text; case is ignored
+    :param newest_first: whether the newest entry comes first
+    :raises InvalidArgumentError: no entry could match a value
     """
 
     cluster_id: str
@@ -93,7 +89,7 @@ class LogQuery:
         check_severity(self.severity)
 
     def filter(self) -> str:
-        """The filter: one comparison a line, joined by the AND that a line's end is."""
+        """Return the filter of Cloud Logging, with one comparison per line; line breaks mean AND."""
         lines = [
             'resource.labels.task_name="ray-cluster-logs"',
             f'labels."ml.googleapis.com/ray_cluster_id"={quoted(self.cluster_id)}',
@@ -114,5 +110,5 @@ class LogQuery:
 
     @property
     def order(self) -> str:
-        """The request's ``orderBy``."""
+        """Return the value of ``orderBy`` in a request."""
         return "timestamp desc" if self.newest_first else "timestamp asc"

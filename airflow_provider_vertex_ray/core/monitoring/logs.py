@@ -1,7 +1,7 @@
-"""Cloud Logging: the lines that a cluster's nodes have logged, also of a cluster that is gone.
+"""Client of Cloud Logging: the log lines of a cluster's nodes, even after the cluster was deleted.
 
-Source: https://cloud.google.com/logging/docs/reference/v2/rest/v2/entries/list. A project may send 60 such requests a
-minute (https://cloud.google.com/logging/quotas), so pages are as large as the service makes them.
+Source: https://cloud.google.com/logging/docs/reference/v2/rest/v2/entries/list. A project may send 60 of these requests
+per minute (https://cloud.google.com/logging/quotas), so pages are as large as the service allows.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_vertex_ray.core.http.service_errors import service_error
+from airflow_provider_vertex_ray.core.http.service_errors import read_error, service_error
 from airflow_provider_vertex_ray.core.http.transport import Transport
 from airflow_provider_vertex_ray.core.monitoring.log_query import LogQuery
-from airflow_provider_vertex_ray.core.monitoring.time_window import parse_rfc3339
+from airflow_provider_vertex_ray.core.timestamps import parse_rfc3339
 from airflow_provider_vertex_ray.errors import (
     InvalidRequestError,
     LogsNotAuthorisedError,
@@ -25,30 +25,30 @@ from airflow_provider_vertex_ray.errors import (
 )
 
 PAGE_SIZE = 1000
-"""Entries of a page; the service gives no more."""
+"""Entries of a page, the service's maximum."""
 
 MAX_BYTES = 16 << 20
-"""Bytes of messages that one call keeps in memory."""
+"""Maximum size in bytes of the messages that one call keeps in memory."""
 
 ATTEMPTS = 9
-"""Tries of a request: the quota is one of a minute, and so many tries last a minute and a half."""
+"""Attempts of a request: the quota applies to one minute, and this many attempts last a minute and a half."""
 
 EMPTY_PAGES = 20
-"""Pages without an entry, one after the other, after which the search counts as over: it may go on for an hour."""
+"""Consecutive pages without an entry after which a search ends; it could otherwise last an hour."""
 
 NODE_LABEL = "compute.googleapis.com/resource_name"
-"""Label in which Google's logging agents name the machine; whether a cluster's entries have it is not known."""
+"""Label that Google's logging agents use for the name of the machine; it is not known whether clusters set it."""
 
 
 @dataclass(frozen=True)
 class LogEntry:
     """One line of a log file.
 
-    :param time: Unix time.
-    :param severity: One of ``log_query.SEVERITIES``.
-    :param message: The line.
-    :param path: The file that it is from, on its node.
-    :param node: The node, where a label names it.
+    :param time: Unix time
+    :param severity: one of ``log_query.SEVERITIES``
+    :param message: the line
+    :param path: path of the file on its node
+    :param node: the node, if a label names it
     """
 
     time: float
@@ -59,7 +59,7 @@ class LogEntry:
 
     @classmethod
     def from_api(cls, data: Mapping[str, Any]) -> LogEntry:
-        """Read the API's JSON; what has no message is shown as the JSON that it is."""
+        """Return the entry that the API's JSON describes; the message of an entry without one is its JSON."""
         payload = data.get("jsonPayload") or {}
         message = data.get("textPayload") or payload.get("message") or payload.get("log")
         if not isinstance(message, str):
@@ -75,7 +75,7 @@ class LogEntry:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The entry as JSON."""
+        """Return the entry as JSON."""
         return {
             "time": self.time,
             "severity": self.severity,
@@ -87,9 +87,10 @@ class LogEntry:
 
 @dataclass(frozen=True)
 class LogEntries:
-    """What was found, in the order that was asked for.
+    """Log entries, in the order of the query.
 
-    :param more: Whether there may be more than these.
+    :param entries: the entries
+    :param more: whether there may be more entries
     """
 
     entries: tuple[LogEntry, ...]
@@ -97,9 +98,10 @@ class LogEntries:
 
 
 class LogsApi:
-    """Reads log entries.
+    """Client for log entries.
 
-    :param project: The project of the clusters: entries are kept there.
+    :param transport: the connection
+    :param project: project of the clusters, which also stores their log entries
     """
 
     def __init__(self, transport: Transport, project: str) -> None:
@@ -115,16 +117,17 @@ class LogsApi:
         attempts: int = ATTEMPTS,
         timeout: float | None = None,
     ) -> LogEntries:
-        """The first entries that fit, in the query's order.
+        """Return the first entries that match, in the order of the query.
 
-        :param most: Entries at most, above 0.
-        :param max_bytes: Bytes of messages at most; the first entry is given whatever its size.
-        :param attempts: Tries of each request.
-        :param timeout: Seconds for one try of one request.
-        :raises InvalidRequestError: Cloud Logging refuses the filter.
-        :raises LogsNotAuthorisedError: The account may not read entries.
-        :raises RateLimitedError: Too many requests, also after retries.
-        :raises ServiceUnavailableError: No answer, also after retries.
+        :param query: the query
+        :param most: maximum number of entries, above 0
+        :param max_bytes: maximum size of all messages in bytes; the first entry is returned regardless of its size
+        :param attempts: attempts of each request
+        :param timeout: seconds for one attempt of one request
+        :raises InvalidRequestError: Cloud Logging rejects the filter
+        :raises LogsNotAuthorisedError: the account is not allowed to read log entries
+        :raises RateLimitedError: there are too many requests, even after several retries
+        :raises ServiceUnavailableError: there is no answer, even after several retries
         """
         found: list[LogEntry] = []
         size = 0
@@ -148,9 +151,14 @@ class LogsApi:
         attempts: int = ATTEMPTS,
         timeout: float | None = None,
     ) -> AsyncGenerator[LogEntries, None]:
-        """All entries that fit, page by page; errors as ``entries`` has them.
+        """Yield all entries that match, page by page; raises the errors of ``entries``.
 
-        A page may be empty and yet not be the last: the service had no time to find any.
+        A page may be empty without being the last one, if the service did not find an entry in time.
+
+        :param query: the query
+        :param page_size: maximum number of entries of a page
+        :param attempts: attempts of each request
+        :param timeout: seconds for one attempt of one request
         """
         token = ""
         empty = 0
@@ -184,10 +192,11 @@ class LogsApi:
 
 def _error_of(query: LogQuery) -> Callable[[int, str], VertexRayError]:
     def error_from(status: int, text: str) -> VertexRayError:
-        said, name = _said(text)
+        body = read_error(text)
+        said = body.message or text.strip()[:300] or "(empty answer)"
         if status == 404:
             return ServiceError(f"Cloud Logging answered {status}: {said}", {"http_status": status})
-        found = service_error(f"Cloud Logging: {said}", status=name, http_status=status)
+        found = service_error(f"Cloud Logging: {said}", status=body.status, http_status=status)
         if isinstance(found, NotAuthorisedError):
             return LogsNotAuthorisedError(found.message, found.details)
         if isinstance(found, InvalidRequestError):
@@ -195,12 +204,3 @@ def _error_of(query: LogQuery) -> Callable[[int, str], VertexRayError]:
         return found
 
     return error_from
-
-
-def _said(text: str) -> tuple[str, str | None]:
-    """Message and canonical name in an error's body."""
-    try:
-        error = json.loads(text)["error"]
-        return str(error["message"]), error.get("status")
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return text.strip()[:300] or "nothing", None

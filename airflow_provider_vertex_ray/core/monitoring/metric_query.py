@@ -1,7 +1,8 @@
-"""The metrics of a cluster that have a name here, as PromQL.
+"""Named metrics of a cluster, as PromQL.
 
-Names and labels are Ray's (https://docs.ray.io/en/releases-2.47.1/ray-observability/reference/system-metrics.html); the
-label ``cluster`` is Vertex AI's (docs/service-facts.md).
+Names and labels of the series are Ray's
+(https://docs.ray.io/en/releases-2.47.1/ray-observability/reference/system-metrics.html); the label ``cluster`` is
+Vertex AI's (docs/service-facts.md).
 """
 
 from __future__ import annotations
@@ -17,15 +18,18 @@ LONGEST_QUERY = 20_000
 
 
 def _label_value(text: str) -> str:
-    """A text as the value of a label in PromQL, which has the escapes of Go's strings."""
+    """Return a text as the value of a label in PromQL, escaped as in Go."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
     return f'"{escaped}"'
 
 
 def selector(metric: str, cluster_id: str, **more: str) -> str:
-    """The series of a metric of one cluster.
+    """Return the PromQL selector of a metric of one cluster.
 
-    :param more: Labels with what comes before their value, such as ``State='=~RUNNING.*'``.
+    :param metric: name of the metric
+    :param cluster_id: id of the cluster
+    :param more: values of further labels; one with ``=~`` in front is a regular expression, as in
+        ``State='=~RUNNING.*'``
     """
     labels = [f"cluster={_label_value(cluster_id)}"]
     for name, wanted in more.items():
@@ -35,7 +39,7 @@ def selector(metric: str, cluster_id: str, **more: str) -> str:
 
 
 def _or_zero(query: str, cluster_id: str) -> str:
-    """0 where the nodes report and nothing of this kind is there: then Ray exports no series of it."""
+    """Return a query that gives 0 if nodes report metrics but Ray exports no series of this kind."""
     return f"{query} or 0 * count({selector('ray_node_cpu_utilization', cluster_id)})"
 
 
@@ -49,54 +53,60 @@ METRICS: Mapping[str, Callable[[str], str]] = {
     "actors": lambda cluster: _or_zero(f"sum({selector('ray_actors', cluster, State='ALIVE')})", cluster),
     "nodes": lambda cluster: f"count({selector('ray_node_cpu_utilization', cluster)})",
 }
-"""Each gives one series: the average utilisation of the nodes' CPUs and of the GPUs, and the share of memory in use, in
-percent, with the head; how many tasks run, actors live and nodes report. A job has a task and an actor of Ray's own."""
+"""PromQL by name; each query gives one series.
+
+``cpu`` and ``gpu`` are the average utilisation of the nodes, and ``memory`` is the share of memory in use, all in
+percent and with the head; ``tasks``, ``actors`` and ``nodes`` are the numbers of running tasks, of live actors and of
+reporting nodes. A job has a task and an actor of Ray's own."""
 
 UNITS: Mapping[str, str] = {"cpu": "%", "memory": "%", "gpu": "%", "tasks": "", "actors": "", "nodes": ""}
 
 
 def metric_query(name: str, cluster_id: str) -> str:
-    """The PromQL of a named metric.
+    """Return the PromQL of a named metric.
 
-    :raises InvalidArgumentError: There is none of that name.
+    :raises InvalidArgumentError: the metric does not exist
     """
     check_metric(name, "metric")
     return METRICS[name](cluster_id)
 
 
 def metric_queries(metrics: Sequence[str], queries: Mapping[str, str], cluster_id: str) -> dict[str, str]:
-    """PromQL by name: of named metrics, and a user's own.
+    """Return PromQL by name, of named metrics and of the user's own queries.
 
-    :raises InvalidArgumentError: A name is unknown or used twice, a query is empty, or there is nothing to ask.
+    :param metrics: names of metrics
+    :param queries: the user's own PromQL, by name
+    :param cluster_id: id of the cluster
+    :raises InvalidArgumentError: a name is unknown or used twice, a query is empty, or there is no query at all
     """
     found = {name: metric_query(name, cluster_id) for name in metrics}
     for name, promql in queries.items():
         if name in found:
-            raise InvalidArgumentError("queries", name, "this name is in metrics, too")
+            raise InvalidArgumentError("queries", name, "Use another name; metrics contains this one as well.")
         check_promql(promql, f"queries[{name!r}]")
         found[name] = promql
     if not found:
         raise InvalidArgumentError(
-            "metrics", list(metrics), f"give at least one of {', '.join(METRICS)}, or PromQL in queries"
+            "metrics", list(metrics), f"Use at least one of {', '.join(METRICS)}, or PromQL in queries."
         )
     return found
 
 
 def check_metric(name: object, field: str) -> None:
-    """Refuse a metric that has no name here; a template passes.
+    """Validate the name of a metric; a template passes.
 
-    :raises InvalidArgumentError: Names the field.
+    :raises InvalidArgumentError: the metric does not exist
     """
     if not has_template(name) and name not in METRICS:
-        raise InvalidArgumentError(field, name, f"the metrics are {', '.join(METRICS)}; give anything else as PromQL")
+        raise InvalidArgumentError(field, name, f"Use one of {', '.join(METRICS)}, or write another metric as PromQL.")
 
 
 def check_promql(promql: object, field: str) -> None:
-    """Refuse what is no text that could be a query; whether it is PromQL, the service says.
+    """Validate that a query is a non-empty string of acceptable length; the service itself validates the PromQL.
 
-    :raises InvalidArgumentError: Names the field.
+    :raises InvalidArgumentError: it is not
     """
     if not isinstance(promql, str) or not promql.strip():
-        raise InvalidArgumentError(field, promql, 'give a query, such as avg(ray_node_cpu_utilization{cluster="ID"})')
+        raise InvalidArgumentError(field, promql, 'Use PromQL, such as avg(ray_node_cpu_utilization{cluster="ID"}).')
     if len(promql) > LONGEST_QUERY:
-        raise InvalidArgumentError(field, promql, f"give at most {LONGEST_QUERY} characters")
+        raise InvalidArgumentError(field, promql, f"Use at most {LONGEST_QUERY} characters.")

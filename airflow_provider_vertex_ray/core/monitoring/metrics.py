@@ -1,4 +1,4 @@
-"""Cloud Monitoring's Prometheus API: PromQL over the metrics that a cluster's nodes export.
+"""Client of Cloud Monitoring's Prometheus API: PromQL queries of the metrics that a cluster's nodes export.
 
 Source: https://cloud.google.com/stackdriver/docs/managed-prometheus/query-api-ui and
 https://cloud.google.com/monitoring/api/ref_v3/rest/v1/projects.location.prometheus.api.v1/query_range.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from airflow_provider_vertex_ray.core.http.service_errors import service_error
+from airflow_provider_vertex_ray.core.http.service_errors import read_error, service_error
 from airflow_provider_vertex_ray.core.http.transport import Transport
 from airflow_provider_vertex_ray.errors import (
     ClusterNotFoundError,
@@ -24,18 +24,18 @@ from airflow_provider_vertex_ray.errors import (
 )
 
 MOST_POINTS = 11_000
-"""Points of a series that Prometheus gives at most; the service refuses more."""
+"""Maximum number of points of a series in Prometheus; the service rejects requests for more."""
 
 MAX_BYTES = 16 << 20
-"""Bytes of an answer at most; a query without an aggregation gives a series for each process of each node."""
+"""Maximum size of an answer in bytes; a query without an aggregation returns a series for each process of each node."""
 
 
 @dataclass(frozen=True)
 class Series:
     """One series of values.
 
-    :param labels: What tells it from the others.
-    :param points: Unix time and value, the oldest first; a value may be NaN or infinite.
+    :param labels: the labels that identify it
+    :param points: (Unix time, value), oldest first; a value may be NaN or infinite
     """
 
     labels: dict[str, str]
@@ -43,9 +43,10 @@ class Series:
 
 
 class MetricsApi:
-    """Asks PromQL.
+    """Client for PromQL queries.
 
-    :param project: The project of the clusters: their metrics are kept there.
+    :param transport: the connection
+    :param project: project of the clusters, which also stores their metrics
     """
 
     def __init__(self, transport: Transport, project: str) -> None:
@@ -53,31 +54,33 @@ class MetricsApi:
         self._project = project
 
     async def query(self, promql: str, at: float | None = None) -> list[Series]:
-        """A query's value at one time, as series of one point; of a range selector, all points of the range.
+        """Return the value of a query at one time, as series of one point; a range selector returns all its points.
 
-        :param at: Unix time; None for now.
-        :raises InvalidRequestError: The service refuses the query.
-        :raises MetricsNotAuthorisedError: The account may not read metrics.
-        :raises RateLimitedError: Too many requests, also after retries.
-        :raises ServiceUnavailableError: No answer, also after retries.
+        :param promql: the query
+        :param at: Unix time; None for now
+        :raises InvalidRequestError: the service rejects the query
+        :raises MetricsNotAuthorisedError: the account is not allowed to read metrics
+        :raises RateLimitedError: there are too many requests, even after several retries
+        :raises ServiceUnavailableError: there is no answer, even after several retries
         """
         return await self._ask("query", promql, {} if at is None else {"time": f"{at:.3f}"})
 
     async def query_range(self, promql: str, start: float, end: float, step: float) -> list[Series]:
-        """A query's values at ``start``, ``start + step``, … up to ``end``.
+        """Return the values of a query at ``start``, ``start + step``, … up to ``end``; raises the errors of ``query``.
 
-        A time at which it has no value has no point. Errors as ``query`` has them.
+        Times without a value have no point.
 
-        :param start: Unix time.
-        :param end: Unix time.
-        :param step: Seconds.
+        :param promql: the query
+        :param start: Unix time
+        :param end: Unix time
+        :param step: seconds between two points
         """
         return await self._ask(
             "query_range", promql, {"start": f"{start:.3f}", "end": f"{end:.3f}", "step": f"{step:.3f}"}
         )
 
     async def _ask(self, path: str, promql: str, more: dict[str, str]) -> list[Series]:
-        # A form in the body, for a query may be longer than an address.
+        # A form in the body, because a query may be longer than a URL may be.
         form = urlencode({"query": promql, **more}).encode()
         answer = await self._transport.request(
             "POST",
@@ -89,7 +92,7 @@ class MetricsApi:
         )
         if len(answer.text) >= MAX_BYTES:
             raise InvalidRequestError(
-                f"The answer is larger than {MAX_BYTES >> 20} MiB; aggregate, or ask for fewer points. "
+                f"The answer is larger than {MAX_BYTES >> 20} MiB; aggregate the series, or request fewer points. "
                 f"The query was: {promql}"
             )
         body = answer.json()
@@ -119,9 +122,12 @@ def _point(pair: Any) -> tuple[float, float]:
 
 def _error_of(promql: str) -> Callable[[int, str], VertexRayError]:
     def error_from(status: int, text: str) -> VertexRayError:
-        said, name = _said(text)
-        # 422 is Prometheus' answer to a query that it can read but not carry out.
-        found = service_error(f"Cloud Monitoring: {said}", status=name, http_status=400 if status == 422 else status)
+        body = read_error(text)
+        said = body.message or _prometheus_error(text) or text.strip()[:300] or "(empty answer)"
+        # 422 is Prometheus' answer to a query that it can parse but not execute.
+        found = service_error(
+            f"Cloud Monitoring: {said}", status=body.status, http_status=400 if status == 422 else status
+        )
         found.details["http_status"] = status
         if isinstance(found, NotAuthorisedError):
             return MetricsNotAuthorisedError(found.message, found.details)
@@ -134,11 +140,10 @@ def _error_of(promql: str) -> Callable[[int, str], VertexRayError]:
     return error_from
 
 
-def _said(text: str) -> tuple[str, str | None]:
-    """Message and canonical name of an error, in Google's form or in Prometheus' own."""
+def _prometheus_error(text: str) -> str:
+    """Return the message of an error in Prometheus' own form, ``{"error": "…"}``; empty for any other text."""
     try:
-        body = json.loads(text)
-        error = body["error"]
-        return (str(error["message"]), error.get("status")) if isinstance(error, dict) else (str(error), None)
+        error = json.loads(text)["error"]
     except (ValueError, KeyError, TypeError):
-        return text.strip()[:300] or "nothing", None
+        return ""
+    return error if isinstance(error, str) else ""

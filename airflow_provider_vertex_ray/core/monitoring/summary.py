@@ -1,4 +1,4 @@
-"""Series of a metric as a task returns them: few figures, and no more points than fit into an XCom."""
+"""Summaries of metrics that a task returns: a few figures, and no more points than fit into an XCom."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any
 __all__ = ["MOST_SERIES", "summarised", "thinned"]
 
 MOST_SERIES = 20
-"""Series of one metric that are returned with their points; all count in its figures."""
+"""Maximum number of series of a metric that are returned with their points; the figures include all series."""
 
 MOST_POINTS = 1_500
-"""Points of all metrics together that are returned: some 40 KiB of JSON."""
+"""Maximum number of returned points of all metrics together, about 40 KiB of JSON."""
 
 Points = Sequence[tuple[float, float]]
 
 
 def summarised(metrics: Mapping[str, Sequence[tuple[Mapping[str, str], Points]]]) -> dict[str, dict[str, Any]]:
-    """By metric: ``min``, ``avg``, ``max``, ``last`` and ``count`` over all of its series, and its ``series``.
+    """Return ``min``, ``avg``, ``max``, ``last`` and ``count`` over all series of each metric, and its ``series``.
 
-    Each series has its labels, the same figures, and ``points``: unix time and value, thinned out where there are many.
-    Where nothing is known the figures are None. Values that are no finite number are left out. ``last`` is the sum of
-    no series: of several it is the last value of the first one.
+    Each series has its ``labels``, the same figures, and ``points``: Unix time and value, thinned out if there are
+    many. Figures without any value are None. Values that are not finite are left out. ``last`` of a metric is the last
+    value of its first series, not a sum.
 
-    :param metrics: The series of each metric, as labels and points.
+    :param metrics: the series of each metric, as labels and points
     """
     shown = sum(min(len(series), MOST_SERIES) for series in metrics.values())
     most = max(2, MOST_POINTS // max(1, shown))
@@ -50,7 +50,7 @@ def _one(series: Sequence[tuple[Mapping[str, str], Points]], most: int) -> dict[
 
 
 def thinned(points: Points, most: int) -> list[tuple[float, float]]:
-    """At most so many of the points, evenly spread, the first and the last one among them."""
+    """Return at most ``most`` of the points, evenly spread, including the first and the last one."""
     if len(points) <= most:
         return list(points)
     return [points[round(k * (len(points) - 1) / (most - 1))] for k in range(most)]
@@ -69,5 +69,5 @@ def _figures(values: Sequence[float]) -> dict[str, Any]:
 
 
 def _rounded(value: float) -> float:
-    """Six significant digits: nothing that is measured here is known better."""
+    """Round to six significant digits; no metric is more accurate."""
     return float(f"{value:.6g}")

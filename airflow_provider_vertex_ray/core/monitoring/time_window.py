@@ -1,4 +1,4 @@
-"""A span of time as a user gives it: from and to, or the last so many seconds."""
+"""Time windows as users give them: from start to end, or the last so many seconds."""
 
 from __future__ import annotations
 
@@ -6,93 +6,81 @@ import datetime
 import re
 import time
 
-from airflow_provider_vertex_ray.core.checks import has_template
+from airflow_provider_vertex_ray.core.checks import is_number, known_at_run_time
+from airflow_provider_vertex_ray.core.timestamps import parse_rfc3339
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
-__all__ = ["check_window", "moment", "parse_rfc3339", "rfc3339", "span"]
+__all__ = ["check_window", "moment", "span"]
 
-_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?([Zz]|[+-]\d\d:?\d\d)?")
-
-
-def rfc3339(seconds: float) -> str:
-    """A unix time as Google's APIs take it: UTC, with microseconds."""
-    found = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
-    return found.isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def parse_rfc3339(text: str) -> float | None:
-    """The unix time of a time as Google's APIs give it, whose fraction may have nine digits; None for anything else.
-
-    Without a zone it is UTC.
-    """
-    match = _RFC3339.fullmatch(text)
-    if match is None:
-        return None
-    day, clock, fraction, zone = match.groups()
-    offset = "+00:00" if (zone or "Z") in "Zz" else f"{zone[:3]}:{zone[-2:]}"
-    try:
-        whole = datetime.datetime.fromisoformat(f"{day}T{clock}{offset}").timestamp()
-    except (ValueError, OverflowError):
-        return None
-    return whole + float(f"0.{fraction}" if fraction else 0)
+LONGEST_WINDOW = 366 * 86_400
+"""Seconds of a window, at most: one year."""
 
 
 def moment(field: str, value: object) -> float | None:
-    """The unix time that a user means; None for None.
+    """Return the Unix time that a user's value stands for; None for None.
 
-    :param value: A ``datetime`` with or without a zone, an ISO text such as ``{{ dag_run.start_date }}`` gives, or
-        unix seconds.
-    :raises InvalidArgumentError: It is none of these.
+    :param field: name of the argument, for the error
+    :param value: a ``datetime`` with or without a zone, an ISO string such as the one that
+        ``{{ dag_run.start_date }}`` renders to, or Unix seconds; without a zone it is in UTC
+    :raises InvalidArgumentError: it is none of these
     """
     if value is None:
         return None
     if isinstance(value, datetime.datetime):
         aware = value if value.tzinfo else value.replace(tzinfo=datetime.timezone.utc)
         return aware.timestamp()
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e11:
+    if is_number(value) and 0 <= value < 1e11:
         return float(value)
     found = _read(value.strip()) if isinstance(value, str) else None
     if found is None:
         raise InvalidArgumentError(
-            field, value, "give a time such as 2026-01-31T12:00:00Z, a datetime, or unix seconds"
+            field, value, "Use a timestamp such as 2026-01-31T12:00:00Z, a datetime, or Unix seconds."
         )
     return found
 
 
 def _read(text: str) -> float | None:
-    # A number becomes a text on its way through a template.
+    # A template renders a number to a string.
     return float(text) if re.fullmatch(r"\d{1,11}(\.\d+)?", text) else parse_rfc3339(text)
 
 
 def check_window(start: object, end: object, window: object) -> None:
-    """At DAG parse: refuse a span that can not be; what is a template passes.
+    """Validate a time window at DAG parse time; values that are known only at run time pass.
 
-    :raises InvalidArgumentError: Names the field and the value.
+    :param start: start, as for ``moment``
+    :param end: end, as for ``moment``
+    :param window: length in seconds, instead of ``start``
+    :raises InvalidArgumentError: one of them is not valid, ``start`` and ``window`` are both given, or the end is not
+        after the start
     """
-    later = [has_template(value) or hasattr(value, "iter_references") for value in (start, end)]
-    begin = None if later[0] else moment("start", start)
-    finish = None if later[1] else moment("end", end)
+    begin = None if known_at_run_time(start) else moment("start", start)
+    finish = None if known_at_run_time(end) else moment("end", end)
     if window is not None:
-        if isinstance(window, bool) or not isinstance(window, (int, float)) or not 0 < window <= 366 * 86_400:
-            raise InvalidArgumentError("window", window, "give a number of seconds above 0, at most a year, or None")
+        if not is_number(window) or not 0 < window <= LONGEST_WINDOW:
+            raise InvalidArgumentError("window", window, "Use a positive number of seconds of at most a year, or None.")
         if start is not None:
-            raise InvalidArgumentError("window", window, "give either start or window")
+            raise InvalidArgumentError("window", window, "Use either start or window, not both.")
+    _check_order(begin, finish, end)
+
+
+def _check_order(begin: float | None, finish: float | None, end: object) -> None:
     if begin is not None and finish is not None and finish <= begin:
-        raise InvalidArgumentError("end", end, "the end must be after the start")
+        raise InvalidArgumentError("end", end, "The end must be after the start.")
 
 
 def span(start: object, end: object, window: float | None, default: float) -> tuple[float, float]:
-    """Begin and end as unix times.
+    """Return the start and the end of a time window as Unix times.
 
-    :param window: Seconds before the end, where there is no start.
-    :param default: The window where there is neither.
-    :raises InvalidArgumentError: The end is not after the start, or a value is no time.
+    :param start: start, as for ``moment``; None or an empty string for none
+    :param end: end, as for ``moment``; None or an empty string for now
+    :param window: seconds before the end, if there is no start
+    :param default: seconds before the end, if there is neither a start nor a window
+    :raises InvalidArgumentError: a value is not a time, or the end is not after the start
     """
     finish = moment("end", end or None)
     finish = time.time() if finish is None else finish
     begin = moment("start", start or None)
     if begin is None:
         begin = finish - (window or default)
-    if finish <= begin:
-        raise InvalidArgumentError("end", end, "the end must be after the start")
+    _check_order(begin, finish, end)
     return begin, finish

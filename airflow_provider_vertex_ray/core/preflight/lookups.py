@@ -1,7 +1,8 @@
-"""Service Usage: which APIs are enabled in a project.
+"""Read-only look-ups in the services around Vertex AI: APIs, permissions, networks, machine types, keys and buckets.
 
-Source: https://cloud.google.com/service-usage/docs/reference/rest/v1/services/batchGet, which needs
-``serviceusage.services.get``.
+Sources: https://cloud.google.com/service-usage/docs/reference/rest/v1/services/batchGet (which needs
+``serviceusage.services.get``), https://cloud.google.com/resource-manager/reference/rest/v1/projects/testIamPermissions,
+https://cloud.google.com/compute/docs/reference/rest/v1 and https://cloud.google.com/kms/docs/reference/rest.
 """
 
 from __future__ import annotations
@@ -17,20 +18,34 @@ from airflow_provider_vertex_ray.core.sharing.lease_store import parse_lease_uri
 from airflow_provider_vertex_ray.errors import InvalidArgumentError, ServiceError
 
 MOST_NAMES = 30
-"""Names in one request, at most."""
+"""Maximum number of names in one request to Service Usage."""
+
+SERVICE_NETWORKING = "servicenetworking-googleapis-com"
+"""Name of the peering of private services access, which Service Networking itself creates
+(https://cloud.google.com/vpc/docs/configure-private-services-access)."""
+
+ENCRYPT = "ENCRYPT_DECRYPT"
+"""Purpose of a key that can encrypt disks."""
+
+ENABLED = "ENABLED"
+"""State of an enabled API, and of a usable version of a key."""
 
 
 class ServicesApi:
-    """The APIs of a project."""
+    """Client of Service Usage for the APIs of a project.
+
+    :param transport: the connection
+    :param project: id or number of the project
+    """
 
     def __init__(self, transport: Transport, project: str) -> None:
         self._transport = transport
         self._project = project
 
     async def enabled(self, names: Sequence[str]) -> dict[str, bool]:
-        """Whether each of these APIs, such as ``compute.googleapis.com``, is enabled.
+        """Return whether each of these APIs, such as ``compute.googleapis.com``, is enabled.
 
-        :raises VertexRayError: It can not be told.
+        :raises VertexRayError: the state of the APIs cannot be read
         """
         found: dict[str, bool] = {}
         parent = f"projects/{self._project}"
@@ -40,31 +55,34 @@ class ServicesApi:
             url = f"{self._transport.addresses.service_usage()}/v1/{parent}/services:batchGet?{query}"
             for service in (await read_json(self._transport, "GET", url)).get("services") or []:
                 name = str((service.get("config") or {}).get("name") or service.get("name", "").rsplit("/", 1)[-1])
-                found[name] = service.get("state") == "ENABLED"
+                found[name] = service.get("state") == ENABLED
         return found
 
 
 class PermissionsApi:
-    """The permissions of the transport's account."""
+    """Client for the permissions of the transport's account.
+
+    :param transport: the connection
+    """
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
     async def on_project(self, project: str, permissions: Sequence[str]) -> set[str]:
-        """Those of the permissions that it has on a project.
+        """Return those of the permissions that the account has on a project.
 
-        :raises VertexRayError: It can not be told.
+        :raises VertexRayError: the permissions cannot be read
         """
         url = f"{self._transport.addresses.resource_manager()}/v1/projects/{quote(project, safe=':')}"
         return await self._test(url, permissions)
 
     async def on_service_account(self, email: str, permissions: Sequence[str]) -> set[str]:
-        """Those of the permissions that it has on a service account.
+        """Return those of the permissions that the account has on a service account.
 
-        :raises NoSuchResourceError: There is no such account.
-        :raises VertexRayError: It can not be told.
+        :raises NoSuchResourceError: the service account does not exist
+        :raises VertexRayError: the permissions cannot be read
         """
-        # "-": the account's own project, whichever that is.
+        # "-" stands for the service account's own project.
         url = f"{self._transport.addresses.iam()}/v1/projects/-/serviceAccounts/{quote(email, safe='@')}"
         return await self._test(url, permissions)
 
@@ -74,31 +92,28 @@ class PermissionsApi:
         return set(found.get("permissions") or [])
 
 
-SERVICE_NETWORKING = "servicenetworking-googleapis-com"
-"""Name of the peering of private services access, which Service Networking itself makes
-(https://cloud.google.com/vpc/docs/configure-private-services-access).
-"""
-
-
 class NetworksApi:
-    """Networks, by their full names without the API's address."""
+    """Client of Compute Engine for networks, by their full names.
+
+    :param transport: the connection
+    """
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
     async def network(self, name: str) -> dict[str, Any]:
-        """``projects/…/global/networks/…``, as Compute Engine has it.
+        """Return the network ``projects/…/global/networks/…``.
 
-        :raises NoSuchResourceError: There is none.
-        :raises VertexRayError: It can not be read.
+        :raises NoSuchResourceError: the network does not exist
+        :raises VertexRayError: the network cannot be read
         """
         return await self._get(name)
 
     async def attachment(self, name: str) -> dict[str, Any]:
-        """``projects/…/regions/…/networkAttachments/…``, as Compute Engine has it.
+        """Return the network attachment ``projects/…/regions/…/networkAttachments/…``.
 
-        :raises NoSuchResourceError: There is none.
-        :raises VertexRayError: It can not be read.
+        :raises NoSuchResourceError: the network attachment does not exist
+        :raises VertexRayError: the network attachment cannot be read
         """
         return await self._get(name)
 
@@ -107,7 +122,7 @@ class NetworksApi:
 
 
 def peering_state(network: dict[str, Any]) -> str | None:
-    """The state of a network's peering with Google's services, such as ``ACTIVE``; None without one."""
+    """Return the state of a network's peering with Google's services, such as ``ACTIVE``; None if there is none."""
     states = [
         str(each.get("state")) for each in network.get("peerings") or [] if each.get("name") == SERVICE_NETWORKING
     ]
@@ -115,7 +130,12 @@ def peering_state(network: dict[str, Any]) -> str | None:
 
 
 class MachineTypesApi:
-    """Machine types and accelerators of one region, as seen from a project."""
+    """Client of Compute Engine for the machine types and accelerators that a project can use in a region.
+
+    :param transport: the connection
+    :param project: id or number of the project
+    :param location: the region
+    """
 
     def __init__(self, transport: Transport, project: str, location: str) -> None:
         self._transport = transport
@@ -123,16 +143,16 @@ class MachineTypesApi:
         self._location = location
 
     async def zones_with_machine(self, machine_type: str) -> set[str]:
-        """The region's zones that have a machine type; empty for none.
+        """Return the zones of the region that offer a machine type.
 
-        :raises VertexRayError: It can not be told.
+        :raises VertexRayError: the machine types cannot be read
         """
         return await self._zones("machineTypes", machine_type)
 
     async def zones_with_accelerator(self, accelerator: str) -> set[str]:
-        """The region's zones that have an accelerator of the Vertex AI API, such as ``NVIDIA_TESLA_T4``.
+        """Return the zones of the region that offer an accelerator, such as ``NVIDIA_TESLA_T4``.
 
-        :raises VertexRayError: It can not be told.
+        :raises VertexRayError: the accelerators cannot be read
         """
         return await self._zones("acceleratorTypes", compute_name(accelerator))
 
@@ -147,7 +167,7 @@ class MachineTypesApi:
             )
             for place, part in (answer.get("items") or {}).items():
                 zone = place.removeprefix("zones/")
-                # A zone without any is in the answer as well, with a warning.
+                # Zones without any are part of the answer as well, with a warning.
                 if part.get(kind) and zone.rpartition("-")[0] == self._location:
                     found.add(zone)
             token = answer.get("nextPageToken") or ""
@@ -156,20 +176,16 @@ class MachineTypesApi:
 
 
 def compute_name(accelerator: str) -> str:
-    """What Compute Engine calls an accelerator of Vertex AI: ``nvidia-tesla-t4``."""
+    """Return Compute Engine's name of an accelerator of Vertex AI, such as ``nvidia-tesla-t4``."""
     return accelerator.lower().replace("_", "-")
-
-
-ENCRYPT = "ENCRYPT_DECRYPT"
-ENABLED = "ENABLED"
 
 
 @dataclass(frozen=True)
 class EncryptionKey:
-    """A key.
+    """A key of Cloud KMS.
 
-    :param purpose: ``ENCRYPT_DECRYPT`` for one that can encrypt disks.
-    :param primary_state: State of its primary version, such as ``ENABLED``; None without one.
+    :param purpose: purpose of the key, such as ``ENCRYPT_DECRYPT``
+    :param primary_state: state of its primary version, such as ``ENABLED``; None if it has none
     """
 
     purpose: str
@@ -177,10 +193,10 @@ class EncryptionKey:
 
 
 async def encryption_key(transport: Transport, name: str) -> EncryptionKey:
-    """Read ``projects/…/locations/…/keyRings/…/cryptoKeys/…``.
+    """Return the key ``projects/…/locations/…/keyRings/…/cryptoKeys/…``.
 
-    :raises NoSuchResourceError: There is none.
-    :raises VertexRayError: It can not be read.
+    :raises NoSuchResourceError: the key does not exist
+    :raises VertexRayError: the key cannot be read
     """
     found = await read_json(transport, "GET", f"{transport.addresses.kms()}/v1/{name}")
     primary = found.get("primary") or {}
@@ -188,12 +204,14 @@ async def encryption_key(transport: Transport, name: str) -> EncryptionKey:
 
 
 async def permissions_in(transport: Transport, bucket: str, permissions: Sequence[str]) -> set[str] | None:
-    """Those of the permissions that the transport's account has in a bucket.
+    """Return those of the permissions that the transport's account has on a bucket.
 
-    None where the server knows no permissions, as an emulator of Cloud Storage does not: then the bucket is there.
-
-    :raises NoSuchResourceError: There is no such bucket.
-    :raises VertexRayError: It can not be told.
+    :param transport: the connection
+    :param bucket: name of the bucket
+    :param permissions: the permissions
+    :return: None if the bucket exists but the server does not support permissions, like an emulator of Cloud Storage
+    :raises NoSuchResourceError: the bucket does not exist
+    :raises VertexRayError: the permissions cannot be read
     """
     url = f"{transport.addresses.storage()}/storage/v1/b/{bucket}"
     query = urlencode([("permissions", permission) for permission in permissions])
@@ -202,7 +220,7 @@ async def permissions_in(transport: Transport, bucket: str, permissions: Sequenc
     except NoSuchResourceError:
         raise
     except ServiceError as error:
-        # The page of a server that has no such method, and not Cloud Storage's own answer.
+        # The answer of a server that does not have this method, and not Cloud Storage's own answer.
         if error.details.get("http_status") != 404:
             raise
         await read_json(transport, "GET", url)
@@ -211,13 +229,13 @@ async def permissions_in(transport: Transport, bucket: str, permissions: Sequenc
 
 
 def bucket_uri(bucket: str) -> str:
-    """A bucket's name, or a URI in it, as a ``gs://`` URI.
+    """Return the ``gs://`` URI of a bucket, from its name or from a URI.
 
-    :raises InvalidArgumentError: It is none.
+    :raises InvalidArgumentError: it is neither
     """
     uri = bucket if isinstance(bucket, str) and "://" in bucket else f"gs://{bucket}"
     try:
         parse_lease_uri(uri)
     except InvalidArgumentError as error:
-        raise InvalidArgumentError("bucket", bucket, "give a bucket's name, or gs://BUCKET/FOLDER") from error
+        raise InvalidArgumentError("bucket", bucket, "Use the name of a bucket, or gs://BUCKET/FOLDER.") from error
     return uri

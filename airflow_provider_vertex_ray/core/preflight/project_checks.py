@@ -1,4 +1,4 @@
-"""Checks of a project: its APIs, and what the caller may do in it."""
+"""Preflight checks of the project: its APIs, and the permissions of the caller."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from airflow_provider_vertex_ray.core.preflight.requirements import (
 
 
 async def check_apis(asked: PreflightRequest, transport: Transport) -> list[Finding]:
-    """The APIs that the cluster needs: a finding each."""
+    """Check that the APIs of the cluster are enabled."""
     required, advised = required_services(asked), advised_services(asked)
     enabled = await ServicesApi(transport, asked.project).enabled([*required, *advised])
     findings = []
     for service, purpose in {**required, **advised}.items():
         if service not in enabled:
-            found = f"Service Usage says nothing about it; it is needed for {purpose}"
+            found = f"Service Usage does not report its state; it is needed for {purpose}"
             findings.append(Finding("apis", Status.COULD_NOT_CHECK, service, found, enable(service, asked.project)))
         elif enabled[service]:
             findings.append(Finding("apis", Status.PASS, service, f"enabled, for {purpose}"))
@@ -38,7 +38,7 @@ async def check_apis(asked: PreflightRequest, transport: Transport) -> list[Find
 
 
 async def check_permissions(asked: PreflightRequest, transport: Transport) -> list[Finding]:
-    """What the caller may do with clusters in the project."""
+    """Check the caller's permissions for clusters in the project."""
     subject = f"project {asked.project}"
     permissions = [*REQUIRED_PERMISSIONS, RESIZE_PERMISSION]
     granted = await PermissionsApi(transport).on_project(asked.project, permissions)
@@ -48,13 +48,13 @@ async def check_permissions(asked: PreflightRequest, transport: Transport) -> li
         return [Finding("permissions", Status.PASS, subject, f"may {verbs} clusters")]
     remedy = " && ".join(grant(asked.project, role, asked.member) for role in roles_for(missing))
     if missing == [RESIZE_PERMISSION]:
-        found = f"lacks {RESIZE_PERMISSION}, so that clusters can not be resized"
+        found = f"lacks {RESIZE_PERMISSION}, so clusters cannot be resized"
         return [Finding("permissions", Status.WARN, subject, found, remedy)]
     return [Finding("permissions", Status.FAIL, subject, f"lacks {', '.join(missing)}", remedy)]
 
 
 async def check_service_account(asked: PreflightRequest, transport: Transport) -> list[Finding]:
-    """Whether the caller may have the cluster run as its service account."""
+    """Check that the caller may run the cluster as its service account."""
     email = asked.spec.service_account or ""
     name, _, domain = email.partition("@")
     home = domain.removesuffix(".iam.gserviceaccount.com") if domain.endswith(".iam.gserviceaccount.com") else ""
@@ -62,7 +62,7 @@ async def check_service_account(asked: PreflightRequest, transport: Transport) -
         granted = await PermissionsApi(transport).on_service_account(email, [ACT_AS])
     except NoSuchResourceError:
         remedy = f"gcloud iam service-accounts create {name} --project={home or asked.project}"
-        return [Finding("service_account", Status.FAIL, email, "there is no such service account", remedy)]
+        return [Finding("service_account", Status.FAIL, email, "the service account does not exist", remedy)]
     if ACT_AS in granted:
         return [Finding("service_account", Status.PASS, email, "the cluster may run as it")]
     remedy = (

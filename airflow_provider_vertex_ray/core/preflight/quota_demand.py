@@ -1,8 +1,8 @@
-"""What a cluster asks of the training quotas of its region. Pure.
+"""A cluster's demand of the training quotas in its region. Pure.
 
-The quotas are those of custom training, by region, and not Compute Engine's:
-https://cloud.google.com/vertex-ai/docs/quotas. Names of metrics are as reports of exceeded quotas show them; where no
-report was found, as the others are made.
+These are the regional quotas of custom training, not those of Compute Engine:
+https://cloud.google.com/vertex-ai/docs/quotas. The names of the metrics come from reports of exceeded quotas; names
+that were not found in any report follow the same pattern.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from airflow_provider_vertex_ray.core.cluster.spec import ClusterSpec
 __all__ = ["Demand", "QuotaStatus", "quota_demand", "unknown_machines", "vcpus"]
 
 PREFIX = "custom_model_training_"
+"""Prefix of the names of the metrics."""
 
 _SIZED = re.compile(r"[a-z0-9]+-[a-z]+-(\d+)(-lssd|-metal)?")
-# Where the name tells the number of accelerators, not of vCPUs.
+# vCPUs of machine types whose name contains the number of accelerators instead.
 # Source: https://cloud.google.com/compute/docs/accelerator-optimized-machines
 _VCPUS = {
     "a2-highgpu-1g": 12, "a2-highgpu-2g": 24, "a2-highgpu-4g": 48, "a2-highgpu-8g": 96, "a2-megagpu-16g": 96,
@@ -37,11 +38,11 @@ _GPUS = {
 
 @dataclass(frozen=True)
 class Demand:
-    """What a cluster asks of one metric.
+    """A cluster's demand of one quota metric.
 
-    :param metric: Without the service, such as ``custom_model_training_cpus``.
-    :param least: With the nodes that it begins with.
-    :param most: With every autoscaling pool at its maximum.
+    :param metric: name of the metric without the service, such as ``custom_model_training_cpus``
+    :param least: demand of the initial nodes
+    :param most: demand with every autoscaling pool at its maximum
     """
 
     metric: str
@@ -51,11 +52,11 @@ class Demand:
 
 @dataclass(frozen=True)
 class QuotaStatus:
-    """A demand beside what there is.
+    """A demand compared with the limit and the use of its quota.
 
-    :param demand: What is asked for.
-    :param limit: None for no limit.
-    :param used: By everything in the region; None where that is not known.
+    :param demand: the demand
+    :param limit: limit of the quota; None for no limit
+    :param used: use by everything in the region; None if unknown
     """
 
     demand: Demand
@@ -64,23 +65,23 @@ class QuotaStatus:
 
     @property
     def free(self) -> int | None:
-        """What is left, 0 at least; None for no limit. What is not known to be used counts as free."""
+        """Return the free quota, at least 0; None for no limit. If the use is unknown, the whole limit is free."""
         return None if self.limit is None else max(0, self.limit - (self.used or 0))
 
     def wanted(self, full_size: bool) -> int:
-        """What is asked for at the start, or at full size."""
+        """Return the demand of the initial nodes, or of the full size."""
         return self.demand.most if full_size else self.demand.least
 
     def can_never(self, full_size: bool = False) -> bool:
-        """Whether even an empty region would not do."""
+        """Tell whether the demand exceeds the limit itself, so waiting does not help."""
         return self.limit is not None and self.limit < self.wanted(full_size)
 
     def is_free(self, full_size: bool = False) -> bool:
-        """Whether as much as is asked for is free now."""
+        """Tell whether the free quota covers the demand."""
         return self.free is None or self.free >= self.wanted(full_size)
 
     def to_dict(self) -> dict[str, Any]:
-        """The standing as JSON."""
+        """Return the status as JSON."""
         return {
             "metric": self.demand.metric,
             "asked": self.demand.least,
@@ -93,41 +94,41 @@ class QuotaStatus:
     def __str__(self) -> str:
         more = f" (up to {self.demand.most} when autoscaled)" if self.demand.most > self.demand.least else ""
         if self.limit is None:
-            return f"{self.demand.least} asked for{more}; no limit"
+            return f"{self.demand.least} requested{more}; no limit"
         if self.used is None:
-            return f"{self.demand.least} asked for{more}; limit {self.limit}"
-        return f"{self.demand.least} asked for{more}; limit {self.limit}, {self.used} used, {self.free} free"
+            return f"{self.demand.least} requested{more}; limit {self.limit}"
+        return f"{self.demand.least} requested{more}; limit {self.limit}, {self.used} used, {self.free} free"
 
 
 def vcpus(machine_type: str) -> int | None:
-    """The vCPUs of a machine type; None where its name does not tell."""
+    """Return the vCPUs of a machine type; None if its name does not tell."""
     match = _SIZED.fullmatch(machine_type)
     return _VCPUS.get(machine_type) or (int(match[1]) if match else None)
 
 
 def cpu_metric(machine_type: str) -> str:
-    """The metric of a machine type's vCPUs; N1 and E2 share the one without a family."""
+    """Return the metric of a machine type's vCPUs; N1 and E2 share the one without a family."""
     family = machine_type.partition("-")[0]
     return PREFIX + ("cpus" if family in ("n1", "e2") else f"{family}_cpus")
 
 
 def gpu_metric(accelerator: str) -> str:
-    """The metric of an accelerator, which is named as in the API."""
+    """Return the metric of an accelerator, given by its name in the API."""
     return f"{PREFIX}{_GPUS.get(accelerator, accelerator.lower().replace('nvidia_tesla_', 'nvidia_'))}_gpus"
 
 
 def quota_demand(spec: ClusterSpec) -> tuple[Demand, ...]:
-    """What the nodes of a cluster ask for, the head's included, by metric.
+    """Return the demand of a cluster's nodes, including the head, by metric.
 
-    Machines whose size is not known are left out: see ``unknown_machines``.
+    Machine types of unknown size are left out, see ``unknown_machines``.
 
-    :raises InvalidArgumentError: A size or a machine is still a template.
+    :raises InvalidArgumentError: a size or a machine is still a template
     """
     return demand_of(spec.pools())
 
 
 def demand_of(pools: Iterable[Pool]) -> tuple[Demand, ...]:
-    """What pools ask for, together."""
+    """Return the total demand of resource pools, by metric."""
     least: dict[str, int] = {}
     most: dict[str, int] = {}
     for pool in pools:
@@ -138,7 +139,7 @@ def demand_of(pools: Iterable[Pool]) -> tuple[Demand, ...]:
 
 
 def unknown_machines(spec: ClusterSpec) -> tuple[str, ...]:
-    """The machine types of a cluster whose vCPUs are not known here."""
+    """Return the machine types of a cluster whose number of vCPUs is unknown."""
     found = [pool.machine.machine_type for pool in spec.pools() if vcpus(pool.machine.machine_type) is None]
     return tuple(dict.fromkeys(found))
 

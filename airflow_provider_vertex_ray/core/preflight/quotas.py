@@ -1,4 +1,4 @@
-"""The training quotas of a project in a region: their limits (Service Usage) and their use (Cloud Monitoring).
+"""Client for a project's training quotas in a region: limits (Service Usage) and use (Cloud Monitoring).
 
 Sources: https://cloud.google.com/service-usage/docs/reference/rest/v1beta1/services.consumerQuotaMetrics/get, which
 needs ``serviceusage.quotas.get``; https://cloud.google.com/monitoring/api/ref_v3/rest/v3/projects.timeSeries/list and
@@ -9,47 +9,55 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import quote
 
 from airflow_provider_vertex_ray.core.http.google_call import read_json
 from airflow_provider_vertex_ray.core.http.transport import Transport
 from airflow_provider_vertex_ray.core.preflight.quota_demand import Demand, QuotaStatus
+from airflow_provider_vertex_ray.core.timestamps import rfc3339
 from airflow_provider_vertex_ray.errors import ServiceError
 
 SERVICE = "aiplatform.googleapis.com"
+"""Service that the quotas belong to."""
+
 USAGE = "serviceruntime.googleapis.com/quota/allocation/usage"
+"""Metric of the use of quotas."""
 
 WINDOW = 24 * 3600
-"""Seconds back to which a reading of the use counts: how often it is written is not documented, once a day at least."""
+"""Maximum age of a reading of the use in seconds; it is written at least once a day, more is not documented."""
 
 _REGIONAL = "/{region}"
 _UNLIMITED = -1
 
 
 class QuotasApi:
-    """Limits and use in one region. Metrics are named without the service: ``custom_model_training_cpus``."""
+    """Client for limits and use of quotas in one region, by metric without the service: ``custom_model_training_cpus``.
+
+    :param transport: the connection
+    :param project: id or number of the project
+    :param location: the region
+    """
 
     def __init__(self, transport: Transport, project: str, location: str) -> None:
         self._transport = transport
         self._project = project
         self._location = location
 
-    async def standings(self, demands: Iterable[Demand]) -> list[QuotaStatus]:
-        """Each demand beside limit and use.
+    async def statuses(self, demands: Iterable[Demand]) -> list[QuotaStatus]:
+        """Return each demand with the limit and the use of its quota.
 
-        :raises VertexRayError: One of them can not be read.
+        :raises VertexRayError: a limit or a use cannot be read
         """
         return [
             QuotaStatus(demand, await self.limit(demand.metric), await self.used(demand.metric)) for demand in demands
         ]
 
     async def limit(self, metric: str) -> int | None:
-        """The limit that is in force; None for no limit.
+        """Return the effective limit of a quota; None for no limit.
 
-        :raises NoSuchResourceError: There is no such metric.
-        :raises VertexRayError: It can not be read.
+        :raises NoSuchResourceError: the metric does not exist
+        :raises VertexRayError: the limit cannot be read
         """
         name = quote(f"{SERVICE}/{metric}", safe="")
         base = f"{self._transport.addresses.service_usage()}/v1beta1/projects/{self._project}/services/{SERVICE}"
@@ -61,16 +69,17 @@ class QuotasApi:
         ]
         known = [limit for limit in limits if limit is not None]
         if not known:
-            raise ServiceError(f"{metric} has no limit by region in the answer of Service Usage.")
+            raise ServiceError(f"The answer of Service Usage has no regional limit of {metric}.")
         bounded = [limit for limit in known if limit != _UNLIMITED]
         return min(bounded) if bounded else None
 
     async def used(self, metric: str) -> int:
-        """What is used of it, as Cloud Monitoring knows it, which is some minutes behind; 0 where it knows of nothing.
+        """Return the use of a quota according to Cloud Monitoring, which lags a few minutes; 0 if it has no reading.
 
-        :raises VertexRayError: It can not be read.
+        :raises VertexRayError: the use cannot be read
         """
-        now = time.time()
+        # Whole seconds: the interval must be exactly one alignment period long.
+        now = int(time.time())
         condition = " AND ".join(
             f'{field}="{value}"'
             for field, value in (
@@ -83,9 +92,9 @@ class QuotasApi:
         )
         params = {
             "filter": condition,
-            "interval.startTime": _rfc3339(now - WINDOW),
-            "interval.endTime": _rfc3339(now),
-            # The latest reading instead of all of a day's.
+            "interval.startTime": rfc3339(now - WINDOW),
+            "interval.endTime": rfc3339(now),
+            # Only the latest reading, instead of all readings of a day.
             "aggregation.alignmentPeriod": f"{WINDOW}s",
             "aggregation.perSeriesAligner": "ALIGN_NEXT_OLDER",
         }
@@ -102,9 +111,9 @@ class QuotasApi:
 
 
 def limit_in(buckets: Sequence[Mapping[str, Any]], location: str) -> int | None:
-    """A region's limit in a quota's buckets: its own, else that of all regions; -1 for no limit, None for no bucket.
+    """Return a region's limit in a quota's buckets, or that of all regions; -1 for no limit, None for no bucket.
 
-    Google's JSON leaves a number out that is 0.
+    A limit of 0 is missing in Google's JSON.
     """
     own = [bucket for bucket in buckets if (bucket.get("dimensions") or {}).get("region") == location]
     general = [bucket for bucket in buckets if not bucket.get("dimensions")]
@@ -114,14 +123,10 @@ def limit_in(buckets: Sequence[Mapping[str, Any]], location: str) -> int | None:
 
 
 def newest(series: Mapping[str, Any]) -> int:
-    """The latest value of a time series; 0 without one."""
+    """Return the latest value of a time series; 0 if it has none."""
     points = series.get("points") or []
     latest: Mapping[str, Any] = max(
         points, key=lambda point: str((point.get("interval") or {}).get("endTime", "")), default={}
     )
     value = latest.get("value") or {}
     return int(value.get("int64Value") or value.get("doubleValue") or 0)
-
-
-def _rfc3339(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

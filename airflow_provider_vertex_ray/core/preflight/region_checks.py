@@ -1,4 +1,4 @@
-"""Checks of what is around a cluster: quota, machines, network, encryption key, buckets."""
+"""Preflight checks of the cluster's surroundings: quota, machine types, network, encryption key and buckets."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from airflow_provider_vertex_ray.errors import VertexRayError
 
 
 async def check_quota(asked: PreflightRequest, transport: Transport) -> list[Finding]:
-    """Each training quota that the cluster draws on."""
+    """Check each training quota that the cluster uses."""
     api = QuotasApi(transport, asked.project, asked.location)
     findings = [await _quota(asked, api, demand) for demand in quota_demand(asked.spec)]
     for machine in unknown_machines(asked.spec):
-        found = "how many vCPUs it has is not known here, so its quota is not looked at"
+        found = "its number of vCPUs is unknown, so its quota was not checked"
         findings.append(Finding("quota", Status.COULD_NOT_CHECK, machine, found, quota_page(asked.project)))
     return findings
 
@@ -43,32 +43,32 @@ async def _quota(asked: PreflightRequest, api: QuotasApi, demand: Demand) -> Fin
     try:
         limit = await api.limit(demand.metric)
     except NoSuchResourceError:
-        found = f"{demand.least} asked for; Service Usage knows no metric of this name, which is a guess"
+        found = f"{demand.least} requested; Service Usage has no metric with this name, which is a guess"
         return Finding("quota", Status.COULD_NOT_CHECK, demand.metric, found, page)
     except VertexRayError as error:
         return unchecked(asked, "quota", demand.metric, error, "serviceusage.quotas.get")
-    standing = QuotaStatus(demand, limit, None)
-    said = f"{standing}, in {asked.location}"
-    if standing.can_never():
-        return Finding("quota", Status.FAIL, demand.metric, f"{said}: the limit is too small", page)
+    status = QuotaStatus(demand, limit, None)
+    summary = f"{status}, in {asked.location}"
+    if status.can_never():
+        return Finding("quota", Status.FAIL, demand.metric, f"{summary}: the limit is too small", page)
     if limit is None:
-        return Finding("quota", Status.PASS, demand.metric, said)
+        return Finding("quota", Status.PASS, demand.metric, summary)
     try:
-        standing = QuotaStatus(demand, limit, await api.used(demand.metric))
+        status = QuotaStatus(demand, limit, await api.used(demand.metric))
     except VertexRayError as error:
         missing = unchecked(asked, "quota", demand.metric, error, "monitoring.timeSeries.list")
-        return Finding("quota", missing.status, demand.metric, f"{said}; {missing.found}", missing.remedy)
-    said = f"{standing}, in {asked.location}"
-    if not standing.is_free():
+        return Finding("quota", missing.status, demand.metric, f"{summary}; {missing.found}", missing.remedy)
+    summary = f"{status}, in {asked.location}"
+    if not status.is_free():
         remedy = f"{page} (or wait for it with VertexRayQuotaSensor)"
-        return Finding("quota", Status.FAIL, demand.metric, f"{said}: too little is free", remedy)
-    if not standing.is_free(full_size=True):
-        return Finding("quota", Status.WARN, demand.metric, f"{said}: it can not grow to its full size", page)
-    return Finding("quota", Status.PASS, demand.metric, said)
+        return Finding("quota", Status.FAIL, demand.metric, f"{summary}: too little is free", remedy)
+    if not status.is_free(full_size=True):
+        return Finding("quota", Status.WARN, demand.metric, f"{summary}: it cannot scale up to its full size", page)
+    return Finding("quota", Status.PASS, demand.metric, summary)
 
 
 async def check_machines(asked: PreflightRequest, transport: Transport) -> list[Finding]:
-    """Each kind of node: whether one zone of the region has both its machine type and its accelerator."""
+    """Check for each kind of node that one zone of the region has both its machine type and its accelerator."""
     api = MachineTypesApi(transport, asked.project, asked.location)
     machines = [pool.machine for pool in asked.spec.pools()]
     kinds = dict.fromkeys((machine.machine_type, machine.accelerator_type) for machine in machines)
@@ -95,12 +95,12 @@ async def _machine(asked: PreflightRequest, api: MachineTypesApi, machine: str, 
             zones = both
     except VertexRayError as error:
         return unchecked(asked, "machines", subject, error, permission)
-    found = f"Compute Engine has it in {', '.join(sorted(zones))}; whether Vertex AI has, no API tells"
+    found = f"Compute Engine has it in {', '.join(sorted(zones))}; no API tells whether Vertex AI has it"
     return Finding("machines", Status.PASS, subject, found)
 
 
 async def check_network(asked: PreflightRequest, transport: Transport) -> list[Finding]:
-    """The peered network, or the attachment of a Private Service Connect interface."""
+    """Check the peered network, or the network attachment of a Private Service Connect interface."""
     api = NetworksApi(transport)
     psc = asked.spec.psc_interface_config
     if asked.spec.network:
@@ -114,7 +114,7 @@ async def _peered(asked: PreflightRequest, api: NetworksApi, name: str) -> Findi
         network = await api.network(name)
     except NoSuchResourceError:
         remedy = f"gcloud compute networks create {short} --project={project}"
-        return Finding("network", Status.FAIL, name, "there is no such network", remedy)
+        return Finding("network", Status.FAIL, name, "the network does not exist", remedy)
     except VertexRayError as error:
         return unchecked(asked, "network", name, error, "compute.networks.get", project=project)
     state = peering_state(network)
@@ -140,16 +140,16 @@ async def _attachment(asked: PreflightRequest, api: NetworksApi, given: str) -> 
         name = f"projects/{asked.project}/regions/{asked.location}/networkAttachments/{given}"
     _, project, _, region, _, short = name.split("/")
     if region != asked.location:
-        found = f"it is in {region}, and the cluster will be in {asked.location}"
+        found = f"it is in {region}, but the cluster will be in {asked.location}"
         return Finding("network", Status.FAIL, given, found, _create_attachment(short, asked.location, project))
     try:
         await api.attachment(name)
     except NoSuchResourceError:
-        found = "there is no such network attachment"
+        found = "the network attachment does not exist"
         return Finding("network", Status.FAIL, given, found, _create_attachment(short, region, project))
     except VertexRayError as error:
         return unchecked(asked, "network", given, error, "compute.networkAttachments.get", project=project)
-    return Finding("network", Status.PASS, given, f"the network attachment is there, in {region}")
+    return Finding("network", Status.PASS, given, f"the network attachment exists in {region}")
 
 
 def _create_attachment(name: str, region: str, project: str) -> str:
@@ -160,7 +160,7 @@ def _create_attachment(name: str, region: str, project: str) -> str:
 
 
 async def check_encryption_key(asked: PreflightRequest, transport: Transport) -> list[Finding]:
-    """Whether the key is there and can be used."""
+    """Check that the encryption key exists and is enabled."""
     name = str(asked.spec.encryption_spec_key_name)
     _, project, _, location, _, ring, _, key = name.split("/")
     where = f"--keyring={ring} --location={location} --project={project}"
@@ -168,7 +168,7 @@ async def check_encryption_key(asked: PreflightRequest, transport: Transport) ->
         found = await encryption_key(transport, name)
     except NoSuchResourceError:
         remedy = f"gcloud kms keys create {key} {where} --purpose=encryption"
-        return [Finding("encryption_key", Status.FAIL, name, "there is no such key", remedy)]
+        return [Finding("encryption_key", Status.FAIL, name, "the key does not exist", remedy)]
     except VertexRayError as error:
         return [unchecked(asked, "encryption_key", name, error, "cloudkms.cryptoKeys.get", project=project)]
     if found.purpose != ENCRYPT:
@@ -179,14 +179,13 @@ async def check_encryption_key(asked: PreflightRequest, transport: Transport) ->
         remedy = f"gcloud kms keys versions list --key={key} {where}, then gcloud kms keys versions enable VERSION"
         if found.primary_state is None:
             remedy = f"gcloud kms keys versions create --key={key} {where} --primary"
-        said = f"its primary version is {state}, not {ENABLED}"
-        return [Finding("encryption_key", Status.FAIL, name, said, remedy)]
-    said = "its primary version is enabled; whether Vertex AI's service agent may use it is not looked at"
-    return [Finding("encryption_key", Status.PASS, name, said)]
+        return [Finding("encryption_key", Status.FAIL, name, f"its primary version is {state}, not {ENABLED}", remedy)]
+    result = "its primary version is enabled; whether Vertex AI's service agent may use it was not checked"
+    return [Finding("encryption_key", Status.PASS, name, result)]
 
 
 async def check_bucket(asked: PreflightRequest, transport: Transport) -> list[Finding]:
-    """The buckets of leases and of jobs."""
+    """Check the buckets of jobs and of leases."""
     wanted = [(asked.bucket, BUCKET_PERMISSIONS), (asked.lease_uri, LEASE_PERMISSIONS)]
     return [await _bucket(asked, transport, uri, permissions) for uri, permissions in wanted if uri]
 
@@ -194,17 +193,17 @@ async def check_bucket(asked: PreflightRequest, transport: Transport) -> list[Fi
 async def _bucket(asked: PreflightRequest, transport: Transport, uri: str, permissions: tuple[str, ...]) -> Finding:
     bucket, _ = parse_lease_uri(uri)
     if transport.addresses.emulator_host and not transport.addresses.storage_emulator:
-        found = "STORAGE_EMULATOR_HOST is not set, and the emulator's token goes nowhere else"
+        found = "STORAGE_EMULATOR_HOST is not set, and the emulator's token is sent to no other host"
         return Finding("bucket", Status.COULD_NOT_CHECK, uri, found, "vertex-ray-emulator start --with storage")
     try:
         granted = await permissions_in(transport, bucket, permissions)
     except NoSuchResourceError:
         remedy = f"gcloud storage buckets create gs://{bucket} --location={asked.location} --project={asked.project}"
-        return Finding("bucket", Status.FAIL, uri, "there is no such bucket", remedy)
+        return Finding("bucket", Status.FAIL, uri, "the bucket does not exist", remedy)
     except VertexRayError as error:
         return unchecked(asked, "bucket", uri, error)
     if granted is None:
-        return Finding("bucket", Status.PASS, uri, "the bucket is there; this emulator knows no permissions")
+        return Finding("bucket", Status.PASS, uri, "the bucket exists; this emulator does not support permissions")
     missing = [permission for permission in permissions if permission not in granted]
     if not missing:
         verbs = ", ".join(permission.rpartition(".")[2] for permission in permissions)

@@ -1,4 +1,4 @@
-"""What was found about a project before a cluster is created in it: findings, and the report that they make. Pure."""
+"""Findings of a preflight, and the report that contains them. Pure."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ CHECKS: tuple[str, ...] = (
     "spec", "versions", "apis", "permissions", "service_account", "quota", "machines", "network", "encryption_key",
     "bucket",
 )  # fmt: skip
-"""The names of the checks, in their order."""
+"""Names of the checks, in the order in which they are reported."""
 
 _HEADINGS = ("status", "check", "subject", "found")
 
 
 class Status(str, Enum):
-    """What a finding says, the worst first."""
+    """Status of a finding, the worst first."""
 
     FAIL = "fail"
     COULD_NOT_CHECK = "could_not_check"
     WARN = "warn"
-    PASS = "pass"  # noqa: S105 - no password
+    PASS = "pass"  # noqa: S105 - not a password
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """One finding of a check.
 
-    :param check: The check that looked at it, such as ``quota``.
-    :param status: ``fail``: a cluster of this spec can not be created or used as things are.
-    :param subject: What was looked at, such as the name of an API.
-    :param found: What is so, as a sentence.
-    :param remedy: The command or the console's address that mends it; empty where nothing is to mend.
+    :param check: name of the check, such as ``quota``
+    :param status: status of the finding; ``fail`` means that a cluster with this spec cannot be created or used
+    :param subject: what was checked, such as the name of an API
+    :param found: what was found, as a sentence
+    :param remedy: the command, or the address in the console, that fixes it; empty if there is nothing to fix
     """
 
     check: str
@@ -48,7 +48,7 @@ class Finding:
     remedy: str = ""
 
     def to_dict(self) -> dict[str, str]:
-        """The finding as JSON."""
+        """Return the finding as JSON."""
         return {
             "check": self.check,
             "status": self.status.value,
@@ -58,17 +58,17 @@ class Finding:
         }
 
     def line(self) -> str:
-        """The finding in one line, for an error's text."""
+        """Return the finding in one line, for the message of an error."""
         return f"{self.check}: {_plain(self.subject)}: {_plain(self.found)}"
 
 
 @dataclass(frozen=True)
 class Report:
-    """All findings.
+    """All findings of a preflight.
 
-    :param project: The project that was looked at.
-    :param location: The region.
-    :param findings: In the order of the checks.
+    :param project: the project that was checked
+    :param location: the region
+    :param findings: the findings, in the order of the checks
     """
 
     project: str
@@ -77,16 +77,16 @@ class Report:
 
     @property
     def worst(self) -> Status:
-        """The worst that was found; ``pass`` when nothing was looked at."""
+        """Return the worst status of all findings; ``pass`` if there are none."""
         found = {finding.status for finding in self.findings}
         return next((status for status in Status if status in found), Status.PASS)
 
     def of(self, status: Status) -> list[Finding]:
-        """The findings of one status."""
+        """Return the findings with one status."""
         return [finding for finding in self.findings if finding.status is status]
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON: ``worst``, ``counts`` by status, ``findings``, ``project_id``, ``location``."""
+        """Return the report as JSON: ``worst``, ``counts`` by status, ``findings``, ``project_id``, ``location``."""
         counts = Counter(finding.status for finding in self.findings)
         return {
             "worst": self.worst.value,
@@ -97,7 +97,7 @@ class Report:
         }
 
     def table(self) -> list[str]:
-        """The lines of a table for people: a heading, a line for each finding, and below it what mends it."""
+        """Return the lines of a readable table: a heading, and each finding, followed by its remedy."""
         rows = [_HEADINGS, *(_cells(finding) for finding in self.findings)]
         widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS) - 1)]
         return list(self._lines(rows, widths))
@@ -112,17 +112,19 @@ class Report:
 
 
 def choose_checks(checks: Sequence[str] | None) -> tuple[str, ...]:
-    """The checks that are asked for, in their order; None for all.
+    """Return the requested checks in the order of ``CHECKS``; None for all.
 
-    :raises InvalidArgumentError: There is none of a name.
+    :raises InvalidArgumentError: it is not a list, or a check does not exist
     """
     if checks is None:
         return CHECKS
     if isinstance(checks, str) or not isinstance(checks, Sequence) or not checks:
-        raise InvalidArgumentError("checks", checks, f"give a list of {', '.join(CHECKS)}, or None for all")
+        raise InvalidArgumentError(
+            "checks", checks, f"Use a list of checks, or None for all; the checks are {', '.join(CHECKS)}."
+        )
     for name in checks:
         if name not in CHECKS:
-            raise InvalidArgumentError("checks", name, f"the checks are {', '.join(CHECKS)}")
+            raise InvalidArgumentError("checks", name, f"Use one of {', '.join(CHECKS)}.")
     return tuple(name for name in CHECKS if name in checks)
 
 
@@ -131,5 +133,5 @@ def _cells(finding: Finding) -> tuple[str, ...]:
 
 
 def _plain(text: str) -> str:
-    """A text of a service in one line: a break or a tab in it would put the columns out of line."""
+    """Return a service's text in one line, without control characters, which would break the table."""
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())

@@ -1,8 +1,8 @@
-"""What a cluster needs of its project, and the commands that give it. Pure.
+"""The request of a preflight, the cluster's requirements of its project, and the commands that fulfil them. Pure.
 
 Sources: https://cloud.google.com/vertex-ai/docs/open-source/ray-on-vertex-ai/set-up,
 https://cloud.google.com/vertex-ai/docs/general/vpc-peering, https://cloud.google.com/vertex-ai/docs/general/iam-permissions.
-Roles are the smallest predefined ones with the permission: https://cloud.google.com/iam/docs/roles-permissions.
+Roles are the smallest predefined roles with a permission: https://cloud.google.com/iam/docs/roles-permissions.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ REQUIRED_PERMISSIONS: tuple[str, ...] = tuple(
 RESIZE_PERMISSION = "aiplatform.persistentResources.update"
 ACT_AS = "iam.serviceAccounts.actAs"
 LEASE_PERMISSIONS = ("storage.objects.get", "storage.objects.create", "storage.objects.delete")
-"""Cloud Storage counts writing over an object as deleting it."""
+"""Permissions on the bucket of leases; to overwrite an object, Cloud Storage requires the permission to delete it."""
 BUCKET_PERMISSIONS = (*LEASE_PERMISSIONS, "storage.objects.list")
 
 ROLES: dict[str, str] = {
@@ -47,18 +47,22 @@ ROLES: dict[str, str] = {
     "compute.acceleratorTypes.list": "roles/compute.viewer",
     "cloudkms.cryptoKeys.get": "roles/cloudkms.viewer",
 }
+"""Roles by permission."""
+
+AGAIN = "Run the preflight again in a few minutes."
+"""Remedy for a service that could not be reached."""
 
 
 @dataclass(frozen=True)
 class PreflightRequest:
-    """What a preflight is about.
+    """The request of a preflight.
 
-    :param project: Id or number.
-    :param location: The region.
-    :param spec: The cluster that is to be.
-    :param bucket: A bucket that jobs use, with or without ``gs://`` and a folder; None for none.
-    :param lease_uri: Folder with leases; None for none.
-    :param member: The caller, as in a policy: ``serviceAccount:…``.
+    :param project: id or number of the project
+    :param location: the region
+    :param spec: spec of the planned cluster
+    :param bucket: ``gs://`` URI of a bucket that jobs use; None for none
+    :param lease_uri: URI of the folder with the leases; None for none
+    :param member: the caller, as in a policy, such as ``serviceAccount:…``
     """
 
     project: str
@@ -70,19 +74,19 @@ class PreflightRequest:
 
     @property
     def own_images(self) -> list[str]:
-        """The images that are not the service's."""
+        """Return the custom images of the cluster."""
         images = [pool.custom_image for pool in self.spec.pools()]
         return list(dict.fromkeys(image for image in images if image and parse_official_image(image) is None))
 
     @property
     def pairs(self) -> list[tuple[str, str | None]]:
-        """The versions of Ray and Python of the service's images that nodes run, the head's first."""
+        """Return the Ray and Python versions of the service's images that the nodes run, starting with the head."""
         found = [self._pair(pool.custom_image) for pool in self.spec.pools()]
         return list(dict.fromkeys(pair for pair in found if pair is not None))
 
     @property
     def head_pair(self) -> tuple[str, str | None] | None:
-        """The head's versions, with which the Ray Client has to agree; None for an image that does not tell."""
+        """Return the versions on the head, which the Ray Client must match; None if they are unknown."""
         return self._pair(self.spec.pools()[0].custom_image)
 
     def _pair(self, image: str | None) -> tuple[str, str | None] | None:
@@ -93,7 +97,7 @@ class PreflightRequest:
 
 
 def required_services(asked: PreflightRequest) -> dict[str, str]:
-    """The APIs without which the cluster can not be made, and what each is for."""
+    """Return the APIs that creating the cluster requires, and the purpose of each."""
     spec = asked.spec
     found = {VERTEX_AI: "clusters"}
     if spec.network or spec.psc_interface_config:
@@ -110,7 +114,7 @@ def required_services(asked: PreflightRequest) -> dict[str, str]:
 
 
 def advised_services(asked: PreflightRequest) -> dict[str, str]:
-    """The APIs without which the cluster runs, but cannot be watched."""
+    """Return the APIs that monitoring the cluster requires, and the purpose of each."""
     found = {}
     if asked.spec.enable_logging:
         found["logging.googleapis.com"] = "the cluster's logs"
@@ -120,17 +124,17 @@ def advised_services(asked: PreflightRequest) -> dict[str, str]:
 
 
 def enable(service: str, project: str) -> str:
-    """The command that enables an API."""
+    """Return the command that enables an API."""
     return f"gcloud services enable {service} --project={project}"
 
 
 def grant(project: str, role: str, member: str) -> str:
-    """The command that gives a role on a project."""
+    """Return the command that grants a role on a project."""
     return f"gcloud projects add-iam-policy-binding {project} --member={member} --role={role}"
 
 
 def roles_for(permissions: list[str]) -> list[str]:
-    """The roles that have permissions, where they are known; the wide one has the narrow one's."""
+    """Return the known roles with these permissions, without a role that another one includes."""
     roles = list(dict.fromkeys(ROLES[permission] for permission in permissions if permission in ROLES))
     if "roles/aiplatform.admin" in roles:
         roles = [role for role in roles if role != "roles/aiplatform.user"]
@@ -138,18 +142,15 @@ def roles_for(permissions: list[str]) -> list[str]:
 
 
 def quota_page(project: str) -> str:
-    """The console's address of the quotas of Vertex AI, where more is asked for."""
+    """Return the address of Vertex AI's quotas in the console, where an increase can be requested."""
     return f"{CONSOLE}/apis/api/{VERTEX_AI}/quotas?project={project}"
 
 
 def member_of(account: str | None) -> str:
-    """An account as a policy names it; a word to replace where the account is not known."""
+    """Return an account as a policy names it; a placeholder if the account is unknown."""
     if not account or "@" not in account:
         return "PRINCIPAL"
     return f"{'serviceAccount' if account.endswith('.gserviceaccount.com') else 'user'}:{account}"
-
-
-AGAIN = "Run the preflight again in some minutes."
 
 
 def unchecked(
@@ -161,27 +162,31 @@ def unchecked(
     *,
     project: str | None = None,
 ) -> Finding:
-    """The finding for a check that could not be made.
+    """Return the finding of a check that failed with an error.
 
-    :param permission: What the call needs; None for nothing.
-    :param project: Where the permission is needed, if not in the project that is looked at.
+    :param asked: the request
+    :param check: name of the check
+    :param subject: what was checked
+    :param error: the error
+    :param permission: permission that the check needs; None for none
+    :param project: project in which the permission is needed, if it is not that of the request
     """
     where = project or asked.project
     if isinstance(error, ServiceDisabledError):
-        service = str(error.details.get("service") or "the API that tells")
-        found = f"{service} is disabled in the project that is asked, so it does not answer"
+        service = str(error.details.get("service") or "the API")
+        found = f"{service} is disabled in the queried project"
         remedy = enable(service, where) if "service" in error.details else error.message
     elif isinstance(error, NotAuthorisedError):
-        said = error.details.get("permission")
-        needed = str(said or permission or "")
-        found = f"the caller lacks {needed}, with which to look" if said else f"refused: {error.message}"
+        reported = error.details.get("permission")
+        needed = str(reported or permission or "")
+        found = f"the caller lacks {needed}, which this check needs" if reported else f"access denied: {error.message}"
         remedy = (
             grant(where, ROLES[needed], asked.member)
             if needed in ROLES
-            else f"Check that project {where} exists and that the connection's account may see it."
+            else f"Check that project {where} exists and that the connection's account has access to it."
         )
     elif isinstance(error, (ServiceUnavailableError, RateLimitedError)):
         found, remedy = f"no answer: {error.message}", AGAIN
     else:
-        found, remedy = f"an answer that says nothing: {error.message}", AGAIN
+        found, remedy = f"unexpected answer: {error.message}", AGAIN
     return Finding(check, Status.COULD_NOT_CHECK, subject, found, remedy)

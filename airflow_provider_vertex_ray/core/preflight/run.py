@@ -1,4 +1,4 @@
-"""The preflight: all checks that a cluster's spec asks for, some at a time. Nothing is changed by any of them."""
+"""The preflight: all checks that a cluster's spec requires, several at a time. None of them changes anything."""
 
 from __future__ import annotations
 
@@ -29,22 +29,23 @@ from airflow_provider_vertex_ray.errors import VertexRayError
 log = logging.getLogger(__name__)
 
 MOST_AT_ONCE = 4
-"""Checks that are made at a time."""
+"""Maximum number of simultaneous checks."""
 
 LONGEST = 90.0
-"""Seconds for one check."""
+"""Maximum number of seconds for one check."""
 
 CREDENTIALS = "credentials"
+"""Name of the check of the finding for missing credentials."""
 
 
 @dataclass(frozen=True)
 class _Check:
-    """A check that asks Google.
+    """A check that calls Google's services.
 
-    :param make: Makes it.
-    :param subject: What it is about, where it could not even begin.
-    :param applies: Whether the cluster needs it.
-    :param permission: What the call needs; None for nothing, or where the check itself says so.
+    :param make: runs the check
+    :param subject: returns what is checked, for the finding of a check that could not run
+    :param applies: tells whether the cluster needs the check
+    :param permission: permission that the check needs; None for none, or if the check itself reports it
     """
 
     make: Callable[[PreflightRequest, Transport], Awaitable[list[Finding]]]
@@ -93,14 +94,15 @@ async def preflight(
     own_versions: tuple[str | None, str],
     no_credentials: str = "",
 ) -> Report:
-    """Make the checks.
+    """Run the checks and return their report.
 
-    Of all checks those that do not apply to the spec are left out; one that was picked says so.
+    If all checks run, those that do not apply to the spec are left out; otherwise they report that they do not apply.
 
-    :param transport: The connection; None where there are no credentials for one.
-    :param checks: As ``choose_checks`` gives them.
-    :param own_versions: This process's version of Ray, None for none, and of Python, such as ``3.11``.
-    :param no_credentials: Why there are none.
+    :param asked: the request
+    :param transport: the connection; None if there are no credentials
+    :param checks: names of the checks, from ``choose_checks``
+    :param own_versions: Ray version of this process (None if it has none), and its Python version, such as ``3.11``
+    :param no_credentials: why there are no credentials
     """
     findings: list[Finding] = []
     remedy = "gcloud auth application-default login, or correct the Airflow connection's key or impersonation chain"
@@ -118,7 +120,7 @@ async def preflight(
     parts = await asyncio.gather(*(_part(name, asked, transport, room, own_versions) for name in checks))
     for name, part in zip(checks, parts, strict=True):
         if not part and tuple(checks) != CHECKS:
-            part = [Finding(name, Status.PASS, "cluster", "the spec asks for nothing that it looks at")]
+            part = [Finding(name, Status.PASS, "cluster", "does not apply to this spec")]
         findings += part
     return Report(asked.project, asked.location, tuple(findings))
 
@@ -138,7 +140,7 @@ async def _part(
     if not check.applies(asked):
         return []
     if transport is None:
-        return [Finding(name, Status.COULD_NOT_CHECK, check.subject(asked), "there are no credentials to ask with")]
+        return [Finding(name, Status.COULD_NOT_CHECK, check.subject(asked), "no credentials")]
     async with room:
         try:
             return await asyncio.wait_for(check.make(asked, transport), LONGEST)
@@ -148,26 +150,26 @@ async def _part(
         except VertexRayError as error:
             return [unchecked(asked, name, check.subject(asked), error, check.permission)]
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            # JSON of another shape than Google's, from whatever is in between.
-            log.warning("The check %s could not read its answer", name, exc_info=True)
-            found = f"an answer that can not be read: {error!r}"
+            # JSON of another form than Google's, for example from a proxy.
+            log.warning("Check %s failed, because its answer has an unexpected form", name, exc_info=True)
+            found = f"unexpected answer: {error!r}"
             return [Finding(name, Status.COULD_NOT_CHECK, check.subject(asked), found, AGAIN)]
 
 
 def _spec(asked: PreflightRequest) -> list[Finding]:
-    """What the service takes, and the user may regret."""
+    """Report values that the service accepts but that may have an unwanted effect."""
     warnings = [text.partition(": ") for text in asked.spec.warnings()]
     if warnings:
         return [Finding("spec", Status.WARN, field, rule) for field, _, rule in warnings]
     least, most = asked.spec.node_count(), asked.spec.max_node_count()
     nodes = f"{least} nodes" if least == most else f"{least} to {most} nodes"
-    return [Finding("spec", Status.PASS, "cluster", f"{nodes}, the head included")]
+    return [Finding("spec", Status.PASS, "cluster", f"{nodes}, including the head")]
 
 
 def _versions(asked: PreflightRequest, own_ray: str | None, own_python: str) -> list[Finding]:
     findings = [pair_finding(*pair, _today()) for pair in asked.pairs]
     for image in asked.own_images:
-        found = "an image of your own: which versions it has, and whether the service still has them, it does not tell"
+        found = "custom image: its Ray and Python versions, and whether the service still supports them, are unknown"
         findings.append(Finding("versions", Status.COULD_NOT_CHECK, image, found))
     if asked.head_pair is not None:
         findings.append(client_finding(*asked.head_pair, own_ray, own_python))

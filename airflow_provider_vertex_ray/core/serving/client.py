@@ -1,4 +1,4 @@
-"""Models, endpoints and predictions.
+"""Client of the Vertex AI API for models, endpoints and predictions.
 
 Sources: https://cloud.google.com/vertex-ai/docs/reference/rest/v1beta1/projects.locations.models and
 …/projects.locations.endpoints.
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
-from airflow_provider_vertex_ray.core.cluster.client import control_plane_error
+from airflow_provider_vertex_ray.core.http.service_errors import control_plane_error
 from airflow_provider_vertex_ray.core.http.transport import Transport
 from airflow_provider_vertex_ray.core.serving.resource_name import location_of
 from airflow_provider_vertex_ray.errors import (
@@ -29,7 +29,10 @@ from airflow_provider_vertex_ray.errors import (
 
 
 class ServingApi:
-    """Calls on models and endpoints, each with its retries. Names are full resource names."""
+    """Client for models and endpoints, by their full resource names; each call includes its retries.
+
+    :param transport: the connection
+    """
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -37,38 +40,41 @@ class ServingApi:
     # --- models -----------------------------------------------------------------------------------------------------
 
     async def upload_model(self, parent: str, request: dict[str, Any]) -> str:
-        """Start the upload of a model; gives the long-running operation's name."""
+        """Start the upload of a model, and return the name of the long-running operation."""
         answer = await self._call("POST", f"{parent}/models:upload", ModelNotFoundError, body=request, repeatable=False)
         return str(answer["name"])
 
     async def get_model(self, name: str) -> dict[str, Any]:
-        """Read a model, or one version of it (``…@2``).
+        """Return a model, or one version of it (``…@2``).
 
-        :raises ModelNotFoundError: There is none.
+        :raises ModelNotFoundError: the model or its version does not exist
         """
         return await self._call("GET", name, ModelNotFoundError)
 
     async def list_models(self, parent: str, condition: str) -> list[dict[str, Any]]:
-        """The models for which a filter holds."""
+        """Return the models that match a filter."""
         return await self._pages(f"{parent}/models", "models", condition, ModelNotFoundError)
 
     async def list_versions(self, model: str, condition: str) -> list[dict[str, Any]]:
-        """The versions of a model for which a filter holds.
+        """Return the versions of a model that match a filter.
 
-        :raises ModelNotFoundError: There is no such model.
+        :raises ModelNotFoundError: the model does not exist
         """
         return await self._pages(f"{model.partition('@')[0]}:listVersions", "models", condition, ModelNotFoundError)
 
     async def delete_model(self, name: str) -> str | None:
-        """Start the deletion of a model; None when there is none."""
+        """Start the deletion of a model, and return the name of the operation; None if the model does not exist."""
         return await self._delete(name, ModelNotFoundError)
 
     # --- endpoints --------------------------------------------------------------------------------------------------
 
     async def create_endpoint(self, parent: str, endpoint_id: str, endpoint: dict[str, Any]) -> str:
-        """Start the creation of an endpoint.
+        """Start the creation of an endpoint, and return the name of the operation.
 
-        :raises ResourceExistsError: The id is in use.
+        :param parent: ``projects/…/locations/…``
+        :param endpoint_id: id of the endpoint
+        :param endpoint: the Endpoint to create
+        :raises ResourceExistsError: the id is in use
         """
         answer = await self._call(
             "POST", f"{parent}/endpoints", EndpointNotFoundError, params={"endpointId": endpoint_id}, body=endpoint
@@ -76,26 +82,34 @@ class ServingApi:
         return str(answer["name"])
 
     async def get_endpoint(self, name: str) -> dict[str, Any]:
-        """Read an endpoint.
+        """Return an endpoint.
 
-        :raises EndpointNotFoundError: There is none.
+        :raises EndpointNotFoundError: the endpoint does not exist
         """
         return await self._call("GET", name, EndpointNotFoundError)
 
     async def deploy_model(self, endpoint: str, deployed: dict[str, Any], split: dict[str, int] | None) -> str:
-        """Start the deployment of a model under an id of the caller's.
+        """Start the deployment of a model, with an id that the caller chose, and return the name of the operation.
 
-        :param split: Percent of the traffic by deployed model; ``"0"`` is this one.
+        :param endpoint: the endpoint
+        :param deployed: the DeployedModel, with its id
+        :param split: percentage of the traffic by deployed model; ``"0"`` is this one
+        :raises EndpointNotFoundError: the endpoint does not exist
         """
         body: dict[str, Any] = {"deployedModel": deployed}
         if split is not None:
             body["trafficSplit"] = split
-        # The id in it makes a repeat harmless: the second is refused.
+        # The id makes a repeated request harmless: the service rejects it.
         answer = await self._call("POST", f"{endpoint}:deployModel", EndpointNotFoundError, body=body)
         return str(answer["name"])
 
     async def undeploy_model(self, endpoint: str, deployed_id: str, split: dict[str, int] | None) -> str | None:
-        """Start the undeployment; None when the endpoint or the deployed model is not there."""
+        """Start to undeploy a model, and return the name of the operation; None if there is nothing to undeploy.
+
+        :param endpoint: the endpoint
+        :param deployed_id: id of the deployed model
+        :param split: percentage of the traffic by deployed model, afterwards
+        """
         body: dict[str, Any] = {"deployedModelId": deployed_id}
         if split is not None:
             body["trafficSplit"] = split
@@ -106,16 +120,19 @@ class ServingApi:
         return str(answer["name"])
 
     async def delete_endpoint(self, name: str) -> str | None:
-        """Start the deletion of an endpoint; None when there is none.
+        """Start the deletion of an endpoint, and return the name of the operation; None if it does not exist.
 
-        :raises PreconditionError: It still has deployed models.
+        :raises PreconditionError: the endpoint still has deployed models
         """
         return await self._delete(name, EndpointNotFoundError)
 
     async def predict(self, endpoint: str, instances: list[Any], parameters: Any) -> dict[str, Any]:
-        """One prediction request.
+        """Send one prediction request.
 
-        :raises PredictionError: The model's server refuses the instances; its own words are in the message.
+        :param endpoint: the endpoint
+        :param instances: the instances
+        :param parameters: parameters of the prediction; None for none
+        :raises PredictionError: the model server rejects the instances; the message contains its own message
         """
         body = {"instances": instances, **({"parameters": parameters} if parameters is not None else {})}
         try:
@@ -126,17 +143,18 @@ class ServingApi:
     # --- both -------------------------------------------------------------------------------------------------------
 
     async def operation(self, name: str) -> dict[str, Any]:
-        """Read a long-running operation: ``done``, then ``error`` or ``response``."""
+        """Return a long-running operation: ``done``, then ``error`` or ``response``."""
         return await self._call("GET", name, VertexRayError)
 
     async def cancel(self, name: str) -> None:
-        """Ask a long-running operation to stop."""
+        """Request the cancellation of a long-running operation."""
         await self._call("POST", f"{name}:cancel", VertexRayError, body={})
 
     async def artifact_files(self, uri: str) -> list[str]:
-        """The names directly in a folder of Cloud Storage.
+        """Return the names of the objects directly in a folder of Cloud Storage.
 
-        :raises ArtifactNotFoundError: There is no such bucket.
+        :param uri: ``gs://`` URI of the folder
+        :raises ArtifactNotFoundError: the bucket does not exist
         """
         bucket, _, folder = uri.removeprefix("gs://").partition("/")
         folder = folder.strip("/")
@@ -145,7 +163,7 @@ class ServingApi:
 
         def failed(status: int, text: str) -> VertexRayError:
             if status == 404:
-                return ArtifactNotFoundError(f"There is no bucket {bucket}, for the artifact {uri}.", {"uri": uri})
+                return ArtifactNotFoundError(f"Bucket {bucket} of the artifact {uri} does not exist.", {"uri": uri})
             return control_plane_error(status, text)
 
         names: list[str] = []
@@ -207,7 +225,7 @@ def _error_from(missing: type[VertexRayError]) -> Callable[[int, str], VertexRay
 
 
 def _container_text(message: str) -> str:
-    """What the container said: the service hands it on as a JSON text within its own message."""
+    """Return the container's own message, which the service embeds in its message as JSON."""
     try:
         inner = json.loads(message)
     except ValueError:

@@ -1,8 +1,8 @@
-"""Google's prebuilt serving containers, as data, and the file that each of them loads.
+"""Google's prebuilt serving containers and the files that they load.
 
-Source: https://cloud.google.com/vertex-ai/docs/predictions/pre-built-containers (the images) and
-https://cloud.google.com/vertex-ai/docs/training/exporting-model-artifacts (the files), as in the SDK's
-``aiplatform/constants/prediction.py`` (google-cloud-aiplatform 2.7.0), read in November 2026.
+Source: https://cloud.google.com/vertex-ai/docs/predictions/pre-built-containers (images) and
+https://cloud.google.com/vertex-ai/docs/training/exporting-model-artifacts (files), as in the SDK's
+``aiplatform/constants/prediction.py`` (google-cloud-aiplatform 2.7.0), in November 2026.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ __all__ = ["FRAMEWORKS", "Framework", "serving_container"]
 
 @dataclass(frozen=True)
 class Framework:
-    """What there is for one framework.
+    """The prebuilt containers of one framework.
 
-    :param versions: Its versions, as in the images' names.
-    :param files: An artifact folder must have one of these.
-    :param image: The image's name without device and version.
-    :param devices: ``cpu``, and ``gpu`` where there is such an image.
+    :param versions: versions of the framework, as in the names of the images
+    :param files: file names, one of which an artifact folder must contain
+    :param image: name of the image, without device and version
+    :param devices: ``cpu``, and ``gpu`` if there are such images
     """
 
     versions: tuple[str, ...]
@@ -46,38 +46,42 @@ FRAMEWORKS: dict[str, Framework] = {
     ),
     "tensorflow": Framework(tuple(f"2.{minor}" for minor in range(1, 16)), ("saved_model.pb",), "tf2", ("cpu", "gpu")),
 }
-"""By the name that ``VertexRayUploadModelOperator`` takes."""
+"""Frameworks by their name in ``VertexRayUploadModelOperator``."""
 
 _CONTINENTS = {"europe": "europe", "asia": "asia"}
 
 
 def serving_container(framework: str, version: str | None, location: str, *, gpu: bool = False) -> str:
-    """The image of a framework's prebuilt serving container.
+    """Return the image of a framework's prebuilt serving container.
 
-    :param framework: ``sklearn``, ``xgboost``, ``pytorch`` or ``tensorflow``.
-    :param version: Its version, such as ``1.6``; None for the newest.
-    :param location: The region, whose continent says which registry is near.
-    :param gpu: Whether it shall use an accelerator.
-    :raises InvalidArgumentError: There is no such container; it names those that there are.
+    :param framework: ``sklearn``, ``xgboost``, ``pytorch`` or ``tensorflow``
+    :param version: version of the framework, such as ``1.6``; None for the newest
+    :param location: region, whose continent determines the registry
+    :param gpu: whether the container uses an accelerator
+    :raises InvalidArgumentError: the container does not exist; the error lists the existing ones
     """
     if framework == "lightgbm":
         raise InvalidArgumentError(
-            "framework", framework, "there is no prebuilt container for LightGBM; give serving_container_image_uri"
+            "framework", framework, "Set serving_container_image_uri; LightGBM has no prebuilt container."
         )
     if framework not in FRAMEWORKS:
         raise InvalidArgumentError(
-            "framework", framework, f"give one of {', '.join(FRAMEWORKS)}, or serving_container_image_uri"
+            "framework", framework, f"Use one of {', '.join(FRAMEWORKS)}, or set serving_container_image_uri."
         )
     found = FRAMEWORKS[framework]
     version = version or found.versions[-1]
     if version not in found.versions:
         raise InvalidArgumentError(
-            "framework_version", version, f"the prebuilt containers of {framework} are {', '.join(found.versions)}"
+            "framework_version",
+            version,
+            f"Use a version of {framework} with a prebuilt container: {', '.join(found.versions)}.",
         )
     device = "gpu" if gpu else "cpu"
     if device not in found.devices:
         raise InvalidArgumentError(
-            "accelerator_type", device, f"the prebuilt containers of {framework} use no accelerator"
+            "accelerator_type",
+            device,
+            f"Leave it unset; the prebuilt containers of {framework} do not use accelerators.",
         )
     registry = _CONTINENTS.get(location.partition("-")[0], "us")
     image = f"{found.image}-{device}.{version.replace('.', '-')}"

@@ -1,4 +1,4 @@
-"""Names of models and endpoints: an id, or the full resource name."""
+"""Names of models and endpoints: ids and full resource names."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ _VERSION = re.compile(r"[a-zA-Z0-9-]+")
 
 
 def check_resource(kind: str, value: object, field: str) -> None:
-    """Refuse what is neither an id nor a full name.
+    """Validate that ``value`` is an id or a full resource name.
 
-    :param kind: ``models`` or ``endpoints``.
-    :raises InvalidArgumentError: Names the field.
+    :param kind: ``models`` or ``endpoints``
+    :param value: the name
+    :param field: name of the argument, for the error
+    :raises InvalidArgumentError: it is neither
     """
-    rule = f"give an id, or projects/…/locations/…/{kind}/ID"
+    rule = f"Use an id, or projects/…/locations/…/{kind}/ID."
     if not isinstance(value, str) or not value:
         raise InvalidArgumentError(field, value, rule)
     name, _, version = value.partition("@")
@@ -32,9 +34,14 @@ def check_resource(kind: str, value: object, field: str) -> None:
 
 
 def resource_name(kind: str, value: str, field: str, project: str | None, location: str | None) -> str:
-    """The full resource name.
+    """Return the full resource name of a model or an endpoint.
 
-    :raises InvalidArgumentError: It is malformed, or project or location is missing.
+    :param kind: ``models`` or ``endpoints``
+    :param value: an id, or a full resource name
+    :param field: name of the argument, for the error
+    :param project: project of an id
+    :param location: location of an id
+    :raises InvalidArgumentError: ``value`` is malformed, or it is an id and the project or the location is missing
     """
     check_resource(kind, value, field)
     if "/" in value:
@@ -43,5 +50,5 @@ def resource_name(kind: str, value: str, field: str, project: str | None, locati
 
 
 def location_of(name: str) -> str:
-    """The region in a full resource name."""
+    """Return the region in a full resource name."""
     return name.split("/locations/", 1)[1].split("/", 1)[0]

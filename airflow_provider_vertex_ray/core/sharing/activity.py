@@ -1,31 +1,61 @@
-"""Reading what tells whether a cluster is in use."""
+"""The activity of a cluster: whether it is in use, by its jobs, its Ray Client connections and its lease.
+
+Unknown means busy: anything that cannot be read counts as use.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from airflow_provider_vertex_ray.core.cluster.name import parse_cluster_name
-from airflow_provider_vertex_ray.core.cluster.state import Cluster, ClusterState, unix_time
-from airflow_provider_vertex_ray.core.http.transport import Transport
-from airflow_provider_vertex_ray.core.job.client import JobsApi
+from airflow_provider_vertex_ray.core.cluster.state import Cluster, ClusterState
 from airflow_provider_vertex_ray.core.job.state import Job
 from airflow_provider_vertex_ray.core.sharing.lease import Lease
-from airflow_provider_vertex_ray.core.sharing.lease_store import LeaseStore
 from airflow_provider_vertex_ray.errors import VertexRayError
+
+if TYPE_CHECKING:
+    from airflow_provider_vertex_ray.core.http.transport import Transport
+    from airflow_provider_vertex_ray.core.sharing.lease_store import LeaseStore
+
+SHOWN = 5
+"""Maximum number of users of one kind that are named; the others are counted."""
+
+
+@dataclass(frozen=True)
+class Activity:
+    """The current use of a cluster.
+
+    :param reasons: why the cluster is in use, or counts as in use; empty if it is idle
+    :param idle_since: Unix time at which its last use ended; None while it is in use
+    """
+
+    reasons: tuple[str, ...]
+    idle_since: float | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Tell whether the cluster is, or may be, in use."""
+        return bool(self.reasons)
+
+    def idle_seconds(self, now: float) -> float:
+        """Return for how many seconds the cluster has been idle; 0 while it is in use."""
+        return 0.0 if self.idle_since is None else max(0.0, now - self.idle_since)
 
 
 async def read_activity(transport: Transport, cluster: Cluster, store: LeaseStore | None, now: float) -> Activity:
-    """Ask the cluster for its jobs, and the store for its lease; what can not be read counts as use.
+    """Read the jobs and the lease of a cluster, and determine its activity.
 
-    :param store: Where leases are kept; None: activity on the cluster alone decides.
-    :param now: Unix time.
+    :param transport: the connection
+    :param cluster: the cluster
+    :param store: the lease store; None if there are no leases, so only jobs and connections count
+    :param now: Unix time
     """
     jobs = await _jobs(transport, cluster)
     lease: Lease | str | None = None
     if store is not None:
         try:
-            lease, _ = await store.read(parse_cluster_name(cluster.name))
+            lease, _ = await store.read(cluster.resource_name)
         except VertexRayError as error:
             lease = error.message
     return activity_of(cluster, jobs, lease, now)
@@ -36,71 +66,50 @@ async def _jobs(transport: Transport, cluster: Cluster) -> Sequence[Job] | str:
         return ()
     if not cluster.dashboard_uri:
         return "it has no dashboard"
+    # DAG files import the pure part of this module.
+    from airflow_provider_vertex_ray.core.job.client import JobsApi
+
     try:
         api = JobsApi(transport, transport.addresses.dashboard(cluster.dashboard_uri))
         return await api.list_all(drivers=True)
     except VertexRayError as error:
         return error.message
     except (ValueError, TypeError, AttributeError) as error:
-        # An answer that was cut, or is of somebody else.
-        return f"its answer makes no sense: {error!r}"
-
-
-SHOWN = 5
-"""So many of each kind of user are named; the others are counted."""
-
-
-@dataclass(frozen=True)
-class Activity:
-    """What is known of a cluster's use.
-
-    :param reasons: Why it is in use, or has to be taken for it; empty: nobody uses it.
-    :param idle_since: Unix time of the last end of any use; None while it is in use.
-    """
-
-    reasons: tuple[str, ...]
-    idle_since: float | None = None
-
-    @property
-    def busy(self) -> bool:
-        """Whether it is in use, or may be."""
-        return bool(self.reasons)
-
-    def idle_seconds(self, now: float) -> float:
-        """For how long nobody has used it; 0 while somebody does."""
-        return 0.0 if self.idle_since is None else max(0.0, now - self.idle_since)
+        # A truncated answer, or one that does not come from Ray.
+        return f"the answer is not valid: {error!r}"
 
 
 def activity_of(cluster: Cluster, jobs: Sequence[Job] | str, lease: Lease | str | None, now: float) -> Activity:
-    """Judge what was read.
+    """Determine the activity of a cluster from its jobs and its lease.
 
-    :param jobs: All jobs and drivers that the cluster knows; a text says why they could not be read.
-    :param lease: Its lease; a text says why it could not be read, None that none is kept.
-    :param now: Unix time.
+    :param cluster: the cluster
+    :param jobs: all jobs and drivers of the cluster, or the reason why they could not be read
+    :param lease: its lease, the reason why it could not be read, or None if there are no leases
+    :param now: Unix time
     """
     reasons: list[str] = []
-    ends = [cluster.created, unix_time(cluster.start_time)]
+    ends = [cluster.created, cluster.started]
     if cluster.state is ClusterState.ERROR:
-        # Nothing runs there any more; a holder of its lease may still look at it.
+        # Nothing runs there any longer, but a holder of its lease may still need it.
         jobs = ()
     elif cluster.state is not ClusterState.RUNNING:
         reasons.append(f"it is {cluster.state.value}")
     if isinstance(jobs, str):
-        reasons.append(f"its jobs can not be read: {jobs}")
+        reasons.append(f"its jobs cannot be read: {jobs}")
     else:
         active = [job for job in jobs if not job.status.is_terminal]
         reasons += _named("job", [job.submission_id for job in active if not job.is_driver])
         reasons += _named("Ray Client driver", [job.submission_id for job in active if job.is_driver])
         ends += [job.end_time / 1000 for job in jobs if job.end_time]
     if isinstance(lease, str):
-        reasons.append(f"its lease can not be read: {lease}")
+        reasons.append(f"its lease cannot be read: {lease}")
     elif lease is not None:
         reasons += _named("lease holder", [holder.owner for holder in lease.live(now)])
         ends.append(lease.used_until(now))
     if reasons:
         return Activity(tuple(reasons))
     known = [end for end in ends if end is not None]
-    # Without any time nothing says that it was idle for long.
+    # Without any time, it is not known to have been idle for long.
     return Activity((), max(known) if known else now)
 
 

@@ -1,4 +1,4 @@
-"""A cluster that is shared by its name: its generations, and which of them new work goes to. Pure."""
+"""Generations of a cluster that is shared by its name, and the choice of the generation for new work. Pure."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from airflow_provider_vertex_ray.core.cluster.state import Cluster, ClusterState
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
 SHARED_LABEL = "vertex-ray-shared"
-"""Label with the name by which a cluster is shared."""
+"""Label with the shared name of a cluster."""
 
 GENERATION_LABEL = "vertex-ray-generation"
-"""Label with the number of the generation, from 1."""
+"""Label with the number of the generation, counted from 1."""
 
 SPEC_LABEL = "vertex-ray-spec"
 """Label with ``ClusterSpec.spec_hash()``."""
 
 LONGEST_SHARED_NAME = 54
-"""Characters; the id of a generation has ``-g`` and its number behind it, and 63 at most."""
+"""Characters of a shared name, at most; the id of a generation adds ``-g`` and its number, and has 63 at most."""
 
 ON_SPEC_MISMATCH = ("attach", "fail", "replace")
 
@@ -30,29 +30,29 @@ _GONE = frozenset({ClusterState.STOPPING, ClusterState.ERROR})
 
 
 def validate_shared_name(value: str) -> str:
-    """Return ``value`` if it can name a shared cluster.
+    """Return ``value`` if it is a valid name of a shared cluster.
 
-    :raises InvalidArgumentError: It can not.
+    :raises InvalidArgumentError: it is too long, or has characters that an id cannot have
     """
     validate_cluster_id(value, "shared_name")
     if len(value) > LONGEST_SHARED_NAME:
-        raise InvalidArgumentError("shared_name", value, f"use at most {LONGEST_SHARED_NAME} characters")
+        raise InvalidArgumentError("shared_name", value, f"Use at most {LONGEST_SHARED_NAME} characters.")
     return value
 
 
 def generation_id(shared_name: str, number: int) -> str:
-    """The cluster id of a generation."""
+    """Return the cluster id of a generation."""
     return f"{shared_name}-g{number}"
 
 
 def shared_name_of(cluster_id: str) -> str | None:
-    """The shared name in the id of a generation; None for another id."""
+    """Return the shared name in the id of a generation; None for any other id."""
     match = re.fullmatch(r"(.+)-g[1-9]\d*", cluster_id)
     return match[1] if match else None
 
 
 def generation_of(cluster: Cluster) -> int | None:
-    """The number of a cluster's generation; None for one that is not shared."""
+    """Return the number of a cluster's generation; None if the cluster is not shared."""
     number = cluster.labels.get(GENERATION_LABEL, "")
     if SHARED_LABEL not in cluster.labels or not number.isdecimal():
         return None
@@ -60,31 +60,31 @@ def generation_of(cluster: Cluster) -> int | None:
 
 
 def spec_hash_of(cluster: Cluster) -> str:
-    """The hash of what a cluster was asked to be, also for one without the label."""
+    """Return the hash of the spec of a cluster, even for a cluster without the label."""
     return cluster.labels.get(SPEC_LABEL) or ClusterSpec.from_persistent_resource(cluster.resource).spec_hash()
 
 
 class Step(Enum):
-    """What to do for new work."""
+    """The next step towards a cluster for new work."""
 
     ATTACH = "attach"
-    """Use the cluster: it is RUNNING."""
+    """Use the cluster, which is RUNNING."""
     WAIT = "wait"
-    """The cluster will be RUNNING."""
+    """Wait until the cluster is RUNNING."""
     CREATE = "create"
-    """Create the generation of that number."""
+    """Create the generation with this number."""
     FAIL = "fail"
-    """The cluster is not what is asked for."""
+    """Fail, because the cluster does not match the requested spec."""
 
 
 @dataclass(frozen=True)
 class ClusterRequest:
-    """What new work asks for.
+    """A request for a shared cluster.
 
-    :param shared_name: The name.
-    :param spec_hash: ``ClusterSpec.spec_hash()`` of what the cluster should be; None: whatever there is.
-    :param on_spec_mismatch: ``attach``, ``fail`` or ``replace``.
-    :param max_age: Seconds after its creation from which a cluster gets no new work; None: no limit.
+    :param shared_name: name of the shared cluster
+    :param spec_hash: ``ClusterSpec.spec_hash()`` of the requested spec; None to accept any spec
+    :param on_spec_mismatch: what to do if the newest cluster has another spec: ``attach``, ``fail`` or ``replace``
+    :param max_age: age in seconds above which a cluster receives no new work; None for no limit
     """
 
     shared_name: str
@@ -95,14 +95,14 @@ class ClusterRequest:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do for new work, and about the others.
+    """The next step for new work, and the other generations.
 
-    :param step: What to do.
-    :param number: Of which generation.
-    :param cluster: That generation, unless it is to be created.
-    :param note: A sentence that the user should read; may be empty.
-    :param superseded: Older generations that live: they get no new work, and are deleted once nobody uses them.
-    :param broken: Generations in ERROR.
+    :param step: the next step
+    :param number: number of the generation that the step concerns
+    :param cluster: this generation; None if it must be created
+    :param note: message for the user; may be empty
+    :param superseded: older generations that still exist; they receive no new work, and are deleted once unused
+    :param broken: generations in ERROR
     """
 
     step: Step
@@ -114,7 +114,7 @@ class Plan:
 
 
 def newest_first(clusters: Iterable[Cluster], shared_name: str) -> list[tuple[int, Cluster]]:
-    """The generations of a shared cluster with their numbers, in any state."""
+    """Return the generations of a shared cluster with their numbers, in any state, newest first."""
     found = []
     for cluster in clusters:
         number = generation_of(cluster)
@@ -124,14 +124,15 @@ def newest_first(clusters: Iterable[Cluster], shared_name: str) -> list[tuple[in
 
 
 def plan(clusters: Iterable[Cluster], wanted: ClusterRequest, now: float, blocked: Collection[int] = ()) -> Plan:
-    """Which generation new work goes to.
+    """Choose the generation for new work.
 
-    Everybody who sees the same clusters comes to the same plan, and a number is created once only: the service refuses
-    the second one. So those who race meet on one cluster.
+    Everyone who sees the same clusters makes the same plan, and a generation can be created only once, because the
+    service rejects a second one. Concurrent tasks therefore end up on the same cluster.
 
-    :param clusters: All clusters that the service knows.
-    :param now: Unix time.
-    :param blocked: Numbers whose ids the service refuses, because their clusters were deleted a short time ago.
+    :param clusters: all clusters of the project and region
+    :param wanted: the request
+    :param now: Unix time
+    :param blocked: numbers of generations whose ids the service blocks, because they were deleted recently
     """
     found = newest_first(clusters, wanted.shared_name)
     live = [(number, cluster) for number, cluster in found if cluster.state not in _GONE]
@@ -144,7 +145,7 @@ def plan(clusters: Iterable[Cluster], wanted: ClusterRequest, now: float, blocke
     note = ""
     differs = wanted.spec_hash is not None and spec_hash_of(newest) != wanted.spec_hash
     if differs:
-        note = f"Cluster {newest.cluster_id} does not look as the spec says."
+        note = f"Cluster {newest.cluster_id} does not match the requested spec."
         if wanted.on_spec_mismatch == "fail":
             return Plan(Step.FAIL, number, newest, note, older, broken)
         if wanted.on_spec_mismatch == "replace":
@@ -153,12 +154,12 @@ def plan(clusters: Iterable[Cluster], wanted: ClusterRequest, now: float, blocke
         note = f"Cluster {newest.cluster_id} is older than max_age."
         if not any(generation_of(cluster) == following - 1 for cluster in broken):
             return Plan(Step.CREATE, following, None, note, (newest, *older), broken)
-        # An old cluster is better than none; the next ensure tries again, once the broken one is gone.
-        note += " Its successor failed, so it is used nevertheless."
+        # An old cluster is better than none; once the broken one is deleted, the next task tries again.
+        note += " It is used nevertheless, because its successor failed."
     step = Step.ATTACH if newest.state is ClusterState.RUNNING else Step.WAIT
     return Plan(step, number, newest, note, older, broken)
 
 
 def too_old(cluster: Cluster, max_age: float | None, now: float) -> bool:
-    """Whether a cluster has lived for longer than ``max_age`` seconds."""
+    """Tell whether a cluster is older than ``max_age`` seconds."""
     return max_age is not None and cluster.created is not None and now - cluster.created > max_age

@@ -1,4 +1,4 @@
-"""Deleting a cluster that nobody uses, so that no new job comes between the look and the deletion."""
+"""Delete an unused cluster without racing against new jobs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from airflow_provider_vertex_ray.core.cluster.client import ClustersApi
-from airflow_provider_vertex_ray.core.cluster.name import ClusterName, parse_cluster_name
+from airflow_provider_vertex_ray.core.cluster.name import ClusterName
 from airflow_provider_vertex_ray.core.cluster.state import Cluster
 from airflow_provider_vertex_ray.core.http.transport import Transport
 from airflow_provider_vertex_ray.core.sharing.activity import Activity, read_activity
@@ -24,19 +24,19 @@ from airflow_provider_vertex_ray.errors import (
 log = logging.getLogger(__name__)
 
 CLOSING_SECONDS = 180.0
-"""Seconds for which a cluster takes no new holders while it is looked at for the last time and deleted."""
+"""Seconds for which a lease accepts no new holders during the last check and the deletion."""
 
 Judge = Callable[[Cluster, Activity], str | None]
-"""Says why a cluster is to be deleted; None: it is to be kept."""
+"""Returns the reason to delete a cluster; None to keep it."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of it.
+    """Outcome of a guarded deletion.
 
-    :param deleted: Whether the service has taken the deletion.
-    :param why: The reason for that.
-    :param activity: The use that was read last.
+    :param deleted: whether the service accepted the deletion
+    :param why: reason for the outcome; empty if the first check kept the cluster
+    :param activity: the activity that was read last
     """
 
     deleted: bool
@@ -46,11 +46,11 @@ class Outcome:
 
 @dataclass
 class GuardedDelete:
-    """Deletes clusters, each only if a judge says so twice: before and after its lease is closed to new holders.
+    """Deletes clusters that a judge condemns twice: before and after their leases are closed to new holders.
 
-    :param transport: The connection.
-    :param store: Where leases are kept. None: what arrives between the second look and the deletion is not seen.
-    :param by: Who deletes, for those who are refused meanwhile.
+    :param transport: the connection
+    :param store: the lease store; without one, use that begins between the second check and the deletion is not noticed
+    :param by: who deletes, for the error of tasks that are rejected meanwhile
     """
 
     transport: Transport
@@ -58,21 +58,23 @@ class GuardedDelete:
     by: str
 
     async def delete_if_unused(self, cluster: Cluster, judge: Judge) -> Outcome:
-        """Delete a cluster if it is to be deleted.
+        """Delete an unused cluster without racing against new jobs.
 
-        :raises VertexRayError: The service refuses the deletion for another reason than the cluster's state.
+        :param cluster: the cluster
+        :param judge: decides whether it is deleted
+        :raises VertexRayError: the service rejects the deletion for another reason than the state of the cluster
         """
         activity = await read_activity(self.transport, cluster, self.store, time.time())
         why = judge(cluster, activity)
         if why is None:
             return Outcome(False, "", activity)
-        name = parse_cluster_name(cluster.name)
+        name = cluster.resource_name
         try:
             await self._close(name, why)
         except (LeaseHeldError, ClusterClosingError) as error:
             return Outcome(False, error.message, activity)
         except VertexRayError as error:
-            return Outcome(False, f"its lease can not be taken: {error.message}", activity)
+            return Outcome(False, f"its lease cannot be closed: {error.message}", activity)
         deleted = False
         try:
             clusters = ClustersApi(self.transport)
@@ -80,24 +82,24 @@ class GuardedDelete:
             activity = await read_activity(self.transport, cluster, self.store, time.time())
             why_now = judge(cluster, activity)
             if why_now is None:
-                return Outcome(False, "it came into use at the last moment", activity)
+                return Outcome(False, "it came into use during the last check", activity)
             await clusters.delete(name)
             deleted = True
             log.info("Deleting cluster %s: %s", cluster.cluster_id, why_now)
             return Outcome(True, why_now, activity)
         except ClusterNotFoundError:
             deleted = True
-            return Outcome(True, "somebody else has deleted it", activity)
+            return Outcome(True, "it was already deleted", activity)
         except PreconditionError as error:
-            return Outcome(False, f"the service does not delete it now: {error.message}", activity)
+            return Outcome(False, f"Vertex AI rejected the deletion: {error.message}", activity)
         finally:
-            await self._done(name, deleted)
+            await self._reopen(name, deleted)
 
     async def _close(self, name: ClusterName, why: str) -> None:
         if self.store is not None:
             await self.store.change(name, lambda lease: lease.close(self.by, why, time.time(), CLOSING_SECONDS))
 
-    async def _done(self, name: ClusterName, deleted: bool) -> None:
+    async def _reopen(self, name: ClusterName, deleted: bool) -> None:
         if self.store is None:
             return
         try:
@@ -106,5 +108,9 @@ class GuardedDelete:
             else:
                 await self.store.change(name, lambda lease: lease.reopen(self.by))
         except VertexRayError as error:
-            # It opens by itself after CLOSING_SECONDS.
-            log.warning("The lease of %s could not be put in order: %s", name.full, error)
+            log.warning(
+                "Could not update the lease of cluster %s; it accepts no new holders for up to %.0f s: %s",
+                name,
+                CLOSING_SECONDS,
+                error,
+            )

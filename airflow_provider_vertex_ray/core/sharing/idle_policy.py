@@ -1,4 +1,4 @@
-"""Which clusters are to be deleted because nobody uses them. Pure; see ``activity`` for what counts as use."""
+"""Policy that decides which idle clusters are deleted. Pure; ``activity`` defines what counts as use."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from airflow_provider_vertex_ray.core.sharing.generations import SHARED_LABEL, g
 
 
 class Decision(str, Enum):
-    """What becomes of a cluster."""
+    """What happens to a cluster."""
 
     KEEP = "keep"
-    """It stays."""
+    """It is kept."""
     DELETE = "delete"
-    """It goes now."""
+    """It is deleted now."""
     DRAIN = "drain"
-    """It goes as soon as nobody uses it."""
+    """It is deleted as soon as it is unused."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """When a cluster goes.
+    """Limits after which a cluster is deleted.
 
-    :param idle_for: Seconds without any use.
-    :param max_age: Seconds after its creation from which it goes as soon as nobody uses it; None: no limit.
+    :param idle_for: seconds without any use
+    :param max_age: age in seconds above which a cluster is deleted as soon as it is unused; None for no limit
     """
 
     idle_for: float
@@ -36,10 +36,10 @@ class Policy:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What becomes of a cluster, and why.
+    """The decision about a cluster and its reason.
 
-    :param decision: What.
-    :param why: Why, for a person.
+    :param decision: the decision
+    :param why: reason, for the log
     """
 
     decision: Decision
@@ -47,7 +47,7 @@ class Verdict:
 
 
 def superseded_among(clusters: Iterable[Cluster]) -> set[str]:
-    """Full names of the generations that a newer one has taken the place of: a newer one that can be used."""
+    """Return the full names of the generations that are superseded by a newer, usable generation."""
     newest: dict[str, int] = {}
     every = list(clusters)
     for cluster in every:
@@ -63,17 +63,19 @@ def superseded_among(clusters: Iterable[Cluster]) -> set[str]:
 
 
 def verdict(cluster: Cluster, activity: Activity, policy: Policy, now: float, *, superseded: bool = False) -> Verdict:
-    """Decide.
+    """Decide what happens to a cluster.
 
-    :param activity: What is known of its use.
-    :param now: Unix time.
-    :param superseded: Whether a newer generation has taken its place.
+    :param cluster: the cluster
+    :param activity: its activity
+    :param policy: the limits
+    :param now: Unix time
+    :param superseded: whether the cluster is superseded by a newer generation
     """
     if cluster.state is ClusterState.STOPPING:
-        return Verdict(Decision.KEEP, "it is being deleted already")
+        return Verdict(Decision.KEEP, "it is already being deleted")
     reason = ""
     if superseded:
-        reason = "a newer generation has taken its place"
+        reason = "it was superseded by a newer generation"
     elif too_old(cluster, policy.max_age, now):
         reason = f"it is older than {duration(policy.max_age or 0)}"
     if activity.busy:
@@ -93,13 +95,13 @@ def verdict(cluster: Cluster, activity: Activity, policy: Policy, now: float, *,
 
 
 def _creator(cluster: Cluster) -> str:
-    """Who should have deleted a cluster that is not shared."""
+    """Describe the DAG run that should have deleted a cluster that is not shared."""
     dag, run = cluster.labels.get("airflow-dag"), cluster.labels.get("airflow-run")
-    return f"; DAG run {dag}/{run} has created it and not deleted it" if dag and run else ""
+    return f"; DAG run {dag}/{run} created it but did not delete it" if dag and run else ""
 
 
 def duration(seconds: float) -> str:
-    """A time for a person, such as ``1 h 5 min``."""
+    """Return a readable duration, such as ``1 h 5 min``."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)

@@ -1,9 +1,11 @@
-"""Leases in Cloud Storage: one small object for each cluster, written only over the generation that was read.
+"""Leases in Cloud Storage, one small object per cluster, and how to acquire and renew them.
 
-Source: https://cloud.google.com/storage/docs/request-preconditions and
-https://cloud.google.com/storage/docs/json_api/v1/objects. Through the transport that all calls here share, and not
-through a client library: the download of the async one does not tell the generation of what it read, and the other one
-would need a thread for each of a triggerer's waits.
+An object is only overwritten if it still has the generation that was read. Source:
+https://cloud.google.com/storage/docs/request-preconditions and
+https://cloud.google.com/storage/docs/json_api/v1/objects.
+
+This module uses the shared transport instead of a client library: the async library does not return the generation of
+the object that it downloads, and the sync one would need a thread for each deferred task.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ from collections.abc import AsyncIterator, Callable
 from urllib.parse import quote
 
 from airflow_provider_vertex_ray.core.cluster.client import ClustersApi
-from airflow_provider_vertex_ray.core.cluster.name import ClusterName, parse_cluster_name
+from airflow_provider_vertex_ray.core.cluster.name import ClusterName
 from airflow_provider_vertex_ray.core.cluster.state import Cluster
+from airflow_provider_vertex_ray.core.http.service_errors import read_error
 from airflow_provider_vertex_ray.core.http.transport import Answer, Transport
 from airflow_provider_vertex_ray.core.sharing.lease import Lease
 from airflow_provider_vertex_ray.errors import (
@@ -38,39 +41,43 @@ TIMEOUT = 20.0
 """Seconds for one request."""
 
 ATTEMPTS = 4
-"""Tries of a request that gets no answer."""
+"""Attempts of a request that is not answered."""
 
 CHANGES = 30
-"""Tries of a change, as long as others are quicker or the object is written too often."""
+"""Attempts of a change while others are faster or the object is written too often."""
 
 LONGEST_PAUSE = 4.0
-"""Seconds between two of these tries, at most. Cloud Storage takes one write a second of the same object, and answers
-429 to the others (https://cloud.google.com/storage/quotas#objects), so that runs which begin together have to queue.
+"""Maximum number of seconds between two of these attempts. Cloud Storage accepts one write per second to the same
+object and answers 429 to others (https://cloud.google.com/storage/quotas#objects), so simultaneous runs have to queue.
 """
 
 MOST_BYTES = 4 << 20
+"""Maximum size of a lease in bytes."""
+
+SHARE_OF_TTL = 1 / 3
+"""Share of its duration after which a lease is renewed."""
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 
 
 class _ConflictError(VertexRayError):
-    """The object is not of the generation that was read (412)."""
+    """The object no longer has the generation that was read (412)."""
 
 
 class _MissingError(VertexRayError):
-    """There is no such object (404)."""
+    """The object does not exist (404)."""
 
 
 class _TooOftenError(ServiceUnavailableError):
-    """The object is written too often (429): this write did nothing."""
+    """The object is written too often (429); this write had no effect."""
 
 
 def parse_lease_uri(uri: str) -> tuple[str, str]:
-    """Bucket and folder of a ``lease_uri``; the folder is empty or ends with a slash.
+    """Return the bucket and the folder of a ``lease_uri``; the folder is empty or ends with a slash.
 
-    :raises InvalidArgumentError: It is no ``gs://`` URI.
+    :raises InvalidArgumentError: it is not a ``gs://`` URI
     """
-    rule = "give a folder in Cloud Storage, such as gs://bucket/leases"
+    rule = "Use the URI of a folder in Cloud Storage, such as gs://bucket/leases."
     if not isinstance(uri, str) or not uri.startswith("gs://"):
         raise InvalidArgumentError("lease_uri", uri, rule)
     bucket, _, folder = uri.removeprefix("gs://").partition("/")
@@ -83,9 +90,9 @@ def parse_lease_uri(uri: str) -> tuple[str, str]:
 class LeaseStore:
     """The leases of all clusters below one URI.
 
-    :param transport: The connection.
-    :param uri: ``gs://bucket/folder``.
-    :raises InvalidArgumentError: The URI is malformed.
+    :param transport: the connection
+    :param uri: ``gs://bucket/folder``
+    :raises InvalidArgumentError: the URI is malformed
     """
 
     def __init__(self, transport: Transport, uri: str) -> None:
@@ -94,28 +101,30 @@ class LeaseStore:
         self._bucket, self._folder = parse_lease_uri(uri)
 
     async def read(self, name: ClusterName) -> tuple[Lease, int]:
-        """A cluster's lease, and the generation to write over: an empty one, and 0, where there is none.
+        """Return the lease of a cluster and the generation of its object; an empty lease and 0 if there is none.
 
-        :raises LeaseStoreError: It can not be read.
-        :raises LeaseUnreadableError: It can be read, and is no lease.
+        :raises LeaseStoreError: the lease cannot be read
+        :raises LeaseUnreadableError: the object is not a lease
         """
         try:
-            answer = await self._ask("GET", f"{self._object(name)}?alt=media")
+            answer = await self._request("GET", f"{self._object(name)}?alt=media")
         except _MissingError:
             return Lease(), 0
         try:
             generation = int(answer.headers["x-goog-generation"])
             return Lease.from_json(json.loads(answer.text)), generation
         except (ValueError, KeyError, RecursionError) as error:
-            raise LeaseUnreadableError(f"The lease of {name} is no JSON, or has no generation: {error!r}") from error
+            raise LeaseUnreadableError(f"The lease of {name} is not JSON, or has no generation: {error!r}") from error
 
     async def change(self, name: ClusterName, step: Callable[[Lease], Lease]) -> Lease:
-        """Change a lease, whoever else changes it at the same time; gives what it is now.
+        """Change a lease atomically, and return the new lease.
 
-        :param step: Makes the new lease of the old one. It may be called several times, and what it raises passes
-            through. Applied to its own result it must give the same again, apart from times: the answer to a write may
-            be lost.
-        :raises LeaseStoreError: It could not be read or written.
+        :param name: the cluster
+        :param step: returns the new lease for the old one. It may be called several times, and its exceptions are
+            propagated. Applied to its own result, it must return the same lease again, apart from times, because the
+            answer to a write may be lost.
+        :raises LeaseStoreError: the lease could not be read or written
+        :raises LeaseUnreadableError: the object is not a lease
         """
         unanswered = 0
         for turn in range(CHANGES):
@@ -127,35 +136,37 @@ class LeaseStore:
                 await self._write(name, new, generation)
                 return new
             except (_ConflictError, _TooOftenError):
-                # Full jitter: those who collided must not collide again.
+                # Full jitter: writers that collided must not collide again.
                 await asyncio.sleep(random.random() * min(0.05 * 2**turn, LONGEST_PAUSE))  # noqa: S311
             except _MissingError as error:
-                raise LeaseStoreError(f"There is no bucket for {self.uri}: {error.message}") from error
+                raise LeaseStoreError(f"The bucket of {self.uri} does not exist: {error.message}") from error
             except ServiceUnavailableError as error:
-                # It may have been written, which the next look shows.
-                log.info("A write to the lease of %s got no answer: %s", name, error)
+                # It may have been written, which the next read shows.
+                log.info("A write to the lease of cluster %s was not answered; checking its effect: %s", name, error)
                 unanswered += 1
                 if unanswered >= ATTEMPTS:
                     raise LeaseStoreError(f"The lease of {name} could not be written: {error.message}") from error
                 await self._transport.back_off(unanswered)
-        raise LeaseStoreError(f"The lease of {name} could not be written: others were quicker {CHANGES} times.")
+        raise LeaseStoreError(
+            f"The lease of {name} could not be written, because it was changed by others {CHANGES} times in a row."
+        )
 
     async def forget(self, name: ClusterName) -> None:
-        """Remove a cluster's lease: the cluster is gone.
+        """Delete the lease of a cluster that was deleted.
 
-        :raises LeaseStoreError: It could not be removed.
+        :raises LeaseStoreError: the lease could not be deleted
         """
         try:
-            await self._ask("DELETE", self._object(name))
+            await self._request("DELETE", self._object(name))
         except _MissingError:
             return
 
     async def _write(self, name: ClusterName, lease: Lease, generation: int) -> None:
-        # As Google's own client sends it: metadata and content in one request.
+        # As by Google's own client: metadata and content in one request.
         boundary = secrets.token_hex(16)
-        # In a bucket that everybody may read, an hour of caching is the default.
-        about = {"name": self._path(name), "contentType": "application/json", "cacheControl": "no-store"}
-        parts = (about, lease.to_json())
+        # In a public bucket, objects are cached for an hour by default.
+        metadata = {"name": self._path(name), "contentType": "application/json", "cacheControl": "no-store"}
+        parts = (metadata, lease.to_json())
         head = f"--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n"
         text = "".join(f"{head}{json.dumps(part, sort_keys=True)}\r\n" for part in parts)
         url = f"{self._transport.addresses.storage()}/upload/storage/v1/b/{self._bucket}/o"
@@ -169,13 +180,13 @@ class LeaseStore:
             timeout=TIMEOUT,
         )
 
-    async def _ask(self, method: str, url: str) -> Answer:
+    async def _request(self, method: str, url: str) -> Answer:
         try:
             return await self._transport.request(
                 method, url, error_from=_storage_error, attempts=ATTEMPTS, timeout=TIMEOUT, max_bytes=MOST_BYTES
             )
         except ServiceUnavailableError as error:
-            raise LeaseStoreError(f"The leases in {self.uri} can not be reached: {error.message}") from error
+            raise LeaseStoreError(f"Could not reach the leases in {self.uri}: {error.message}") from error
 
     def _object(self, name: ClusterName) -> str:
         path = quote(self._path(name), safe="")
@@ -186,56 +197,63 @@ class LeaseStore:
 
 
 def _storage_error(status: int, text: str) -> VertexRayError:
-    """The typed error for an answer of Cloud Storage."""
-    said = text.strip()[:300]
-    with contextlib.suppress(ValueError, KeyError, TypeError):
-        said = str(json.loads(text)["error"]["message"])
+    """Return the typed error for an HTTP answer of Cloud Storage."""
+    reason = read_error(text).message or text.strip()[:300]
+    message = f"Cloud Storage answered {status}: {reason}"
     details = {"http_status": status}
-    # The service names the object, the emulator says no more than this. Anything else, such as the page of a proxy or
-    # "The specified bucket does not exist.", must not pass for a lease that nobody holds.
-    if status == 404 and (said.startswith("No such object") or said == "Not Found"):
-        return _MissingError(said, details)
+    # The service names the object, and the emulator answers just this. Anything else, such as the page of a proxy or
+    # "The specified bucket does not exist.", must not be mistaken for a lease without holders.
+    if status == 404 and (reason.startswith("No such object") or reason == "Not Found"):
+        return _MissingError(reason, details)
     if status == 412:
-        return _ConflictError(said, details)
+        return _ConflictError(reason, details)
     if status == 429:
-        return _TooOftenError(f"Cloud Storage answered {status}: {said}", details)
+        return _TooOftenError(message, details)
     if status == 408 or status >= 500:
-        return ServiceUnavailableError(f"Cloud Storage answered {status}: {said}", details)
-    return LeaseStoreError(f"Cloud Storage answered {status}: {said}", details)
-
-
-log = logging.getLogger(__name__)
-
-SHARE_OF_TTL = 1 / 3
-"""A lease is renewed after this share of its time."""
+        return ServiceUnavailableError(message, details)
+    return LeaseStoreError(message, details)
 
 
 async def hold(store: LeaseStore, name: ClusterName, owner: str, ttl: float) -> None:
-    """Hold the lease from now on for ``ttl`` seconds.
+    """Acquire or renew a lease for ``ttl`` seconds from now.
 
-    :param name: As the service says it, with the project's number: the same for all holders.
-    :raises ClusterClosingError: The cluster is about to be deleted.
-    :raises LeaseStoreError: The store can not be reached.
+    :param store: the lease store
+    :param name: the cluster, as the service names it, with the project's number, which is the same for all holders
+    :param owner: name of the holder
+    :param ttl: seconds
+    :raises ClusterClosingError: the cluster is about to be deleted or scaled down
+    :raises LeaseStoreError: the lease could not be read or written
     """
     await store.change(name, lambda lease: lease.acquire(owner, time.time(), ttl))
 
 
 async def held_cluster(transport: Transport, store: LeaseStore, cluster: Cluster, owner: str, ttl: float) -> Cluster:
-    """Hold a cluster's lease; gives the cluster as it is since: it may have been deleted before it was held.
+    """Acquire the lease of a cluster and return the cluster, re-read afterwards.
 
-    :raises ClusterClosingError: It is about to be deleted.
-    :raises ClusterNotFoundError: It is gone.
+    :param transport: the connection
+    :param store: the lease store
+    :param cluster: the cluster
+    :param owner: name of the holder
+    :param ttl: seconds for which the lease is acquired
+    :raises ClusterClosingError: the cluster is about to be deleted or scaled down
+    :raises ClusterNotFoundError: the cluster was deleted before the lease was acquired
+    :raises LeaseStoreError: the lease could not be read or written
     """
-    name = parse_cluster_name(cluster.name)
+    name = cluster.resource_name
     await hold(store, name, owner, ttl)
     return await ClustersApi(transport).get(name)
 
 
 @contextlib.asynccontextmanager
 async def heartbeat(store: LeaseStore, name: ClusterName, owner: str, ttl: float) -> AsyncIterator[None]:
-    """Renew the lease as long as the block runs.
+    """Renew a lease periodically while the block runs.
 
-    What fails is said and tried again: the job on the cluster is itself a sign of use.
+    A failure is logged and retried, because the job on the cluster also keeps the cluster in use.
+
+    :param store: the lease store
+    :param name: the cluster
+    :param owner: name of the holder
+    :param ttl: seconds for which the lease is acquired each time
     """
 
     async def beat() -> None:
@@ -243,7 +261,9 @@ async def heartbeat(store: LeaseStore, name: ClusterName, owner: str, ttl: float
             try:
                 await hold(store, name, owner, ttl)
             except VertexRayError as error:
-                log.warning("The lease of %s could not be renewed: %s", name.full, error)
+                log.warning(
+                    "Could not renew the lease of cluster %s; retrying in %.0f s: %s", name, ttl * SHARE_OF_TTL, error
+                )
             await asyncio.sleep(ttl * SHARE_OF_TTL)
 
     beating = asyncio.create_task(beat())

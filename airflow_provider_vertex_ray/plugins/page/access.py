@@ -1,9 +1,9 @@
-"""Who may see and do what: Airflow's own rules, asked of its auth manager. Blocks, as auth managers do.
+"""Permissions of users, as Airflow's auth manager decides them. Blocks, as auth managers do.
 
-- Every route asks for a login and the view ``CLUSTER_ACTIVITY``.
-- What belongs to a DAG (its name, a job's entrypoint) is shown to those who may read that DAG; a job's output to those
-  who may read its task logs. What belongs to no DAG that is known needs the same of all DAGs for the output.
-- Acting needs what triggering a run of the DAG needs; where the DAG is not known, of all DAGs.
+- Every route requires a login and the view ``CLUSTER_ACTIVITY``.
+- What belongs to a DAG (its name, a job's entrypoint) is shown to users who may read that DAG; a job's output to users
+  who may read its task logs, or those of all DAGs if the job's DAG is unknown.
+- Actions require the permission to trigger a run of the DAG, or of all DAGs if the DAG is unknown.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ MayView = Depends(requires_access_view(VIEW))
 """The dependency of every route."""
 
 ACTING_HEADER = "X-Vertex-Ray-Page"
-"""A header that a form of another site can not send, and its script only with leave."""
+"""A header that a form of another site cannot send, and its script only if CORS allows it."""
 
 
 class Viewer:
-    """What one user may see and do; each question is asked once for a request.
+    """What one user may see and do; each permission is checked once per request.
 
     :param user: The user, as Airflow's auth manager knows them.
     """
@@ -43,15 +43,15 @@ class Viewer:
         return str(self.user.get_name())
 
     def may_read(self, dag_id: str) -> bool:
-        """Whether the DAG may be shown."""
+        """Check whether the DAG may be shown."""
         return self._ask("read", dag_id, "GET", None)
 
     def may_read_logs(self, dag_id: str | None) -> bool:
-        """Whether the logs of a DAG's tasks may be shown; None: of all DAGs."""
+        """Check whether the task logs of a DAG may be shown; None stands for all DAGs."""
         return self._ask("logs", dag_id, "GET", DagAccessEntity.TASK_LOGS)
 
     def may_act(self, dag_ids: Iterable[str | None]) -> bool:
-        """Whether runs of all these DAGs may be triggered; None stands for all DAGs, and so does an empty list."""
+        """Check whether runs of all these DAGs may be triggered; None, or an empty list, stands for all DAGs."""
         return all(self._ask("act", dag_id, "POST", DagAccessEntity.RUN) for dag_id in (set(dag_ids) or {None}))
 
     def _ask(self, what: str, dag_id: str | None, method: Any, entity: DagAccessEntity | None) -> bool:
@@ -73,22 +73,22 @@ def _details(dag_id: str | None) -> DagDetails | None:
     return DagDetails(id=dag_id, team_name=DagModel.get_team_name(dag_id))
 
 
-def eyes_of(user: GetUserDep) -> Viewer:
-    """FastAPI's dependency for ``Viewer``."""
+def viewer_of(user: GetUserDep) -> Viewer:
+    """Return the user of a request; a FastAPI dependency."""
     return Viewer(user)
 
 
-def refuse_other_sites(request: Request) -> None:
-    """Refuse a POST that did not come from this page.
+def check_same_site(request: Request) -> None:
+    """Validate that a POST comes from this page.
 
-    Airflow's login is a cookie, which a browser sends by itself, so another site could act in a user's name. The cookie
-    is ``SameSite=Lax``, which keeps it from such a POST; this does not rely on that. A browser says where a request
-    comes from in ``Sec-Fetch-Site`` (on https and localhost) and in ``Origin``, and lets no script set either. The
-    header of our own can be sent across sites only after the API server has allowed it (CORS). No token is needed on
-    top: it would tell the same. A program without a browser gives its credentials itself, in ``Authorization``, and so
-    can not be made to act; it needs the header all the same.
+    Airflow's login is a cookie, which browsers send automatically, so another site could act in a user's name. The
+    cookie is ``SameSite=Lax``, which prevents such a POST; this check does not rely on that. A browser names the origin
+    of a request in ``Sec-Fetch-Site`` (on https and localhost) and in ``Origin``, and scripts cannot set either. The
+    page's own header can be sent across sites only after the API server has allowed it (CORS). An additional token
+    would add nothing. A program without a browser sends its credentials in ``Authorization``, and so cannot be tricked
+    into a request; it needs the header as well.
 
-    :raises HTTPException: 403.
+    :raises HTTPException: The request does not come from this page (403).
     """
     if request.headers.get(ACTING_HEADER) != "1":
         raise HTTPException(403, f"The header {ACTING_HEADER}: 1 is missing.")
@@ -105,7 +105,7 @@ def refuse_other_sites(request: Request) -> None:
 
 
 def _own_origins(request: Request) -> set[str]:
-    """How a browser may name this server: as the request was sent, and as the configuration says for a proxy."""
+    """Return the origins by which a browser may name this server: that of the request, and the configured one."""
     base = urlsplit(conf.get("api", "base_url", fallback="") or "")
     found = {f"{request.url.scheme}://{request.headers.get('host', '')}"}
     if base.scheme and base.netloc:

@@ -1,4 +1,4 @@
-"""Acting from the page: stop a job, delete a cluster. Permitted as a trigger of the DAG is, confirmed, and audited."""
+"""Actions of the page: stop a job, delete a cluster. They need the permission to trigger the DAG, and are audited."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from airflow_provider_vertex_ray.core.sharing.guarded_delete import CLOSING_SECO
 from airflow_provider_vertex_ray.core.sharing.lease import Lease
 from airflow_provider_vertex_ray.core.sharing.lease_store import LeaseStore
 from airflow_provider_vertex_ray.errors import VertexRayError
-from airflow_provider_vertex_ray.plugins.page.access import Viewer, eyes_of, refuse_other_sites
+from airflow_provider_vertex_ray.plugins.page.access import Viewer, check_same_site, viewer_of
 from airflow_provider_vertex_ray.plugins.page.airflow import Audit
 from airflow_provider_vertex_ray.plugins.page.owners import owner_of_job
 from airflow_provider_vertex_ray.plugins.page.reader import ClusterFacts
@@ -29,43 +29,44 @@ from airflow_provider_vertex_ray.plugins.page.service import PageService
 from airflow_provider_vertex_ray.plugins.page.sources import Source
 from airflow_provider_vertex_ray.plugins.page.visible import dag_of_holder
 
-LOOK_SECONDS = 15.0
-"""Seconds for finding out what it is about, and who uses it now."""
+READ_SECONDS = 15.0
+"""Seconds for reading the cluster and its current users."""
 
 WAIT_SECONDS = 25.0
-"""Seconds for which the browser waits; what takes longer goes on, and the audit log says how it ended."""
+"""Seconds for which the browser waits; a longer action continues, and the audit log records its outcome."""
 
 MOST_AT_ONCE = 4
-"""Actions of one API server process at the same time."""
+"""Number of concurrent actions in one API server process."""
 
-CurrentViewer = Annotated[Viewer, Depends(eyes_of)]
+CurrentViewer = Annotated[Viewer, Depends(viewer_of)]
 
 
 @dataclass(frozen=True)
-class Done:
-    """What came of an action.
+class ActionResult:
+    """The outcome of an action.
 
-    :param done: Whether it was carried out.
-    :param said: For the user, and for the audit log.
+    :param done: Whether the action was carried out.
+    :param message: A message for the user and for the audit log.
     """
 
     done: bool
-    said: str
+    message: str
 
 
 def add_actions(app: FastAPI, service: PageService) -> None:
-    """The routes that act."""
+    """Add the routes that act."""
     actions = Actions(service)
-    from_here = [Depends(refuse_other_sites)]
+    from_here = [Depends(check_same_site)]
     app.post("/{source}/{cluster_id}/delete", dependencies=from_here)(actions.delete)
     app.post("/{source}/{cluster_id}/stop", dependencies=from_here)(actions.stop)
 
 
 def needed_dags(row: ClusterRow, lease: Lease | None, *, jobs_too: bool) -> list[str | None]:
-    """The DAGs of which one needs the permission to delete a cluster; None stands for all.
+    """Return the DAGs that a user must be permitted to trigger to delete a cluster; None stands for all DAGs.
 
-    :param lease: The lease as it is, with the holders whose names the user may not see.
-    :param jobs_too: Also those that use it now: it would be deleted from under them. Where they are not known, all.
+    :param row: The cluster.
+    :param lease: The complete lease, including holders whose names the user may not see.
+    :param jobs_too: Whether to include the DAGs that use the cluster now, which would lose it; all if unknown.
     """
     facts = row.facts
     needed: list[str | None] = [row.owner.dag_id if row.owner else None]
@@ -81,11 +82,11 @@ def needed_dags(row: ClusterRow, lease: Lease | None, *, jobs_too: bool) -> list
 
 
 class Actions:
-    """Carries out."""
+    """Handlers of the routes that act."""
 
     def __init__(self, service: PageService) -> None:
         self._service = service
-        self._running: set[concurrent.futures.Future[Done]] = set()
+        self._running: set[concurrent.futures.Future[ActionResult]] = set()
 
     def delete(
         self,
@@ -97,8 +98,11 @@ class Actions:
     ) -> JSONResponse:
         """Delete a cluster.
 
-        :param confirm: The cluster's id once more.
-        :param force: Also while it is in use, or while that is not known.
+        :param viewer: The user.
+        :param source: Key of the connection and region.
+        :param cluster_id: Id of the cluster.
+        :param confirm: The cluster's id, as typed by the user.
+        :param force: Whether to delete the cluster even if it is in use, or if that is unknown.
         """
         chosen, facts, row = self._find(viewer, source, cluster_id)
         if not viewer.may_act(needed_dags(row, facts.lease.value, jobs_too=force)):
@@ -114,12 +118,15 @@ class Actions:
     ) -> JSONResponse:
         """Stop a job.
 
-        :param job: Its submission id.
+        :param viewer: The user.
+        :param source: Key of the connection and region.
+        :param cluster_id: Id of the cluster.
+        :param job: Submission id of the job.
         """
         chosen, facts, _ = self._find(viewer, source, cluster_id)
         found = next((each for each in facts.jobs.value or () if each.submission_id == job), None)
         if found is None or found.is_driver:
-            raise HTTPException(404, "The cluster has no such job, or does not say so now.")
+            raise HTTPException(404, "The job does not exist, or the cluster's jobs cannot be read at the moment.")
         owner = owner_of_job(found)
         if not viewer.may_act([owner.dag_id if owner else None]):
             whose = f"DAG {owner.dag_id}" if owner and viewer.may_read(owner.dag_id) else "all DAGs"
@@ -130,37 +137,41 @@ class Actions:
 
     def _find(self, viewer: Viewer, source: str, cluster_id: str) -> tuple[Source, ClusterFacts, ClusterRow]:
         chosen = self._service.sources().find(source)
-        facts = self._service.cluster(chosen, cluster_id, LOOK_SECONDS, anew=True)[0] if chosen else None
+        facts = self._service.cluster(chosen, cluster_id, READ_SECONDS, anew=True)[0] if chosen else None
         if chosen is None or facts is None:
-            raise HTTPException(404, "There is no such cluster, or it can not be read now.")
+            raise HTTPException(404, "The cluster does not exist, or it cannot be read at the moment.")
         return chosen, facts, cluster_row(facts, time.time(), viewer.may_read, self._service.owners.find)
 
     def _carry_out(self, audit: Audit, work: Any) -> JSONResponse:
         if len(self._running) >= MOST_AT_ONCE:
             work.close()
-            audit.outcome("refused: too many actions at once")
-            raise HTTPException(429, "Too many actions at once; try again in a moment.")
+            audit.outcome("rejected: too many concurrent actions")
+            raise HTTPException(429, "Too many concurrent actions; try again in a moment.")
         future = self._service.start(_with_outcome(work))
         self._running.add(future)
         future.add_done_callback(self._running.discard)
         try:
             done = future.result(WAIT_SECONDS)
         except concurrent.futures.TimeoutError:
-            # In a thread of its own: the loop that it ends in is not to wait for the database.
-            future.add_done_callback(lambda late: threading.Thread(target=_note, args=(audit, late)).start())
-            return JSONResponse({"done": False, "said": "It takes long and goes on; look again in a minute."}, 202)
-        audit.outcome(done.said)
-        return JSONResponse({"done": done.done, "said": done.said}, 200 if done.done else 409)
+            # In a separate thread, so that the event loop in which the action ends does not wait for the database.
+            future.add_done_callback(lambda late: threading.Thread(target=_log_outcome, args=(audit, late)).start())
+            return JSONResponse(
+                {"done": False, "message": "The action is still in progress; check again in a minute."}, 202
+            )
+        audit.outcome(done.message)
+        return JSONResponse({"done": done.done, "message": done.message}, 200 if done.done else 409)
 
-    async def _stop(self, source: Source, cluster: Cluster, job: str) -> Done:
+    async def _stop(self, source: Source, cluster: Cluster, job: str) -> ActionResult:
         opened = await self._service.reader().connections.open(source)
         async with opened.acting() as transport:
             api = JobsApi(transport, transport.addresses.dashboard(cluster.dashboard_uri or ""))
             stopped = await api.stop(job)
         self._service.reader().outdate(source, cluster)
-        return Done(True, f"Job {job} was told to stop." if stopped else f"Job {job} had ended already.")
+        return ActionResult(
+            True, f"A stop request was sent to job {job}." if stopped else f"Job {job} had already ended."
+        )
 
-    async def _delete(self, source: Source, cluster: Cluster, user: str, force: bool) -> Done:
+    async def _delete(self, source: Source, cluster: Cluster, user: str, force: bool) -> ActionResult:
         by = f"{user} on the page Ray clusters"
         why = f"{user} deletes it" + (" although it is in use" if force else "")
 
@@ -171,47 +182,49 @@ class Actions:
 
         opened = await self._service.reader().connections.open(source)
         async with opened.acting() as transport:
-            # As it is now: the name may be that of a younger cluster than the one that was looked at.
+            # Read again, because the name may now belong to a newer cluster than the one on the page.
             now = await ClustersApi(transport).get(parse_cluster_name(cluster.name))
             if now.create_time != cluster.create_time:
-                return Done(False, "It is another cluster of the same name by now; look again.")
+                return ActionResult(
+                    False, "The cluster was replaced by a newer one with the same name; reload the page."
+                )
             store = LeaseStore(transport, source.lease_uri) if source.lease_uri else None
             if force and store is not None:
                 await store.change(parse_cluster_name(now.name), lambda lease: _taken(lease, by, why))
             outcome = await GuardedDelete(transport, store, by).delete_if_unused(now, judge)
         self._service.reader().outdate(source, cluster)
         if outcome.deleted:
-            return Done(True, f"Cluster {cluster.cluster_id} is being deleted.")
-        reason = outcome.why or "; ".join(outcome.activity.reasons) or "it is being deleted already"
-        return Done(False, f"Cluster {cluster.cluster_id} was not deleted: {reason}.")
+            return ActionResult(True, f"Cluster {cluster.cluster_id} is being deleted.")
+        reason = outcome.why or "; ".join(outcome.activity.reasons) or "it is already being deleted"
+        return ActionResult(False, f"Cluster {cluster.cluster_id} was not deleted: {reason}.")
 
 
-def _note(audit: Audit, late: concurrent.futures.Future[Done]) -> None:
-    audit.outcome("cut off by the end of the API server" if late.cancelled() else late.result().said)
+def _log_outcome(audit: Audit, late: concurrent.futures.Future[ActionResult]) -> None:
+    audit.outcome("cut off by the end of the API server" if late.cancelled() else late.result().message)
 
 
 def _taken(lease: Lease, by: str, why: str) -> Lease:
-    """The lease closed, whoever holds it: in one step, so that nobody can take it again in between."""
+    """Close the lease, whoever holds it, in one step, so that nobody can acquire it in between."""
     now = time.time()
     for owner in list(lease.holders):
         lease = lease.release(owner, now)
     return lease.close(by, why, now, CLOSING_SECONDS)
 
 
-async def _with_outcome(work: Any) -> Done:
+async def _with_outcome(work: Any) -> ActionResult:
     try:
-        found: Done = await work
+        found: ActionResult = await work
     except VertexRayError as error:
-        return Done(False, str(error))
-    except Exception as error:  # noqa: BLE001 - of whatever kind, the user has to learn of it
-        return Done(False, f"{type(error).__name__}: {error}")
+        return ActionResult(False, str(error))
+    except Exception as error:  # noqa: BLE001 - the user must see errors of any kind
+        return ActionResult(False, f"{type(error).__name__}: {error}")
     return found
 
 
 def _whose(row: ClusterRow, force: bool) -> str:
-    dag = f"DAG {row.owner.dag_id}" if row.owner else "all DAGs: who created the cluster is not known"
+    dag = f"DAG {row.owner.dag_id}" if row.owner else "all DAGs, because the cluster's creator is unknown"
     if not force:
         return dag
     if not row.facts.users_known:
-        return "all DAGs: who uses the cluster can not be read"
+        return "all DAGs, because the cluster's users cannot be read"
     return f"{dag}, and every DAG that uses the cluster"

@@ -1,4 +1,4 @@
-"""What the page asks and writes in Airflow's own database. Blocks: for the threads that serve requests."""
+"""Access to Airflow's own database: owners of clusters, and the audit log. Blocks."""
 
 from __future__ import annotations
 
@@ -18,28 +18,29 @@ from airflow_provider_vertex_ray.plugins.page.sources import SECTION
 log = logging.getLogger(__name__)
 
 MOST_RUNS = 1_000
-"""Runs of a DAG, the newest, among which a cluster's run is looked for."""
+"""Number of a DAG's newest runs among which a cluster's run is searched."""
 
 MISSED_SECONDS = 60.0
-"""For so long a cluster whose run was not found is not looked for again."""
+"""Seconds after which a cluster whose run was not found is looked up again."""
 
 MOST_KEPT = 1_000
+"""Maximum number of remembered owners."""
 
 
 def option(name: str) -> str:
-    """An option of ``[vertex_ray]``; empty where it is not set."""
+    """Return an option of ``[vertex_ray]``; an empty text if it is not set."""
     return conf.get(SECTION, name, fallback="") or ""
 
 
 class ClusterOwners:
-    """Finds the task instance that created a cluster; remembers what it found."""
+    """Look up and remember the task instances that created clusters."""
 
     def __init__(self) -> None:
         self._found: OrderedDict[tuple[str, str], tuple[Owner | None, float]] = OrderedDict()
         self._lock = threading.Lock()
 
     def find(self, cluster: Cluster) -> Owner | None:
-        """The task instance; None where there is none, or it is not in Airflow's database any more."""
+        """Return the task instance that created a cluster; None if there is none, or Airflow no longer knows it."""
         labels = Labels.of(cluster)
         if labels is None:
             return None
@@ -51,8 +52,12 @@ class ClusterOwners:
         try:
             owner = _look_up(labels)
         except Exception:
-            # The page is of use without it.
-            log.warning("The owner of %s could not be looked up", cluster.name, exc_info=True)
+            # The page is useful without it.
+            log.warning(
+                "Could not look up the owner of cluster %s; the page shows its labels instead",
+                cluster.name,
+                exc_info=True,
+            )
         with self._lock:
             self._found[key] = (owner, time.monotonic() + MISSED_SECONDS)
             while len(self._found) > MOST_KEPT:
@@ -81,12 +86,12 @@ def _look_up(labels: Labels) -> Owner | None:
 
 
 class Audit:
-    """One row of Airflow's audit log: written before something is done, completed with what came of it.
+    """A row of Airflow's audit log, written before an action and completed with its outcome.
 
-    :param event: Such as ``vertex_ray.delete_cluster``.
-    :param user: Who does it: the name by which Airflow logs.
-    :param owner: The task instance that it is about, where that is known.
-    :param facts: What is done to what.
+    :param event: Name of the event, such as ``vertex_ray.delete_cluster``.
+    :param user: Name of the user, as Airflow logs it.
+    :param owner: The task instance that the action concerns, if it is known.
+    :param facts: Details of the action.
     """
 
     def __init__(self, event: str, user: str, owner: Owner | None, facts: dict[str, Any]) -> None:
@@ -98,21 +103,21 @@ class Audit:
         )
         self._facts = facts
         with create_session() as session:
-            # It raises when it can not be written: then nothing is done.
+            # Raises if the row cannot be written: then nothing is done.
             row = Log(event=event, owner=user, owner_display_name=user, extra=json.dumps(facts), **about)
             session.add(row)
             session.flush()
             self._id = row.id
 
-    def outcome(self, said: str) -> None:
-        """What came of it."""
+    def outcome(self, message: str) -> None:
+        """Add the outcome of the action."""
         from airflow.models.log import Log
         from airflow.utils.session import create_session
         from sqlalchemy import update
 
-        extra = json.dumps({**self._facts, "outcome": said})
+        extra = json.dumps({**self._facts, "outcome": message})
         try:
             with create_session() as session:
                 session.execute(update(Log).where(Log.id == self._id).values(extra=extra))
         except Exception:
-            log.exception("The outcome could not be written to the audit log: %s", extra)
+            log.exception("Could not write the outcome of an action to the audit log: %s", extra)

@@ -1,4 +1,4 @@
-"""The page's routes. All are served in threads, so that nothing here holds up the API server's event loop."""
+"""The page's routes. All are served in threads, so that none of them blocks the API server's event loop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from airflow_provider_vertex_ray.plugins.page.access import MayView, Viewer, eyes_of
+from airflow_provider_vertex_ray.plugins.page.access import MayView, Viewer, viewer_of
 from airflow_provider_vertex_ray.plugins.page.actions import add_actions, needed_dags
 from airflow_provider_vertex_ray.plugins.page.address import PREFIX, base_path
 from airflow_provider_vertex_ray.plugins.page.cache import Cached
@@ -26,10 +26,10 @@ from airflow_provider_vertex_ray.plugins.page.view import Problem, overview
 from airflow_provider_vertex_ray.plugins.page.visible import VisibleJob
 
 FIRST_PAINT = 0.4
-"""Seconds for which the first look at something waits for Google and dashboards; then the page says what it knows."""
+"""Seconds for which the first request waits for Google and the dashboards; then the page shows what is known."""
 
 LATER = 2.0
-"""Seconds for which what the page's script asks for waits, also for something newer than what is known."""
+"""Seconds for which a refresh by the page's script waits, also for newer data than is known."""
 
 HERE = Path(__file__).parent.parent
 MEDIA = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -37,14 +37,14 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'none'; base-uri 'none'; frame-ancestors 'self'"
 )
-"""What the page may load: its own files. A job's name or a log line with a script in it could do nothing."""
+"""What the page may load: its own files only, so that a script in a job's name or a log line cannot run."""
 
-CurrentViewer = Annotated[Viewer, Depends(eyes_of)]
+CurrentViewer = Annotated[Viewer, Depends(viewer_of)]
 
 
 def create_page(service: PageService | None = None) -> FastAPI:
-    """The application, to be mounted at ``/ray-clusters``."""
-    # Without the documentation that FastAPI would serve to everybody.
+    """Return the application, to be mounted at ``/ray-clusters``."""
+    # Without the API documentation that FastAPI would serve to everybody.
     app = FastAPI(title="Ray clusters", docs_url=None, redoc_url=None, openapi_url=None, dependencies=[MayView])
     page = Page(service or PageService())
     app.get("/", response_class=HTMLResponse)(page.clusters)
@@ -57,7 +57,7 @@ def create_page(service: PageService | None = None) -> FastAPI:
 
 
 class Page:
-    """Renders."""
+    """Handlers of the routes, which render the templates."""
 
     def __init__(self, service: PageService) -> None:
         self.service = service
@@ -65,7 +65,7 @@ class Page:
         version = hashlib.sha256(b"".join(self._files[name] for name in sorted(self._files))).hexdigest()[:12]
         self._templates = Environment(
             loader=FileSystemLoader(HERE / "templates"),
-            # Every value: names of jobs, commands and log lines are written by others.
+            # Every value, because names of jobs, commands and log lines come from others.
             autoescape=True,
             undefined=StrictUndefined,
             trim_blocks=True,
@@ -74,7 +74,7 @@ class Page:
         self._templates.globals |= {"airflow": base_path(), "home": f"{base_path()}{PREFIX}", "version": version}
 
     def clusters(self, request: Request, viewer: CurrentViewer, part: str = "") -> HTMLResponse:
-        """All clusters."""
+        """Render the list of clusters."""
         configured = self.service.sources()
         found = self.service.overview(configured.sources, LATER if part else FIRST_PAINT, patient=bool(part))
         view = overview(found, time.time(), viewer.may_read, self.service.owners.find)
@@ -91,10 +91,10 @@ class Page:
         show: str = "all",
         jobs: int = JOBS_SHOWN,
     ) -> HTMLResponse:
-        """One cluster."""
+        """Render one cluster."""
         chosen = self.service.sources().find(source)
         if chosen is None:
-            raise HTTPException(404, f"The page shows no connection and region {source!r}.")
+            raise HTTPException(404, f"Connection and region {source!r} are not configured.")
         seconds = LATER if part else FIRST_PAINT
         until = time.monotonic() + seconds
         facts, listed = self.service.cluster(chosen, cluster_id, seconds, patient=bool(part))
@@ -139,7 +139,7 @@ class Page:
             return None
         if not viewer.may_read_logs(visible.owner.dag_id if visible.owner else None):
             return log_view(visible, Cached[LogTail](), facts.cluster, time.time(), refused=True)
-        # With the variables' values, to hide them.
+        # The job with the values of its environment variables, which are masked in the log.
         whole = next(each for each in facts.jobs.value or () if each.submission_id == job)
         seen = self.service.log(source, facts.cluster, whole, seconds, patient=patient)
         return log_view(VisibleJob(visible.job, visible.owner), seen, facts.cluster, time.time())
@@ -148,28 +148,28 @@ class Page:
         reading = listed.reading
         where = f"Connection {source.gcp_conn_id}, region {source.location}"
         problem = Problem.of(where, listed.error) if listed.error else None
-        # What the script asks for is a part of a page that is there, such as one whose cluster was deleted just now.
+        # The script refreshes a page that exists, even if its cluster has just been deleted.
         status = 200 if reading or problem or part else 404
         return self._page(
             "missing", part, status, cluster_id=cluster_id, source=source, reading=reading, problem=problem
         )
 
     def static(self, name: str) -> Response:
-        """A file of the page; their addresses change with their content."""
+        """Serve a static file; its address changes with its content."""
         if name not in self._files:
-            raise HTTPException(404, f"There is no file {name!r}.")
+            raise HTTPException(404, f"File {name!r} does not exist.")
         media = MEDIA[Path(name).suffix]
         return Response(self._files[name], media_type=media, headers={"Cache-Control": "private, max-age=86400"})
 
     def refusal(self, request: Request, error: HTTPException) -> Response:
-        """401, 403, 404: a page for a person, JSON for a program; who is not logged in is led to the login."""
+        """Render 401, 403 and 404: as a page for browsers, as JSON for programs; redirect to the login on 401."""
         wants_page = request.method == "GET" and "text/html" in request.headers.get("accept", "")
         if not wants_page or "part" in request.query_params:
             return _json(error)
         if error.status_code == 401:
             here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
             return RedirectResponse(f"{base_path()}/api/v2/auth/login?{urlencode({'next': here})}", 303)
-        answer = self._page("refused", "", error.status_code, said=str(error.detail), reading=False)
+        answer = self._page("refused", "", error.status_code, message=str(error.detail), reading=False)
         answer.status_code = error.status_code
         return answer
 
@@ -180,7 +180,7 @@ class Page:
 
 
 def _left(until: float) -> float:
-    """What is left of the time for all reads; some for each, so that what is there at once is shown at once."""
+    """Return the seconds left for all reads, and at least a minimum, so that cached data is shown."""
     return max(0.1, until - time.monotonic())
 
 

@@ -1,4 +1,4 @@
-"""What was read last, at once, while something newer is being read: one reader for each thing, each with a deadline."""
+"""A cache that returns the last value at once while a newer one is being read, once per key and with a deadline."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from airflow_provider_vertex_ray.errors import InvalidArgumentError, ServiceUnav
 T = TypeVar("T")
 
 NEVER = float("-inf")
-"""Monotonic time before any other."""
+"""A monotonic time before all others."""
 
 
 @dataclass(frozen=True)
 class Cached(Generic[T]):
-    """What is known of one thing.
+    """A cached value.
 
-    :param value: What was read last; None: nothing yet.
-    :param at: Unix time of that.
-    :param error: Why the last read failed; None when it did not.
-    :param reading: Whether it is being read now.
+    :param value: The last value that was read; None if there is none yet.
+    :param at: Unix time at which it was read.
+    :param error: Why the last read failed; None if it succeeded.
+    :param reading: Whether a read is in progress.
     """
 
     value: T | None = None
@@ -52,11 +52,11 @@ class _Entry:
 
 
 class Cache:
-    """Values by key; belongs to one event loop.
+    """Cached values by key, for one event loop.
 
-    :param concurrency: How many are read at the same time.
-    :param most: How many are kept.
-    :param deadline: Seconds for one read, the wait for its turn not counted.
+    :param concurrency: Number of concurrent reads.
+    :param most: Maximum number of values.
+    :param deadline: Seconds for one read, excluding the wait for its turn.
     """
 
     def __init__(self, *, concurrency: int = 8, most: int = 500, deadline: float = 10.0) -> None:
@@ -75,14 +75,15 @@ class Cache:
         patient: bool = False,
         since: float = NEVER,
     ) -> Cached[T]:
-        """What is known; where that is nothing, what is read within ``wait`` seconds. Never raises what ``read`` does.
+        """Return the cached value, or wait for a first one. Never raises what ``read`` raises.
 
-        :param read: Reads it; not called while an earlier read goes on.
-        :param fresh: Seconds after a read, also one that failed, within which there is no other.
-        :param wait: Seconds that the caller has for a first value.
-        :param patient: Wait also where something is known already, for what is read now.
-        :param since: Monotonic time; a read that began before it is not enough, however fresh. While there is no other,
-            the result says that it is being read.
+        :param key: Key of the value.
+        :param read: Reads the value; not called while a read is in progress.
+        :param fresh: Seconds after a read, even a failed one, in which the value is not read again.
+        :param wait: Seconds to wait for a first value.
+        :param patient: Whether to wait for the read in progress even if a value is known.
+        :param since: Monotonic time; a read that began before it does not count, however fresh. Until there is another
+            one, the result is marked as being read.
         """
         until = time.monotonic() + wait
         entry = self._entries.get(key)
@@ -90,7 +91,7 @@ class Cache:
             entry = self._entries[key] = _Entry()
             self._forget_some()
         self._entries.move_to_end(key)
-        # Twice where the first has begun before ``since``.
+        # Twice if the read in progress began before ``since``.
         for _ in range(2):
             if entry.flight is None and (entry.began < since or time.monotonic() - entry.tried >= fresh):
                 entry.began = time.monotonic()
@@ -103,13 +104,13 @@ class Cache:
         return entry.seen()
 
     def outdate(self, *keys: Hashable) -> None:
-        """The next ``get`` of these reads anew; what is known is shown until then."""
+        """Let the next ``get`` of these keys read again; the known values are returned until then."""
         for key in keys:
             if key in self._entries:
                 self._entries[key].tried = NEVER
 
     async def close(self) -> None:
-        """End all reads."""
+        """Cancel all reads."""
         flights = {entry.flight for entry in self._entries.values() if entry.flight is not None}
         for flight in flights:
             flight.cancel()
@@ -127,7 +128,7 @@ class Cache:
             entry.error = error
         except InvalidArgumentError as error:
             entry.error = VertexRayError(str(error))
-        except Exception as error:  # noqa: BLE001 - of whatever kind, the page shows it
+        except Exception as error:  # noqa: BLE001 - the page shows errors of any kind
             entry.error = VertexRayError(f"{type(error).__name__}: {error}")
         finally:
             entry.tried = time.monotonic()

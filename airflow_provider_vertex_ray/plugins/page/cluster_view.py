@@ -1,4 +1,4 @@
-"""One cluster as its page says it. Pure: facts in, texts out."""
+"""One cluster's page. Pure: facts in, texts out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from airflow_provider_vertex_ray.plugins.page.view import Problem
 from airflow_provider_vertex_ray.plugins.page.visible import VisibleJob
 
 JOBS_SHOWN = 25
-"""Jobs of the first page of the table, and of each "show more"."""
+"""Number of jobs in the table at first, and added by each "show more"."""
 
 LONGEST_ENTRYPOINT = 110
 TONES = {
@@ -43,7 +43,7 @@ PLOTS = {"cpu": "CPU", "memory": "Memory", "gpu": "GPU"}
 
 @dataclass(frozen=True)
 class JobRow:
-    """One job of the table."""
+    """A job's row in the table."""
 
     submission_id: str
     status: str
@@ -62,19 +62,21 @@ class JobRow:
 
 @dataclass(frozen=True)
 class PlotView:
-    """One curve of the last hour.
+    """A metric over the last hour.
 
-    :param said: Its last value and its range, as text.
+    :param name: Name of the metric.
+    :param curve: Its curve.
+    :param summary: Its last value and its range, as text.
     """
 
     name: str
     curve: Curve
-    said: str
+    summary: str
 
 
 @dataclass(frozen=True)
 class LogView:
-    """The end of a job's output."""
+    """The end of a job's output, for the template."""
 
     job: JobRow
     lines: tuple[str, ...]
@@ -87,15 +89,15 @@ class LogView:
 
 @dataclass(frozen=True)
 class ClusterView:
-    """The page of one cluster."""
+    """The page of one cluster, for the template."""
 
     row: ClusterRow
     facts: tuple[tuple[str, str], ...]
     problems: tuple[Problem, ...]
     timeline: Timeline | None
-    timeline_said: str
+    timeline_summary: str
     plots: tuple[PlotView, ...]
-    plots_said: str
+    plots_note: str
     jobs: tuple[JobRow, ...]
     filters: tuple[tuple[str, int, bool], ...]
     chosen: str
@@ -114,10 +116,14 @@ def cluster_view(
     chosen: str = "all",
     shown: int = JOBS_SHOWN,
 ) -> ClusterView:
-    """The page.
+    """Return the page of one cluster for a user.
 
-    :param chosen: One of ``FILTERS``.
-    :param shown: So many jobs are in the table.
+    :param row: The cluster.
+    :param metrics: Utilisation by metric.
+    :param log: Output of the chosen job, if any.
+    :param now: Unix time.
+    :param chosen: Filter of the jobs, one of ``FILTERS``.
+    :param shown: Number of jobs in the table.
     """
     facts = row.facts
     fitting = [each for each in row.jobs if each.job.status in FILTERS[chosen]]
@@ -129,9 +135,9 @@ def cluster_view(
         facts=_facts(row, now),
         problems=_problems(facts),
         timeline=lane,
-        timeline_said=_timeline_said(lane, now),
+        timeline_summary=_timeline_summary(lane, now),
         plots=plots,
-        plots_said=_plots_said(plots, metrics, now),
+        plots_note=_plots_note(plots, metrics, now),
         jobs=tuple(job_row(each, now) for each in fitting[:shown]),
         filters=tuple(
             (name, sum(1 for each in row.jobs if each.job.status in wanted), name == chosen)
@@ -146,7 +152,7 @@ def cluster_view(
 
 
 def job_row(visible: VisibleJob, now: float) -> JobRow:
-    """One job for the table."""
+    """Return a job's row in the table."""
     job = visible.job
     begun = None if job.start_time is None else job.start_time / 1000
     return JobRow(
@@ -171,9 +177,9 @@ def job_row(visible: VisibleJob, now: float) -> JobRow:
 def log_view(
     visible: VisibleJob, seen: Cached[LogTail], cluster: Cluster, now: float, *, refused: bool = False
 ) -> LogView:
-    """The end of a job's output.
+    """Return the end of a job's output for the template.
 
-    :param refused: Whether the user may not read it.
+    :param refused: Whether the user lacks the permission to read it.
     """
     tail = seen.value
     stale = f", {stale_note(seen, now)}" if stale_note(seen, now) else ""
@@ -194,13 +200,13 @@ def _source_of(tail: LogTail) -> str:
 
 
 def node_names(facts: ClusterFacts) -> dict[str, str]:
-    """Names of the nodes by Ray's ids, the head first."""
+    """Return the names of the nodes by Ray node id, the head first."""
     ids = facts.nodes.value.ids if facts.nodes.value else ()
     return {ray_id: "head" if place == 0 else f"worker {place}" for place, ray_id in enumerate(ids)}
 
 
 def moment(at: float) -> str:
-    """A time for a tool tip and for machines."""
+    """Format a time for tooltips and machines."""
     return datetime.fromtimestamp(at, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
@@ -227,13 +233,13 @@ def _facts(row: ClusterRow, now: float) -> tuple[tuple[str, str], ...]:
         ("Nodes", f"{row.nodes}{alive}" + (f", {row.scaling}" if row.scaling else "")),
         ("Pools", pools),
         ("Age", f"{row.age}{created}"),
-        ("Cost so far", f"{cost} (at the present size since its start)" if cost else ""),
+        ("Cost so far", f"{cost} (at the current size since its creation)" if cost else ""),
         ("Shared as", row.shared),
         ("Lease holders", ", ".join(row.holders) or ("nobody" if row.facts.lease.at is not None else "")),
         ("Project", f"{cluster.project}, {cluster.location}"),
         ("Connection", row.facts.source.gcp_conn_id),
     )
-    return tuple((name, said) for name, said in known if said)
+    return tuple((name, text) for name, text in known if text)
 
 
 def _problems(facts: ClusterFacts) -> tuple[Problem, ...]:
@@ -242,18 +248,18 @@ def _problems(facts: ClusterFacts) -> tuple[Problem, ...]:
     if error := facts.jobs.error or facts.nodes.error:
         found.append(Problem.of(f"{where}: the dashboard does not answer", error))
     if facts.lease.error:
-        found.append(Problem.of(f"{where}: the lease can not be read", facts.lease.error))
+        found.append(Problem.of(f"{where}: the lease cannot be read", facts.lease.error))
     if facts.prices.error:
-        found.append(Problem.of("The prices can not be read", facts.prices.error))
+        found.append(Problem.of("The prices cannot be read", facts.prices.error))
     return tuple(found)
 
 
-def _timeline_said(lane: Timeline | None, now: float) -> str:
+def _timeline_summary(lane: Timeline | None, now: float) -> str:
     if lane is None:
         return ""
     nodes = ", ".join(f"{len(group.bars)} on {group.label}" for group in lane.groups)
-    left = f" {lane.left_out} others are not drawn." if lane.left_out else ""
-    return f"{lane.shown} jobs of the last {span(now - lane.start)} by the node of their driver: {nodes}.{left}"
+    left = f" {lane.left_out} more are not shown." if lane.left_out else ""
+    return f"{lane.shown} jobs of the last {span(now - lane.start)}, by the node of their driver: {nodes}.{left}"
 
 
 def _plot(name: str, series: Sequence[Series], now: float) -> PlotView:
@@ -265,7 +271,7 @@ def _plot(name: str, series: Sequence[Series], now: float) -> PlotView:
     return PlotView(PLOTS[name], shape, f"{shape.last:.0f} % now, {shape.least:.0f} to {shape.most:.0f} % in the hour")
 
 
-def _plots_said(plots: Sequence[PlotView], metrics: Mapping[str, Cached[tuple[Series, ...]]], now: float) -> str:
+def _plots_note(plots: Sequence[PlotView], metrics: Mapping[str, Cached[tuple[Series, ...]]], now: float) -> str:
     failed = next((seen for seen in metrics.values() if seen.error is not None), None)
     if failed is not None and failed.error is not None:
         stale = stale_note(failed, now)
@@ -273,5 +279,5 @@ def _plots_said(plots: Sequence[PlotView], metrics: Mapping[str, Cached[tuple[Se
     if any(seen.reading and not seen.known for seen in metrics.values()):
         return "reading…"
     if all(plot.curve.last is None for plot in plots):
-        return "Cloud Monitoring has no metrics of the last hour for it; a new cluster's come after some minutes."
+        return "Cloud Monitoring has no metrics for the last hour; those of a new cluster appear after a few minutes."
     return ""

@@ -1,4 +1,4 @@
-"""The connections of the page's sources: each opened once, in a thread, and anew every few minutes."""
+"""Connections of the configured sources: each is opened once, in a thread, and reopened every few minutes."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from airflow_provider_vertex_ray.core.http.transport import RetryPolicy, Transpo
 from airflow_provider_vertex_ray.plugins.page.sources import Source
 
 LIFE = 300.0
-"""Seconds after which a connection is read again: somebody may have changed it in Airflow."""
+"""Seconds after which a connection is read again, because it may have been changed in Airflow."""
 
 LINGER = 60.0
-"""Seconds for which the transport of an earlier reading stays open, for what still uses it."""
+"""Seconds for which a replaced transport stays open for calls in progress."""
 
 ATTEMPT_SECONDS = 5.0
-"""Seconds for one try of a call that only looks: the page shows what it has, and tries again later."""
+"""Seconds for one attempt of a read call: the page shows what it has, and retries later."""
 
 LOOK = RetryPolicy(attempts=2, first_delay=0.2, longest_delay=1.0)
 
 
 @dataclass
 class Opened:
-    """A connection that was read.
+    """An open connection.
 
-    :param transport: For calls that look.
+    :param transport: Transport for read calls.
     :param project: The connection's project.
-    :param tokens: For a transport of another kind.
+    :param tokens: Token source for other transports.
+    :param since: Monotonic time at which the connection was opened.
     """
 
     transport: Transport
@@ -40,19 +41,19 @@ class Opened:
     since: float
 
     def project_of(self, source: Source) -> str:
-        """The project of a source's clusters.
+        """Return the project of a source's clusters.
 
         :raises InvalidArgumentError: Neither the source nor the connection names one.
         """
         return validate_project(source.project_id or self.project)
 
     def acting(self) -> Transport:
-        """A transport for calls that act: with the patience that these have everywhere else; to be closed."""
+        """Return a transport for actions, with the usual retries; the caller must close it."""
         return Transport(self.tokens, self.transport.addresses)
 
 
 class Connections:
-    """Opened connections; belongs to one event loop."""
+    """The open connections of one event loop."""
 
     def __init__(self) -> None:
         self._opened: dict[Hashable, Opened] = {}
@@ -60,9 +61,9 @@ class Connections:
         self._closing: set[asyncio.Task[None]] = set()
 
     async def open(self, source: Source) -> Opened:
-        """The connection of a source.
+        """Return the connection of a source, and open it if necessary.
 
-        :raises NotAuthorisedError: There are no credentials.
+        :raises NotAuthorisedError: The connection has no usable credentials.
         """
         addresses = Addresses.from_environment()
         key = (source.gcp_conn_id, source.impersonation_chain, addresses)
@@ -70,7 +71,7 @@ class Connections:
         if found is not None and time.monotonic() - found.since < LIFE:
             return found
         if key not in self._opening:
-            # One thread for each connection, however many wait for it and however often they give up.
+            # One thread per connection, however many requests wait for it, and however often they give up.
             task = self._opening[key] = asyncio.create_task(self._open(key, source, addresses))
             task.add_done_callback(lambda _: self._opening.pop(key, None))
         return await asyncio.shield(self._opening[key])
@@ -104,7 +105,7 @@ async def _close_later(transport: Transport) -> None:
 
 
 def _read_connection(source: Source) -> tuple[TokenSource, str | None]:
-    """As a hook does it: through the secrets backends, and Airflow's database, that the API server has."""
+    """Read the connection as a hook does, from the API server's secrets backends and Airflow's database."""
     from airflow_provider_vertex_ray.hooks.base import VertexRayBaseHook
 
     hook = VertexRayBaseHook(source.gcp_conn_id, source.impersonation_chain)

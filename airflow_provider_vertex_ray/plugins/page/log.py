@@ -1,4 +1,4 @@
-"""The end of a job's output, from its cluster's dashboard, else from Cloud Logging; bounded in lines and bytes."""
+"""The end of a job's output, from the dashboard or else from Cloud Logging; bounded in lines and bytes."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from dataclasses import dataclass
 from airflow_provider_vertex_ray.core.cluster.state import Cluster
 from airflow_provider_vertex_ray.core.http.transport import Transport
 from airflow_provider_vertex_ray.core.job.client import JobsApi
-from airflow_provider_vertex_ray.core.job.log_lines import Hiding, LineAssembler
+from airflow_provider_vertex_ray.core.job.log_lines import LineAssembler, SecretMask
 from airflow_provider_vertex_ray.core.job.state import Job
 from airflow_provider_vertex_ray.core.monitoring.log_query import LogQuery
 from airflow_provider_vertex_ray.core.monitoring.logs import LogsApi
 from airflow_provider_vertex_ray.errors import VertexRayError
 
 LINES = 200
-"""Lines that are shown."""
+"""Maximum number of lines shown."""
 
 LONGEST_LINE = 2_000
-"""Characters of a line that are shown."""
+"""Maximum number of characters shown of a line."""
 
 MOST_READ = 32 << 20
-"""Characters of a log that are read; Ray gives it from its beginning only."""
+"""Maximum number of characters read of a log, which Ray returns only from its start."""
 
 
 _TERMINAL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])|[\x00-\x08\x0b-\x1f\x7f]")
-"""What a terminal obeys and does not show: colours, titles, movements; Ray colours its own lines."""
+"""Terminal control sequences, such as colours and titles; Ray colours its own lines."""
 
 
 @dataclass(frozen=True)
 class LogTail:
-    """The last lines.
+    """The last lines of a job's output.
 
-    :param lines: As they are shown, with the values of the job's environment variables hidden.
+    :param lines: The lines, with the values of the job's environment variables masked.
     :param where: ``dashboard`` or ``Cloud Logging``.
-    :param note: What a reader has to know about them; may be empty.
+    :param note: A note for the reader; may be empty.
     """
 
     lines: tuple[str, ...]
@@ -44,18 +44,18 @@ class LogTail:
 
 
 async def read_log_tail(transport: Transport, project: str, cluster: Cluster, job: Job) -> LogTail:
-    """Read it.
+    """Read the end of a job's output.
 
-    :raises VertexRayError: Neither the dashboard nor Cloud Logging can be read.
+    :raises VertexRayError: Neither the dashboard nor Cloud Logging could be read.
     """
-    hide = Hiding(job.hidden)
+    hide = SecretMask(job.hidden)
     try:
         return await _from_dashboard(transport, cluster, job, hide)
     except VertexRayError as error:
         return await _from_logging(transport, project, cluster, job, hide, error)
 
 
-async def _from_dashboard(transport: Transport, cluster: Cluster, job: Job, hide: Hiding) -> LogTail:
+async def _from_dashboard(transport: Transport, cluster: Cluster, job: Job, hide: SecretMask) -> LogTail:
     if not cluster.dashboard_uri:
         raise VertexRayError("The cluster has no dashboard.")
     lines: deque[str] = deque(maxlen=LINES)
@@ -67,25 +67,25 @@ async def _from_dashboard(transport: Transport, cluster: Cluster, job: Job, hide
             read += len(piece)
             assembler.feed(piece)
             if read > MOST_READ:
-                note = f"The log is longer than {MOST_READ >> 20} MiB; these are the lines up to there."
+                note = f"The log is longer than {MOST_READ >> 20} MiB; these are the last lines before that limit."
                 return LogTail(tuple(lines), "dashboard", note)
     assembler.flush()
     return LogTail(tuple(lines), "dashboard")
 
 
 async def _from_logging(
-    transport: Transport, project: str, cluster: Cluster, job: Job, hide: Hiding, reason: VertexRayError
+    transport: Transport, project: str, cluster: Cluster, job: Job, hide: SecretMask, reason: VertexRayError
 ) -> LogTail:
     query = LogQuery(cluster.cluster_id, submission_id=job.submission_id, newest_first=True)
     try:
         found = await LogsApi(transport, project).entries(query, LINES, max_bytes=1 << 20)
     except VertexRayError:
-        # What was wrong first is what has to be mended.
+        # The first error is the one to fix.
         raise reason from None
     lines = tuple(plain(hide(entry.message))[:LONGEST_LINE] for entry in reversed(found.entries))
     return LogTail(lines, "Cloud Logging", f"The dashboard does not answer: {reason.message}")
 
 
 def plain(line: str) -> str:
-    """A line without what only a terminal understands."""
+    """Remove terminal control sequences from a line."""
     return _TERMINAL.sub("", line)

@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own: whatever Google or a dashboard does, the API server's loop goes on."""
+"""An event loop in a separate thread, so that Google and the dashboards never block the API server's loop."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST_THREADS = 32
 
 
 class PageLoop:
-    """Runs coroutines for the threads that serve requests; starts with the first one."""
+    """Run coroutines for the threads that serve requests; the loop starts with the first one."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -23,13 +23,13 @@ class PageLoop:
         self._lock = threading.Lock()
 
     def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-        """Start a coroutine there."""
+        """Start a coroutine in the loop."""
         return asyncio.run_coroutine_threadsafe(work, self._running())
 
     def result(self, work: Coroutine[Any, Any, T], timeout: float) -> T:
-        """Run a coroutine there and wait for it.
+        """Run a coroutine in the loop, and wait for it.
 
-        :raises TimeoutError: It takes longer; it is cancelled then.
+        :raises TimeoutError: The coroutine took longer, and was cancelled.
         """
         future = self.submit(work)
         try:
@@ -39,7 +39,7 @@ class PageLoop:
             raise TimeoutError(f"not done within {timeout:g} s") from None
 
     def stop(self) -> None:
-        """End the thread."""
+        """Stop the loop and its thread."""
         with self._lock:
             if self._loop is not None and self._thread is not None:
                 self._loop.call_soon_threadsafe(self._loop.stop)

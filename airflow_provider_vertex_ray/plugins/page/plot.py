@@ -1,4 +1,4 @@
-"""The utilisation of the last hour as curves: their shapes. Pure; the template draws them."""
+"""Curves of the utilisation of the last hour. Pure; the template draws them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ WIDTH, HEIGHT = 600.0, 100.0
 
 @dataclass(frozen=True)
 class Curve:
-    """One curve in a box of ``WIDTH`` by ``HEIGHT``, 100 % at its top.
+    """A curve in a box of ``WIDTH`` by ``HEIGHT``, with 100 % at its top.
 
-    :param line: The ``d`` of an SVG path; in pieces where values are missing.
-    :param area: The same, closed at the bottom.
-    :param last: The last value; None for no curve.
-    :param least: The least value.
-    :param most: The greatest value.
+    :param line: The ``d`` attribute of an SVG path, with gaps where values are missing.
+    :param area: The same path, closed at the bottom.
+    :param last: The last value; None if there is no curve.
+    :param least: The smallest value.
+    :param most: The largest value.
     """
 
     line: str = ""
@@ -28,10 +28,12 @@ class Curve:
 
 
 def curve(points: Sequence[tuple[float, float]], start: float, end: float, step: float) -> Curve:
-    """The curve of percentages over a span of time.
+    """Return the curve of percentages over a period of time.
 
-    :param points: Unix time and value, in order; what is no number, or outside the span, is left out.
-    :param step: Seconds between two points; a longer pause is a gap.
+    :param points: Unix times and values, in order; values that are not finite, or outside the period, are ignored.
+    :param start: Unix time at which the period starts.
+    :param end: Unix time at which the period ends.
+    :param step: Seconds between two points; a longer interval is a gap.
     """
     known = [(at, value) for at, value in points if math.isfinite(value) and start <= at <= end]
     if not known or end <= start:
@@ -47,7 +49,7 @@ def curve(points: Sequence[tuple[float, float]], start: float, end: float, step:
     areas: list[str] = []
     for piece in pieces:
         if len(piece) == 1:
-            # A line has two ends; the value holds for the step before it.
+            # A line needs two ends; the value holds for the step before it.
             piece = [(max(start, piece[0][0] - step / 2), piece[0][1]), *piece]
         places = [_place(at, value, start, end) for at, value in piece]
         line = "L".join(f"{x:.1f} {y:.1f}" for x, y in places)

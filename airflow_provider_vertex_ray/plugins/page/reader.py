@@ -1,4 +1,4 @@
-"""What the page shows of clusters: read through the package's own clients, kept, and bounded in number and time."""
+"""Read clusters for the page with the package's own clients: cached, and bounded in number and time."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from airflow_provider_vertex_ray.plugins.page.sources import Source
 T = TypeVar("T")
 
 MOST_CLUSTERS = 100
-"""Clusters of a source that are shown; those that run first."""
+"""Maximum number of clusters shown for a source; running ones come first."""
 
 MOST_JOBS = 2_000
-"""Jobs of a cluster that are kept: those that have not ended, and the newest; Ray gives all that it knows at once."""
+"""Maximum number of jobs kept for a cluster: active ones first, then the newest. Ray returns all of its jobs."""
 
 DEADLINE = 12.0
 """Seconds for one read."""
 
 FRESH = 10.0
-"""Seconds after which clusters, jobs, nodes and leases are read again, if somebody looks."""
+"""Seconds for which clusters, jobs, nodes and leases are cached."""
 
 METRICS_FRESH = 30.0
 PRICES_FRESH = 3600.0
@@ -50,11 +50,11 @@ _WITH_DASHBOARD = (ClusterState.RUNNING, ClusterState.UPDATING)
 
 @dataclass(frozen=True)
 class Look:
-    """How something is looked at.
+    """How long to wait for a read, and which data to accept.
 
     :param until: Monotonic time until which to wait.
-    :param patient: Whether to wait also where something older is known.
-    :param since: Monotonic time; what was read before it does not count.
+    :param patient: Whether to wait even if older data is known.
+    :param since: Monotonic time; data that was read before it does not count.
     """
 
     until: float
@@ -63,17 +63,17 @@ class Look:
 
     @property
     def left(self) -> float:
-        """Seconds that are left."""
+        """Seconds left until ``until``."""
         return max(0.0, self.until - time.monotonic())
 
 
 @dataclass(frozen=True)
 class Nodes:
-    """What Ray says of its nodes.
+    """A cluster's nodes, as Ray reports them.
 
-    :param alive: How many live, the head included; None where it does not say.
-    :param usage: Used and all of each resource.
-    :param ids: Ray's ids of the nodes that live, the head's first.
+    :param alive: Number of nodes that are alive, including the head; None if unknown.
+    :param usage: Used and total amount by resource.
+    :param ids: Ray node ids of the nodes that are alive, the head's first.
     """
 
     alive: int | None
@@ -83,7 +83,7 @@ class Nodes:
 
 @dataclass(frozen=True)
 class ClusterFacts:
-    """One cluster with what is known around it."""
+    """A cluster with its jobs, nodes, lease and prices."""
 
     source: Source
     cluster: Cluster
@@ -95,7 +95,7 @@ class ClusterFacts:
 
     @property
     def users_known(self) -> bool:
-        """Whether jobs and lease were read, as far as there are any."""
+        """Whether the jobs and the lease, if there is one, were read successfully."""
         asked: list[Cached[Any]] = [self.jobs] if self.cluster.state in _WITH_DASHBOARD else []
         if self.source.lease_uri is not None:
             asked.append(self.lease)
@@ -104,10 +104,11 @@ class ClusterFacts:
 
 @dataclass(frozen=True)
 class SourceFacts:
-    """One source: its clusters, and whether they could be read.
+    """A source with its clusters.
 
-    :param listed: The list as it was read.
-    :param clusters: The first of them with what is known around them.
+    :param source: The source.
+    :param listed: The list of clusters, as it was read.
+    :param clusters: The first ``MOST_CLUSTERS`` of them, with their facts.
     """
 
     source: Source
@@ -116,10 +117,10 @@ class SourceFacts:
 
 
 class PageReader:
-    """Reads and keeps; belongs to one event loop.
+    """Read and cache clusters, for one event loop.
 
-    Control plane, dashboards and Google's other services wait for their turns apart, so that a few dashboards that hang
-    keep nothing else waiting.
+    The control plane, the dashboards and Google's other services have separate queues, so that dashboards that hang
+    delay nothing else.
     """
 
     def __init__(self) -> None:
@@ -129,9 +130,11 @@ class PageReader:
         self._cloud = Cache(concurrency=16, most=400, deadline=DEADLINE)
 
     async def overview(self, sources: Sequence[Source], seconds: float, *, patient: bool = False) -> list[SourceFacts]:
-        """All sources as far as they are known within so many seconds.
+        """Return all sources, as far as they are known in time.
 
-        :param patient: Whether to use that time also where something older is known.
+        :param sources: The sources.
+        :param seconds: Seconds to wait.
+        :param patient: Whether to wait even if older data is known.
         """
         look = Look(time.monotonic() + seconds, patient)
         return list(await asyncio.gather(*(self._source(source, look) for source in sources)))
@@ -139,9 +142,14 @@ class PageReader:
     async def cluster(
         self, source: Source, cluster_id: str, seconds: float, *, patient: bool = False, anew: bool = False
     ) -> tuple[ClusterFacts | None, Cached[Any]]:
-        """One cluster, and how its source's list was read; None while, or because, it is not in the list.
+        """Return one cluster, and how its source's list was read.
 
-        :param anew: Whether what was read before does not count; what is not read in time is ``reading``.
+        :param source: The source.
+        :param cluster_id: Id of the cluster.
+        :param seconds: Seconds to wait.
+        :param patient: Whether to wait even if older data is known.
+        :param anew: Whether to ignore data that was read before; what is not read in time is marked as ``reading``.
+        :return: The cluster, or None if it is not in the list (yet); and the list.
         """
         began = time.monotonic()
         look = Look(began + seconds, patient)
@@ -149,7 +157,7 @@ class PageReader:
         listed = await self._listed(source, new if anew else look)
         found = _find(listed, cluster_id)
         if found is None and listed.error is None:
-            # A list from before may be older than the cluster.
+            # A cached list may be older than the cluster.
             listed = await self._listed(source, new)
             found = _find(listed, cluster_id)
         if found is None:
@@ -158,13 +166,13 @@ class PageReader:
         return await self._facts(source, found, superseded, new if anew else look), listed
 
     async def metrics(self, source: Source, cluster: Cluster, seconds: float) -> dict[str, Cached[tuple[Series, ...]]]:
-        """The utilisation of the last hour, by the metric's name."""
+        """Return the utilisation of the last hour by metric."""
 
         def reading(name: str) -> Callable[[], Awaitable[tuple[Series, ...]]]:
             async def read() -> tuple[Series, ...]:
                 opened = await self.connections.open(source)
                 project = opened.project_of(source)
-                # Whole steps, so that a curve does not tremble from one look to the next.
+                # Whole steps, so that a curve does not jitter between two refreshes.
                 end = time.time() // METRIC_STEP * METRIC_STEP
                 api = MetricsApi(opened.transport, project)
                 query = metric_query(name, cluster.cluster_id)
@@ -183,26 +191,26 @@ class PageReader:
     async def log(
         self, source: Source, cluster: Cluster, job: Job, seconds: float, *, patient: bool = False
     ) -> Cached[LogTail]:
-        """The end of a job's output."""
+        """Return the end of a job's output."""
 
         async def read() -> LogTail:
             opened = await self.connections.open(source)
             project = opened.project_of(source)
             return await read_log_tail(opened.transport, project, cluster, job)
 
-        # The output of a job that has ended changes no more.
+        # The output of an ended job no longer changes.
         fresh = 300.0 if job.status.is_terminal else LOG_FRESH
         key = ("log", cluster.name, job.submission_id, job.status)
         return await self._dashboards.get(key, read, fresh=fresh, wait=seconds, patient=patient)
 
     async def close(self) -> None:
-        """End all reads and connections."""
+        """Cancel all reads, and close all connections."""
         for cache in (self._lists, self._dashboards, self._cloud):
             await cache.close()
         await self.connections.close()
 
     def outdate(self, source: Source, cluster: Cluster) -> None:
-        """Something was done about a cluster."""
+        """Mark what is cached about a cluster as outdated, after an action."""
         self._lists.outdate(source)
         self._dashboards.outdate(("jobs", cluster.name), ("nodes", cluster.name))
         self._cloud.outdate(("lease", source, cluster.name))
@@ -269,11 +277,12 @@ class PageReader:
             return Cached(given, time.time())
 
         async def read() -> PriceTable:
-            from airflow_provider_vertex_ray.operators.cost import CATALOG
+            from airflow_provider_vertex_ray.operators.price_tables import CATALOG, read_price_table
 
             if given == CATALOG:
                 return await catalog_prices((await self.connections.open(source)).transport, source.location)
-            return await asyncio.to_thread(_load_prices, given)
+            # In a thread, because it reads a file or an Airflow Variable.
+            return await asyncio.to_thread(read_price_table, given) or PriceTable("USD")
 
         return await _seen(self._cloud, ("prices", source, str(given)), read, PRICES_FRESH, Look(look.until))
 
@@ -286,20 +295,9 @@ async def _seen(cache: Cache, key: Hashable, read: Callable[[], Awaitable[T]], f
     return await cache.get(key, read, fresh=fresh, wait=look.left, patient=look.patient, since=look.since)
 
 
-def _load_prices(given: str) -> PriceTable:
-    """From a file or an Airflow Variable; blocks."""
-    from typing import cast
-
-    from airflow_provider_vertex_ray.operators.cost import load_price_table
-
-    # The task is asked for its connection for the catalog only.
-    table = load_price_table(cast("Any", None), given)
-    return table or PriceTable("USD")
-
-
 async def _read_jobs(api: JobsApi) -> tuple[Job, ...]:
     found = await api.list_all(drivers=True)
-    # One that runs is kept, however old it is.
+    # Active jobs are kept, however old they are.
     kept = sorted(found, key=lambda job: (job.status.is_terminal, -(job.start_time or 0)))[:MOST_JOBS]
     return tuple(sorted(kept, key=lambda job: -(job.start_time or 0)))
 

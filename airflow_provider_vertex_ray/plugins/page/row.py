@@ -1,4 +1,4 @@
-"""One cluster as a row of the page's list. Pure: facts in, texts out; the template only lays them out."""
+"""One cluster as a row of the list. Pure: facts in, texts out; the template only arranges them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from airflow_provider_vertex_ray.plugins.page.use import Use, activity_seen, use
 from airflow_provider_vertex_ray.plugins.page.visible import MayRead, VisibleJob, visible_jobs, visible_lease
 
 STALE = 45.0
-"""Seconds after which the page says how old a figure is."""
+"""Seconds after which the page shows the age of a figure."""
 
 TONES = {
     ClusterState.RUNNING: "good",
@@ -35,9 +35,11 @@ FindOwner = Callable[[Cluster], Owner | None]
 
 @dataclass(frozen=True)
 class Meter:
-    """How much of something is used.
+    """The usage of a resource.
 
-    :param percent: None where it is not known.
+    :param name: Name of the resource.
+    :param text: Used and total amount.
+    :param percent: Used share; None if unknown.
     """
 
     name: str
@@ -47,7 +49,7 @@ class Meter:
 
 @dataclass(frozen=True)
 class ClusterRow:
-    """One cluster."""
+    """A cluster's row."""
 
     facts: ClusterFacts
     path: str
@@ -75,19 +77,19 @@ class ClusterRow:
 
 
 def is_reading(facts: ClusterFacts) -> bool:
-    """Whether something of it is being read now."""
+    """Check whether some of a cluster's facts are being read now."""
     return any(seen.reading for seen in (facts.jobs, facts.nodes, facts.lease, facts.prices))
 
 
 def stale_note(seen: Cached[Any], now: float) -> str:
-    """How old a figure is, once that matters."""
+    """Return the age of a figure if it is stale; otherwise an empty text."""
     if seen.at is None or (seen.error is None and now - seen.at < STALE):
         return ""
     return f"as of {ago(seen.at, now)}"
 
 
 def cluster_row(facts: ClusterFacts, now: float, may_read: MayRead, find_owner: FindOwner) -> ClusterRow:
-    """One cluster for one user."""
+    """Return the row of a cluster for a user."""
     cluster = facts.cluster
     owner = find_owner(cluster)
     owner_hidden = owner is not None and not may_read(owner.dag_id)
@@ -131,7 +133,7 @@ def cluster_row(facts: ClusterFacts, now: float, may_read: MayRead, find_owner: 
 
 
 def outside_links(cluster: Cluster, submission_id: str | None = None) -> tuple[tuple[str, str], ...]:
-    """Name and address of the pages about it elsewhere."""
+    """Return names and addresses of the pages about a cluster, or one of its jobs, elsewhere."""
     facts = {"project_id": cluster.project, "location": cluster.location, "cluster_id": cluster.cluster_id}
     if submission_id:
         facts["submission_id"] = submission_id
@@ -146,7 +148,7 @@ def outside_links(cluster: Cluster, submission_id: str | None = None) -> tuple[t
 
 
 def hourly_cost(facts: ClusterFacts) -> float | None:
-    """What it costs in an hour at its present size; None where that is not known."""
+    """Return the cost of a cluster per hour at its current size; None if unknown."""
     cluster, prices = facts.cluster, facts.prices.value
     if prices is None:
         return None
@@ -198,9 +200,9 @@ def _notes(facts: ClusterFacts, unpriced: Sequence[str], now: float) -> tuple[st
     elif stale := stale_note(facts.jobs, now):
         found.append(f"jobs {stale}")
     if facts.lease.error:
-        found.append("The lease can not be read")
+        found.append("The lease cannot be read")
     if facts.prices.error:
-        found.append("The prices can not be read")
+        found.append("The prices cannot be read")
     if unpriced:
         found.append(f"no price for {', '.join(unpriced)}")
     return tuple(found)

@@ -1,4 +1,4 @@
-"""The page's reader and actor for the threads that serve requests: every call ends in time, whatever Google does."""
+"""The page's reader for the threads that serve requests: every call returns in time, whatever Google does."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from airflow_provider_vertex_ray.plugins.page.sources import Source, Sources, co
 T = TypeVar("T")
 
 MARGIN = 1.0
-"""Seconds on top of what a look has, for the way to the loop and back."""
+"""Seconds in addition to those of a read, for the way to the event loop and back."""
 
 CONFIGURATION_SECONDS = 10.0
-"""For so long the configuration is not read again: an option may come from a command or a secrets backend."""
+"""Seconds for which the configuration is cached, because an option may come from a command or a secrets backend."""
 
 
 class PageService:
-    """What the routes use.
+    """The service behind the routes.
 
-    :param options: Gives the options of ``[vertex_ray]``.
+    :param options: Returns an option of ``[vertex_ray]`` by its name.
     """
 
     def __init__(self, options: Callable[[str], str] = option) -> None:
@@ -43,14 +43,14 @@ class PageService:
         self._lock = threading.Lock()
 
     def sources(self) -> Sources:
-        """What is configured."""
+        """Return the configured sources."""
         with self._lock:
             if self._sources is None or time.monotonic() - self._read_at > CONFIGURATION_SECONDS:
                 self._sources, self._read_at = configured_sources(self._options), time.monotonic()
             return self._sources
 
     def overview(self, sources: Sequence[Source], seconds: float, *, patient: bool = False) -> list[SourceFacts]:
-        """All sources as far as they are known in time."""
+        """Return all sources, as far as they are known in time."""
 
         async def work() -> list[SourceFacts]:
             return await self.reader().overview(sources, seconds, patient=patient)
@@ -60,7 +60,7 @@ class PageService:
     def cluster(
         self, source: Source, cluster_id: str, seconds: float, *, patient: bool = False, anew: bool = False
     ) -> tuple[ClusterFacts | None, Cached[Any]]:
-        """One cluster."""
+        """Return one cluster, and how its source's list was read; see ``PageReader.cluster``."""
 
         async def work() -> tuple[ClusterFacts | None, Cached[Any]]:
             return await self.reader().cluster(source, cluster_id, seconds, patient=patient, anew=anew)
@@ -68,7 +68,7 @@ class PageService:
         return self._result(work(), seconds, (None, Cached(reading=True)))
 
     def metrics(self, source: Source, cluster: Cluster, seconds: float) -> Mapping[str, Cached[tuple[Series, ...]]]:
-        """The utilisation of the last hour."""
+        """Return the utilisation of the last hour by metric."""
 
         async def work() -> Mapping[str, Cached[tuple[Series, ...]]]:
             return await self.reader().metrics(source, cluster, seconds)
@@ -78,7 +78,7 @@ class PageService:
     def log(
         self, source: Source, cluster: Cluster, job: Job, seconds: float, *, patient: bool = False
     ) -> Cached[LogTail]:
-        """The end of a job's output."""
+        """Return the end of a job's output."""
 
         async def work() -> Cached[LogTail]:
             return await self.reader().log(source, cluster, job, seconds, patient=patient)
@@ -86,17 +86,17 @@ class PageService:
         return self._result(work(), seconds, Cached(reading=True))
 
     def start(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-        """Begin to do something, which goes on when nobody waits for it any more."""
+        """Start an action, which continues even when nobody waits for it."""
         return self._loop.submit(work)
 
     def reader(self) -> PageReader:
-        """The reader; to be called in the loop."""
+        """Return the reader; must be called in the loop."""
         if self._reader is None:
             self._reader = PageReader()
         return self._reader
 
     def stop(self) -> None:
-        """End the reads and the loop; for tests, a server's end with its process."""
+        """Stop the reads and the loop. Only for tests; on a server, they end with the process."""
         if self._reader is not None:
             self._loop.result(self._reader.close(), 10.0)
         self._loop.stop()
@@ -105,5 +105,5 @@ class PageService:
         try:
             return self._loop.result(work, seconds + MARGIN)
         except TimeoutError:
-            # The loop itself is busy: with a list of thousands of jobs, or with imports.
+            # The loop itself is busy with a list of thousands of jobs, or with imports.
             return otherwise

@@ -1,4 +1,4 @@
-"""Which clusters the page shows: the options of ``[vertex_ray]``, checked, with what is wrong as text for the page."""
+"""The clusters to show: the options of ``[vertex_ray]``, validated, with their errors as texts for the page."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from airflow_provider_vertex_ray.core.checks import is_number
 from airflow_provider_vertex_ray.core.cluster.name import validate_location, validate_project
 from airflow_provider_vertex_ray.core.cost.price_table import PriceTable
 from airflow_provider_vertex_ray.core.sharing.idle_policy import Policy
@@ -18,22 +19,22 @@ SECTION = "vertex_ray"
 MOST_SOURCES = 20
 DEFAULT_CONNECTION = "google_cloud_default"
 REAPED_LABELS: Mapping[str, str] = {"airflow-owner": ""}
-"""What ``VertexRayDeleteIdleClustersOperator`` deletes by default: clusters that this package has created."""
+"""Default filter of ``VertexRayDeleteIdleClustersOperator``: clusters that this package created."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """One connection and region whose clusters are shown.
+    """A connection and region whose clusters are shown.
 
-    :param gcp_conn_id: The Airflow connection.
-    :param location: Region.
-    :param project_id: Project; None: the connection's.
-    :param impersonation_chain: Service accounts to act as.
-    :param lease_uri: Folder with the leases; None: none are kept.
+    :param gcp_conn_id: Airflow connection to Google Cloud.
+    :param location: Region of the clusters.
+    :param project_id: Google Cloud project; None for the connection's.
+    :param impersonation_chain: Service account to impersonate, or a chain of them.
+    :param lease_uri: Folder in Cloud Storage with the leases; None for no leases.
     :param price_table: Prices, as for ``VertexRayClusterCostOperator``.
-    :param idle_for: ``idle_for`` of the DAG that deletes idle clusters; None: there is none.
-    :param max_age: Its ``max_age``.
-    :param label_filter: Its ``label_filter``.
+    :param idle_for: ``idle_for`` of the DAG that deletes idle clusters; None if there is none.
+    :param max_age: ``max_age`` of that DAG.
+    :param label_filter: ``label_filter`` of that DAG.
     """
 
     gcp_conn_id: str
@@ -48,36 +49,36 @@ class Source:
 
     @property
     def key(self) -> str:
-        """Its name in addresses."""
+        """The source's name in addresses."""
         parts = (self.gcp_conn_id, self.project_id, self.location)
         return ".".join(re.sub(r"[^A-Za-z0-9_-]+", "-", part) for part in parts if part)
 
     @property
     def policy(self) -> Policy | None:
-        """What is deleted when, as far as the page was told."""
+        """When idle clusters are deleted, as configured; None if nothing is configured."""
         return None if self.idle_for is None else Policy(self.idle_for, self.max_age)
 
 
 @dataclass(frozen=True)
 class Sources:
-    """What is shown.
+    """The configured sources.
 
-    :param sources: In the order of the configuration.
-    :param problems: What is wrong with the configuration, each as a sentence; what is right is shown all the same.
+    :param sources: The valid sources, in the order of the configuration.
+    :param problems: Errors in the configuration, each as a sentence.
     """
 
     sources: tuple[Source, ...]
     problems: tuple[str, ...] = ()
 
     def find(self, key: str) -> Source | None:
-        """The source of that name."""
+        """Return the source with a key; None if there is none."""
         return next((source for source in self.sources if source.key == key), None)
 
 
 def configured_sources(option: Callable[[str], str]) -> Sources:
-    """Read the configuration.
+    """Read and validate the configuration.
 
-    :param option: Gives an option's text by its name; empty where it is not set.
+    :param option: Returns an option's text by its name; an empty text if it is not set.
     """
     text = option("page_sources").strip()
     if text:
@@ -97,9 +98,9 @@ def _listed(text: str) -> Sources:
     try:
         entries = json.loads(text)
     except ValueError as error:
-        return Sources((), (f"[{SECTION}] page_sources is no JSON: {error}",))
+        return Sources((), (f"[{SECTION}] page_sources is not valid JSON: {error}",))
     if not isinstance(entries, list):
-        return Sources((), (f"[{SECTION}] page_sources is no list of objects, but {str(entries)[:100]}",))
+        return Sources((), (f"[{SECTION}] page_sources is not a list of objects: {str(entries)[:100]}",))
     found: list[Source] = []
     problems: list[str] = []
     for place, entry in enumerate(entries[:MOST_SOURCES]):
@@ -108,7 +109,7 @@ def _listed(text: str) -> Sources:
         except InvalidArgumentError as error:
             problems.append(f"[{SECTION}] {error}")
     if len(entries) > MOST_SOURCES:
-        problems.append(f"[{SECTION}] page_sources has {len(entries)} entries; the page shows {MOST_SOURCES} at most.")
+        problems.append(f"[{SECTION}] page_sources has {len(entries)} entries; the page shows at most {MOST_SOURCES}.")
     return _together(found, problems)
 
 
@@ -117,31 +118,31 @@ def _together(found: list[Source], problems: list[str]) -> Sources:
     for source in found:
         if source.key in by_key:
             where = source.gcp_conn_id, source.project_id or "its own project", source.location
-            problems.append(f"[{SECTION}] connection {where[0]} ({where[1]}, {where[2]}) is there more than once.")
+            problems.append(f"[{SECTION}] connection {where[0]} ({where[1]}, {where[2]}) is listed more than once.")
         by_key.setdefault(source.key, source)
     return Sources(tuple(by_key.values()), tuple(problems))
 
 
 def _source(place: str, entry: Any) -> Source:
     if not isinstance(entry, dict):
-        raise InvalidArgumentError(place, entry, "give an object with location")
+        raise InvalidArgumentError(place, entry, "Use an object with a location.")
     names = tuple(Source.__dataclass_fields__)
     if unknown := sorted(set(entry) - set(names)):
-        raise InvalidArgumentError(place, ", ".join(unknown), f"it has {', '.join(names)}")
+        raise InvalidArgumentError(place, ", ".join(unknown), f"Use only the keys {', '.join(names)}.")
     connection = entry.get("gcp_conn_id", DEFAULT_CONNECTION)
     if not isinstance(connection, str) or not re.fullmatch(r"[\w.\-]{1,200}", connection):
-        raise InvalidArgumentError(f"{place}.gcp_conn_id", connection, "give the id of an Airflow connection")
+        raise InvalidArgumentError(f"{place}.gcp_conn_id", connection, "Use the id of an Airflow connection.")
     project = entry.get("project_id")
     labels = entry.get("label_filter", dict(REAPED_LABELS))
     if not isinstance(labels, dict) or not all(isinstance(each, str) for each in labels.values()):
-        raise InvalidArgumentError(f"{place}.label_filter", labels, "give an object of texts")
+        raise InvalidArgumentError(f"{place}.label_filter", labels, "Use an object whose values are strings.")
     lease_uri = entry.get("lease_uri")
     if lease_uri is not None:
         _in(place, "lease_uri", lambda: parse_lease_uri(lease_uri))
     idle_for = _seconds(place, "idle_for", entry)
     max_age = _seconds(place, "max_age", entry)
     if max_age is not None and idle_for is None:
-        raise InvalidArgumentError(f"{place}.max_age", max_age, "it goes with idle_for")
+        raise InvalidArgumentError(f"{place}.max_age", max_age, "Set idle_for as well.")
     return Source(
         gcp_conn_id=connection,
         location=_in(place, "location", lambda: validate_location(entry.get("location"))),
@@ -156,7 +157,7 @@ def _source(place: str, entry: Any) -> Source:
 
 
 def _in(place: str, name: str, check: Callable[[], Any]) -> Any:
-    """The check's result; its error with the place in the list."""
+    """Return a check's result, or raise its error with the place in the list."""
     try:
         return check()
     except InvalidArgumentError as error:
@@ -167,8 +168,8 @@ def _seconds(place: str, name: str, entry: dict[str, Any]) -> float | None:
     value = entry.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 10**9:
-        raise InvalidArgumentError(f"{place}.{name}", value, "give a number of seconds above 0")
+    if not is_number(value) or not 0 < value < 10**9:
+        raise InvalidArgumentError(f"{place}.{name}", value, "Use a positive number of seconds.")
     return float(value)
 
 
@@ -177,7 +178,9 @@ def _chain(place: str, value: Any) -> str | tuple[str, ...] | None:
         return value or None
     if isinstance(value, list) and all(isinstance(each, str) for each in value):
         return tuple(value)
-    raise InvalidArgumentError(f"{place}.impersonation_chain", value, "give a service account, or a list of them")
+    raise InvalidArgumentError(
+        f"{place}.impersonation_chain", value, "Use a service account, or a list of service accounts."
+    )
 
 
 def _prices(place: str, value: Any) -> Any:
@@ -189,5 +192,5 @@ def _prices(place: str, value: Any) -> Any:
     if value is None or isinstance(value, str):
         return value or None
     raise InvalidArgumentError(
-        f"{place}.price_table", value, "give an object, the path of a JSON file, variable:NAME or catalog"
+        f"{place}.price_table", value, "Use an object, the path of a JSON file, variable:NAME, or catalog."
     )

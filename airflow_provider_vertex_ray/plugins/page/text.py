@@ -1,4 +1,4 @@
-"""Figures as a person reads them. Pure."""
+"""Format figures for people. Pure."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ ELLIPSIS = "…"
 
 
 def span(seconds: float | None) -> str:
-    """A length of time, in two units; of a short one also the tenths."""
+    """Format a duration in two units; a short one in tenths of a second."""
     if seconds is None:
         return "-"
     return f"{max(0.0, seconds):.1f} s" if seconds < 9.95 else duration(seconds)
 
 
 def ago(then: float | None, now: float) -> str:
-    """How long ago; "just now" for less than two seconds."""
+    """Format how long ago something was; "just now" for less than two seconds."""
     if then is None:
         return "never"
     return "just now" if now - then < 2 else f"{duration(now - then)} ago"
 
 
 def number(value: float | None) -> str:
-    """A number without needless digits."""
+    """Format a number without needless digits."""
     if value is None or not math.isfinite(value):
         return "?"
     if abs(value) >= 100 or value == int(value):
@@ -33,7 +33,7 @@ def number(value: float | None) -> str:
 
 
 def money(amount: float | None, currency: str | None) -> str:
-    """An amount with its currency."""
+    """Format an amount with its currency."""
     if amount is None or currency is None:
         return ""
     sign = {"USD": "$", "EUR": "€", "GBP": "£"}.get(currency)
@@ -42,7 +42,7 @@ def money(amount: float | None, currency: str | None) -> str:
 
 
 def shortened(text: str, most: int) -> str:
-    """A text on one line, cut in its middle: beginning and end tell most."""
+    """Return a text on one line, shortened in its middle, because the start and the end say most."""
     line = " ".join(text.split())
     if len(line) <= most:
         return line

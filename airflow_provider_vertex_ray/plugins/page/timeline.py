@@ -1,6 +1,6 @@
-"""A timeline of jobs over nodes: where each bar goes. Pure; the template draws it.
+"""Layout of the timeline of jobs by node. Pure; the template draws it.
 
-Across, everything is in percent of the width, so that text keeps its size on any screen; down, in pixels.
+Horizontal positions are percentages of the width, so that text keeps its size on any screen; vertical ones are pixels.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ from airflow_provider_vertex_ray.core.job.state import Job
 from airflow_provider_vertex_ray.plugins.page.text import span
 
 MOST_BARS = 200
+"""Maximum number of jobs in the timeline."""
+
 MOST_LANES = 12
-"""Lanes of a node; what finds no place there is counted."""
+"""Maximum number of lanes of a node; jobs without a lane are only counted."""
 
 DAY = 86_400.0
 LEAST_SPAN = 60.0
-"""Seconds that the timeline has at least."""
+"""Minimum length of the timeline in seconds."""
 
 LANE = 14.0
-BAR = 10.0
 HEAD = 20.0
 FOOT = 18.0
 LEAST_WIDTH = 0.5
-"""Percent; a shorter job would not be seen."""
+"""Minimum width of a bar in percent, because a narrower one would be invisible."""
 
 GAP = 0.1
 STEPS = (10, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400, 172800, 604800)
@@ -32,10 +33,10 @@ STEPS = (10, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 
 
 @dataclass(frozen=True)
 class Bar:
-    """One job.
+    """The bar of a job.
 
-    :param open: Whether it has not ended.
-    :param cut: Whether it began before the timeline does.
+    :param open: Whether the job has not ended.
+    :param cut: Whether the job started before the timeline.
     """
 
     job: Job
@@ -48,9 +49,9 @@ class Bar:
 
 @dataclass(frozen=True)
 class Group:
-    """One node.
+    """The jobs of one node.
 
-    :param left_out: Jobs without a place.
+    :param left_out: Number of jobs without a lane.
     """
 
     label: str
@@ -62,10 +63,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Timeline:
-    """All of it.
+    """The whole timeline.
 
-    :param ticks: Where in percent, and what stands there.
-    :param left_out: Jobs that are older, or too many.
+    :param ticks: Positions in percent, and their labels.
+    :param left_out: Number of jobs that are not shown, because they are older or too many.
     """
 
     start: float
@@ -77,15 +78,17 @@ class Timeline:
 
     @property
     def shown(self) -> int:
-        """Jobs that have a bar."""
+        """The number of jobs with a bar."""
         return sum(len(group.bars) for group in self.groups)
 
 
 def timeline(jobs: Sequence[Job], nodes: Mapping[str, str], now: float) -> Timeline | None:
-    """Place the jobs; None when none has begun.
+    """Lay out the jobs.
 
-    :param nodes: Names of nodes by Ray's ids, in the order in which they are to stand.
-    :param now: Unix time: where jobs that run end.
+    :param jobs: The jobs.
+    :param nodes: Names of the nodes by Ray node id, in their order in the timeline.
+    :param now: Unix time at which the bars of running jobs end.
+    :return: The timeline; None if no job has started.
     """
     begun = sorted((job for job in jobs if job.start_time), key=lambda job: -(job.start_time or 0))[:MOST_BARS]
     recent = [job for job in begun if _end(job, now) >= now - DAY] or begun
@@ -95,7 +98,7 @@ def timeline(jobs: Sequence[Job], nodes: Mapping[str, str], now: float) -> Timel
     start = min(start, now - LEAST_SPAN)
     by_node: dict[str, list[Job]] = {name: [] for name in nodes.values()}
     for job in recent:
-        elsewhere = "a node that is gone" if job.node_id else "no node yet"
+        elsewhere = "a removed node" if job.node_id else "no node yet"
         by_node.setdefault(nodes.get(job.node_id or "", elsewhere), []).append(job)
     groups: list[Group] = []
     y = 0.0
@@ -109,7 +112,7 @@ def timeline(jobs: Sequence[Job], nodes: Mapping[str, str], now: float) -> Timel
 
 
 def _group(label: str, jobs: Sequence[Job], y: float, start: float, now: float) -> Group:
-    # The newest have a place first.
+    # The newest jobs get a lane first.
     ends: list[list[tuple[float, float]]] = []
     bars: list[Bar] = []
     left_out = 0

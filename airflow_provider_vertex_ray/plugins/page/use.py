@@ -1,4 +1,4 @@
-"""Whether a cluster is used, by whom, and what becomes of it, as the page says it. Pure."""
+"""The usage of a cluster: whether it is in use, by whom, and when the reaper deletes it. Pure."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ LONGEST_NAME = 72
 
 @dataclass(frozen=True)
 class Use:
-    """Whether a cluster is used, and what becomes of it.
+    """The usage of a cluster.
 
-    :param head: In two words.
+    :param head: The usage in a few words.
     :param tone: ``good``, ``warn``, ``bad`` or ``quiet``.
-    :param detail: Who uses it, or when the reaper takes it.
+    :param detail: Who uses the cluster, or when the reaper deletes it.
     """
 
     head: str
@@ -35,7 +35,7 @@ class Use:
 
 
 def activity_seen(facts: ClusterFacts, jobs: Sequence[VisibleJob], now: float, may_read: MayRead) -> Activity | None:
-    """Its use by what was read, for the names that the user may see; None while nothing is known yet."""
+    """Return a cluster's activity with the names that the user may see; None while nothing is known."""
     cluster, seen = facts.cluster, facts.jobs
     if cluster.state in BILLED_STATES and not seen.known and cluster.dashboard_uri:
         return None
@@ -51,49 +51,51 @@ def activity_seen(facts: ClusterFacts, jobs: Sequence[VisibleJob], now: float, m
 
 
 def use_of(facts: ClusterFacts, activity: Activity | None, now: float) -> Use:
-    """What the page says of it.
+    """Return the usage of a cluster.
 
-    :param activity: What ``activity_seen`` gave.
+    :param facts: The cluster.
+    :param activity: Its activity, as ``activity_seen`` returns it.
+    :param now: Unix time.
     """
     cluster, source = facts.cluster, facts.source
     if cluster.state is ClusterState.STOPPING:
         return Use("being deleted", "quiet")
     if cluster.state is ClusterState.ERROR:
-        return Use("failed", "bad", shortened(cluster.error_message or "The service gives no reason.", LONGEST_USE))
+        return Use("failed", "bad", shortened(cluster.error_message or "Vertex AI gives no reason.", LONGEST_USE))
     if cluster.state is ClusterState.PROVISIONING:
-        return Use("starting", "warn", "creation takes 10 to 20 minutes; it costs nothing until it is RUNNING")
+        return Use("starting", "warn", "creation takes 10 to 20 minutes; the cluster is billed from RUNNING on")
     if activity is None:
         return Use("reading…", "quiet")
     reasons = _users(activity)
     if facts.jobs.error or facts.lease.error:
-        # Unknown means busy: so does the reaper see it.
-        return Use("taken for used", "warn", reasons)
+        # Unknown means busy, as for the reaper.
+        return Use("treated as in use", "warn", reasons)
     policy = source.policy
     idle = f"idle for {span(activity.idle_seconds(now))}"
     if policy is None or not has_labels(cluster, dict(source.label_filter)):
         if activity.busy:
             return Use("in use", "good", reasons)
-        why = "no reaper is configured here" if policy is None else "the reaper leaves it alone: it has other labels"
+        why = "no reaper is configured here" if policy is None else "the reaper ignores it: its labels do not match"
         return Use(idle, "warn", why)
-    said = verdict(cluster, activity, policy, now, superseded=facts.superseded)
+    decided = verdict(cluster, activity, policy, now, superseded=facts.superseded)
     if activity.busy:
-        before = "" if said.decision is Decision.KEEP else f"{said.why.split(', but in use: ')[0]}; "
+        before = "" if decided.decision is Decision.KEEP else f"{decided.why.split(', but in use: ')[0]}; "
         return Use("in use", "warn" if before else "good", f"{before}{reasons}")
-    if said.decision is Decision.DELETE:
-        return Use(idle, "bad", f"the reaper takes it at its next run: {shortened(said.why, LONGEST_USE)}")
+    if decided.decision is Decision.DELETE:
+        return Use(idle, "bad", f"the reaper deletes it at its next run: {shortened(decided.why, LONGEST_USE)}")
     left = policy.idle_for - activity.idle_seconds(now)
     if policy.max_age is not None and cluster.created is not None:
         left = min(left, cluster.created + policy.max_age - now)
-    return Use(idle, "warn", f"the reaper takes it in {span(left)}")
+    return Use(idle, "warn", f"the reaper deletes it in {span(left)}")
 
 
 def _users(activity: Activity) -> str:
-    """Who uses it, in few words: the first of each kind, and how many others there are."""
-    said = []
+    """Summarise who uses the cluster: the first of each kind, and the number of others."""
+    users = []
     for reason in activity.reasons:
         first, *others = reason.split(", ")
         more = re.search(r" and (\d+) more$", reason)
         count = len(others) + (int(more[1]) if more else 0)
         name = shortened(first, LONGEST_NAME)
-        said.append(f"{name} and {count} more" if count else name)
-    return shortened("; ".join(said), LONGEST_USE)
+        users.append(f"{name} and {count} more" if count else name)
+    return shortened("; ".join(users), LONGEST_USE)

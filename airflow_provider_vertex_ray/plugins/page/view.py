@@ -1,4 +1,4 @@
-"""The list of clusters as the page says it. Pure: facts in, texts out; the template only lays them out."""
+"""The list of clusters. Pure: facts in, texts out; the template only arranges them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from airflow_provider_vertex_ray.plugins.page.visible import MayRead
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that could not be read, and what to do about it."""
+    """An error, and what to do about it."""
 
     what: str
     kind: str
@@ -31,15 +31,19 @@ class Problem:
 
     @classmethod
     def of(cls, what: str, error: VertexRayError) -> Problem:
-        """An error as a problem."""
-        # The errors' own remedies are for tasks.
-        remedy = "The page tries again by itself." if isinstance(error, ServiceUnavailableError) else error.remedy
+        """Return an error as a problem.
+
+        :param what: What could not be read.
+        :param error: Why.
+        """
+        # The errors' own remedies address tasks.
+        remedy = "The page retries automatically." if isinstance(error, ServiceUnavailableError) else error.remedy
         return cls(what, type(error).__name__, shortened(error.message, 400), remedy)
 
 
 @dataclass(frozen=True)
 class SourceView:
-    """One connection and region."""
+    """The clusters of one connection and region."""
 
     title: str
     key: str
@@ -60,7 +64,7 @@ class Overview:
 
 
 def overview(found: Sequence[SourceFacts], now: float, may_read: MayRead, find_owner: FindOwner) -> Overview:
-    """The list for one user."""
+    """Return the list for a user."""
     sources = tuple(_source(facts, now, may_read, find_owner) for facts in found)
     rows = [row for source in sources for row in source.rows]
     reading = any(facts.listed.reading for facts in found) or any(is_reading(row.facts) for row in rows)
@@ -89,16 +93,16 @@ def _order(row: ClusterRow) -> tuple[int, str]:
 
 
 def _figures(rows: Sequence[ClusterRow]) -> tuple[tuple[str, str, str], ...]:
-    """Name, figure and remark of what stands above the list."""
+    """Return name, figure and remark of each figure above the list."""
     billed = [row for row in rows if row.facts.cluster.state in BILLED_STATES]
     idle = sum(1 for row in rows if row.activity is not None and not row.activity.busy and row in billed)
     unread = sum(1 for row in billed if row.running is None)
     running, pending = sum(row.running or 0 for row in rows), sum(row.pending or 0 for row in rows)
     figures = [
         ("Clusters", str(len(rows)), f"{len(billed)} billed now"),
-        ("Nodes", str(sum(int(row.nodes) for row in billed)), "heads included"),
+        ("Nodes", str(sum(int(row.nodes) for row in billed)), "including heads"),
         ("Jobs running", str(running), f"{pending} pending" + (f", {unread} clusters unknown" if unread else "")),
-        ("Idle", str(idle), "clusters that nobody uses"),
+        ("Idle", str(idle), "unused clusters"),
     ]
     sums: dict[str, float] = {}
     unknown = 0
@@ -110,6 +114,6 @@ def _figures(rows: Sequence[ClusterRow]) -> tuple[tuple[str, str, str], ...]:
             sums[prices.currency] = sums.get(prices.currency, 0.0) + hourly
     if sums:
         text = " + ".join(money(amount, currency) for currency, amount in sorted(sums.items()))
-        remark = f"without {unknown} of unknown price" if unknown else "list prices, without disks"
+        remark = f"without {unknown} clusters of unknown price" if unknown else "list prices, excluding disks"
         figures.append(("Cost per hour", text, remark))
     return tuple(figures)

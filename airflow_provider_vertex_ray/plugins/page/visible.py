@@ -1,11 +1,11 @@
-"""What of jobs and leases one user may see: what belongs to a DAG that they may not read has no name. Pure."""
+"""Jobs and leases as a user may see them: what belongs to a DAG that they may not read has no name. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from airflow_provider_vertex_ray.core.job.log_lines import Hiding
+from airflow_provider_vertex_ray.core.job.log_lines import SecretMask
 from airflow_provider_vertex_ray.core.job.state import Job
 from airflow_provider_vertex_ray.core.sharing.lease import Holder, Lease
 from airflow_provider_vertex_ray.plugins.page.owners import Owner, owner_of_job
@@ -20,9 +20,9 @@ MayRead = Callable[[str], bool]
 class VisibleJob:
     """A job as a user may see it.
 
-    :param job: Without its names where it is hidden, and without the values of its environment variables.
-    :param owner: The task instance that submitted it; None where that is unknown or hidden.
-    :param hidden: Whether it is of a DAG that the user may not read.
+    :param job: The job without its names if it is hidden, and without the values of its environment variables.
+    :param owner: The task instance that submitted the job; None if it is unknown or hidden.
+    :param hidden: Whether the job belongs to a DAG that the user may not read.
     """
 
     job: Job
@@ -31,7 +31,7 @@ class VisibleJob:
 
 
 def visible_jobs(jobs: Iterable[Job], may_read: MayRead) -> list[VisibleJob]:
-    """The jobs for a user."""
+    """Return the jobs as a user may see them."""
     found = []
     for job in jobs:
         owner = owner_of_job(job)
@@ -39,20 +39,20 @@ def visible_jobs(jobs: Iterable[Job], may_read: MayRead) -> list[VisibleJob]:
             bare = replace(job, submission_id=HIDDEN_JOB, entrypoint="", message="", metadata={}, hidden=())
             found.append(VisibleJob(bare, None, True))
             continue
-        hide = Hiding(job.hidden)
+        hide = SecretMask(job.hidden)
         shown = replace(job, entrypoint=hide(job.entrypoint), message=hide(job.message))
         found.append(VisibleJob(shown, owner))
     return found
 
 
 def dag_of_holder(holder: Holder) -> str | None:
-    """The DAG in the name of a lease's holder, which is ``<dag_id>/<run_id>`` by default; None for another one."""
+    """Return the DAG in the name of a holder, which is ``<dag_id>/<run_id>`` by default; None for other names."""
     dag_id, slash, _ = holder.owner.partition("/")
     return dag_id if slash and dag_id else None
 
 
 def visible_lease(lease: Lease | None, may_read: MayRead) -> Lease | None:
-    """The lease for a user."""
+    """Return the lease as a user may see it."""
     if lease is None:
         return None
     holders = {}

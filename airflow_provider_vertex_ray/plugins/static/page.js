@@ -1,4 +1,4 @@
-// Keeps the page fresh, opens links beside Airflow's frame, and asks before anything is done.
+// Refreshes the page, opens links outside Airflow's frame, and asks for confirmation before an action.
 (function () {
   "use strict";
   var SOON = 1000;
@@ -14,7 +14,7 @@
     return document.getElementById(id);
   };
 
-  // --- staying fresh ---
+  // --- refreshing ---
 
   function live() {
     return byId("live");
@@ -36,7 +36,7 @@
       soon = SOON;
       return REGULAR;
     }
-    // What does not come at once may not come for long.
+    // Data that does not arrive at once may take long.
     soon = Math.min(REGULAR, soon * 2);
     return soon / 2;
   }
@@ -74,12 +74,12 @@
     fetch(address, { headers: { Accept: "text/html" }, cache: "no-store" })
       .then(function (answer) {
         if (answer.status === 401) throw new Error("Your session has ended. Reload Airflow to log in again.");
-        if (answer.status === 403) throw new Error("You may not see this page any more.");
-        if (!answer.ok && answer.status !== 404) throw new Error("Airflow's API server answers " + answer.status + ".");
+        if (answer.status === 403) throw new Error("You no longer have access to this page.");
+        if (!answer.ok && answer.status !== 404) throw new Error("Airflow's API server answered with status " + answer.status + ".");
         return answer.text();
       })
       .then(function (text) {
-        // Somebody may have opened the dialog, or marked text to copy it, meanwhile.
+        // The user may have opened the dialog, or selected text to copy it, meanwhile.
         if (byId("act").open || String(window.getSelection())) return;
         replace(text);
         failures = 0;
@@ -88,7 +88,7 @@
       })
       .catch(function (error) {
         failures += 1;
-        notice(error instanceof TypeError ? "Airflow's API server can not be reached." : error.message);
+        notice(error instanceof TypeError ? "Airflow's API server cannot be reached." : error.message);
       })
       .then(function () {
         busy = false;
@@ -106,7 +106,7 @@
     if (!document.hidden) plan(Date.now() - read > REGULAR ? 0 : next());
   });
 
-  // --- links: Airflow's frame lets a page in it open neither windows nor pages of Airflow; Airflow's own page may ---
+  // --- links: inside its frame, the page may open neither windows nor pages of Airflow; Airflow's own page may ---
 
   document.addEventListener("click", function (event) {
     var link = event.target.closest ? event.target.closest("a[target]") : null;
@@ -121,21 +121,21 @@
       outside.remove();
       event.preventDefault();
     } catch (error) {
-      // Another origin frames it: the link does what the browser lets it do.
+      // The frame belongs to another origin: the link does what the browser permits.
     }
   });
 
-  // --- acting ---
+  // --- actions ---
 
   var acting = null;
 
-  function sayInDialog(text) {
-    byId("act-said").textContent = text;
-    byId("act-said").hidden = !text;
+  function showInDialog(text) {
+    byId("act-message").textContent = text;
+    byId("act-message").hidden = !text;
   }
 
   function askForce(users) {
-    byId("act-users").textContent = "It is in use: " + users;
+    byId("act-users").textContent = "The cluster is in use: " + users;
     byId("act-users").hidden = false;
     byId("act-force-row").hidden = false;
     byId("act-force").checked = false;
@@ -153,8 +153,8 @@
     var name = button.dataset.name;
     byId("act-title").textContent = deleting ? "Delete cluster " + name + "?" : "Stop job " + name + "?";
     byId("act-text").textContent = deleting
-      ? "It is gone for good, and its name can not be used again for up to two hours."
-      : "Its driver gets SIGTERM, and SIGKILL a little later. Its task fails.";
+      ? "This cannot be undone, and the name cannot be reused for up to two hours."
+      : "Its driver receives SIGTERM, and SIGKILL a few seconds later. Its task fails.";
     byId("act-users").hidden = byId("act-force-row").hidden = true;
     if (deleting && button.dataset.users) askForce(button.dataset.users);
     byId("act-confirm-row").hidden = !deleting;
@@ -162,7 +162,7 @@
     byId("act-name").textContent = name;
     byId("act-yes").textContent = deleting ? "Delete cluster" : "Stop job";
     byId("act-no").textContent = "Cancel";
-    sayInDialog("");
+    showInDialog("");
     ready();
     byId("act").showModal();
     (deleting ? byId("act-confirm") : byId("act-no")).focus();
@@ -173,31 +173,31 @@
     var force = !byId("act-force-row").hidden && byId("act-force").checked;
     var body = deleting ? { confirm: byId("act-confirm").value, force: force } : { job: acting.dataset.name };
     byId("act-yes").disabled = true;
-    sayInDialog(deleting ? "Deleting…" : "Stopping…");
+    showInDialog(deleting ? "Deleting…" : "Stopping…");
     fetch(acting.dataset.url, {
       method: "POST",
       headers: { "Content-Type": "application/json", "X-Vertex-Ray-Page": "1" },
       body: JSON.stringify(body),
     })
       .then(function (answer) {
-        return answer.json().then(function (said) {
-          return { status: answer.status, said: said.said || said.detail || "It answers " + answer.status + "." };
+        return answer.json().then(function (body) {
+          return { status: answer.status, message: body.message || body.detail || "The API server answered with status " + answer.status + "." };
         });
       })
       .then(function (found) {
         if (found.status < 300) {
           byId("act").close();
-          notice(found.said);
+          notice(found.message);
           keep = Date.now() + 8000;
           plan(0);
           return;
         }
-        sayInDialog(String(found.said));
-        if (deleting && found.status === 409 && byId("act-force-row").hidden) askForce(String(found.said));
+        showInDialog(String(found.message));
+        if (deleting && found.status === 409 && byId("act-force-row").hidden) askForce(String(found.message));
         ready();
       })
       .catch(function () {
-        sayInDialog("Airflow's API server can not be reached. Whether it was done is not known; look before you try again.");
+        showInDialog("Airflow's API server cannot be reached. The action may have been carried out; check before you try again.");
         ready();
       });
   }
@@ -213,7 +213,7 @@
   byId("act-force").addEventListener("change", ready);
   byId("act-confirm").addEventListener("input", ready);
   byId("act").querySelector("form").addEventListener("submit", function (event) {
-    // Enter does what the button does, once that may be pressed.
+    // Enter does what the button does, once that is enabled.
     event.preventDefault();
     if (!byId("act-yes").disabled) send();
   });

@@ -1,4 +1,4 @@
-// Dark or light as Airflow is: its choice is in localStorage ("theme"), and, resolved, a class of its page's root.
+// Follows Airflow's dark or light mode: the choice is in localStorage ("theme"), and, resolved, a class of its page's root.
 (function () {
   "use strict";
   var root = document.documentElement;

@@ -1,5 +1,5 @@
-"""What runs on the cluster for ``VertexRayBigQueryOperator``.
+"""Code that runs on the cluster for ``VertexRayBigQueryOperator``.
 
-It travels as a package of its own, so it lives on the standard library, Ray, PyArrow and Google's BigQuery clients, and
-imports its neighbours by relative names only. Airflow's side uses ``jobs`` and ``names`` too.
+It is sent as a separate package, so it needs only the standard library, Ray, PyArrow and Google's BigQuery clients, and
+uses relative imports. Airflow also uses ``jobs`` and ``names``.
 """

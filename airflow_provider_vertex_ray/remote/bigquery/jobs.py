@@ -1,8 +1,8 @@
-"""BigQuery jobs that do their work once, however often they are asked for: the id is chosen before the call.
+"""Idempotent BigQuery jobs: the id is chosen before the call, so that repeated requests do the work once.
 
 A job id can be used once in a project and location
-(https://cloud.google.com/bigquery/docs/running-jobs#generate-jobid), and a job is atomic: one that failed has changed
-nothing.
+(https://cloud.google.com/bigquery/docs/running-jobs#generate-jobid), and a job is atomic: a failed one has
+changed nothing.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 __all__ = ["MOST_JOBS", "done_before", "once"]
 
 MOST_JOBS = 12
-"""Jobs that are tried for one piece of work."""
+"""Maximum number of attempts for the same work."""
 
 LONGEST_PAUSE = 60.0
-"""Seconds between two of them."""
+"""Maximum number of seconds between two attempts."""
 
 TRANSIENT = {
     "backendError",
@@ -29,17 +29,17 @@ TRANSIENT = {
     "rateLimitExceeded",
     "tableUnavailable",
 }
-"""Reasons that go away (https://cloud.google.com/bigquery/docs/error-messages)."""
+"""Reasons of transient failures (https://cloud.google.com/bigquery/docs/error-messages)."""
 
 
 def once(client: Any, base: str, location: str, start: Callable[[str], Any]) -> Any:
-    """The job that has done a piece of work: one that was there, or a new one.
+    """Do some work in a job, unless an earlier job has done it, and return that job.
 
     :param client: A ``google.cloud.bigquery.Client``.
-    :param base: The id's beginning, the same whenever the same work is asked for.
-    :param location: BigQuery's location of the job.
-    :param start: Starts a job of that id.
-    :raises google.api_core.exceptions.GoogleAPICallError: The job failed for a reason that does not go away.
+    :param base: Prefix of the job id, which is the same for the same work.
+    :param location: BigQuery location of the job.
+    :param start: Starts a job with the given id.
+    :raises google.api_core.exceptions.GoogleAPICallError: The job failed for a reason that is not transient.
     """
     from google.api_core.exceptions import Conflict, GoogleAPICallError
 
@@ -48,7 +48,7 @@ def once(client: Any, base: str, location: str, start: Callable[[str], Any]) -> 
         try:
             job = start(job_id)
         except Conflict:
-            # Somebody asked for the same before: a task that Ray ran again, or a call whose answer was lost.
+            # The job exists: Ray ran a task again, or the response to an earlier call was lost.
             job, started_here = client.get_job(job_id, location=location), False
         try:
             job.result()
@@ -56,16 +56,16 @@ def once(client: Any, base: str, location: str, start: Callable[[str], Any]) -> 
         except GoogleAPICallError:
             reason = (job.error_result or {}).get("reason")
             last = number == MOST_JOBS - 1
-            # One that failed for an earlier try may do now: its reason may have been mended.
+            # A job of an earlier attempt may have failed for a reason that is fixed now.
             if last or (started_here and reason not in TRANSIENT):
                 raise
         if started_here:
             time.sleep(min(LONGEST_PAUSE, 2.0**number) * random.uniform(0.5, 1.0))  # noqa: S311
-    raise AssertionError("the last one returns or raises")
+    raise AssertionError("the last attempt returns or raises")
 
 
 def done_before(client: Any, base: str, location: str) -> Any:
-    """The job that has done a piece of work already; None when there is none. One that runs is waited for."""
+    """Return the job that has done some work, and wait for it if it is running; None if there is none."""
     from google.api_core.exceptions import GoogleAPICallError, NotFound
 
     for number in range(MOST_JOBS):

@@ -1,4 +1,4 @@
-"""Names of what a step leaves in BigQuery for a while."""
+"""Names of a step's staging tables in BigQuery."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ __all__ = ["new_staging_id", "staging_prefix"]
 
 
 def staging_prefix(owner: str) -> str:
-    """How the names of all staging tables of a task instance begin.
+    """Return the prefix of the names of all staging tables of a task instance.
 
-    :param owner: The task instance's hash.
+    :param owner: Hash of the task instance.
     """
     return f"vertex_ray_staging_{owner}_"
 
 
 def new_staging_id(owner: str) -> str:
-    """The name of one run's staging tables, less its ending: nobody else has it, also no earlier run of the step.
+    """Return a unique name prefix for the staging tables of one run of a step.
 
-    What an earlier run still sends, after its driver was killed, then arrives nowhere.
+    Data that an earlier run still sends, after its driver was killed, then never gets into this run's tables.
+
+    :param owner: Hash of the task instance.
     """
     return staging_prefix(owner) + uuid.uuid4().hex[:12]

@@ -1,7 +1,7 @@
-"""The step on the cluster: query, read, transform, stage, publish.
+"""The BigQuery step on the cluster: query, read, transform, stage, publish.
 
-The target is changed by one copy job, whose id is the step's own: whatever dies, whatever is run again, the target is
-the old table or the whole new one, and rows are appended once.
+One copy job with an id derived from the step changes the target: whatever fails or is repeated, the target is the old
+table or the complete new one, and rows are appended once.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ WRITTEN_LABEL = "vertex-ray-rows-written"
 
 
 class StepError(RuntimeError):
-    """The step can not go on; the target is as it was."""
+    """The step failed, and the target is unchanged."""
 
 
 def main(plan: dict[str, Any]) -> NoReturn:
-    """Run the step, and hand its result back to Airflow; then exit.
+    """Run the step, return its result to Airflow, and exit.
 
-    :param plan: What ``VertexRayBigQueryOperator`` makes of its parameters.
+    :param plan: The plan that ``VertexRayBigQueryOperator`` derives from its parameters.
     """
     runner.hand_back(plan, lambda: {"value": step(plan)})
 
 
 def step(plan: dict[str, Any]) -> dict[str, Any]:
-    """Run it, unless it was done before; says what was read and written."""
+    """Run the step, unless an earlier attempt has done it, and return what was read and written."""
     from google.cloud import bigquery
 
     client = bigquery.Client(project=plan["project"], location=plan["location"])
     done = done_before(client, plan["publish_id"], plan["location"])
     if done is not None:
-        print(f"{plan['target']} was written by job {done.job_id} of an earlier try")
+        print(f"An earlier attempt has already written {plan['target']} with job {done.job_id}")
         return _result(plan, done, adopted=True)
     staging = f"{plan['staging_dataset']}.{new_staging_id(plan['owner'])}"
     source, out = f"{staging}_src", f"{staging}_out"
@@ -56,7 +56,10 @@ def step(plan: dict[str, Any]) -> dict[str, Any]:
 
 
 def _query(client: Any, plan: dict[str, Any], table: str) -> int:
-    """Let the query make a table, which has no limit of 10 GB as an answer has; the bytes that are billed."""
+    """Run the query into a table, which has no limit of 10 GB as a response has.
+
+    :return: Number of billed bytes.
+    """
     from google.cloud import bigquery
 
     from .sink import expiry
@@ -64,7 +67,7 @@ def _query(client: Any, plan: dict[str, Any], table: str) -> int:
     config = bigquery.QueryJobConfig(
         maximum_bytes_billed=plan["maximum_bytes_billed"], labels=plan["labels"], use_legacy_sql=False
     )
-    # In one statement, so that a table which appears after this driver was killed goes away by itself, too.
+    # In one statement, so that a table that appears after this driver was killed expires as well.
     text = (
         f"CREATE TABLE `{table}` OPTIONS(expiration_timestamp=TIMESTAMP '{expiry(plan):%Y-%m-%d %H:%M:%S+00}') AS\n"
         f"{plan['query'].strip().rstrip(';')}\n"
@@ -81,9 +84,10 @@ def _query(client: Any, plan: dict[str, Any], table: str) -> int:
 
 
 def _transform(client: Any, plan: dict[str, Any], source: str, out: str) -> tuple[int, int]:
-    """Read, transform and stage; the rows read and written.
+    """Read, transform and stage the rows.
 
-    :raises StepError: The staging table does not hold what was written.
+    :return: Number of rows read and written.
+    :raises StepError: The staging table does not contain the rows that were written.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -109,12 +113,12 @@ def _transform(client: Any, plan: dict[str, Any], source: str, out: str) -> tupl
     read = ray.get(clerk.rows_read.remote())
     if not sink.written and fields is None:
         raise StepError(
-            f"{source} gave no row to write, so the columns of {plan['target']} are not known; give schema_fields"
+            f"{source} has no rows to write, so the columns of {plan['target']} are unknown. Set schema_fields."
         )
     held = client.get_table(out).num_rows
     if held != sink.written:
-        raise StepError(f"the staging table holds {held} rows and not the {sink.written} that were written")
-    print(f"{read} rows were read, {sink.written} are staged, by {sink.loads} load jobs")
+        raise StepError(f"The staging table contains {held} rows instead of the {sink.written} that were written.")
+    print(f"Read {read} rows, and staged {sink.written} with {sink.loads} load jobs")
     return read, sink.written
 
 
@@ -140,8 +144,8 @@ def _map_arguments(plan: dict[str, Any]) -> dict[str, Any]:
     have = ray.cluster_resources().get("CPU", 0)
     if wanted and wanted >= have:
         print(
-            f"WARNING: {wanted:g} CPUs for the transform's actors leave none of the cluster's {have:g} for reading and "
-            "writing; unless the cluster grows, the step hangs. Lower concurrency or num_cpus."
+            f"WARNING: The transform's actors need {wanted:g} of the cluster's {have:g} CPUs, which leaves none for "
+            "reading and writing; unless the cluster grows, the step hangs. Lower concurrency or num_cpus."
         )
     if isinstance(pool, list):
         arguments["concurrency"] = tuple(pool)
@@ -155,7 +159,7 @@ def _publish(client: Any, plan: dict[str, Any], out: str, counts: tuple[int, int
     config = bigquery.CopyJobConfig(
         write_disposition=plan["write_disposition"],
         create_disposition=plan["create_disposition"],
-        # They tell a later try what it can not count any more.
+        # The labels tell a later attempt what it can no longer count.
         labels={**plan["labels"], READ_LABEL: str(read), WRITTEN_LABEL: str(written)},
     )
     location = plan["location"]

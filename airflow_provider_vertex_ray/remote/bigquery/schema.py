@@ -1,4 +1,4 @@
-"""BigQuery's fields and Arrow's types: each as the other, and a block as the fields say."""
+"""Convert between BigQuery fields and Arrow types, and make a block conform to given fields."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _DECIMAL_DIGITS = 38
 
 
 class SchemaError(ValueError):
-    """The transform's rows do not have the columns, or the types, that the target has."""
+    """The transform's rows do not have the columns or types of the target."""
 
 
 def fields_of(schema: Any) -> list[Field]:
-    """The fields for an Arrow schema; a column of nothing but nulls has the type ``""``.
+    """Return the BigQuery fields for an Arrow schema; a column with only nulls has the type ``""``.
 
-    :raises SchemaError: A type that BigQuery does not have.
+    :raises SchemaError: BigQuery does not support a type.
     """
     return [_field(each.name, each.type) for each in schema]
 
@@ -33,7 +33,7 @@ def _field(name: str, kind: Any) -> Field:
     if is_a.is_list(kind) or is_a.is_large_list(kind) or is_a.is_fixed_size_list(kind):
         item = _field(name, kind.value_type)
         if item["mode"] == "REPEATED":
-            raise SchemaError(f"column {name!r} holds lists of lists, which BigQuery does not have")
+            raise SchemaError(f"Column {name!r} contains lists of lists, which BigQuery does not support.")
         return {**item, "mode": "REPEATED"}
     if is_a.is_struct(kind):
         inner = [_field(kind.field(place).name, kind.field(place).type) for place in range(kind.num_fields)]
@@ -66,7 +66,7 @@ def _scalar(name: str, kind: Any) -> str:
         if test(kind):
             return result
     raise SchemaError(
-        f"column {name!r} has the Arrow type {kind}, for which BigQuery has none; let the transform cast it"
+        f"Column {name!r} has the Arrow type {kind}, which BigQuery does not support. Cast it in the transform."
     )
 
 
@@ -92,14 +92,14 @@ def _arrow(field: Field) -> Any:
             "BIGNUMERIC": pa.decimal256(76, 38),
         }.get(kind)
     if found is None:
-        raise SchemaError(f"column {field['name']!r} is {kind} in BigQuery, which this step can not write")
+        raise SchemaError(f"Column {field['name']!r} has the BigQuery type {kind}, which this step cannot write.")
     return pa.list_(found) if str(field.get("mode") or "").upper() == "REPEATED" else found
 
 
 def plain_columns(table: Any) -> Any:
-    """The table with Ray's tensor columns as lists.
+    """Return the table with Ray's tensor columns converted to lists.
 
-    :raises SchemaError: A column holds Python objects.
+    :raises SchemaError: A column contains Python objects.
     """
     import pyarrow as pa
 
@@ -107,43 +107,47 @@ def plain_columns(table: Any) -> Any:
         if not isinstance(each.type, pa.ExtensionType):
             continue
         if "object" in type(each.type).__name__.lower():
-            raise SchemaError(f"column {each.name!r} holds Python objects; let the transform make plain values of them")
+            raise SchemaError(
+                f"Column {each.name!r} contains Python objects. Convert them to plain values in the transform."
+            )
         values = [None if value is None else value.tolist() for value in table.column(place).to_pylist()]
         table = table.set_column(place, each.name, pa.chunked_array([pa.array(values)]))
     return table
 
 
 def conform(table: Any, fields: list[Field], said_by: str) -> Any:
-    """The table with just these columns, in this order and of these types.
+    """Return the table with exactly the given columns, in their order and with their types.
 
     :param table: A ``pyarrow.Table``.
-    :param said_by: Where the fields come from, for errors.
-    :raises SchemaError: Other columns, or values that do not fit.
+    :param fields: The BigQuery fields.
+    :param said_by: Origin of the fields, for errors.
+    :raises SchemaError: The table has other columns, or values that do not fit.
     """
     import pyarrow as pa
 
-    # BigQuery's names know no case.
+    # BigQuery's column names are case-insensitive.
     given = {name.lower(): name for name in table.column_names}
     wanted = {str(field["name"]).lower(): str(field["name"]) for field in fields}
     missing = [wanted[name] for name in wanted if name not in given]
     extra = [given[name] for name in given if name not in wanted]
     if missing or extra or len(given) != table.num_columns:
         parts = [f"without {', '.join(missing)}"] if missing else []
-        parts += [f"with {', '.join(extra)} besides"] if extra else []
-        parts = parts or ["with two columns of one name"]
+        parts += [f"with the additional columns {', '.join(extra)}"] if extra else []
+        parts = parts or ["with two columns of the same name"]
         raise SchemaError(
-            f"the transform returned rows {' and '.join(parts)}; {said_by} has the columns {', '.join(wanted.values())}"
+            f"The transform returned rows {' and '.join(parts)}; {said_by} has the columns "
+            f"{', '.join(wanted.values())}."
         )
     columns = []
     for field in fields:
         column, kind = table.column(given[str(field["name"]).lower()]), _arrow(field)
         try:
-            # Finer times than microseconds are cut: BigQuery has none.
+            # Times are truncated to microseconds, because BigQuery has none finer.
             safe = not (pa.types.is_temporal(column.type) and pa.types.is_temporal(kind))
             columns.append(column if column.type == kind else column.cast(kind, safe=safe))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
             raise SchemaError(
-                f"the transform's column {field['name']!r} ({column.type}) does not fit {field['type']} of {said_by}: "
+                f"Column {field['name']!r} of the transform ({column.type}) does not fit {field['type']} of {said_by}: "
                 f"{error}"
             ) from None
     return pa.Table.from_arrays(columns, names=[str(field["name"]) for field in fields])

@@ -1,7 +1,7 @@
-"""Writing blocks into a staging table, each once, as a sink of Ray Data.
+"""A Ray Data sink that writes each block to a staging table exactly once.
 
-Ray's own ``write_bigquery`` lets BigQuery guess a schema for each block, and loads a block again when Ray runs its task
-again.
+Ray's own ``write_bigquery`` lets BigQuery infer a schema for each block, and loads a block again when Ray repeats its
+task.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ __all__ = ["Clerk", "StagingSink", "create_staging", "expiry"]
 
 
 def expiry(plan: dict[str, Any]) -> datetime.datetime:
-    """When a staging table goes away by itself, should nobody be left to delete it."""
+    """Return when a staging table expires, in case nobody deletes it."""
     return datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=plan["staging_seconds"])
 
 
 def create_staging(client: Any, plan: dict[str, Any], table: str, fields: list[Field]) -> None:
-    """Make the staging table, of the target's partitions and clusters: BigQuery copies between equals only."""
+    """Create the staging table with the target's partitioning and clustering, which a copy job requires."""
     from google.cloud import bigquery
 
     reference = bigquery.TableReference.from_string(table).to_api_repr()
@@ -38,11 +38,11 @@ def create_staging(client: Any, plan: dict[str, Any], table: str, fields: list[F
 
 
 class Clerk:
-    """Knows what the tasks of one step must agree on. An actor beside the driver: it lives as long as that does.
+    """Shared state of the tasks of one step: an actor on the driver's node, which lives as long as the driver.
 
-    :param plan: The step.
-    :param table: The staging table that is written.
-    :param fields: Its fields; None while they are not known.
+    :param plan: The plan of the step.
+    :param table: The staging table.
+    :param fields: Its fields; None while they are unknown.
     """
 
     def __init__(self, plan: dict[str, Any], table: str, fields: list[Field] | None) -> None:
@@ -52,24 +52,25 @@ class Clerk:
         self._read: dict[str, int] = {}
 
     def note_read(self, stream: str, rows: int) -> None:
-        """A stream was read to its end."""
+        """Record that a stream was read to its end."""
         self._read[stream] = rows
 
     def rows_read(self) -> int:
-        """All rows so far."""
+        """Return the number of rows read so far."""
         return sum(self._read.values())
 
     def agreed(self, proposed: list[Field]) -> list[Field]:
-        """The fields of all blocks: those that are known, else those of the first block that asks.
+        """Return the fields of all blocks: the known ones, or else those of the first block that asks.
 
-        :raises SchemaError: The first block has a column without any value.
+        :param proposed: The fields of the block that asks.
+        :raises SchemaError: The first block has a column without any values.
         """
         if self._fields is None:
             unknown = [field["name"] for field in proposed if not _known(field)]
             if unknown:
                 raise SchemaError(
-                    f"the type of {', '.join(unknown)} can not be told, as a whole block has no value there; give "
-                    "schema_fields"
+                    f"The type of {', '.join(unknown)} is unknown, because a whole block has no values there. Set "
+                    "schema_fields."
                 )
             from google.cloud import bigquery
 
@@ -84,9 +85,9 @@ def _known(field: Field) -> bool:
 
 
 class StagingSink(Datasink):  # type: ignore[misc]
-    """Loads the blocks of one write task by one load job.
+    """Load the blocks of one write task with one load job.
 
-    :param plan: The step.
+    :param plan: The plan of the step.
     :param table: The staging table.
     :param clerk: The step's ``Clerk``.
     """
@@ -100,12 +101,12 @@ class StagingSink(Datasink):  # type: ignore[misc]
 
     @property
     def min_rows_per_write(self) -> int | None:
-        """BigQuery takes 1,500 load jobs a table and day (https://cloud.google.com/bigquery/quotas#load_jobs)."""
+        """Rows per load job: BigQuery accepts 1,500 load jobs per table and day (https://cloud.google.com/bigquery/quotas#load_jobs)."""
         rows: int | None = self._plan["rows_per_load"]
         return rows
 
     def write(self, blocks: Iterable[Any], ctx: Any) -> int:
-        """Load; the number of rows."""
+        """Load the blocks, and return the number of rows."""
         import pyarrow as pa
         import pyarrow.parquet as pq
         from google.cloud import bigquery
@@ -125,7 +126,7 @@ class StagingSink(Datasink):  # type: ignore[misc]
             parquet_options=options,
             schema=[bigquery.SchemaField.from_api_repr(field) for field in fields],
             write_disposition="WRITE_APPEND",
-            # A staging table that was deleted is one of a step that is over.
+            # If the staging table was deleted, its step is over.
             create_disposition="CREATE_NEVER",
             labels=self._plan["labels"],
         )
@@ -137,11 +138,11 @@ class StagingSink(Datasink):  # type: ignore[misc]
                 content, self._table, job_id=job_id, location=self._plan["location"], job_config=config
             )
 
-        # The task's number is in its arguments, so a task that Ray runs again asks for the same job.
+        # The task's index is part of its arguments, so a task that Ray repeats uses the same job id.
         once(client, f"{self._table.rpartition('.')[2]}_{ctx.task_idx}", self._plan["location"], load)
         return int(ready.num_rows)
 
     def on_write_complete(self, write_result: Any) -> None:
-        """Note what all tasks together have loaded."""
+        """Record the totals of all tasks."""
         counts = [int(count) for count in write_result.write_returns if count]
         self.written, self.loads = sum(counts), len(counts)

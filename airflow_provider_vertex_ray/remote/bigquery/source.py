@@ -1,7 +1,7 @@
-"""Reading a table by the Storage Read API, as a source of Ray Data.
+"""A Ray Data source that reads a table with the Storage Read API.
 
-Ray's own ``read_bigquery`` holds a whole stream in memory, can not read a table that is in another project than the one
-that pays, and tells no number of rows.
+Ray's own ``read_bigquery`` holds a whole stream in memory, cannot read a table in another project than the one that is
+billed, and does not report the number of rows.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from ray.data.datasource import ReadTask
 __all__ = ["TableSource"]
 
 MOST_STREAMS = 1000
-"""What BigQuery gives at most (https://cloud.google.com/bigquery/docs/reference/storage)."""
+"""Maximum number of streams that BigQuery returns (https://cloud.google.com/bigquery/docs/reference/storage)."""
 
 
 class TableSource(Datasource):  # type: ignore[misc]
-    """The rows that a table has at the moment in which the reading begins.
+    """The rows of a table at the time at which the read starts.
 
-    :param project: The project that pays.
-    :param table: ``project.dataset.table``.
-    :param columns: Only these; None: all.
-    :param row_filter: Only rows for which this SQL condition holds; None: all.
-    :param clerk: The actor that is told how many rows were read.
+    :param project: Project that is billed.
+    :param table: The table, as ``project.dataset.table``.
+    :param columns: Columns to read; None for all.
+    :param row_filter: SQL condition for the rows to read; None for all.
+    :param clerk: The ``Clerk`` actor, which counts the rows.
     """
 
     def __init__(self, project: str, table: str, columns: list[str] | None, row_filter: str | None, clerk: Any) -> None:
@@ -38,7 +38,7 @@ class TableSource(Datasource):  # type: ignore[misc]
             selected_fields=columns or [], row_restriction=row_filter or ""
         )
         place, dataset, name = table.split(".")
-        # One session sees one state of the table, however often its streams are read.
+        # A session sees one snapshot of the table, however often its streams are read.
         session = bigquery_storage.BigQueryReadClient().create_read_session(
             parent=f"projects/{project}",
             read_session=bigquery_storage.ReadSession(
@@ -52,11 +52,11 @@ class TableSource(Datasource):  # type: ignore[misc]
         self._clerk = clerk
 
     def estimate_inmemory_data_size(self) -> int | None:
-        """Not known before it is read."""
+        """Return None: the size is unknown before the read."""
         return None
 
     def get_read_tasks(self, parallelism: int) -> list[ReadTask]:
-        """One for each stream."""
+        """Return one task per stream."""
         unknown = BlockMetadata(num_rows=None, size_bytes=None, schema=None, input_files=None, exec_stats=None)
         return [ReadTask(functools.partial(_read, stream, self._clerk), unknown) for stream in self.streams]
 
@@ -66,10 +66,10 @@ def _read(stream: str, clerk: Any) -> Iterator[Any]:
     from google.cloud import bigquery_storage
 
     rows = 0
-    # The client goes on by itself, at the right row, where a connection breaks.
+    # If the connection breaks, the client resumes at the right row by itself.
     for page in bigquery_storage.BigQueryReadClient().read_rows(stream).rows().pages:
         batch = page.to_arrow()
         rows += batch.num_rows
         yield pa.Table.from_batches([batch])
-    # By the stream's name: a task that Ray runs again counts once.
+    # By the stream's name, so that a task that Ray repeats counts once.
     ray.get(clerk.note_read.remote(stream, rows))

@@ -1,4 +1,4 @@
-"""A local service that stands in for Ray on Vertex AI: the API, and clusters of real Ray behind it."""
+"""A local emulator of Ray on Vertex AI: the API, with real Ray clusters behind it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m vertex_ray_emulator``."""
+"""Entry point of ``python -m vertex_ray_emulator``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tests and tools ask of the emulator itself, below ``/emulator/``: clusters, calls, faults, tokens."""
+"""Admin API below ``/emulator/``, for tests and tools: clusters, the request log, faults, tokens and more."""
 
 from __future__ import annotations
 
@@ -34,14 +34,17 @@ Handler = Callable[[web.Request, re.Match[str]], Awaitable[dict[str, Any]]]
 
 
 class Admin:
-    """Serves ``/emulator/…``; there is no token to it, because nothing but this machine reaches it.
+    """Handler of ``/emulator/…``. It needs no token, because it is reachable from this machine only.
 
-    :param control_plane: The clusters.
-    :param backend: Their nodes.
-    :param serving: Models and endpoints.
-    :param companions: What runs beside.
-    :param cut_connections: Cuts every connection to a dashboard, and gives how many there were.
-    :param cloud: The project, and what is known of logs and metrics.
+    :param control_plane: clusters.
+    :param backend: nodes of the clusters.
+    :param serving: models and endpoints.
+    :param companions: other services' emulators that run beside this one.
+    :param faults: faults that are armed.
+    :param request_log: requests that reached the emulator.
+    :param tokens: access tokens.
+    :param cut_connections: cuts every connection to a dashboard and returns their number.
+    :param cloud: handlers for the project, logs and metrics.
     """
 
     def __init__(
@@ -51,7 +54,7 @@ class Admin:
         serving: Serving,
         companions: Companions,
         faults: Faults,
-        calls: RequestLog,
+        request_log: RequestLog,
         tokens: Tokens,
         cut_connections: Callable[[], int],
         cloud: AdminCloud,
@@ -61,7 +64,7 @@ class Admin:
         self._serving = serving
         self._companions = companions
         self._faults = faults
-        self._calls = calls
+        self._request_log = request_log
         self._tokens = tokens
         self._cut_connections = cut_connections
         table: tuple[tuple[str, str, Handler], ...] = (
@@ -75,8 +78,8 @@ class Admin:
             ("GET", r"endpoints", self._endpoints),
             ("DELETE", r"endpoints", self._purge_serving),
             ("POST", r"endpoints/([^/]+)/kill", self._kill_predictor),
-            ("GET", r"calls", self._read_calls),
-            ("DELETE", r"calls", self._clear_calls),
+            ("GET", r"calls", self._read_request_log),
+            ("DELETE", r"calls", self._clear_request_log),
             ("POST", r"faults", self._add_faults),
             ("GET", r"faults", self._read_faults),
             ("DELETE", r"faults", self._clear_faults),
@@ -89,17 +92,20 @@ class Admin:
         self._routes = [(verb, re.compile(path), handler) for verb, path, handler in table]
 
     async def handle(self, request: web.Request) -> web.Response:
-        """Answer one request (an aiohttp handler)."""
-        # A page in a browser of this machine could otherwise send here what it likes, by DNS rebinding too.
+        """Answer one request, as an aiohttp handler."""
+        # Otherwise any web page in a browser on this machine could send requests here, by DNS rebinding as well.
         if request.host.rsplit(":", 1)[0] not in (LOOPBACK, "localhost") or "Origin" in request.headers:
-            return web.json_response(ApiError("PERMISSION_DENIED", "Only for this machine.").body(), status=403)
+            return web.json_response(
+                ApiError("PERMISSION_DENIED", "The admin API serves requests from this machine only.").body(),
+                status=403,
+            )
         path = request.path.removeprefix("/emulator/").rstrip("/")
         try:
             for verb, pattern, handler in self._routes:
                 match = pattern.fullmatch(path)
                 if match and verb == request.method:
                     return web.json_response(await handler(request, match))
-            raise ApiError("NOT_FOUND", f"There is no {request.method} {request.path}.")
+            raise ApiError("NOT_FOUND", f"Method not found: {request.method} {request.path}")
         except ApiError as error:
             return web.json_response(error.body(), status=error.http_status)
 
@@ -128,7 +134,7 @@ class Admin:
     def _cluster(self, match: re.Match[str]) -> Cluster:
         cluster = self._plane.by_id(match.group(1))
         if cluster is None:
-            raise ApiError("NOT_FOUND", f"There is no cluster {match.group(1)!r}.")
+            raise ApiError("NOT_FOUND", f"Cluster {match.group(1)!r} does not exist.")
         return cluster
 
     async def _purge(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
@@ -147,7 +153,9 @@ class Admin:
             names = {number: name for name, (number, _) in CODES.items()}
             code = names.get(given.get("code", 13)) if isinstance(given, dict) else None
             if code is None:
-                raise invalid('error must be like {"code": 13, "message": "…"}')
+                raise invalid(
+                    f'Invalid value for error: {given!r}. Use an object such as {{"code": 13, "message": "…"}}.'
+                )
             error = ApiError(code, str(given.get("message", "")))
         await self._plane.force_state(cluster, str(body.get("state", "")), error)
         return {"name": cluster.name, "state": cluster.state}
@@ -156,7 +164,10 @@ class Admin:
         cluster, body = self._cluster(match), await read_object(request)
         part, signal_name = body.get("part"), body.get("signal", "KILL")
         if part not in PARTS or signal_name not in SIGNALS:
-            raise invalid(f"part must be one of {list(PARTS)}, signal one of {list(SIGNALS)}")
+            raise invalid(
+                f"Invalid value for part or signal: {part!r}, {signal_name!r}. "
+                f"Use a part out of {', '.join(PARTS)} and a signal out of {', '.join(SIGNALS)}."
+            )
         try:
             pids = await self._backend.kill(
                 cluster.key, part, signal_name, node=body.get("node"), submission_id=body.get("submission_id")
@@ -176,21 +187,21 @@ class Admin:
         body = await read_object(request)
         signal_name = body.get("signal", "KILL")
         if signal_name not in SIGNALS:
-            raise invalid(f"signal must be one of {list(SIGNALS)}")
+            raise invalid(f"Invalid value for signal: {signal_name!r}. Use one of {', '.join(SIGNALS)}.")
         number = signal.Signals[f"SIG{signal_name}"]
         try:
             return {"pids": self._serving.kill(match.group(1), body.get("deployed_model"), number)}
         except LookupError as error:
             raise ApiError("NOT_FOUND", str(error)) from error
 
-    async def _read_calls(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
+    async def _read_request_log(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
         query = request.query
         try:
             since = float(query.get("since", "0"))
         except ValueError as error:
-            raise invalid("since must be a unix time in seconds") from error
+            raise invalid(f"Invalid value for since: {query['since']!r}. Use a Unix time in seconds.") from error
         return {
-            "calls": self._calls.listing(
+            "calls": self._request_log.listing(
                 method=query.get("method", "*"),
                 since=since,
                 surface=query.get("surface", "*"),
@@ -198,8 +209,8 @@ class Admin:
             )
         }
 
-    async def _clear_calls(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
-        self._calls.clear()
+    async def _clear_request_log(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
+        self._request_log.clear()
         return {}
 
     async def _add_faults(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
@@ -219,7 +230,7 @@ class Admin:
 
     async def _remove_fault(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
         if not self._faults.remove(match.group(1)):
-            raise ApiError("NOT_FOUND", f"There is no fault {match.group(1)!r}; it may have been used up.")
+            raise ApiError("NOT_FOUND", f"Fault {match.group(1)!r} does not exist; it may have been used up.")
         return {}
 
     async def _cut(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
@@ -232,39 +243,39 @@ class Admin:
     async def _token_settings(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
         seconds = (await read_object(request)).get("seconds")
         if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or seconds <= 0:
-            raise invalid("seconds must be a positive number: the life of the tokens minted from now on")
+            raise invalid(f"Invalid value for seconds: {seconds!r}. Use a positive number, the lifetime of new tokens.")
         self._tokens.seconds = float(seconds)
         return {"seconds": self._tokens.seconds}
 
 
 async def read_json(request: web.Request) -> Any:
-    """A request's JSON.
+    """Return the JSON value in a request's body.
 
-    :raises ApiError: INVALID_ARGUMENT for what is none.
+    :raises ApiError: INVALID_ARGUMENT if the body is not JSON.
     """
     try:
         return json.loads(await request.read() or b"{}")
     except ValueError as error:
-        raise invalid(f"the body is no JSON: {error}") from error
+        raise invalid(f"The request body is not valid JSON: {error}.") from error
 
 
 async def read_object(request: web.Request) -> dict[str, Any]:
-    """A request's JSON object.
+    """Return the JSON object in a request's body.
 
-    :raises ApiError: INVALID_ARGUMENT for anything else.
+    :raises ApiError: INVALID_ARGUMENT if the body is not a JSON object.
     """
     body = await read_json(request)
     if not isinstance(body, dict):
-        raise invalid("the body must be a JSON object")
+        raise invalid("The request body must be a JSON object.")
     return body
 
 
 class AdminCloud:
-    """The part of the admin API that is about Google's other services.
+    """Part of the admin API for Google's other services: the project, logs and metrics.
 
-    :param project: Gets the script.
-    :param control_plane: Knows the clusters.
-    :param telemetry: Has their logs and metrics.
+    :param project: project that scripts are applied to.
+    :param control_plane: clusters.
+    :param telemetry: logs and metrics of the clusters.
     """
 
     def __init__(self, project: Project, control_plane: ControlPlane, telemetry: Telemetry) -> None:
@@ -273,35 +284,35 @@ class AdminCloud:
         self._telemetry = telemetry
 
     def routes(self) -> list[tuple[str, str, Handler]]:
-        """Verb, path and handler of each request."""
+        """Return verb, path and handler of each method."""
         return [
             ("GET", r"project", self._read_project),
-            ("PUT", r"project", self._script_project),
-            ("DELETE", r"project", self._forget_project),
+            ("PUT", r"project", self._set_project),
+            ("DELETE", r"project", self._reset_project),
             ("GET", r"clusters/([^/]+)/metrics", self._read_metrics),
             ("PUT", r"clusters/([^/]+)/metrics", self._set_metrics),
             ("DELETE", r"clusters/([^/]+)/metrics", self._unset_metrics),
-            ("DELETE", r"telemetry", self._forget_telemetry),
+            ("DELETE", r"telemetry", self._clear_telemetry),
         ]
 
     async def _read_project(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
         return self._project.script.to_json()
 
-    async def _script_project(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
+    async def _set_project(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
         try:
             self._project.script = ProjectScript.from_json(await read_json(request))
         except ValueError as error:
             raise invalid(str(error)) from error
         return self._project.script.to_json()
 
-    async def _forget_project(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
+    async def _reset_project(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
         self._project.script = ProjectScript()
         return {}
 
     def _key(self, match: re.Match[str]) -> str:
         cluster = self._plane.by_id(match.group(1))
         if cluster is None:
-            raise ApiError("NOT_FOUND", f"There is no cluster {match.group(1)!r}.")
+            raise ApiError("NOT_FOUND", f"Cluster {match.group(1)!r} does not exist.")
         return cluster.key
 
     async def _read_metrics(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
@@ -314,7 +325,9 @@ class AdminCloud:
         given = await read_object(request)
         for name in given:
             if not re.fullmatch(r"[a-zA-Z_:][a-zA-Z0-9_:]*", name):
-                raise invalid(f"{name!r} is no name of a metric: it must be like ray_node_cpu_utilization")
+                raise invalid(
+                    f"Invalid value for metric name: {name!r}. Use a Prometheus name, such as ray_node_cpu_utilization."
+                )
         try:
             self._telemetry.override(self._key(match), given)
         except LookupError as error:
@@ -330,11 +343,11 @@ class AdminCloud:
             raise _not_up(match) from error
         return {}
 
-    async def _forget_telemetry(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
+    async def _clear_telemetry(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
         self._telemetry.logs.forget_gone()
         self._telemetry.metrics.forget_gone()
         return {}
 
 
 def _not_up(match: re.Match[str]) -> ApiError:
-    return ApiError("FAILED_PRECONDITION", f"The cluster {match.group(1)!r} has no nodes: it has no metrics.")
+    return ApiError("FAILED_PRECONDITION", f"Cluster {match.group(1)!r} has no running nodes, and so no metrics.")

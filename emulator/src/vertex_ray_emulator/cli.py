@@ -1,4 +1,4 @@
-"""The command ``vertex-ray-emulator``."""
+"""Command line interface: ``vertex-ray-emulator``."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vertex_ray_emulator.settings import Settings, default_state_dir
-from vertex_ray_emulator.state_file import running
+from vertex_ray_emulator.state_file import read_state
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 NOT_RUNNING = 3
 _SECONDS = {
-    "provisioning_seconds": "the least time that a create takes",
-    "dashboard_warmup_seconds": "for so long after RUNNING a dashboard answers 503",
-    "name_reuse_seconds": "for so long after a delete its name is refused",
-    "token_seconds": "the life of an access token",
-    "delete_seconds": "the least time that a delete takes",
-    "resize_seconds": "the least time that a resize takes",
-    "deploy_seconds": "the least time that a deployment of a model takes",
-    "scrape_seconds": "how often the nodes' metrics are read",
+    "provisioning_seconds": "minimum duration of a create",
+    "dashboard_warmup_seconds": "time after RUNNING during which a dashboard answers 503",
+    "name_reuse_seconds": "time after a delete during which the name is refused",
+    "token_seconds": "lifetime of an access token",
+    "delete_seconds": "minimum duration of a delete",
+    "resize_seconds": "minimum duration of a resize",
+    "deploy_seconds": "minimum duration of the deployment of a model",
+    "scrape_seconds": "interval between two readings of the nodes' metrics",
 }
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vertex-ray-emulator",
-        description="A local stand-in for Ray on Vertex AI: the API, and real Ray clusters behind it.",
+        description="A local emulator of Ray on Vertex AI: the API, with real Ray clusters behind it.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     start = commands.add_parser(
         "start", help="run the emulator until it is interrupted", formatter_class=_HelpFormatter
     )
     defaults = Settings(state_dir=default_state_dir())
-    start.add_argument("--port", type=int, default=defaults.port, help="main port on 127.0.0.1; 0 takes a free one")
+    start.add_argument("--port", type=int, default=defaults.port, help="main port on 127.0.0.1; 0 picks a free one")
     start.add_argument(
         "--backend",
         choices=("ray", "fake"),
@@ -57,13 +57,13 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument(
         "--hold-get",
         action="store_true",
-        help="answer Get only once the cluster is no longer PROVISIONING (the SDK else sleeps 150 s)",
+        help="answer Get only once the cluster is no longer PROVISIONING; otherwise the SDK sleeps for 150 s",
     )
     start.add_argument(
         "--dashboard-addresses",
         choices=("localhost", "google"),
         default=defaults.dashboard_addresses,
-        help="localhost:PORT/<host>, which all clients reach, or the bare <host> that the Google provider wants",
+        help="localhost:PORT/<host>, which all clients reach, or the bare <host> that the Google provider requires",
     )
     start.add_argument(
         "--with",
@@ -71,17 +71,17 @@ def _parser() -> argparse.ArgumentParser:
         type=_names,
         default="",
         metavar="NAMES",
-        help="other services' emulators to run beside, such as storage,bigquery",
+        help="other services' emulators to run beside this one, such as storage,bigquery",
     )
-    start.add_argument("--project", default=defaults.project, help="the project's id")
-    start.add_argument("--project-number", default=defaults.project_number, help="the project's number")
-    env = commands.add_parser("env", help="print the environment that leads an unmodified SDK here")
+    start.add_argument("--project", default=defaults.project, help="id of the project")
+    start.add_argument("--project-number", default=defaults.project_number, help="number of the project")
+    env = commands.add_parser("env", help="print the environment variables that lead an unmodified SDK to the emulator")
     status = commands.add_parser("status", help="show the clusters; exit code 3 when no emulator is running")
     for command in (env, status):
         command.add_argument("--json", action="store_true", help="print JSON")
     for command in (start, env, status):
         command.add_argument(
-            "--state-dir", type=Path, default=defaults.state_dir, help="where the emulator keeps its files"
+            "--state-dir", type=Path, default=defaults.state_dir, help="directory of the emulator's files"
         )
     return parser
 
@@ -91,14 +91,14 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows defaults, except those that say nothing."""
+    """Help formatter that shows defaults, except empty ones."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (False, "") else super()._get_help_string(action)
+        return action.help if action.default is False or action.default == "" else super()._get_help_string(action)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; gives its exit code."""
+    """Run the command and return its exit code."""
     options = vars(_parser().parse_args(arguments))
     command = options.pop("command")
     options["state_dir"] = options["state_dir"].expanduser().absolute()
@@ -109,22 +109,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = Settings(**options)
     except ValueError as error:
-        return _complain(str(error), 2)
+        return _fail(str(error), 2)
     return _start(settings)
 
 
-def _complain(text: str, code: int) -> int:
+def _fail(text: str, code: int) -> int:
     print(f"vertex-ray-emulator: {text}", file=sys.stderr)
     return code
 
 
 def _start(settings: Settings) -> int:
-    # The servers cost a second to import, and `env` runs in people's shells.
+    # The servers cost a second to import, and `env` runs in users' shells.
     try:
         from vertex_ray_emulator.companions.companions import CompanionError
         from vertex_ray_emulator.service import AlreadyRunningError, Emulator
     except ImportError as error:
-        return _complain(f"{error}; install airflow-provider-vertex-ray[emulator]", 1)
+        return _fail(f"{error}. Install it with: pip install vertex-ray-emulator", 1)
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
@@ -136,9 +136,9 @@ def _start(settings: Settings) -> int:
         try:
             await emulator.start()
         except (AlreadyRunningError, CompanionError) as error:
-            return _complain(str(error), 1)
+            return _fail(str(error), 1)
         except OSError as error:
-            return _complain(f"can not listen or write: {error}", 1)
+            return _fail(f"Could not listen on a port or write a file: {error}", 1)
         print(f"vertex-ray-emulator is ready on {emulator.host}", flush=True)
         await stop.wait()
         await emulator.stop()
@@ -148,40 +148,40 @@ def _start(settings: Settings) -> int:
 
 
 def _env(state_dir: Path, *, as_json: bool) -> int:
-    note = running(state_dir)
-    if note is None:
-        return _complain(f"not running (state directory {state_dir})", NOT_RUNNING)
+    state = read_state(state_dir)
+    if state is None:
+        return _fail(f"No emulator is running on state directory {state_dir}.", NOT_RUNNING)
     if as_json:
-        print(json.dumps(note["env"], indent=2))
+        print(json.dumps(state["env"], indent=2))
     else:
-        for name, value in note["env"].items():
+        for name, value in state["env"].items():
             print(f"export {name}={shlex.quote(value)}")
     return 0
 
 
 def _status(state_dir: Path, *, as_json: bool) -> int:
-    note = running(state_dir)
-    clusters = _asked(note["host"], "clusters") if note else None
-    if note is None or clusters is None:
+    state = read_state(state_dir)
+    clusters = _fetch(state["host"], "clusters") if state else None
+    if state is None or clusters is None:
         if as_json:
             print(json.dumps({"running": False}))
             return NOT_RUNNING
-        return _complain(f"not running (state directory {state_dir})", NOT_RUNNING)
-    companions = _asked(note["host"], "companions") or []
+        return _fail(f"No emulator is running on state directory {state_dir}.", NOT_RUNNING)
+    companions = _fetch(state["host"], "companions") or []
     if as_json:
         print(
             json.dumps(
                 {
                     "running": True,
-                    "host": note["host"],
-                    "pid": note["pid"],
+                    "host": state["host"],
+                    "pid": state["pid"],
                     "clusters": clusters,
                     "companions": companions,
                 }
             )
         )
         return 0
-    print(f"running on {note['host']} (pid {note['pid']}), project {note['project']}")
+    print(f"running on {state['host']} (pid {state['pid']}), project {state['project']}")
     for each in companions:
         print(f"{each['name']} on {each['address']}" + ("" if each["alive"] else " HAS DIED"))
     rows = [("CLUSTER", "STATE", "NODES", "AGE", "DASHBOARD")]
@@ -201,9 +201,9 @@ def _status(state_dir: Path, *, as_json: bool) -> int:
     return 0
 
 
-def _asked(host: str, what: str) -> list[dict[str, Any]] | None:
-    """The emulator's clusters or companions; None when nobody answers there."""
-    # A proxy of the user's (this emulator's own, after `eval $(… env)`) is not for loopback.
+def _fetch(host: str, what: str) -> list[dict[str, Any]] | None:
+    """Return the emulator's clusters or companions; None if nothing answers at the address."""
+    # Ignore the user's proxy, which is this emulator's own after `eval $(… env)`: it does not serve loopback addresses.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(f"http://{host}/emulator/{what}", timeout=10) as answer:

@@ -1,4 +1,4 @@
-"""Faults on demand: what goes wrong next, with which request, and how often."""
+"""Faults on demand: which requests fail, how, and how often."""
 
 from __future__ import annotations
 
@@ -34,32 +34,31 @@ _ACTIONS_OF: dict[str, set[str]] = {
 
 @dataclass
 class Fault:
-    """One fault.
+    """A fault to inject.
 
-    :param scope: ``control_plane`` (a request to the API), ``auth`` (a check of a token; 401 or 403, or with
-        ``method="GetToken"`` the metadata server), ``dashboard`` (a request to a cluster), ``provisioning``
-        (what a create, resize or delete comes to), ``deployment`` (what a deployment of a model comes to).
-    :param method: An fnmatch pattern over :attr:`Call.method <.calls.Call.method>`.
-    :param resource: An fnmatch pattern over the resource's full name, or over its last part (the cluster id).
-    :param contains: Text in the request's body, such as a job's submission id; only scope ``dashboard``.
-    :param times: How often it happens; None until it is removed.
-    :param probability: The share of such requests that it happens to; the others go on to the next fault.
-    :param action: ``status`` answers with an error, ``reset`` cuts the connection before the request is
-        carried out, ``drop_response`` after it, ``hold_response`` carries it out and keeps the answer back until the
-        client goes away (``delay`` > 0: cuts after so long; only ``dashboard``), ``hang`` never answers (``delay`` > 0:
-        cuts after so long), ``slow`` only waits, ``truncate`` cuts within the body, ``ws_abort`` and ``ws_close`` end a
-        websocket (cut, or closed with 1000), ``outcome`` goes with the scopes
-        ``provisioning`` and ``deployment``.
-    :param status: The HTTP status of ``status``.
-    :param code: The gRPC code's name; by default the one that fits ``status``.
-    :param message: The error's text; a provisioning outcome has the service's own text unless it is given.
-    :param delay: Seconds before the effect. With the outcome ``stuck``: seconds until the stuck resource
-        turns to ERROR; 0 never.
-    :param after: Websocket frames (``ws_abort``, ``ws_close``) or bytes (``truncate``) that pass first.
-    :param outcome: What a create, a resize, a delete (only ``stuck``) or a deployment comes to; ``unhealthy`` is for
-        deployments only, ``ip_ranges`` and ``partial`` for clusters only; ``slow`` takes ``delay`` seconds
-        longer and comes to what it should.
-    :param id: Names the fault for its removal; given by :meth:`Faults.add` when empty.
+    :param scope: ``control_plane`` (a request to the API), ``auth`` (a token check; 401 or 403, or the metadata server
+        with ``method="GetToken"``), ``dashboard`` (a request to a cluster), ``provisioning`` (the outcome of a create,
+        resize or delete), ``deployment`` (the outcome of the deployment of a model).
+    :param method: pattern in the syntax of :mod:`fnmatch` for the method, as in the request log.
+    :param resource: pattern for the full name of the resource or for its last part, such as the cluster id.
+    :param contains: text that the request's body must contain, such as a job's submission id; scope ``dashboard`` only.
+    :param times: number of requests that fail; None until the fault is removed.
+    :param probability: share of the matching requests that fail; the others are passed to the next matching fault.
+    :param action: ``status`` answers with an error. ``reset`` cuts the connection before the request is carried out,
+        ``drop_response`` afterwards. ``hold_response`` (scope ``dashboard`` only) carries the request out and holds the
+        answer back until the client disconnects, or cuts the connection after ``delay`` seconds if that is positive.
+        ``hang`` never answers, or cuts the connection after ``delay`` seconds. ``slow`` only waits. ``truncate`` cuts
+        the connection within the body. ``ws_abort`` cuts a websocket, ``ws_close`` closes it with code 1000.
+        ``outcome`` belongs to the scopes ``provisioning`` and ``deployment``.
+    :param status: HTTP status for the action ``status``.
+    :param code: name of the gRPC code; by default the one that corresponds to ``status``.
+    :param message: text of the error. By default, an outcome has the service's own text.
+    :param delay: seconds before the effect. For the outcome ``stuck``: seconds until the stuck resource changes to
+        ERROR; 0 for never.
+    :param after: number of websocket frames (``ws_abort``, ``ws_close``) or bytes (``truncate``) that pass first.
+    :param outcome: outcome of a create, a resize, a delete (``stuck`` only) or a deployment. ``unhealthy`` is for
+        deployments only, ``ip_ranges`` and ``partial`` for clusters only; ``slow`` succeeds ``delay`` seconds later.
+    :param id: id by which the fault can be removed; :meth:`Faults.add` assigns one if it is empty.
     """
 
     scope: Scope
@@ -79,15 +78,17 @@ class Fault:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Fault:
-        """A fault from its JSON object.
+        """Return a fault from its JSON object.
 
-        :raises ValueError: for an unknown field or value, naming it and what is allowed.
+        :raises ValueError: if a field or a value is unknown; the text names it and what is allowed.
         """
         allowed = {f.name for f in fields(cls)}
         if unknown := sorted(set(data) - allowed):
-            raise ValueError(f"unknown field(s) {unknown}; a fault has {sorted(allowed)}")
+            raise ValueError(
+                f"Unknown fields: {', '.join(unknown)}. A fault has the fields {', '.join(sorted(allowed))}."
+            )
         if "scope" not in data:
-            raise ValueError(f"scope is required: one of {list(get_args(Scope))}")
+            raise ValueError(f"Missing value for scope. Use one of {', '.join(get_args(Scope))}.")
         values = dict(data)
         if values["scope"] in _OUTCOMES_OF:
             values.setdefault("action", "outcome")
@@ -95,7 +96,7 @@ class Fault:
         for name, kind in choices.items():
             value = values.get(name)
             if value is not None and value not in get_args(kind):
-                raise ValueError(f"{name} must be one of {list(get_args(kind))}, not {value!r}")
+                raise ValueError(f"Invalid value for {name}: {value!r}. Use one of {', '.join(get_args(kind))}.")
         kinds: dict[str, type | tuple[type, ...]] = {
             "method": str, "resource": str, "contains": (str, type(None)), "message": str, "id": str, "status": int,
             "after": int, "delay": (int, float), "probability": (int, float),
@@ -103,31 +104,45 @@ class Fault:
         }  # fmt: skip
         for name, expected in kinds.items():
             if name in values and (not isinstance(values[name], expected) or isinstance(values[name], bool)):
-                raise ValueError(f"{name} has a value of the wrong type: {values[name]!r}")
+                raise ValueError(f"Invalid value for {name}: {values[name]!r}. The value has the wrong type.")
         fault = cls(**values)
         outcomes = _OUTCOMES_OF.get(fault.scope)
         if (outcomes is not None) != (fault.outcome is not None):
-            raise ValueError('outcome goes with scope "provisioning" or "deployment", and only with these')
+            raise ValueError(
+                f"Invalid value for outcome: {fault.outcome!r}. The scopes provisioning and deployment require an "
+                "outcome; other scopes have none."
+            )
         if outcomes is not None and fault.outcome not in outcomes:
-            raise ValueError(f"scope {fault.scope!r} has the outcomes {sorted(outcomes)}, not {fault.outcome!r}")
+            raise ValueError(
+                f"Invalid value for outcome: {fault.outcome!r}. The outcomes of scope {fault.scope} are "
+                f"{', '.join(sorted(outcomes))}."
+            )
         if fault.action not in _ACTIONS_OF[fault.scope]:
             raise ValueError(
-                f"scope {fault.scope!r} has the actions {sorted(_ACTIONS_OF[fault.scope])}, not {fault.action!r}"
+                f"Invalid value for action: {fault.action!r}. The actions of scope {fault.scope} are "
+                f"{', '.join(sorted(_ACTIONS_OF[fault.scope]))}."
             )
         if fault.contains and fault.scope != "dashboard":
-            raise ValueError('contains goes with scope "dashboard"')
+            raise ValueError(
+                f"Invalid value for contains: {fault.contains!r}. Only faults of scope dashboard look at the body."
+            )
         if fault.times is not None and fault.times < 1:
-            raise ValueError("times must be at least 1, or null for a fault that stays until it is removed")
+            raise ValueError(
+                f"Invalid value for times: {fault.times}. Use at least 1, or null for a fault that "
+                "stays until it is removed."
+            )
         if not 0 < fault.probability <= 1:
-            raise ValueError(f"probability must be above 0, and 1 at most, not {fault.probability}")
+            raise ValueError(f"Invalid value for probability: {fault.probability}. Use a number above 0 and at most 1.")
         if fault.delay < 0 or fault.after < 0:
-            raise ValueError("delay and after must not be negative")
+            raise ValueError(
+                f"Invalid value for delay or after: {fault.delay}, {fault.after}. Neither must be negative."
+            )
         if not 100 <= fault.status <= 599:
-            raise ValueError(f"status must be an HTTP status, not {fault.status}")
+            raise ValueError(f"Invalid value for status: {fault.status}. Use an HTTP status from 100 to 599.")
         return fault
 
     def matches(self, scope: str, method: str, resource: str, body: bytes = b"") -> bool:
-        """Whether it concerns a request."""
+        """Return whether the fault applies to a request."""
         return (
             self.scope == scope
             and (self.contains or "").encode() in body
@@ -137,41 +152,44 @@ class Fault:
 
 
 class Faults:
-    """The faults that are armed, in the order of their arming; the first that matches is taken."""
+    """The armed faults, in the order in which they were added; the first that matches a request is applied."""
 
     def __init__(self) -> None:
         self._faults: dict[str, Fault] = {}
 
     def add(self, fault: Fault) -> str:
-        """Arm a fault; gives its id."""
+        """Arm a fault and return its id."""
         if not fault.id:
             fault.id = secrets.token_hex(6)
         self._faults[fault.id] = fault
         return fault.id
 
     def remove(self, fault_id: str) -> bool:
-        """Disarm a fault; False when there is none of this id (it may have been used up)."""
+        """Disarm a fault; return False if no armed fault has this id, for example because it was used up."""
         return self._faults.pop(fault_id, None) is not None
 
     def clear(self) -> None:
-        """Disarm all."""
+        """Disarm all faults."""
         self._faults.clear()
 
     def listing(self) -> list[dict[str, Any]]:
-        """The armed faults as JSON objects; ``times`` is what is left."""
+        """Return the armed faults as JSON objects; ``times`` is the number of requests left."""
         return [asdict(fault) for fault in self._faults.values()]
 
     def need_body(self) -> bool:
-        """Whether a fault is armed that looks at what requests contain."""
+        """Return whether an armed fault looks at the bodies of requests."""
         return any(fault.contains for fault in self._faults.values())
 
     def take(
         self, scope: str, method: str, resource: str, *, explicit: bool = False, body: bytes = b""
     ) -> Fault | None:
-        """The fault for a request, counted down; None when it is to go well.
+        """Return the fault for a request and count it down; None if the request is to succeed.
 
-        :param body: What it contains, where that is known.
-        :param explicit: Pass over faults for every method (``*``): only one that names this method counts.
+        :param scope: scope of the request.
+        :param method: method of the request, as in the request log.
+        :param resource: name of the resource, with the project's number.
+        :param explicit: ignore faults for every method (``*``), so that only one that names this method applies.
+        :param body: body of the request, where it is known.
         """
         for fault in list(self._faults.values()):
             if (explicit and fault.method == "*") or not fault.matches(scope, method, resource, body):

@@ -1,4 +1,4 @@
-"""What a create or a resize can come to, with the service's own texts (reports of live runs)."""
+"""Outcomes of a failed create or resize, with the service's own texts (from reports of live runs)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ INTERNAL_TEXT = (
 
 
 def internal() -> ApiError:
-    """The error of a cluster that did not come up for a reason of the service's own."""
+    """Return the error of a cluster that did not start because of an internal error of the service."""
     return ApiError("INTERNAL", INTERNAL_TEXT)
 
 
 def quota_metric(resource: Any) -> str:
-    """The training quota that a resource's last pool draws on: ``…/custom_model_training_nvidia_t4_gpus``."""
+    """Return the training quota that a resource's last pool uses: ``…/custom_model_training_nvidia_t4_gpus``."""
     spec = resource.resource_pools[-1].machine_spec
     accelerator = accelerator_name(spec)
     metric = gpu_metric(accelerator) if accelerator else cpu_metric(spec.machine_type)
@@ -29,7 +29,7 @@ def quota_metric(resource: Any) -> str:
 
 
 def failure(fault: Fault, resource: Any, region: str) -> ApiError | None:
-    """The error that a provisioning fault stands for; None for one that is no failure in itself."""
+    """Return the error of a provisioning fault; None for an outcome that is not a failure by itself."""
     known = {
         "quota": (
             "RESOURCE_EXHAUSTED",
@@ -55,9 +55,9 @@ def failure(fault: Fault, resource: Any, region: str) -> ApiError | None:
 
 
 def as_error(fault: Fault) -> ApiError:
-    """The error of a fault with the action ``status``."""
+    """Return the error of a fault with the action ``status``."""
     code = fault.code if fault.code in CODES else code_for_status(fault.status)
-    # A code alone ("code": "NOT_FOUND") brings its own status; the default of 503 would contradict it.
+    # A code alone ("code": "NOT_FOUND") implies its own status, which the default of 503 would contradict.
     status = CODES[code][1] if fault.code in CODES and fault.status == 503 else fault.status
     message = fault.message
     if message == DEFAULT_MESSAGE and code == "UNAUTHENTICATED":

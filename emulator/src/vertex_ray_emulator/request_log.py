@@ -1,4 +1,4 @@
-"""The log of every request that reached the emulator, for tests and benchmarks to read."""
+"""Log of every request that reached the emulator, for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ CAPACITY = 100_000
 
 
 @dataclass(frozen=True)
-class Call:
-    """One request.
+class LoggedRequest:
+    """A request that was answered.
 
-    :param surface: Where it came in: ``rest``, ``grpc``, ``dashboard``, ``metadata`` or ``ray_client``.
-    :param method: Of the control plane the RPC's name, such as ``CreatePersistentResource``; of a dashboard
-        the verb and the path, such as ``GET /api/jobs/raysubmit_1``.
-    :param resource: The resource's name with the project's *number* (control plane), or the cluster id.
-    :param time: When it was answered, in unix seconds.
-    :param authorised: Whether it carried a token that was valid then.
-    :param status: The HTTP status, or the HTTP equivalent of the gRPC code; 101 for a websocket, 0 when the
-        connection was cut on purpose and no answer was sent.
+    :param surface: interface that received the request: ``rest``, ``grpc``, ``dashboard``, ``metadata`` or
+        ``ray_client``.
+    :param method: name of the RPC, such as ``CreatePersistentResource``; for a dashboard the verb and the path, such as
+        ``GET /api/jobs/raysubmit_1``.
+    :param resource: name of the resource with the project's *number*; for a dashboard the cluster id.
+    :param time: time of the answer, in Unix seconds.
+    :param authorised: whether the request carried a valid token.
+    :param status: HTTP status, or the HTTP equivalent of the gRPC code; 101 for a websocket, 0 if a fault cut the
+        connection and no answer was sent.
     """
 
     surface: str
@@ -34,35 +35,37 @@ class Call:
 
 
 class RequestLog:
-    """The last calls, oldest first.
+    """The most recent requests, oldest first.
 
-    :param capacity: How many calls are kept.
+    :param capacity: number of requests to keep.
     """
 
     def __init__(self, capacity: int = CAPACITY) -> None:
-        self._calls: deque[Call] = deque(maxlen=capacity)
+        self._requests: deque[LoggedRequest] = deque(maxlen=capacity)
 
     def record(self, surface: str, method: str, resource: str, *, authorised: bool, status: int) -> None:
-        """Append a call with the present time."""
-        self._calls.append(Call(surface, method, resource, time.time(), authorised, status))
+        """Append a request with the current time."""
+        self._requests.append(LoggedRequest(surface, method, resource, time.time(), authorised, status))
 
     def clear(self) -> None:
-        """Forget all calls."""
-        self._calls.clear()
+        """Remove all requests."""
+        self._requests.clear()
 
     def listing(
         self, *, method: str = "*", since: float = 0.0, surface: str = "*", resource: str = "*"
     ) -> list[dict[str, Any]]:
-        """The calls as JSON objects.
+        """Return the requests as JSON objects.
 
-        :param method: An fnmatch pattern over the method; so are ``surface`` and ``resource``.
-        :param since: Only calls after this time, in unix seconds.
+        :param method: pattern in the syntax of :mod:`fnmatch` for the method.
+        :param since: return only requests after this time, in Unix seconds.
+        :param surface: pattern for the interface.
+        :param resource: pattern for the resource.
         """
         return [
-            asdict(call)
-            for call in self._calls
-            if call.time > since
-            and fnmatchcase(call.method, method)
-            and fnmatchcase(call.surface, surface)
-            and fnmatchcase(call.resource, resource)
+            asdict(request)
+            for request in self._requests
+            if request.time > since
+            and fnmatchcase(request.method, method)
+            and fnmatchcase(request.surface, surface)
+            and fnmatchcase(request.resource, resource)
         ]

@@ -1,4 +1,4 @@
-"""The emulator as a whole: what listens, what is wired to what, and the note that tells others of it."""
+"""The emulator as a whole: wires the parts together, listens, and writes the state file."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from vertex_ray_emulator.project.project_script import Project
 from vertex_ray_emulator.request_log import RequestLog
 from vertex_ray_emulator.serving.serving import Serving
 from vertex_ray_emulator.settings import LOOPBACK, Settings
-from vertex_ray_emulator.state_file import running, state_file_path
+from vertex_ray_emulator.state_file import read_state, state_file_path
 from vertex_ray_emulator.surfaces import pki
 from vertex_ray_emulator.surfaces.connect_proxy import ConnectProxy, Destination
 from vertex_ray_emulator.surfaces.dashboard_proxy import DASHBOARD_DOMAIN, DashboardProxy
-from vertex_ray_emulator.surfaces.grpc_passage import CHANNEL_OPTIONS, Passage
+from vertex_ray_emulator.surfaces.grpc_forwarder import CHANNEL_OPTIONS, GrpcForwarder
 from vertex_ray_emulator.surfaces.grpc_server import GrpcApi
 from vertex_ray_emulator.surfaces.metadata import MetadataServer
 from vertex_ray_emulator.surfaces.publisher import Publisher
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from vertex_ray_emulator.backends.backend import ClusterBackend
 
 
-# What makes Google's clients in a job come here, as on the service they have the cluster's account by themselves.
+# Variables that lead Google's clients in a job to the emulator; on the service, a job has the cluster's account.
 _FOR_JOBS = (
     "GOOGLE_CLOUD_PROJECT",
     "GCE_METADATA_HOST",
@@ -62,27 +62,27 @@ _FOR_JOBS = (
 
 
 class AlreadyRunningError(RuntimeError):
-    """The state directory is in use by an emulator that lives."""
+    """A running emulator uses the state directory."""
 
 
 class Emulator:
-    """One emulator. Everything listens on 127.0.0.1, on free ports except the main one.
+    """An emulator. Everything listens on 127.0.0.1, on free ports except for the main port.
 
-    :param settings: What it is started with.
-    :param backend: The clusters' backend; by default the one that the settings name.
+    :param settings: settings of the emulator.
+    :param backend: backend of the clusters; by default the one that the settings name.
     """
 
     def __init__(self, settings: Settings, backend: ClusterBackend | None = None) -> None:
         self.settings = settings
         self.faults = Faults()
-        self.calls = RequestLog()
+        self.request_log = RequestLog()
         self.tokens = Tokens(settings.token_seconds)
         self._publisher = Publisher(settings.dashboard_warmup_seconds, settings.dashboard_addresses)
         self._given_backend = backend
         self._runners: list[web.AppRunner] = []
         self._lock: int | None = None
         self.companions = Companions(settings.state_dir, settings.project)
-        # Where predictors get their models from.
+        # Cloud Storage from which predictors download their models.
         self.storage_host = os.environ.get("STORAGE_EMULATOR_HOST")
         self._node_environment: dict[str, str] = {}
         self._channels: list[Any] = []
@@ -91,10 +91,11 @@ class Emulator:
         self.env: dict[str, str] = {}
 
     async def start(self) -> None:
-        """Listen; when it returns, everything can be used and the note is written.
+        """Start to listen, and return once everything is ready and the state file is written.
 
-        :raises AlreadyRunningError: when an emulator lives on this state directory.
-        :raises OSError: when the main port is taken.
+        :raises AlreadyRunningError: if another emulator runs on the state directory.
+        :raises CompanionError: if an emulator of another service does not start.
+        :raises OSError: if the main port is taken.
         """
         settings = self.settings
         settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -112,26 +113,26 @@ class Emulator:
         project = Project(settings.project, settings.project_number)
         publisher = WatchedPublisher(self._publisher, self._telemetry)
         self._plane = ControlPlane(settings, backend, publisher, self.faults, project)
-        gate = RequestPipeline(self.tokens, self.faults, self.calls, project)
+        pipeline = RequestPipeline(self.tokens, self.faults, self.request_log, project)
         self._serving = Serving(settings, self._plane.operations, self.faults, lambda: self.storage_host)
         rpcs = self._serving.rpcs()
-        self._rest = RestApi(self._plane, gate, settings, rpcs, self._others(project))
-        self._metadata = MetadataServer(settings, self.tokens, self.faults, self.calls)
-        self._dashboards = DashboardProxy(self._publisher.target, self.tokens, self.faults, self.calls)
+        self._rest = RestApi(self._plane, pipeline, settings, rpcs, self._other_apis(project))
+        self._metadata = MetadataServer(settings, self.tokens, self.faults, self.request_log)
+        self._dashboards = DashboardProxy(self._publisher.target, self.tokens, self.faults, self.request_log)
         self._admin = Admin(
             self._plane,
             backend,
             self._serving,
             self.companions,
             self.faults,
-            self.calls,
+            self.request_log,
             self.tokens,
             self._dashboards.cut_all,
             AdminCloud(project, self._plane, self._telemetry),
         )
-        self._ray_client = RayClientProxy(self.tokens, self.calls, self.faults, key, certificate)
-        self._grpc = GrpcApi(self._plane, gate, settings, rpcs)
-        self._lead_to_bigquery()
+        self._ray_client = RayClientProxy(self.tokens, self.request_log, self.faults, key, certificate)
+        self._grpc = GrpcApi(self._plane, pipeline, settings, rpcs)
+        self._forward_bigquery()
         self._telemetry.start()
         await self._dashboards.start()
         self._publisher.ray_client = self._ray_client
@@ -158,10 +159,10 @@ class Emulator:
             **self.companions.environment(),
         }
         self._node_environment.update({name: self.env[name] for name in _FOR_JOBS if name in self.env})
-        self._write_note()
+        self._write_state_file()
 
     async def stop(self) -> None:
-        """Delete all clusters, stop listening, remove the note."""
+        """Delete all clusters, stop listening, and remove the state file."""
         state_file_path(self.settings.state_dir).unlink(missing_ok=True)
         await self._serving.close()
         await self._telemetry.close()
@@ -177,8 +178,8 @@ class Emulator:
         await self.companions.close()
         self._release_lock()
 
-    def _others(self, project: Project) -> CloudApis:
-        """The other services of Google that clients of clusters ask."""
+    def _other_apis(self, project: Project) -> CloudApis:
+        """Return the APIs of Google's other services that clients of clusters use."""
         telemetry, quotas = self._telemetry, self._plane.quotas
         apis = (
             LoggingApi(project, telemetry.logs, telemetry.read_logs),
@@ -189,19 +190,21 @@ class Emulator:
         )
         return CloudApis([rpc for api in apis for rpc in api.rpcs()], project)
 
-    def _lead_to_bigquery(self) -> None:
-        """Let the host of BigQuery's Storage Read API, which speaks gRPC only, lead to BigQuery's emulator."""
+    def _forward_bigquery(self) -> None:
+        """Forward BigQuery's Storage Read API, which is gRPC only, to the emulator of BigQuery."""
         bigquery = self.companions.get("bigquery")
         if bigquery is None or bigquery.grpc is None:
             return
         channel = grpc.aio.insecure_channel(bigquery.grpc, options=CHANNEL_OPTIONS)
         self._channels.append(channel)
-        self._grpc.passages.append(Passage(channel, "/google.cloud.bigquery.storage.", self._token_gate, "bigquery"))
+        self._grpc.forwarders.append(
+            GrpcForwarder(channel, "/google.cloud.bigquery.storage.", self._token_guard, "bigquery")
+        )
 
     @contextlib.asynccontextmanager
-    async def _token_gate(self, method: str, resource: str, context: Any) -> AsyncIterator[None]:
+    async def _token_guard(self, method: str, resource: str, context: Any) -> AsyncIterator[None]:
         authorised = self.tokens.accepts(dict(context.invocation_metadata()).get("authorization"))
-        self.calls.record("grpc", method, resource, authorised=authorised, status=200 if authorised else 401)
+        self.request_log.record("grpc", method, resource, authorised=authorised, status=200 if authorised else 401)
         if not authorised:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, UNAUTHENTICATED_MESSAGE)
         try:
@@ -210,7 +213,7 @@ class Emulator:
             await context.abort(error.code(), error.details() or "")
 
     async def _serve(self, handler: Any, port: int, context: ssl.SSLContext | None) -> int:
-        # Uploads to a dashboard are streamed through, so no limit applies; the REST API has its own.
+        # Uploads to a dashboard are streamed, so no limit applies here; the REST API has its own.
         application = web.Application(client_max_size=0)
         application.router.add_route("*", "/{path:.*}", handler)
         runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
@@ -233,18 +236,18 @@ class Emulator:
         return web.json_response(error.body(), status=404)
 
     def _take_lock(self) -> None:
-        """Hold a lock for as long as this process lives; the kernel lets go of it however that ends."""
+        """Take the lock of the state directory; the kernel releases it however this process ends."""
         state_dir = self.settings.state_dir
         self._lock = os.open(state_dir / "emulator.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._release_lock()
-            note = running(state_dir)
-            who = f"pid {note['pid']} on {note['host']}" if note else "it is starting or stopping"
+            state = read_state(state_dir)
+            who = f"pid {state['pid']} on {state['host']}" if state else "it is starting or stopping"
             raise AlreadyRunningError(
-                f"an emulator is already running on the state directory {state_dir} ({who}); stop it first, "
-                "or give this one another --state-dir"
+                f"An emulator is already running on state directory {state_dir} ({who}). Stop it first, or use "
+                "another --state-dir."
             ) from None
 
     def _release_lock(self) -> None:
@@ -252,8 +255,8 @@ class Emulator:
             os.close(self._lock)
             self._lock = None
 
-    def _write_note(self) -> None:
-        note = {
+    def _write_state_file(self) -> None:
+        state = {
             "pid": os.getpid(),
             "host": self.host,
             "project": self.settings.project,
@@ -263,12 +266,12 @@ class Emulator:
         }
         file = state_file_path(self.settings.state_dir)
         new = file.with_suffix(".new")
-        new.write_text(json.dumps(note, indent=2) + "\n")
+        new.write_text(json.dumps(state, indent=2) + "\n")
         new.replace(file)
 
 
 def _backend(settings: Settings, node_environment: dict[str, str]) -> ClusterBackend:
-    # Imported here: the one serves without the other's requirements.
+    # Imported here, so that each backend runs without the requirements of the other.
     if settings.backend == "fake":
         from vertex_ray_emulator.backends.fake_backend import FakeBackend
 
@@ -279,14 +282,14 @@ def _backend(settings: Settings, node_environment: dict[str, str]) -> ClusterBac
 
 
 def _environment(settings: Settings, host: str, proxy: int, certificates: pki.Pki) -> dict[str, str]:
-    """The variables by which an unmodified SDK comes here, and ours by which our hooks do."""
+    """Return the variables that lead an unmodified SDK and the Airflow provider's hooks to the emulator."""
     local = "localhost,127.0.0.1"
     gcloud = settings.state_dir / "gcloud"
     gcloud.mkdir(exist_ok=True)
     return {
         "VERTEX_RAY_EMULATOR_HOST": host,
         "GOOGLE_CLOUD_PROJECT": settings.project,
-        # Credentials come from the metadata server; a user's own must neither be used nor be sent here.
+        # Credentials come from the metadata server; the user's own must neither be used nor be sent to the emulator.
         "GCE_METADATA_HOST": host,
         "GCE_METADATA_IP": host,
         "GOOGLE_APPLICATION_CREDENTIALS": "",

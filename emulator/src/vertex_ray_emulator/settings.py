@@ -1,4 +1,4 @@
-"""What an emulator is started with."""
+"""Settings of an emulator."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ COMPANIONS = ("storage", "bigquery")
 
 
 def default_state_dir() -> Path:
-    """``$XDG_STATE_HOME/vertex-ray-emulator``, by default below ``~/.local/state``."""
+    """Return ``$XDG_STATE_HOME/vertex-ray-emulator``; ``XDG_STATE_HOME`` defaults to ``~/.local/state``."""
     base = os.environ.get("XDG_STATE_HOME")
     return (Path(base) if base else Path.home() / ".local" / "state") / "vertex-ray-emulator"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The emulator's settings. Every time of the service is a setting, and short by default.
+    """Settings of an emulator. Every delay of the service is a setting and short by default.
 
-    :param port: The main HTTP port on 127.0.0.1; 0 takes a free one.
-    :param state_dir: Certificates, logs and the note of the running emulator.
+    :param port: main HTTP port on 127.0.0.1; 0 picks a free one.
+    :param state_dir: directory of certificates, logs and the state file of the running emulator.
     :param backend: ``ray`` for real clusters, ``fake`` for instant ones that run no code.
-    :param provisioning_seconds: The least time that a create takes; the service takes 9 to 14 minutes.
-    :param dashboard_warmup_seconds: For so long after RUNNING a dashboard answers 503; the service up to 300.
-    :param name_reuse_seconds: For so long after a delete a name is refused; the service up to 7,200.
-    :param token_seconds: The life of an access token; Google's live about 3,600.
-    :param delete_seconds: The least time that a delete takes.
-    :param resize_seconds: The least time that a resize takes; the service "a few minutes".
-    :param deploy_seconds: The least time that a deployment of a model takes; the service takes minutes.
-    :param scrape_seconds: How often the nodes' metrics are read.
-    :param hold_get: Answer Get only once the cluster is no longer PROVISIONING. The SDK sleeps for 150 s when
-        its first Get finds a cluster that is not RUNNING; with this it need not.
-    :param dashboard_addresses: The form of RAY_DASHBOARD_URI. ``google`` is the service's own, a bare host name, which
-        only clients that use the proxy of the environment can reach (``requests`` does, aiohttp and so Ray's
-        ``tail_job_logs`` do not). ``localhost`` puts ``localhost:PORT/`` before it, which every client can reach, but
-        which the Google provider's Ray operators do not know for a Vertex address.
-    :param companions: Other services' emulators to run beside, out of ``storage`` and ``bigquery``.
-    :param project: The only project's id.
-    :param project_number: Its number; resource names in answers have it in place of the id.
+    :param provisioning_seconds: minimum duration of a create; the service takes 9 to 14 minutes.
+    :param dashboard_warmup_seconds: seconds after RUNNING in which a dashboard answers 503; up to 300 on the service.
+    :param name_reuse_seconds: seconds after a delete in which the name is refused; up to 7,200 on the service.
+    :param token_seconds: lifetime of an access token; about 3,600 seconds on the service.
+    :param delete_seconds: minimum duration of a delete.
+    :param resize_seconds: minimum duration of a resize; "a few minutes" on the service.
+    :param deploy_seconds: minimum duration of the deployment of a model; minutes on the service.
+    :param scrape_seconds: interval between two readings of the nodes' metrics.
+    :param hold_get: answer Get only once the cluster is no longer PROVISIONING. Without it, the SDK sleeps for 150 s
+        when its first Get finds a cluster that is not RUNNING.
+    :param dashboard_addresses: form of RAY_DASHBOARD_URI. ``google`` is the service's own form, a bare host name, which
+        is reachable only by clients that use the proxy of the environment (``requests`` does; aiohttp, and so Ray's
+        ``tail_job_logs``, does not). ``localhost`` puts ``localhost:PORT/`` before it, which every client can reach
+        but the Google provider's Ray operators do not accept as a Vertex AI address.
+    :param companions: other services' emulators to run beside this one: ``storage``, ``bigquery``.
+    :param project: id of the only project.
+    :param project_number: number of the project, which replaces the id in the resource names of answers.
     """
 
     port: int = 8787
@@ -67,7 +67,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
-            raise ValueError(f"port must be between 0 and 65535, not {self.port}")
+            raise ValueError(f"Invalid value for port: {self.port}. Use a number from 0 to 65535.")
         for name in (
             "provisioning_seconds",
             "dashboard_warmup_seconds",
@@ -77,14 +77,22 @@ class Settings:
             "deploy_seconds",
         ):
             if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must not be negative, and finite: {getattr(self, name)}")
+                raise ValueError(
+                    f"Invalid value for {name}: {getattr(self, name)}. Use a finite number of seconds, 0 or more."
+                )
         for name in ("token_seconds", "scrape_seconds"):
             if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be positive, and finite: {getattr(self, name)}")
+                raise ValueError(
+                    f"Invalid value for {name}: {getattr(self, name)}. Use a positive, finite number of seconds."
+                )
         for name in self.companions:
             if name not in COMPANIONS:
-                raise ValueError(f"with must name some of {', '.join(COMPANIONS)}, not {name!r}")
+                raise ValueError(f"Invalid value for with: {name!r}. Use names out of {', '.join(COMPANIONS)}.")
         if not re.fullmatch(r"[a-z][a-z0-9-]{4,28}[a-z0-9]", self.project):
-            raise ValueError(f"project is no project id (6 to 30 of a-z, 0-9 and -): {self.project!r}")
+            raise ValueError(
+                f"Invalid value for project: {self.project!r}. Use 6 to 30 characters out of a-z, 0-9 and -."
+            )
         if not re.fullmatch(r"[1-9][0-9]{5,18}", self.project_number):
-            raise ValueError(f"project_number must be a number of 6 to 19 digits: {self.project_number!r}")
+            raise ValueError(
+                f"Invalid value for project_number: {self.project_number!r}. Use a number of 6 to 19 digits."
+            )

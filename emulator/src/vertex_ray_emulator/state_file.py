@@ -1,4 +1,4 @@
-"""The note that a running emulator leaves in its state directory, for whoever wants to talk to it."""
+"""State file that a running emulator keeps in its state directory, for clients that look for it."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ if TYPE_CHECKING:
 
 
 def state_file_path(state_dir: Path) -> Path:
-    """Where the note is."""
+    """Return the path of the state file in a state directory."""
     return state_dir / "emulator.json"
 
 
-def running(state_dir: Path) -> dict[str, Any] | None:
-    """The note of the emulator that lives on a state directory; None when there is none.
+def read_state(state_dir: Path) -> dict[str, Any] | None:
+    """Return the state of the emulator that runs on a state directory; None if none runs.
 
-    A note that was left by an emulator that died is not believed.
+    A file that a dead emulator left behind is ignored.
     """
     try:
-        note = json.loads(state_file_path(state_dir).read_text())
-        os.kill(note["pid"], 0)
+        state = json.loads(state_file_path(state_dir).read_text())
+        os.kill(state["pid"], 0)
     except PermissionError:
-        return dict(note)
+        return dict(state)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return dict(note)
+    return dict(state)

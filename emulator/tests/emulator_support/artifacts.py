@@ -1,4 +1,4 @@
-"""Real models, small ones, as training jobs would leave them in Cloud Storage."""
+"""Small real models, as training jobs would write them to Cloud Storage."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ XGBOOST_IMAGE = "us-docker.pkg.dev/vertex-ai/prediction/xgboost-cpu.2-1:latest"
 
 @cache
 def iris() -> tuple[Any, Any]:
-    """The features and the classes of a data set that scikit-learn ships."""
+    """Return the features and the classes of a data set that comes with scikit-learn."""
     from sklearn.datasets import load_iris
 
     return load_iris(return_X_y=True)  # type: ignore[no-any-return]
@@ -26,7 +26,7 @@ def iris() -> tuple[Any, Any]:
 
 @cache
 def sklearn_model() -> Any:
-    """A fitted pipeline."""
+    """Return a fitted pipeline."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -36,7 +36,7 @@ def sklearn_model() -> Any:
 
 @cache
 def booster() -> Any:
-    """A trained XGBoost booster; it gives three probabilities."""
+    """Return a trained XGBoost booster, which predicts three probabilities."""
     import xgboost
 
     features, classes = iris()
@@ -45,7 +45,7 @@ def booster() -> Any:
 
 
 def put_sklearn(storage: StorageEmulator, folder: str, file: str = "model.joblib") -> str:
-    """Write the pipeline as an artifact; gives the folder's URI."""
+    """Write the pipeline as an artifact and return the folder's URI."""
     import joblib
 
     data = io.BytesIO()
@@ -58,7 +58,7 @@ def put_sklearn(storage: StorageEmulator, folder: str, file: str = "model.joblib
 
 
 def put_xgboost(storage: StorageEmulator, folder: str) -> str:
-    """Write the booster as an artifact; gives the folder's URI."""
+    """Write the booster as an artifact and return the folder's URI."""
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "model.ubj"
         booster().save_model(file)

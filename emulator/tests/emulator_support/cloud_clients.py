@@ -1,4 +1,4 @@
-"""Google's own discovery clients and Cloud Logging's client, led to the emulator; and jobs to ask about."""
+"""Google's discovery clients and Cloud Logging's client, connected to the emulator, and jobs to query."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def discovery(emulator: EmulatorProcess, name: str, version: str) -> Any:
-    """A client that was generated from the API's discovery document, as ``googleapiclient`` has it inside."""
+    """Return a client for the API's discovery document that ``googleapiclient`` ships."""
     from googleapiclient.discovery import build
 
-    # It takes the place of the document's rootUrl and servicePath together.
+    # The endpoint replaces the document's rootUrl and servicePath together.
     path = "/compute/v1/" if name == "compute" else ""
     return build(
         name,
@@ -29,7 +29,7 @@ def discovery(emulator: EmulatorProcess, name: str, version: str) -> Any:
 
 
 def logging_client(emulator: EmulatorProcess) -> Client:
-    """Cloud Logging's client in its HTTP mode."""
+    """Return Cloud Logging's client in HTTP mode."""
     import google.cloud.logging
 
     return google.cloud.logging.Client(
@@ -62,7 +62,7 @@ def _dashboard(emulator: EmulatorProcess, cluster_id: str) -> str:
 
 
 def of_cluster(cluster_id: str, more: str = "") -> str:
-    """The documented filter of a cluster's entries."""
+    """Return the documented filter for a cluster's entries."""
     parts = [
         'resource.labels.task_name="ray-cluster-logs"',
         f'labels."ml.googleapis.com/ray_cluster_id"="{cluster_id}"',
@@ -72,16 +72,16 @@ def of_cluster(cluster_id: str, more: str = "") -> str:
 
 
 def list_entries(emulator: EmulatorProcess, **body: Any) -> tuple[int, Any]:
-    """``entries:list`` by hand."""
+    """Send an ``entries:list`` request."""
     request = {"resourceNames": [f"projects/{emulator.project}"], **body}
     return emulator.request("POST", "/v2/entries:list", request, token=emulator.token())
 
 
 def messages(answer: Any) -> list[str]:
-    """The texts of the entries in an answer."""
+    """Return the texts of the entries in an answer."""
     return [entry["jsonPayload"]["message"] for entry in answer.get("entries", [])]
 
 
 def http_error(error: Any) -> tuple[int, dict[str, Any]]:
-    """The status and the body of a discovery client's error."""
+    """Return the status and the body of a discovery client's error."""
     return int(error.resp.status), dict(json.loads(error.content)["error"])

@@ -1,4 +1,4 @@
-"""What the tests of the emulator's data plane share: plans of clusters, waiting, and looking at sockets."""
+"""Helpers for tests of the emulator's data plane: plans of clusters, waiting, and listening sockets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GIB = 1 << 30
 
 
 def plans(workers: int, *, gpus: int = 1) -> list[NodePlan]:
-    """A head, and workers ``worker-pool1-0``, … with 4 CPUs and a T4."""
+    """Return the plan of a head and of workers ``worker-pool1-0``, … with 4 CPUs and a T4."""
     head = NodePlan("head", "head-node", True, "n1-standard-16", 16, 0, None, 60 * GIB)
     pool = [
         NodePlan(f"worker-pool1-{k}", "worker-pool1", False, "n1-standard-4", 4, gpus, "T4" if gpus else None, 15 * GIB)
@@ -30,12 +30,12 @@ def plans(workers: int, *, gpus: int = 1) -> list[NodePlan]:
 
 
 def remains(record: ClusterRecord, state_dir: Path) -> list[str]:
-    """What a cluster that is gone should not have left on disk."""
+    """Return the files of a cluster that still exist, although it is gone."""
     return [str(path) for path in (Path(record.temp_dir), *(state_dir / "clusters").iterdir()) if path.exists()]
 
 
 async def until(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
-    """Wait for a condition (sync or async) to become true; what it gave is returned."""
+    """Wait until a condition, sync or async, is true, and return its value."""
     end = time.monotonic() + seconds
     while True:
         found = condition()
@@ -48,7 +48,7 @@ async def until(condition: Callable[[], Any], what: str, seconds: float = 30.0) 
 
 
 def listening_addresses(pids: Iterable[int]) -> set[str]:
-    """The TCP addresses that these processes listen on, as the kernel writes them (hexadecimal address, no port)."""
+    """Return the TCP addresses on which processes listen, in the kernel's format (hexadecimal, without ports)."""
     inodes = set()
     for pid in pids:
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Emulators that tests share, for those of the emulator and of the provider alike."""
+"""Shared emulators, for the tests of the emulator and of the provider."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def storage_process() -> Iterator[StorageEmulator]:
 def storage(storage_process: StorageEmulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[StorageEmulator]:
     """Cloud Storage with an empty bucket, beside the emulator."""
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://{storage_process.host}")
-    # Other modules keep artifacts there for all of their tests.
+    # Artifacts may be left that other modules stored for all of their tests.
     storage_process.clear()
     yield storage_process
     storage_process.clear()

@@ -1,4 +1,4 @@
-"""The emulator as a process of its own, for tests: started, asked, stopped, killed."""
+"""The emulator as a process of its own, for tests: start, requests, stop and kill."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# With a real Ray behind it nothing is started before the first create; only imports take time.
+# With real Ray, nothing is started before the first create; only imports take time.
 START_SECONDS = 60.0
 STOP_SECONDS = 40.0
-# A proxy of the environment is not for loopback.
+# Ignore a proxy of the environment, which does not serve loopback addresses.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -35,8 +35,8 @@ QUICK = ["--backend", "fake", "--provisioning-seconds", "0", "--name-reuse-secon
 class EmulatorProcess:
     """``vertex-ray-emulator start`` as a child process.
 
-    :param state_dir: Its state directory; its output goes to ``emulator.log`` in it.
-    :param arguments: More arguments of the command, such as ``["--backend", "fake"]``.
+    :param state_dir: state directory, in which ``emulator.log`` has the output.
+    :param arguments: more arguments of the command, such as ``["--backend", "fake"]``.
     """
 
     def __init__(self, state_dir: Path, arguments: Sequence[str] = ()) -> None:
@@ -44,84 +44,84 @@ class EmulatorProcess:
         self.arguments = list(arguments)
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
-        self._note: dict[str, Any] = {}
+        self._state: dict[str, Any] = {}
 
     def start(self) -> EmulatorProcess:
-        """Start it and wait until it is ready."""
+        """Start the emulator and wait until it is ready."""
         self.state_dir.mkdir(parents=True, exist_ok=True)
         self._log = (self.state_dir / "emulator.log").open("ab")
         command = [sys.executable, "-m", "vertex_ray_emulator", "start"]
         if "--port" not in self.arguments:
             command += ["--port", "0"]
         command += ["--state-dir", str(self.state_dir), *self.arguments]
-        # Its own session: a Ctrl-C of pytest must not take it from under the tests that are being ended.
+        # A session of its own: a Ctrl-C in pytest must not stop it before the running tests have ended.
         self._process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True)
-        # The first time that BigQuery is asked for, its environment is made.
+        # At the first use of BigQuery, its environment is created.
         seconds = START_SECONDS * (10 if "--with" in self.arguments else 1)
         deadline = time.monotonic() + seconds
         while not self._ready():
             if self._process.poll() is not None:
-                raise RuntimeError(f"the emulator ended with {self._process.returncode}:\n{self.log()}")
+                raise RuntimeError(f"The emulator exited with code {self._process.returncode}:\n{self.log()}")
             if time.monotonic() > deadline:
                 self.kill()
-                raise TimeoutError(f"the emulator was not ready after {seconds:g} s:\n{self.log()}")
+                raise TimeoutError(f"The emulator was not ready after {seconds:g} s:\n{self.log()}")
             time.sleep(0.02)
         return self
 
     def _ready(self) -> bool:
         try:
-            note = json.loads((self.state_dir / "emulator.json").read_text())
+            state = json.loads((self.state_dir / "emulator.json").read_text())
         except (OSError, ValueError):
             return False
-        # A note of an earlier one that was killed is still there until this one has taken the directory.
-        if self._process is None or note["pid"] != self._process.pid:
+        # The state file of an emulator that was killed remains until this one has taken the directory.
+        if self._process is None or state["pid"] != self._process.pid:
             return False
-        self._note = note
+        self._state = state
         return True
 
     def log(self) -> str:
-        """What it has printed so far."""
+        """Return the output so far."""
         return (self.state_dir / "emulator.log").read_text(errors="replace")
 
     @property
     def pid(self) -> int:
-        """The process's id."""
+        """Process id."""
         if self._process is None:
-            raise RuntimeError("not started")
+            raise RuntimeError("The emulator was not started.")
         return self._process.pid
 
     @property
     def returncode(self) -> int | None:
-        """The exit code; None while it runs."""
+        """Exit code; None while the process is running."""
         return None if self._process is None else self._process.poll()
 
     @property
     def host(self) -> str:
         """``127.0.0.1:PORT``, the value of VERTEX_RAY_EMULATOR_HOST."""
-        return str(self._note["host"])
+        return str(self._state["host"])
 
     @property
     def ports(self) -> dict[str, int]:
-        """All ports that it listens on, by use: ``main``, ``dashboard``, ``grpc``, ``proxy``."""
-        return dict(self._note["ports"])
+        """Ports by purpose: ``main``, ``dashboard``, ``grpc``, ``rest``, ``proxy``."""
+        return dict(self._state["ports"])
 
     @property
     def project(self) -> str:
-        """The project's id."""
-        return str(self._note["project"])
+        """Id of the project."""
+        return str(self._state["project"])
 
     @property
     def project_number(self) -> str:
-        """The project's number."""
-        return str(self._note["project_number"])
+        """Number of the project."""
+        return str(self._state["project_number"])
 
     @property
     def env(self) -> dict[str, str]:
-        """The variables that ``vertex-ray-emulator env`` prints."""
-        return dict(self._note["env"])
+        """Variables that ``vertex-ray-emulator env`` prints."""
+        return dict(self._state["env"])
 
     def sdk_env(self, **more: str) -> dict[str, str]:
-        """This process's environment with the emulator's variables, for a client in a process of its own."""
+        """Return this process's environment with the emulator's variables, for a client in a process of its own."""
         environment = {k: v for k, v in os.environ.items() if k.lower() not in ("https_proxy", "http_proxy")}
         return {**environment, **self.env, **more}
 
@@ -135,7 +135,7 @@ class EmulatorProcess:
         headers: dict[str, str] | None = None,
         timeout: float = 60.0,
     ) -> tuple[int, Any]:
-        """A plain HTTP request to the main port; gives the status and the JSON body (or the text)."""
+        """Send an HTTP request to the main port and return the status and the JSON body, or its text."""
         request = urllib.request.Request(f"http://{self.host}{path}", method=method, headers=headers or {})
         if body is not None:
             request.data = json.dumps(body).encode()
@@ -150,14 +150,17 @@ class EmulatorProcess:
                 return error.code, _decode(error.read())
 
     def admin(self, method: str, path: str, body: Any = None) -> Any:
-        """A request to ``/emulator/<path>``; gives the JSON answer, raises on an error."""
+        """Send a request to ``/emulator/<path>`` and return the JSON answer.
+
+        :raises RuntimeError: if the answer is an error.
+        """
         status, answer = self.request(method, "/emulator/" + path.lstrip("/"), body)
         if status != 200:
             raise RuntimeError(f"{method} /emulator/{path}: {status} {answer}")
         return answer
 
     def token(self) -> str:
-        """A new access token."""
+        """Return a new access token."""
         path = "/computeMetadata/v1/instance/service-accounts/default/token"
         status, answer = self.request("GET", path, headers={"Metadata-Flavor": "Google"})
         if status != 200:
@@ -165,19 +168,19 @@ class EmulatorProcess:
         return str(answer["access_token"])
 
     def api(self, method: str, path: str, body: Any = None, *, version: str = "v1beta1") -> tuple[int, Any]:
-        """A request to the API with a token; a path that does not begin with ``projects/`` is in us-central1."""
+        """Send a request to the API with a token; a path that does not start with ``projects/`` is in us-central1."""
         if not path.startswith("projects/"):
             path = f"projects/{self.project}/locations/us-central1/{path}"
         return self.request(method, f"/{version}/{path}", body, token=self.token())
 
     def wait(self, operation: dict[str, Any], seconds: float = 60.0) -> dict[str, Any]:
-        """The operation once it is done."""
+        """Wait until an operation is done and return it."""
         name, version = operation["name"], "v1beta1"
         answer = until(lambda: _done(self.api("GET", name, version=version)[1]), seconds, f"{name} is not done")
         return dict(answer)
 
     def create(self, cluster_id: str, body: dict[str, Any] | None = None, seconds: float = 60.0) -> dict[str, Any]:
-        """Create a cluster and wait; gives the resource as it is then, RUNNING or ERROR."""
+        """Create a cluster, wait for the operation, and return the resource, which is then RUNNING or in ERROR."""
         path = f"persistentResources?persistentResourceId={cluster_id}"
         status, operation = self.api("POST", path, body or cluster_body())
         if status != 200:
@@ -186,12 +189,12 @@ class EmulatorProcess:
         return dict(self.api("GET", f"persistentResources/{cluster_id}")[1])
 
     def calls(self, method: str = "*", since: float = 0.0) -> list[dict[str, Any]]:
-        """The call log."""
+        """Return the requests in the request log, oldest first."""
         return list(self.admin("GET", f"calls?{urlencode({'method': method, 'since': since})}")["calls"])
 
     @contextmanager
     def fault(self, **fault: Any) -> Iterator[None]:
-        """A fault that is armed within the block."""
+        """Arm a fault within the block."""
         ids = self.admin("POST", "faults", fault)["ids"]
         try:
             yield
@@ -200,7 +203,7 @@ class EmulatorProcess:
                 self.request("DELETE", f"/emulator/faults/{fault_id}")
 
     def reset(self) -> None:
-        """No clusters, models, endpoints, faults and calls, and a project as it was: a clean one for the next test."""
+        """Remove clusters, models, endpoints, faults, the request log and the project script, for the next test."""
         self.admin("DELETE", "faults")
         self.admin("DELETE", "project")
         self.admin("DELETE", "clusters")
@@ -208,7 +211,10 @@ class EmulatorProcess:
         self.admin("DELETE", "calls")
 
     def stop(self) -> int:
-        """SIGTERM, then wait; gives the exit code. SIGKILL when it does not end, which is an error."""
+        """Send SIGTERM, wait, and return the exit code.
+
+        :raises TimeoutError: if the emulator does not exit; it is then killed.
+        """
         if self._process is None:
             return 0
         self._process.terminate()
@@ -216,12 +222,12 @@ class EmulatorProcess:
             return self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise TimeoutError(f"the emulator did not end on SIGTERM:\n{self.log()}") from None
+            raise TimeoutError(f"The emulator did not exit on SIGTERM:\n{self.log()}") from None
         finally:
             self._close_log()
 
     def kill(self) -> None:
-        """SIGKILL, as a crash would be."""
+        """Send SIGKILL, which acts as a crash."""
         if self._process is not None:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait(STOP_SECONDS)
@@ -241,12 +247,15 @@ class EmulatorProcess:
             self.stop()
 
 
-def until(condition: Callable[[], T], seconds: float = 20.0, what: str = "it is not so") -> T:
-    """What a condition gives once it is true; fails when it is not within so many seconds."""
+def until(condition: Callable[[], T], seconds: float = 20.0, what: str = "the condition is still false") -> T:
+    """Wait until a condition is true and return its value.
+
+    :raises TimeoutError: if it is not true within the given seconds.
+    """
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"after {seconds:g} s: {what}")
+            raise TimeoutError(f"Timed out after {seconds:g} s: {what}")
         time.sleep(0.01)
     return found
 
@@ -263,7 +272,7 @@ def _decode(data: bytes) -> Any:
 
 
 def cluster_body(workers: int = 1, machine: str = "n1-standard-16", **more: Any) -> dict[str, Any]:
-    """A Ray cluster's REST body: one head and a pool of workers."""
+    """Return the REST body of a Ray cluster with a head and a pool of workers."""
     pools = [_pool("head-node", 1, machine)]
     if workers:
         pools.append(_pool("worker-pool1", workers, machine))

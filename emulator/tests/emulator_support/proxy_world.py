@@ -1,4 +1,4 @@
-"""A dashboard proxy, a little server behind it that can misbehave, and a client: for the tests of the proxy."""
+"""A dashboard proxy with a small server behind it that can misbehave, and a client, for tests of the proxy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CUT = (aiohttp.ClientError, ConnectionError)
 
 
 class Upstream:
-    """In the place of Ray's dashboard."""
+    """Server that takes the place of Ray's dashboard."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -125,10 +125,10 @@ class World:
     """The proxy, its settings, and a client with a valid token."""
 
     def __init__(self) -> None:
-        self.tokens, self.faults, self.calls = Tokens(), Faults(), RequestLog()
+        self.tokens, self.faults, self.request_log = Tokens(), Faults(), RequestLog()
         self.upstream = Upstream()
         self.targets: dict[str, Target] = {}
-        self.proxy = DashboardProxy(self.targets.get, self.tokens, self.faults, self.calls)
+        self.proxy = DashboardProxy(self.targets.get, self.tokens, self.faults, self.request_log)
         self.authorization = f"Bearer {self.tokens.mint()[0]}"
         self.url = self.tls_url = ""
         self.session: aiohttp.ClientSession
@@ -141,10 +141,10 @@ class World:
         async with self.session.get(self.url + path, **options) as response:
             return response.status, await response.text()
 
-    def last_call(self) -> tuple[str, str, bool, int]:
-        call = self.calls.listing()[-1]
-        assert call["surface"] == "dashboard"
-        return call["method"], call["resource"], call["authorised"], call["status"]
+    def last_request(self) -> tuple[str, str, bool, int]:
+        logged = self.request_log.listing()[-1]
+        assert logged["surface"] == "dashboard"
+        return logged["method"], logged["resource"], logged["authorised"], logged["status"]
 
 
 async def _serve(app: web.Application, context: ssl.SSLContext | None = None) -> tuple[web.AppRunner, int]:
@@ -156,7 +156,7 @@ async def _serve(app: web.Application, context: ssl.SSLContext | None = None) ->
 
 @contextlib.asynccontextmanager
 async def proxied(folder: Path) -> AsyncIterator[World]:
-    """A started world; its certificates are in the folder."""
+    """Start a proxy with certificates in a folder, and stop it at the end."""
     made = World()
     made.certificates = pki.ensure(folder)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

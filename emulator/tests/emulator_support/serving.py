@@ -1,4 +1,4 @@
-"""What the tests of models and endpoints send."""
+"""Requests of the tests of models and endpoints."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from emulator_support.process import EmulatorProcess
 
 
 def model_body(image: str = SKLEARN_IMAGE, uri: str = "gs://some-bucket/model", **more: Any) -> dict[str, Any]:
-    """A model."""
+    """Return the REST body of a model."""
     return {"displayName": "a model", "artifactUri": uri, "containerSpec": {"imageUri": image}, **more}
 
 
 def upload(emulator: EmulatorProcess, request: dict[str, Any] | None = None, **model: Any) -> str:
-    """Upload a model; gives its name with the version."""
+    """Upload a model and return its name with the version."""
     status, operation = emulator.api("POST", "models:upload", {"model": model_body(**model), **(request or {})})
     assert status == 200, operation
     response = emulator.wait(operation)["response"]
@@ -22,7 +22,7 @@ def upload(emulator: EmulatorProcess, request: dict[str, Any] | None = None, **m
 
 
 def create_endpoint(emulator: EmulatorProcess, endpoint_id: str = "e1", **more: Any) -> str:
-    """Create an endpoint; gives its name."""
+    """Create an endpoint and return its name."""
     body = {"displayName": "an endpoint", **more}
     status, operation = emulator.api("POST", f"endpoints?endpointId={endpoint_id}", body)
     assert status == 200, operation
@@ -30,7 +30,7 @@ def create_endpoint(emulator: EmulatorProcess, endpoint_id: str = "e1", **more: 
 
 
 def deployed_model(model: str, deployed_id: str = "1", machine: str = "n1-standard-2", **more: Any) -> dict[str, Any]:
-    """A model as it is to be deployed."""
+    """Return the REST body of a model to deploy."""
     resources = {"machineSpec": {"machineType": machine}, "minReplicaCount": 1}
     return {"id": deployed_id, "model": model, "dedicatedResources": resources, **more}
 
@@ -38,7 +38,7 @@ def deployed_model(model: str, deployed_id: str = "1", machine: str = "n1-standa
 def begin_deploy(
     emulator: EmulatorProcess, model: str, deployed_id: str = "1", split: dict[str, int] | None = None, **more: Any
 ) -> tuple[int, Any]:
-    """Ask for a deployment to the endpoint e1; gives the status and the answer."""
+    """Request a deployment to the endpoint e1 and return the status and the answer."""
     body = {"deployedModel": deployed_model(model, deployed_id, **more)}
     return emulator.api(
         "POST", "endpoints/e1:deployModel", {**body, "trafficSplit": {"0": 100} if split is None else split}
@@ -46,13 +46,13 @@ def begin_deploy(
 
 
 def deploy(emulator: EmulatorProcess, model: str, deployed_id: str = "1", split: dict[str, int] | None = None) -> Any:
-    """Deploy a model to the endpoint e1; gives the finished operation."""
+    """Deploy a model to the endpoint e1 and return the finished operation."""
     status, operation = begin_deploy(emulator, model, deployed_id, split)
     assert status == 200, operation
     return emulator.wait(operation)
 
 
 def refusal(answer: tuple[int, Any]) -> tuple[int, str, str]:
-    """The status, the code and the text of an error."""
+    """Return the status, the code and the text of an error."""
     status, body = answer
     return status, body["error"]["status"], body["error"]["message"]

@@ -1,4 +1,4 @@
-"""A real emulator of Cloud Storage, which honours preconditions: the Go program in a wheel."""
+"""A real emulator of Cloud Storage, which supports preconditions: a Go program in a wheel."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class StorageEmulator:
 
     @property
     def uri(self) -> str:
-        """A folder for leases."""
+        """URI of a folder for leases."""
         return f"gs://{self.bucket}/leases"
 
     def __enter__(self) -> StorageEmulator:
@@ -62,11 +62,11 @@ class StorageEmulator:
         self._log.close()
 
     def put(self, path: str, content: bytes) -> None:
-        """Write an object over whatever there is."""
+        """Write an object, and replace an existing one."""
         self._post(f"/upload/storage/v1/b/{self.bucket}/o?uploadType=media&name={path}", content)
 
     def read(self, path: str) -> bytes:
-        """What an object holds."""
+        """Return the content of an object."""
         name = urllib.parse.quote(path, safe="")
         with _OPENER.open(self._url(f"/storage/v1/b/{self.bucket}/o/{name}?alt=media"), timeout=10) as answer:
             return bytes(answer.read())
@@ -79,7 +79,7 @@ class StorageEmulator:
             _OPENER.open(request, timeout=10).close()
 
     def names(self) -> list[str]:
-        """The objects."""
+        """Return the names of all objects."""
         with _OPENER.open(self._url(f"/storage/v1/b/{self.bucket}/o"), timeout=10) as answer:
             return [item["name"] for item in json.load(answer).get("items") or []]
 

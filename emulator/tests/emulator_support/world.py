@@ -1,4 +1,4 @@
-"""A control plane by itself: a backend that does what the test says, and no network."""
+"""A control plane without a network, on a backend that the test controls."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
 
     from vertex_ray_emulator.clusters.lifecycle import Cluster
-    from vertex_ray_emulator.wire.operations import Running
+    from vertex_ray_emulator.wire.operations import LongRunningOperation
 
 PARENT = "projects/123456789012/locations/us-central1"
 
 
 class ScriptedBackend:
-    """Does at once what it is asked, or waits, or fails, as the test says."""
+    """A backend whose operations complete at once, wait or fail, as the test sets it."""
 
     def __init__(self) -> None:
         self.running: dict[str, list[str]] = {}
@@ -37,18 +37,18 @@ class ScriptedBackend:
         self.hold.set()
         self.failure: Exception | None = None
 
-    async def _meet(self) -> None:
+    async def _wait_or_fail(self) -> None:
         await self.hold.wait()
         if self.failure is not None:
             raise self.failure
 
     async def start(self, key: str, nodes: Sequence[NodePlan]) -> ClusterAddresses:
-        await self._meet()
+        await self._wait_or_fail()
         self.running[key] = [node.node_id for node in nodes]
         return ClusterAddresses(1, 2)
 
     async def resize(self, key: str, nodes: Sequence[NodePlan]) -> None:
-        await self._meet()
+        await self._wait_or_fail()
         self.running[key] = [node.node_id for node in nodes]
 
     async def stop(self, key: str) -> None:
@@ -66,7 +66,7 @@ class ScriptedBackend:
 
 
 class Addresses:
-    """Publishes nothing; remembers what it was asked."""
+    """A publisher that only remembers which clusters are published."""
 
     def __init__(self) -> None:
         self.published: set[str] = set()
@@ -80,7 +80,7 @@ class Addresses:
 
 
 class World:
-    """A control plane and what it stands on."""
+    """A control plane with its backend, publisher and faults."""
 
     def __init__(self, **settings: Any) -> None:
         quick = {"provisioning_seconds": 0.0, "name_reuse_seconds": 0.0, **settings}
@@ -91,7 +91,7 @@ class World:
             Settings(state_dir=Path("/nowhere"), **quick), self.backend, self.addresses, self.faults
         )
 
-    async def create(self, cluster_id: str = "c1", body: dict[str, Any] | None = None) -> Running:
+    async def create(self, cluster_id: str = "c1", body: dict[str, Any] | None = None) -> LongRunningOperation:
         return await self.plane.create(PARENT, cluster_id, parse(body or cluster_body()), V1BETA1)
 
     async def created(self, cluster_id: str = "c1", body: dict[str, Any] | None = None) -> Any:
@@ -101,12 +101,12 @@ class World:
     async def get(self, cluster_id: str = "c1") -> Any:
         return await self.plane.get(f"{PARENT}/persistentResources/{cluster_id}")
 
-    async def update(self, workers: int) -> Running:
+    async def update(self, workers: int) -> LongRunningOperation:
         wanted = parse(cluster_body(workers))
         wanted.name = f"{PARENT}/persistentResources/c1"
         return await self.plane.update(wanted, ["resource_pools.replica_count"], V1BETA1)
 
-    async def delete(self, cluster_id: str = "c1") -> Running:
+    async def delete(self, cluster_id: str = "c1") -> LongRunningOperation:
         return await self.plane.delete(f"{PARENT}/persistentResources/{cluster_id}", V1BETA1)
 
 
@@ -114,7 +114,7 @@ def parse(body: dict[str, Any]) -> Any:
     return json_format.ParseDict(body, PersistentResource())
 
 
-async def finished(operation: Running) -> Running:
+async def finished(operation: LongRunningOperation) -> LongRunningOperation:
     await asyncio.wait_for(operation.finished.wait(), 5)
     return operation
 

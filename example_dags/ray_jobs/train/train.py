@@ -24,7 +24,7 @@ Flower = tuple[list[float], int]
 
 
 def read(file: Path) -> list[Flower]:
-    """The flowers in random order, each measure scaled to mean 0 and deviation 1."""
+    """Return the flowers in random order, with each measure scaled to mean 0 and deviation 1."""
     with file.open(newline="") as text:
         rows = list(csv.reader(text))[1:]
     columns = list(zip(*[[float(value) for value in row[:4]] for row in rows], strict=True))
@@ -35,7 +35,7 @@ def read(file: Path) -> list[Flower]:
 
 
 def fit(flowers: list[Flower], rate: float, epochs: int) -> Any:
-    """A model of one linear neuron for each species, trained with a margin loss."""
+    """Return a model of one linear neuron for each species, trained with a margin loss."""
     from micrograd.nn import MLP  # type: ignore[import-not-found]
 
     random.seed(0)
@@ -54,7 +54,7 @@ def fit(flowers: list[Flower], rate: float, epochs: int) -> Any:
 
 
 def right(model: Any, flowers: list[Flower]) -> float:
-    """The share of flowers whose species the model tells."""
+    """Return the share of flowers whose species the model predicts correctly."""
     told = 0
     for measures, species in flowers:
         scores = [score.data for score in model(measures)]

@@ -90,7 +90,9 @@ async def test_a_create_whose_answer_is_lost_makes_one_cluster(
     assert (await settled(api)).state is ClusterState.RUNNING
 
 
-async def test_a_create_whose_answer_and_look_are_lost(api: ClustersApi, fake_emulator: EmulatorProcess) -> None:
+async def test_create_whose_answer_and_lookup_are_lost_makes_one_cluster(
+    api: ClustersApi, fake_emulator: EmulatorProcess
+) -> None:
     # The look fails too: then the second try finds the id in use, by the first.
     with (
         fake_emulator.fault(scope="control_plane", method=CREATE, action="drop_response"),
@@ -102,7 +104,7 @@ async def test_a_create_whose_answer_and_look_are_lost(api: ClustersApi, fake_em
 
 
 @pytest.mark.parametrize("fault", [{"action": "reset"}, {"status": 503}, {"status": 429}])
-async def test_a_create_that_did_not_get_through_is_repeated(
+async def test_create_that_was_not_received_is_repeated(
     api: ClustersApi, fake_emulator: EmulatorProcess, fault: dict[str, Any]
 ) -> None:
     with fake_emulator.fault(scope="control_plane", method=CREATE, times=2, **fault):
@@ -111,7 +113,7 @@ async def test_a_create_that_did_not_get_through_is_repeated(
 
 
 @pytest.mark.parametrize("fault", [{"action": "reset"}, {"status": 503}, {"status": 429}])
-async def test_somebody_elses_cluster_is_not_taken_for_our_own(
+async def test_existing_cluster_of_same_id_is_not_mistaken_for_ours(
     api: ClustersApi, fake_emulator: EmulatorProcess, fault: dict[str, Any]
 ) -> None:
     start(fake_emulator, "fresh")
@@ -151,15 +153,15 @@ async def test_a_name_in_use(api: ClustersApi, fake_emulator: EmulatorProcess) -
     assert len(fake_emulator.calls(CREATE)) == 2
 
 
-async def test_a_name_that_was_deleted_a_moment_ago(api: ClustersApi, fake_emulator: EmulatorProcess) -> None:
+async def test_id_of_deleted_cluster_is_not_reusable(api: ClustersApi, fake_emulator: EmulatorProcess) -> None:
     start(fake_emulator, "gone")
     await done(api, await api.delete(named("gone")))
-    with pytest.raises(NameNotReusableError, match=r"deleted recently.*use an id that changes with the run"):
+    with pytest.raises(NameNotReusableError, match=r"deleted recently.*Use an id that changes with each run"):
         await api.create(named("gone"), BODY)
 
 
 async def test_a_spec_that_the_service_refuses(api: ClustersApi) -> None:
-    with pytest.raises(InvalidRequestError, match="was not carried out"):
+    with pytest.raises(InvalidRequestError, match="nothing was changed"):
         await api.create(NAME, {**BODY, "resourcePools": []})
 
 
@@ -183,7 +185,7 @@ async def test_refusals_have_types(
 async def test_too_many_requests(api: ClustersApi, fake_emulator: EmulatorProcess) -> None:
     with (
         fake_emulator.fault(scope="control_plane", method=GET, times=None, status=429),
-        pytest.raises(RateLimitedError, match="Raise poll_interval"),
+        pytest.raises(RateLimitedError, match="Increase poll_interval"),
     ):
         await api.get(NAME)
     assert len(fake_emulator.calls(GET)) == QUICK.attempts
@@ -274,7 +276,7 @@ async def test_no_delete_while_provisioning(api: ClustersApi, fake_emulator: Emu
             await api.delete(NAME)
 
 
-async def test_an_answer_that_breaks_off_is_asked_for_again(api: ClustersApi, fake_emulator: EmulatorProcess) -> None:
+async def test_interrupted_answer_is_requested_again(api: ClustersApi, fake_emulator: EmulatorProcess) -> None:
     name = named(start(fake_emulator))
     with fake_emulator.fault(scope="control_plane", method=GET, action="truncate", after=20):
         assert (await api.get(name)).state is ClusterState.RUNNING

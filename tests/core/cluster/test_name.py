@@ -28,7 +28,7 @@ def test_an_id_is_completed_and_its_full_name_reads_back(cluster_id: str) -> Non
     assert parse_cluster_name(name.full) == name
 
 
-def test_a_full_name_goes_before_project_and_location() -> None:
+def test_full_name_takes_precedence_over_project_and_location() -> None:
     full = "projects/123456789012/locations/europe-west4/persistentResources/etl"
     name = parse_cluster_name(full, "my-project", "us-central1")
     assert name == ClusterName("123456789012", "europe-west4", "etl")
@@ -103,9 +103,9 @@ def test_other_texts_are_no_projects(project: str | None) -> None:
 
 
 def test_the_error_names_field_value_and_rule_and_travels_between_processes() -> None:
-    error = InvalidArgumentError("worker_node_types[0].node_count", 0, "ask for at least 1 node")
+    error = InvalidArgumentError("worker_node_types[0].node_count", 0, "Use a whole number of at least 1.")
     copy = pickle.loads(pickle.dumps(error))
-    assert str(copy) == "worker_node_types[0].node_count: 0 is refused: ask for at least 1 node"
+    assert str(copy) == "Invalid value for worker_node_types[0].node_count: 0. Use a whole number of at least 1."
     assert (copy.field, copy.value, copy.rule) == (error.field, error.value, error.rule)
     assert isinstance(copy, ValueError)
-    assert len(str(InvalidArgumentError("labels", "x" * 5_000, "shorter"))) < 300
+    assert len(str(InvalidArgumentError("labels", "x" * 5_000, "Shorten it."))) < 300

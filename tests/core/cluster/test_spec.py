@@ -173,11 +173,11 @@ def test_a_cluster_that_breaks_our_rules_is_still_readable() -> None:
 
 @pytest.mark.parametrize("resource", [{}, {"resourcePools": [{"id": "p"}]}, {"resourceRuntimeSpec": {"raySpec": {}}}])
 def test_what_is_not_a_ray_cluster_is_refused(resource: dict[str, Any]) -> None:
-    with pytest.raises(InvalidArgumentError, match="not a Ray cluster"):
+    with pytest.raises(InvalidArgumentError, match="Use a Ray cluster"):
         ClusterSpec.from_persistent_resource(resource)
 
 
-def test_a_version_that_is_gone_reads_as_it_is() -> None:
+def test_unavailable_version_can_still_be_read() -> None:
     body = ClusterSpec(ray_version="2.42").to_persistent_resource("us-central1")
     images = body["resourceRuntimeSpec"]["raySpec"]["resourcePoolImages"]
     images["head-node"] = images["head-node"].replace("2-42", "2-33")
@@ -185,7 +185,7 @@ def test_a_version_that_is_gone_reads_as_it_is() -> None:
     assert (found.ray_version, found.python_version) == ("2.33", "3.10")
 
 
-def test_objects_of_the_sdk_are_taken_by_their_attributes() -> None:
+def test_sdk_objects_are_recognised_by_their_attributes() -> None:
     foreign = ForeignResources("n1-standard-32", 3, autoscaling_spec=ForeignAutoscaling(2, 4))
     spec = ClusterSpec(
         head_node_type=ForeignResources(),  # type: ignore[arg-type]
@@ -233,7 +233,7 @@ def test_an_unknown_key_or_shape_is_named(value: dict[str, Any], field: str) -> 
 
 
 def test_only_specs_and_dicts_are_specs() -> None:
-    with pytest.raises(InvalidArgumentError, match="give a ClusterSpec"):
+    with pytest.raises(InvalidArgumentError, match="Use a ClusterSpec"):
         ClusterSpec.from_value("n1-standard-16")  # type: ignore[arg-type]
 
 
@@ -283,7 +283,7 @@ def test_the_hash_is_stable_and_blind_to_what_is_not_asked_for() -> None:
     assert written_out.spec_hash() == spec.spec_hash()
 
 
-def test_extra_labels_go_before_the_specs_own() -> None:
+def test_extra_labels_take_precedence() -> None:
     spec = ClusterSpec(labels={"team": "etl", "dag": "mine"})
     assert spec.with_labels({"dag": "ours"}).labels == {"team": "etl", "dag": "ours"}
     assert spec.labels == {"team": "etl", "dag": "mine"}
@@ -291,7 +291,7 @@ def test_extra_labels_go_before_the_specs_own() -> None:
         spec.with_labels({"Dag": "ours"})
 
 
-def test_pools_say_what_will_run() -> None:
+def test_pools_are_planned_from_the_spec() -> None:
     spec = ClusterSpec(worker_node_types=[Resources(node_count=2), WORKERS])
     head, workers = spec.pools()
     assert (head.pool_id, head.replica_count, head.has_head) == ("head-node", 3, True)

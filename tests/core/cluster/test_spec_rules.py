@@ -109,7 +109,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("fields", "field"), REFUSED)
-def test_refused(fields: dict[str, Any], field: str) -> None:
+def test_invalid_spec_names_the_field(fields: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         ClusterSpec.from_value(fields)
     assert caught.value.field == field
@@ -142,7 +142,7 @@ def test_refused(fields: dict[str, Any], field: str) -> None:
         {"encryption_spec_key_name": KEY},
     ],
 )
-def test_accepted(fields: dict[str, Any]) -> None:
+def test_valid_runtime_environments_pass(fields: dict[str, Any]) -> None:
     ClusterSpec.from_value(fields).to_persistent_resource("us-central1")
 
 
@@ -212,7 +212,7 @@ def test_a_template_passes_at_parse_and_not_into_a_request(fields: dict[str, Any
 def test_a_rendered_template_is_judged() -> None:
     plain = ClusterSpec.from_value(worker(node_count="{{ params.nodes }}")).to_dict()
     plain["worker_node_types"][0]["node_count"] = "0"
-    with pytest.raises(InvalidArgumentError, match="at least 1 node"):
+    with pytest.raises(InvalidArgumentError, match="of at least 1"):
         ClusterSpec.from_value(plain)
 
 
@@ -228,18 +228,21 @@ def test_sizes_and_hash_need_rendered_values() -> None:
     ("fields", "words"),
     [
         ({}, []),
-        ({"head_node_type": {"machine_type": "n1-standard-8"}}, ["dead dashboard"]),
-        ({"head_node_type": {"machine_type": "e2-standard-8"}}, ["smaller than the n1-standard-16"]),
+        ({"head_node_type": {"machine_type": "n1-standard-8"}}, ["the dashboard of the head may never respond"]),
+        ({"head_node_type": {"machine_type": "e2-standard-8"}}, ["smaller than n1-standard-16"]),
         ({"network": NETWORK, "service_account": "a@b.c"}, ["Ray Client"]),
         ({"service_account": "a@b.c"}, []),
         (bounds(1, 3), []),
         (
             {"worker_node_types": [{"autoscaling_spec": {"min_replica_count": 2, "max_replica_count": 4}}]},
-            ["count the head"],
+            ["include the head"],
         ),
-        ({"worker_node_types": [{"autoscaling_spec": {}}]}, ["count the head", "head alone"]),
-        ({"worker_node_types": [{"autoscaling_spec": {}}, WORKER]}, ["count the head", "head alone", "replicaCount 0"]),
-        ({"worker_node_types": [WORKER, {"autoscaling_spec": {}}]}, ["count the head", "head alone"]),
+        ({"worker_node_types": [{"autoscaling_spec": {}}]}, ["include the head", "head alone"]),
+        (
+            {"worker_node_types": [{"autoscaling_spec": {}}, WORKER]},
+            ["include the head", "head alone", "replicaCount 0"],
+        ),
+        ({"worker_node_types": [WORKER, {"autoscaling_spec": {}}]}, ["include the head", "head alone"]),
     ],
 )
 def test_warnings(fields: dict[str, Any], words: list[str]) -> None:

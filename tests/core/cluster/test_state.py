@@ -83,8 +83,8 @@ def test_without_a_head_pool_id_the_first_pool_has_the_head() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "projects/p/locations/l", f"{NAME}/operations/1", "x" + NAME])
-def test_what_is_no_persistent_resource(name: str) -> None:
-    with pytest.raises(VertexRayError, match="not a persistentResource"):
+def test_other_resources_are_rejected(name: str) -> None:
+    with pytest.raises(VertexRayError, match="not a persistent resource"):
         Cluster.from_resource(resource(name=name))
 
 
@@ -115,9 +115,9 @@ def test_states_of_another_day_are_unknown() -> None:
         ({}, ClusterFailedError),
     ],
 )
-def test_why_a_cluster_failed(error: dict[str, Any], kind: type[VertexRayError]) -> None:
+def test_failure_of_a_cluster_is_typed(error: dict[str, Any], kind: type[VertexRayError]) -> None:
     failure = Cluster.from_resource(resource(state="ERROR", error=error)).failure()
     assert type(failure) is kind
     assert failure.message.startswith("Cluster shared is in state ERROR: ")
-    assert error.get("message", "gives no reason") in failure.message
+    assert error.get("message", "gave no reason") in failure.message
     assert failure.details["cluster"] == NAME

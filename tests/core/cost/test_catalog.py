@@ -71,7 +71,7 @@ async def test_prices_come_from_all_pages_also_after_a_502() -> None:
     assert table.regions[REGION]["accelerators"]["NVIDIA_H100_80GB"] == pytest.approx(11.288)
 
 
-def test_what_is_ambiguous_or_not_by_the_hour_has_no_price() -> None:
+def test_ambiguous_and_non_hourly_skus_have_no_price() -> None:
     table = table_of(SKUS, REGION, (P,), "USD")
     assert set(table.regions[REGION]["vcpu"]) == {"n1"}
     assert table.price(NodeKind("e2-standard-8"), REGION).missing == ("e2-standard-8 in us-central1",)
@@ -94,7 +94,7 @@ async def test_access_is_refused() -> None:
 
 
 @pytest.mark.parametrize("text", ["<html>", json.dumps([1])])
-async def test_answers_that_make_no_sense(text: str) -> None:
+async def test_answers_of_unexpected_form_raise(text: str) -> None:
     async with serving(web.Response(text=text)) as server, transport_to(server) as transport:
         with pytest.raises(ServiceError):
             await catalog_prices(transport, REGION)

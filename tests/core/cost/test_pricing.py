@@ -12,9 +12,7 @@ from airflow_provider_vertex_ray.cluster_spec import AutoscalingSpec, ClusterSpe
 from airflow_provider_vertex_ray.core.cluster.state import Cluster, ClusterState
 from airflow_provider_vertex_ray.core.cost.price_table import machine_size
 from airflow_provider_vertex_ray.core.cost.pricing import (
-    Measured,
     Sample,
-    amortised,
     check_budget,
     cost_of,
     cost_so_far,
@@ -74,7 +72,7 @@ def test_a_resize_in_the_middle() -> None:
     assert found == pytest.approx({HEAD: 3.1, WORKER: 2 * 1.1 + 5 * 2.0})
 
 
-def test_what_is_not_billed() -> None:
+def test_unbilled_states_count_nothing() -> None:
     nodes = {HEAD: 1}
     samples = [
         Sample(T0, ClusterState.PROVISIONING, nodes),
@@ -87,13 +85,13 @@ def test_what_is_not_billed() -> None:
     assert node_hours([], T0) == {}
 
 
-def test_money_by_machine_and_by_its_parts() -> None:
+def test_cost_by_machine_type_and_by_its_parts() -> None:
     # 1.0 an hour; and 8 vCPU x 0.05 + 30 GiB x 0.01 + 2 x 0.35 = 1.40 an hour.
     found = cost_of({HEAD: 2.0, GPU: 3.0}, TABLE, LOCATION)
     assert (found.amount, found.currency) == (pytest.approx(2.0 + 4.2), "USD")
 
 
-def test_no_price_is_made_up() -> None:
+def test_missing_price_is_never_guessed() -> None:
     hours = {HEAD: 1.0, NodeKind("a2-highgpu-1g", "NVIDIA_TESLA_A100", 1): 1.0}
     found = cost_of(hours, TABLE, LOCATION)
     assert found.amount is None
@@ -102,7 +100,7 @@ def test_no_price_is_made_up() -> None:
     assert cost_of(hours, None, LOCATION).amount is None
 
 
-def test_of_a_running_cluster() -> None:
+def test_cost_of_running_cluster() -> None:
     found = cost_so_far(cluster(), STARTED + 2 * H, TABLE)
     # 2 h of a head at 1.0 and of two workers at 8 x 0.05 + 30 x 0.01 = 0.70.
     assert found == {
@@ -116,13 +114,13 @@ def test_of_a_running_cluster() -> None:
     }
 
 
-def test_of_one_that_failed_or_is_being_deleted() -> None:
+def test_cost_of_failed_or_stopping_cluster_ends_at_last_change() -> None:
     for state in ("ERROR", "STOPPING"):
         found = cost_so_far(cluster(state, updateTime="2027-01-15T08:30:00.5Z"), STARTED + 100 * H, TABLE)
         assert found["total_node_hours"] == pytest.approx(1.5, abs=0.001)
 
 
-def test_of_one_that_never_ran() -> None:
+def test_cost_of_cluster_that_never_ran_is_zero() -> None:
     found = cost_so_far(cluster("PROVISIONING", None), STARTED + H, TABLE)
     assert (found["total_node_hours"], found["cost"], found["since"]) == (0.0, 0, None)
 
@@ -136,26 +134,19 @@ def test_an_autoscaling_pool_by_the_nodes_that_it_uses() -> None:
     assert found["node_hours"] == {"n1-standard-16": 1.0, "n1-standard-8": 5.0}
 
 
-def test_what_was_observed_goes_before_what_is_assumed() -> None:
+def test_samples_take_precedence_over_the_assumption() -> None:
     samples = [Sample(STARTED, RUNNING, {HEAD: 1}), Sample(STARTED + H, RUNNING, {HEAD: 1, WORKER: 1})]
     found = cost_so_far(cluster(), STARTED + 2 * H, None, samples)
     assert (found["total_node_hours"], found["basis"], found["cost"]) == (3.0, "observed", None)
 
 
-def test_a_budget() -> None:
+def test_budget_rejects_cluster_that_cost_more() -> None:
     check_budget(cluster(), None, None, STARTED + 100 * H)
     check_budget(cluster(), 4.9, TABLE, STARTED + 2 * H)
     with pytest.raises(BudgetExceededError, match=r"has cost 4\.80 USD in 6\.0 node-hours, more than max_cost=4\.7"):
         check_budget(cluster(), 4.7, TABLE, STARTED + 2 * H)
-    with pytest.raises(InvalidArgumentError, match="max_cost needs a price for n1-standard-16 in us-central1"):
+    with pytest.raises(InvalidArgumentError, match="Set a price for n1-standard-16 in us-central1"):
         check_budget(cluster(), 4.7, PriceTable("USD"), STARTED + 2 * H)
-
-
-def test_sharing_pays_for_what_is_waited_for() -> None:
-    jobs = [Measured(run_seconds=60, start_seconds=600, billed_start_seconds=30)] * 20
-    found = amortised(jobs, {HEAD: 1, WORKER: 2}, shared_seconds=1800, shared_start_seconds=600)
-    assert found["shared"] == {"node_hours": 1.5, "waiting_seconds": 600, "overhead": 1.5}
-    assert found["ephemeral"] == {"node_hours": 1.5, "waiting_seconds": 12_000, "overhead": 1.5}
 
 
 @pytest.mark.parametrize(
@@ -182,12 +173,12 @@ def test_sizes(machine: str, size: Any) -> None:
         ({"currency": "USD", "regions": {"r": {"vcpu": {"n1": "0.1"}}}}, r"\['n1'\]"),
     ],
 )
-def test_tables_that_are_none(value: Any, place: str) -> None:
+def test_malformed_price_tables_are_rejected(value: Any, place: str) -> None:
     with pytest.raises(InvalidArgumentError, match=place):
         PriceTable.from_value(value)
 
 
-def test_a_table_survives_its_journey() -> None:
+def test_price_table_survives_json() -> None:
     assert PriceTable.from_value(TABLE.to_json()) == TABLE
 
 

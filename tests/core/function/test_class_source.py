@@ -52,7 +52,7 @@ def test_a_class_within_a_function_travels_too() -> None:
     assert kind()(1) == 2
 
 
-def test_what_does_not_travel_is_named() -> None:
+def test_names_that_are_not_sent_are_reported() -> None:
     class Uses:
         def __call__(self, batch: Any) -> Any:
             return batch + helper_value
@@ -70,5 +70,5 @@ def test_what_does_not_travel_is_named() -> None:
 
 
 def test_a_class_without_source_is_refused() -> None:
-    with pytest.raises(InvalidArgumentError, match="source can not be read"):
+    with pytest.raises(InvalidArgumentError, match="source cannot be read"):
         class_payload(type("Made", (), {}))

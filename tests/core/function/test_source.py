@@ -143,9 +143,9 @@ def test_inner_hints_are_evaluated_as_they_would_be_at_home(module: Any) -> None
         return inner(x)
     """
     assert run(module(text.format(future="from __future__ import annotations")).hinted, 3) == 3
-    assert "import it inside the function (import decimal)" in refusal(module(text.format(future="")).hinted)
+    assert "Import it inside the function (import decimal)" in refusal(module(text.format(future="")).hinted)
     text = "import decimal\n\ndef hinted():\n    class Box:\n        size: decimal.Decimal = 1\n    return Box.size"
-    assert "import it inside the function (import decimal)" in refusal(module(text).hinted)
+    assert "Import it inside the function (import decimal)" in refusal(module(text).hinted)
 
 
 def test_nested_and_indented_functions_keep_their_texts() -> None:
@@ -292,15 +292,15 @@ def test_decorators_below_that_can_not_travel_are_named() -> None:
     def decorated() -> int:
         return 1
 
-    assert "'@other' is refused" in refusal(decorated)
-    assert "'other' can not be imported" in refusal(decorated)
+    assert ": '@other'. " in refusal(decorated)
+    assert "'other' cannot be imported" in refusal(decorated)
 
 
 def test_a_wrapper_whose_decorators_are_elsewhere() -> None:
     def plain_function() -> int:
         return 1
 
-    assert "which decorators belong to that can not be told" in refusal(other(plain_function))
+    assert "the decorators that wrapped it cannot be determined" in refusal(other(plain_function))
 
 
 def test_a_decorator_that_hides_its_function() -> None:
@@ -310,7 +310,7 @@ def test_a_decorator_that_hides_its_function() -> None:
         return 1
 
     text = refusal(decorated)
-    assert "'function' is refused" in text
+    assert ": 'function'. " in text
     assert "functools.wraps" in text
 
 
@@ -349,19 +349,19 @@ def uses_itself_as_default(x: Any = object()) -> Any:  # noqa: B008
 @pytest.mark.parametrize(
     ("function", "name", "rule"),
     [
-        (uses_module, "'mathematics'", "import it inside the function (import math as mathematics)"),
-        (uses_class, "'collections'", "import it inside the function (import collections)"),
-        (uses_function, "'helper'", "define it inside the function, or import it there from a module"),
-        (uses_value, "'lower_case'", "pass the value as an argument, or define it as a constant"),
-        (uses_set, "'NOT_JSON'", "NOT_JSON (set) is no JSON"),
-        (uses_nothing_known, "'unheard_of'", "the name is defined nowhere"),
-        (uses_itself_as_default, "'the default of x'", "(object) is no JSON"),
+        (uses_module, "'mathematics'", "Import it inside the function (import math as mathematics)"),
+        (uses_class, "'collections'", "Import it inside the function (import collections)"),
+        (uses_function, "'helper'", "Define it inside the function, or import it there from a module"),
+        (uses_value, "'lower_case'", "Pass the value as an argument, or make it a constant"),
+        (uses_set, "'NOT_JSON'", "NOT_JSON (set) cannot be represented as JSON"),
+        (uses_nothing_known, "'unheard_of'", "Define the name; it does not exist."),
+        (uses_itself_as_default, "'the default of x'", "(object) cannot be represented as JSON"),
     ],
 )
 def test_names_that_do_not_travel(function: Any, name: str, rule: str) -> None:
     text = refusal(function)
-    assert text.startswith(f"@task.vertex_ray {function.__name__}, {__file__}:")
-    assert f"{name} is refused" in text
+    assert text.startswith(f"Invalid value for @task.vertex_ray {function.__name__}, {__file__}:")
+    assert f": {name}. " in text
     assert rule in text
     line = int(text.split(":")[1])
     shown = Path(__file__).read_text().splitlines()[line - 1]
@@ -385,9 +385,11 @@ def test_names_of_the_function_around_do_not_travel() -> None:
     def imported() -> Any:
         return inner_json.dumps(1)
 
-    assert "'value' is refused" in refusal(closed)
-    assert "'value' is refused" in refusal(changing)
-    assert "the functions around it: pass the value as an argument" in refusal(unset)
+    assert ": 'value'. " in refusal(closed)
+    assert ": 'value'. " in refusal(changing)
+    assert "Pass the value as an argument; only the function itself is sent, not the functions around it." in refusal(
+        unset
+    )
     not_yet = later
     import json as inner_json
 
@@ -424,18 +426,18 @@ def generator() -> Any:
 @pytest.mark.parametrize(
     ("function", "rule"),
     [
-        (Holder().method, "it is a method"),
-        (Holder(), "written with def"),
-        (Holder, "written with def"),
-        (len, "written with def"),
-        (functools.partial(simple, 1), "written with def"),
-        (lambda: 1, "written with def"),
+        (Holder().method, "the object of a method is not sent"),
+        (Holder(), "defined with def"),
+        (Holder, "defined with def"),
+        (len, "defined with def"),
+        (functools.partial(simple, 1), "defined with def"),
+        (lambda: 1, "defined with def"),
         (coroutine, "asyncio.run"),
         (stream, "asyncio.run"),
-        (generator, "return a list"),
+        (generator, "Return a list"),
     ],
 )
-def test_what_is_no_plain_function(function: Any, rule: str) -> None:
+def test_only_plain_functions_are_accepted(function: Any, rule: str) -> None:
     assert rule in refusal(function)
 
 
@@ -446,12 +448,12 @@ def test_a_static_method_is_a_plain_function() -> None:
 def test_a_source_that_is_not_there(module: Any) -> None:
     names: dict[str, Any] = {}
     exec("def made():\n    return 1\n", names)
-    assert "its source can not be read" in refusal(names["made"])
+    assert "its source cannot be read" in refusal(names["made"])
     written = module("\n\ndef first():\n    return 1\n")
     Path(written.__file__).write_text("\n\ndef second():\n    return 1, 2\n")
-    assert "another def is there now" in refusal(written.first)
+    assert "has another definition at this line" in refusal(written.first)
     Path(written.__file__).write_text("\n\nanything = 1, 2, 3\n")
-    assert "is no function" in refusal(written.first) or "can not be read" in refusal(written.first)
+    assert "has no function at this line" in refusal(written.first) or "cannot be read" in refusal(written.first)
 
 
 def test_a_notebook_that_was_exported(module: Any) -> None:

@@ -152,7 +152,7 @@ async def test_an_emulator_that_gives_no_tokens() -> None:
 async def test_no_emulator_at_all() -> None:
     async with serving(web.Response()) as server:
         host = server.host
-    with pytest.raises(NotAuthorisedError, match=r"No emulator answers.*vertex-ray-emulator start"):
+    with pytest.raises(NotAuthorisedError, match=r"The emulator at .* does not respond.*vertex-ray-emulator start"):
         await EmulatorTokenSource(host).get()
 
 

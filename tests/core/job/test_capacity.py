@@ -12,7 +12,7 @@ WORKER = {
 }
 
 
-def test_what_is_free_is_what_nobody_holds() -> None:
+def test_free_resources_exclude_held_ones() -> None:
     holders = [
         {"node_id": "w", "required_resources": {"CPU": 2.0, "GPU": 0.5}},
         {"node_id": "w", "required_resources": {"CPU": 1.0}},

@@ -87,7 +87,9 @@ async def test_a_submit_whose_answer_is_lost_makes_one_job(
     assert list(jobs_of(fake_emulator, "shared")) == ["one"]
 
 
-async def test_a_submit_whose_answer_and_look_are_lost(api: JobsApi, fake_emulator: EmulatorProcess) -> None:
+async def test_submission_whose_answer_and_lookup_are_lost_makes_one_job(
+    api: JobsApi, fake_emulator: EmulatorProcess
+) -> None:
     with (
         fake_emulator.fault(scope="dashboard", method=POST, action="drop_response"),
         fake_emulator.fault(scope="dashboard", method="GET /api/jobs/one", status=404),
@@ -104,7 +106,7 @@ async def test_a_submission_id_that_is_in_use(api: JobsApi, fake_emulator: Emula
 
 
 @pytest.mark.parametrize("fault", [{"action": "reset"}, {"status": 503}])
-async def test_somebody_elses_job_is_not_taken_for_our_own(
+async def test_existing_job_of_same_id_is_not_mistaken_for_ours(
     api: JobsApi, fake_emulator: EmulatorProcess, fault: dict[str, Any]
 ) -> None:
     submit(fake_emulator, "shared", "theirs", "sleep 5")
@@ -112,7 +114,7 @@ async def test_somebody_elses_job_is_not_taken_for_our_own(
         assert await api.submit(JobRequest("sleep 5", "theirs")) is False
 
 
-async def test_a_submit_that_never_gets_through(api: JobsApi, fake_emulator: EmulatorProcess) -> None:
+async def test_submission_that_is_never_received_raises(api: JobsApi, fake_emulator: EmulatorProcess) -> None:
     with (
         fake_emulator.fault(scope="dashboard", method=POST, times=None, status=503, message="no agent"),
         pytest.raises(ServiceUnavailableError, match="no agent"),
@@ -121,7 +123,7 @@ async def test_a_submit_that_never_gets_through(api: JobsApi, fake_emulator: Emu
     assert len(fake_emulator.calls(POST)) == 6
 
 
-async def test_a_request_that_ray_refuses(api: JobsApi, fake_emulator: EmulatorProcess) -> None:
+async def test_request_that_ray_rejects(api: JobsApi, fake_emulator: EmulatorProcess) -> None:
     with pytest.raises(InvalidRequestError, match=r"TypeError: entrypoint_num_cpus must be a number"):
         await api.submit(JobRequest("echo", "one", num_cpus="many"))  # type: ignore[arg-type]
     assert len(fake_emulator.calls(POST)) == 1
@@ -159,7 +161,7 @@ async def test_stopping(api: JobsApi) -> None:
         await api.stop("nobodys")
 
 
-async def test_a_job_that_runs_is_not_deleted(api: JobsApi) -> None:
+async def test_running_job_cannot_be_deleted(api: JobsApi) -> None:
     await api.submit(JobRequest("sleep 60", "one"))
     with pytest.raises(VertexRayError, match="in a non-terminal state"):
         await api.delete("one")
@@ -212,7 +214,7 @@ async def test_no_logs_yet() -> None:
 
 async def test_logs_that_are_something_else() -> None:
     async with serving(web.Response(text="<html>sign in</html>")) as server, transport_to(server) as transport:
-        with pytest.raises(ServiceError, match=r"no job's log: .*sign in"):
+        with pytest.raises(ServiceError, match=r"not the log of a job: .*sign in"):
             await JobsApi(transport, server.url).logs("one")
 
 
@@ -236,14 +238,14 @@ async def test_a_log_so_far_comes_in_pieces() -> None:
         (web.Response(text="x" * 2000), ServiceError),
     ],
 )
-async def test_a_log_so_far_that_can_not_be_read(answer: web.Response, kind: type[VertexRayError]) -> None:
+async def test_unreadable_log_so_far_raises(answer: web.Response, kind: type[VertexRayError]) -> None:
     async with serving(answer) as server, transport_to(server) as transport:
         with pytest.raises(kind):
             async with JobsApi(transport, server.url).log_so_far("one") as pieces:
                 assert [piece async for piece in pieces] in ([], ["half"])
 
 
-async def test_a_dashboard_that_is_not_there_yet(api: JobsApi, fake_emulator: EmulatorProcess) -> None:
+async def test_dashboard_that_is_not_ready_yet(api: JobsApi, fake_emulator: EmulatorProcess) -> None:
     assert await api.is_ready() is True
     for fault in ({"status": 503}, {"status": 524}, {"status": 404}):
         with fake_emulator.fault(scope="dashboard", method="GET /api/version", **fault):
@@ -277,7 +279,7 @@ def test_what_a_dashboards_answers_become(status: int, text: str, kind: type[Ver
     assert error.details == {"http_status": status}
 
 
-def test_of_a_traceback_the_last_line_counts() -> None:
+def test_reason_is_the_last_line_of_a_traceback() -> None:
     text = (
         'Traceback (most recent call last):\n  File "job_head.py", line 1\nTypeError: entrypoint must be a string\n\n'
     )

@@ -11,7 +11,7 @@ import pytest
 from emulator_support.process import EmulatorProcess
 
 from airflow_provider_vertex_ray.core.http.transport import Transport
-from airflow_provider_vertex_ray.core.job import log_follower as job_logs
+from airflow_provider_vertex_ray.core.job import log_follower
 from airflow_provider_vertex_ray.core.job.client import JobsApi
 from airflow_provider_vertex_ray.core.job.log_follower import BEGINS_ANEW, GOES_ON, KEPT_LINES, LONGEST_KEPT, JobLog
 from airflow_provider_vertex_ray.core.job.state import MAX_RESULT_BYTES
@@ -113,10 +113,8 @@ async def test_a_log_without_a_tail(following: Following) -> None:
         assert await following.to_the_end(following.job(echo(60))) == NUMBERS
 
 
-async def test_a_log_that_can_not_be_read_does_not_hold_the_job_up(
-    following: Following, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(job_logs, "DRAIN_LIMIT", 2.0)
+async def test_unreadable_log_does_not_delay_the_job(following: Following, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_follower, "DRAIN_LIMIT", 2.0)
     log = following.job("echo lost")
     with following.emulator.fault(scope="dashboard", method="GET /api/jobs/*/logs*", status=503, times=None):
         start_time = time.monotonic()
@@ -136,8 +134,8 @@ async def test_reads_of_the_whole_log_that_fail(following: Following, fault: dic
 
 async def test_a_log_that_is_quiet_at_its_end(following: Following, monkeypatch: pytest.MonkeyPatch) -> None:
     # As with Ray: the connection stays open for seconds after the job's end. The log is too long for anything else.
-    monkeypatch.setattr(job_logs, "LONGEST_CATCH_UP", 10)
-    monkeypatch.setattr(job_logs, "DRAIN_QUIET", 0.3)
+    monkeypatch.setattr(log_follower, "LONGEST_CATCH_UP", 10)
+    monkeypatch.setattr(log_follower, "DRAIN_QUIET", 0.3)
     log = following.job(f"{echo(60)} && sleep 60")
     log.start()
     await following.said("59")
@@ -151,9 +149,9 @@ async def test_a_log_that_is_quiet_at_its_end(following: Following, monkeypatch:
 async def test_a_long_log_whose_connection_ends_after_the_job(
     following: Following, monkeypatch: pytest.MonkeyPatch, sure: bool
 ) -> None:
-    monkeypatch.setattr(job_logs, "LONGEST_CATCH_UP", 10)
+    monkeypatch.setattr(log_follower, "LONGEST_CATCH_UP", 10)
     # An end that comes later than this is the log's; an earlier one is made sure of.
-    monkeypatch.setattr(job_logs, "DRAIN_CLOSE", 0.3 if sure else 60.0)
+    monkeypatch.setattr(log_follower, "DRAIN_CLOSE", 0.3 if sure else 60.0)
     log = following.job(f"{echo(59)} && sleep 2.5 && echo 59")
     log.start()
     await following.said("58")
@@ -164,16 +162,16 @@ async def test_a_long_log_whose_connection_ends_after_the_job(
 async def test_what_a_job_left_behind_does_not_print_for_ever(
     following: Following, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(job_logs, "LONGEST_CATCH_UP", 10)
-    monkeypatch.setattr(job_logs, "DRAIN_LIMIT", 0.3)
-    monkeypatch.setattr(job_logs, "DRAIN_LONGEST", 1.0)
+    monkeypatch.setattr(log_follower, "LONGEST_CATCH_UP", 10)
+    monkeypatch.setattr(log_follower, "DRAIN_LIMIT", 0.3)
+    monkeypatch.setattr(log_follower, "DRAIN_LONGEST", 1.0)
     log = following.job("count 10000 60")
     log.start()
     await following.said("line 5")
     begin = time.monotonic()
     await following.finish(log)
     assert 1.0 <= time.monotonic() - begin < 5
-    assert "was not read to its end" in caplog.text
+    assert "took too long; its last lines may be missing" in caplog.text
 
 
 async def test_a_short_log_costs_one_request_at_its_end(following: Following) -> None:
@@ -182,12 +180,12 @@ async def test_a_short_log_costs_one_request_at_its_end(following: Following) ->
     await following.said("before")
     begin = time.monotonic()
     assert await following.finish(log) == ["before"]
-    assert time.monotonic() - begin < job_logs.DRAIN_QUIET - 0.5
+    assert time.monotonic() - begin < log_follower.DRAIN_QUIET - 0.5
     assert len(following.emulator.calls(WHOLE)) == 1
 
 
 @pytest.mark.parametrize("action", ["ws_abort", "ws_close"])
-async def test_a_log_that_no_connection_shows_to_its_end(following: Following, action: str) -> None:
+async def test_log_that_no_connection_delivers_completely(following: Following, action: str) -> None:
     # Each connection repeats the beginning and ends before it says anything new.
     log = following.job("count 3000 3 && echo written && sleep 60")
     with following.emulator.fault(scope="dashboard", method=TAIL, action=action, after=20, times=None):
@@ -202,7 +200,7 @@ async def test_a_log_that_no_connection_shows_to_its_end(following: Following, a
 async def test_a_long_log_is_not_read_as_a_whole(
     following: Following, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(job_logs, "LONGEST_CATCH_UP", 500)
+    monkeypatch.setattr(log_follower, "LONGEST_CATCH_UP", 500)
     log = following.job("count 1000 0 && sleep 60")
     with following.emulator.fault(scope="dashboard", method=TAIL, action="ws_close", after=20, times=None):
         log.start()
@@ -213,10 +211,10 @@ async def test_a_long_log_is_not_read_as_a_whole(
     await log.cancel()
     assert len(following.lines) == 200
     assert following.emulator.calls(WHOLE) == []
-    assert caplog.text.count("one has a long log") == 1
+    assert caplog.text.count("Ray job one has a long log") == 1
 
 
-async def test_another_process_goes_on(following: Following) -> None:
+async def test_another_process_continues_the_output(following: Following) -> None:
     first = following.job("echo VERTEX_RAY_RESULT 1 && count 30 0 && sleep 3 && echo late && echo later")
     first.start()
     await following.said("line 29")
@@ -263,13 +261,13 @@ async def test_what_is_hidden(following: Following) -> None:
     assert log.result == secret
 
 
-async def test_a_hidden_value_where_a_line_is_cut(following: Following, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job_logs, "LONGEST_LINE", 20)
+async def test_secret_across_truncation_is_masked(following: Following, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_follower, "LONGEST_LINE", 20)
     log = following.job(f"echo {'x' * 15}s3cret-value", hidden=["s3cret-value"])
     assert (await following.to_the_end(log))[-1] == "x" * 15 + "***"
 
 
-async def test_a_reader_that_breaks_does_not_break_the_job(following: Following) -> None:
+async def test_broken_emit_does_not_break_the_job(following: Following) -> None:
     def refuse(line: str) -> None:
         raise RuntimeError("the log handler is gone")
 
@@ -292,12 +290,12 @@ async def test_the_result_and_the_last_lines(following: Following) -> None:
 @pytest.mark.parametrize(
     ("said", "warning"),
     [
-        ("VERTEX_RAY_RESULT nonsense", "result (8 bytes; the limit is 49152) is not JSON"),
-        ("VERTEX_RAY_RESULT 1 && echo VERTEX_RAY_RESULT nonsense", "is not JSON"),
+        ("VERTEX_RAY_RESULT nonsense", "result of 8 bytes, which is not JSON"),
+        ("VERTEX_RAY_RESULT 1 && echo VERTEX_RAY_RESULT nonsense", "which is not JSON"),
         ("xVERTEX_RAY_RESULT 1", ""),
     ],
 )
-async def test_what_is_no_result(
+async def test_invalid_result_lines_are_ignored(
     following: Following, caplog: pytest.LogCaptureFixture, said: str, warning: str
 ) -> None:
     caplog.set_level(logging.WARNING)
@@ -317,7 +315,7 @@ async def test_a_long_result(following: Following, caplog: pytest.LogCaptureFixt
     assert shown == f'VERTEX_RAY_RESULT "{text}'[:LONGEST_KEPT] + f"… ({size} bytes)"
     assert len(log.last_lines[-1]) == LONGEST_KEPT
     assert (log.result == text) == (more == 0)
-    said = f"result has {size} bytes and is not taken: the limit is {MAX_RESULT_BYTES}"
+    said = f"Ignoring the job's result of {size} bytes; the limit is {MAX_RESULT_BYTES} bytes"
     assert (said in caplog.text) == (more > 0)
 
 
@@ -350,4 +348,4 @@ async def test_cancelling_ends_the_connection(following: Following) -> None:
         await asyncio.sleep(0.02)
     await asyncio.wait_for(log.cancel(), 5)
     await log.cancel()
-    assert [task for task in asyncio.all_tasks() if "_follow" in repr(task)] == []
+    assert [task for task in asyncio.all_tasks() if "._follow()" in repr(task.get_coro())] == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_vertex_ray.core.job.log_lines import LONGEST_LINE, LONGEST_RESULT, Hiding, Line, LineAssembler
+from airflow_provider_vertex_ray.core.job.log_lines import LONGEST_LINE, LONGEST_RESULT, Line, LineAssembler, SecretMask
 from airflow_provider_vertex_ray.core.job.state import RESULT_MARKER
 
 LINES = st.lists(
@@ -95,15 +95,15 @@ def test_what_is_complete_ends_with_a_line() -> None:
     assert found == [0, 3, 5, 5, 14]
 
 
-def test_hiding() -> None:
-    hide = Hiding(["secret", "secret-and-more", "four", "a.c*e", "first line\nsecond line\n", ""])
+def test_secrets_are_masked() -> None:
+    hide = SecretMask(["secret", "secret-and-more", "four", "a.c*e", "first line\nsecond line\n", ""])
     assert hide("secret-and-more, secrets, four") == "***, ***s, four"
     assert hide("a.c*e abcde") == "*** abcde"
     assert (hide("first line"), hide("> second line"), hide("third line")) == ("***", "> ***", "third line")
     assert hide.longest == len("secret-and-more")
 
 
-def test_nothing_to_hide() -> None:
+def test_text_without_secrets_is_unchanged() -> None:
     for values in ([], [""], ["1", "true"]):
-        hide = Hiding(values)
+        hide = SecretMask(values)
         assert (hide("1 is true"), hide.longest) == ("1 is true", 0)

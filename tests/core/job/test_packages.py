@@ -129,7 +129,9 @@ def test_a_pipe_is_no_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("what", ["missing", "file.txt"])
 def test_no_such_folder(tmp_path: Path, what: str) -> None:
     (tmp_path / "file.txt").write_text("no folder")
-    with pytest.raises(InvalidArgumentError, match=r"working_dir: '.*' is refused: give an existing local folder"):
+    with pytest.raises(
+        InvalidArgumentError, match=r"Invalid value for working_dir: '.*'. Use an existing local folder"
+    ):
         pack(str(tmp_path / what), tmp_path / "p.zip")
 
 
@@ -140,7 +142,7 @@ def test_a_name_that_no_zip_can_hold(tmp_path: Path) -> None:
         pack(str(root), tmp_path / "p.zip")
 
 
-def test_a_file_that_can_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_file_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = folder(tmp_path / "f", {"a": b"", "locked": b""})
     real = Path.open
 
@@ -151,7 +153,7 @@ def test_a_file_that_can_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
         return real(self, *arguments, **more)
 
     monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(InvalidArgumentError, match=r"working_dir: '.*locked' is refused: the file can not be packed"):
+    with pytest.raises(InvalidArgumentError, match=r"working_dir: '.*locked'. The file cannot be packed"):
         pack(str(root), tmp_path / "p.zip")
 
 
@@ -162,7 +164,9 @@ def test_the_limit_names_the_biggest_files(tmp_path: Path, monkeypatch: pytest.M
         pack(str(root), tmp_path / "p.zip")
     text = str(caught.value)
     assert "working_dir=" in text
-    assert re.search(r"holds 3\.0 MiB.*more than the 2 MiB.*Biggest files: data/huge\.bin \(3\.0 MiB\), big\.bin", text)
+    assert re.search(
+        r"contains 3\.0 MiB.*exceeds Ray's limit of 2 MiB.*Biggest files: data/huge\.bin \(3\.0 MiB\), big\.bin", text
+    )
     assert "excludes" in text
     assert caught.value.details["limit"] == 2 << 20
     assert names(pack(str(root), tmp_path / "p.zip", excludes=["*.bin"])) == {"small.py"}
@@ -174,7 +178,7 @@ def test_the_limit_is_for_what_is_sent(tmp_path: Path, monkeypatch: pytest.Monke
     assert pack(str(root), tmp_path / "p.zip").size < 1 << 20
 
 
-def test_a_folder_of_many_gigabytes_is_given_up_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packing_of_huge_folder_stops_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packages, "MAX_PACKAGE_BYTES", 1 << 20)
     root = folder(tmp_path / "f", {f"{n}.bin": os.urandom(1 << 20) for n in range(8)})
     with pytest.raises(PackageTooLargeError):
@@ -238,7 +242,7 @@ def test_a_wheel_keeps_its_name_but_for_the_build_tag(tmp_path: Path, name: str,
 
 
 @pytest.mark.parametrize("name", ["nothing", "file.txt", "nothing.whl", "nothing.py", "odd.whl", "my-tools"])
-def test_what_is_no_module(tmp_path: Path, name: str) -> None:
+def test_invalid_modules_are_rejected(tmp_path: Path, name: str) -> None:
     (tmp_path / "file.txt").write_text("")
     (tmp_path / "odd.whl").write_text("")
     (tmp_path / "my-tools").mkdir()
@@ -263,11 +267,11 @@ def test_a_zip_that_is_ready(tmp_path: Path) -> None:
     assert ready_zip(str(tmp_path / "p.zip")) == made
     (tmp_path / "no.zip").write_text("no zip")
     for name in ("no.zip", "nothing.zip"):
-        with pytest.raises(InvalidArgumentError, match="^working_dir: "):
+        with pytest.raises(InvalidArgumentError, match="^Invalid value for working_dir: "):
             ready_zip(str(tmp_path / name))
 
 
-def test_an_open_package_says_how_far_it_is_read(tmp_path: Path) -> None:
+def test_open_package_reports_progress(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"0123456789")
     told: list[int] = []
     with Package(tmp_path / "x", "x", 10).open(told.append) as source:

@@ -46,9 +46,11 @@ def test_paths_may_be_path_objects(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("field", ["working_dir", "py_modules", "excludes"])
-def test_one_of_two_places(field: str) -> None:
+def test_field_is_set_in_one_of_two_places(field: str) -> None:
     value: Any = "/a" if field == "working_dir" else ["a"]
-    with pytest.raises(InvalidArgumentError, match=f"^{field}: .*runtime_env has {field} too; give one of them"):
+    with pytest.raises(
+        InvalidArgumentError, match=f"^Invalid value for {field}: .*Set {field} either here or in runtime_env"
+    ):
         runtime_environment({field: value}, **{field: value})
 
 
@@ -57,13 +59,15 @@ def test_one_of_two_places(field: str) -> None:
     [("pips", "pip"), ("workingdir", "working_dir"), ("envvars", "env_vars"), ("py_module", "py_modules")],
 )
 def test_an_unknown_field_and_the_closest_known_one(field: str, known: str) -> None:
-    with pytest.raises(InvalidArgumentError, match=rf"^runtime_env: '{field}' is refused: .*did you mean {known}\?"):
+    with pytest.raises(
+        InvalidArgumentError, match=rf"^Invalid value for runtime_env: '{field}'. .*Did you mean {known}\?"
+    ):
         runtime_environment({field: []})
 
 
 def test_an_unknown_field_that_is_like_none() -> None:
     with pytest.raises(
-        InvalidArgumentError, match="^runtime_env: 'zzz' is refused: .*known ones are working_dir, py_modules"
+        InvalidArgumentError, match="^Invalid value for runtime_env: 'zzz'. .*The fields are working_dir, py_modules"
     ):
         runtime_environment({"zzz": 1})
 
@@ -121,8 +125,8 @@ def test_what_is_refused(environment: dict[str, Any], field: str) -> None:
     assert caught.value.field == field
 
 
-def test_a_function_as_a_hook_can_not_travel() -> None:
-    with pytest.raises(InvalidArgumentError, match="^runtime_env: .*it must be JSON-able"):
+def test_function_as_setup_hook_is_rejected() -> None:
+    with pytest.raises(InvalidArgumentError, match="^Invalid value for runtime_env: .*Use JSON-serialisable values"):
         runtime_environment({"worker_process_setup_hook": print})
 
 
@@ -154,7 +158,7 @@ RIGHT_BEFORE_THE_RENDERING: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("environment", RIGHT_BEFORE_THE_RENDERING, ids=case_id)
-def test_what_comes_later_passes_at_dag_parse(environment: dict[str, Any]) -> None:
+def test_run_time_values_pass_at_dag_parse(environment: dict[str, Any]) -> None:
     runtime_environment(environment, rendered=False)
 
 

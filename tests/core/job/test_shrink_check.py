@@ -30,25 +30,25 @@ THREE = [HEAD, worker("a"), worker("b"), worker("c")]
         # What is on the head needs no worker.
         ([user("head", 0.0)], 2, ""),
         ([user("a", 4.0)], 2, ""),
-        ([user("a", 1.0), user("b", 1.0)], 2, "1 workers would be left, and 2 are used"),
+        ([user("a", 1.0), user("b", 1.0)], 2, "1 workers would remain, but 2 are in use"),
         ([user("a", 1.0), user("b", 1.0)], 1, ""),
-        ([user("a", 1.0), user("a", 4.0)], 2, "4 CPU would be left, and 5 are used"),
-        ([{"node_id": "a", "required_resources": {"GPU": 1.0}}], 1, "0 GPU would be left, and 1 are used"),
+        ([user("a", 1.0), user("a", 4.0)], 2, "4 CPU would remain, but 5 are in use"),
+        ([{"node_id": "a", "required_resources": {"GPU": 1.0}}], 1, "0 GPU would remain, but 1 are in use"),
         ([{"node_id": "a", "required_resources": None}], 2, ""),
     ],
 )
-def test_what_is_used_must_be_left(users: list[dict[str, Any]], fewer: int, said: str) -> None:
+def test_used_resources_must_remain(users: list[dict[str, Any]], fewer: int, said: str) -> None:
     assert lacks(THREE, users, fewer) == said
 
 
-def test_the_largest_are_taken_to_go() -> None:
+def test_largest_nodes_are_assumed_to_be_removed() -> None:
     nodes = [HEAD, worker("small", 2.0), worker("large", 8.0)]
-    assert lacks(nodes, [user("large", 3.0)], 1) == "2 CPU would be left, and 3 are used"
+    assert lacks(nodes, [user("large", 3.0)], 1) == "2 CPU would remain, but 3 are in use"
 
 
 def test_dead_nodes_do_not_count() -> None:
     nodes = [HEAD, worker("a"), worker("b", state="DEAD")]
-    assert lacks(nodes, [user("a", 1.0)], 1) == "0 workers would be left, and 1 are used"
+    assert lacks(nodes, [user("a", 1.0)], 1) == "0 workers would remain, but 1 are in use"
 
 
 @given(
@@ -56,7 +56,7 @@ def test_dead_nodes_do_not_count() -> None:
     st.lists(st.tuples(st.integers(0, 7), st.integers(0, 8)), max_size=10),
     st.integers(0, 8),
 )
-def test_fewer_nodes_never_help(sizes: list[int], used: list[tuple[int, int]], fewer: int) -> None:
+def test_removing_more_nodes_never_helps(sizes: list[int], used: list[tuple[int, int]], fewer: int) -> None:
     nodes = [worker(str(place), float(size)) for place, size in enumerate(sizes)]
     users = [user(str(place), float(cpus)) for place, cpus in used]
     if lacks(nodes, users, fewer):

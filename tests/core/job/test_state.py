@@ -76,7 +76,7 @@ TERMINAL = (JobStatus.STOPPED, JobStatus.SUCCEEDED, JobStatus.FAILED)
 
 
 @given(st.sampled_from(JobStatus), TRIES, TRIES)
-def test_what_is_done_about_an_own_job(status: JobStatus, submitted_by: Try, this: Try) -> None:
+def test_decision_about_jobs_of_this_task(status: JobStatus, submitted_by: Try, this: Try) -> None:
     action = decide(Job("id", status, metadata=submitted_by.metadata()), this)
     cleared = submitted_by.clear_epoch != this.clear_epoch
     same_try = submitted_by.number == this.number and submitted_by.key == this.key
@@ -95,8 +95,8 @@ def test_no_job_is_submitted(this: Try) -> None:
 
 
 @given(st.sampled_from(JobStatus), TRIES, st.sampled_from([{}, {OWNER_KEY: "you"}, {"airflow": "me"}]))
-def test_a_job_of_somebody_else_is_left_alone(status: JobStatus, this: Try, metadata: dict[str, str]) -> None:
-    with pytest.raises(SubmissionIdTakenError, match=f"submission_id='their-job'.*{status.value}") as caught:
+def test_job_of_another_task_is_left_alone(status: JobStatus, this: Try, metadata: dict[str, str]) -> None:
+    with pytest.raises(SubmissionIdTakenError, match=f"The submission id 'their-job' .*{status.value}") as caught:
         decide(Job("their-job", status, metadata=metadata), this)
     assert caught.value.details == {"submission_id": "their-job", "status": status.value}
 

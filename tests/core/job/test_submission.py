@@ -193,7 +193,7 @@ def test_two_workers_with_the_same_try(status: JobStatus, job: str) -> None:
     assert set(cluster.jobs) == {"af", job}
 
 
-def test_a_run_that_was_made_anew_runs_its_job_again() -> None:
+def test_recreated_run_submits_its_job_again() -> None:
     # ``airflow dags test`` twice for one date: the same try number, the same start of the run.
     cluster = cluster_with(SUCCEEDED, FIRST)
     assert begin(cluster, replace(FIRST, key="second")) == ("af-a2", False)
@@ -201,13 +201,13 @@ def test_a_run_that_was_made_anew_runs_its_job_again() -> None:
     assert begin(cluster_with(SUCCEEDED, keyless), keyless) == ("af-a2", False)
 
 
-def test_a_run_that_was_made_anew_stops_what_is_left_of_the_old_one() -> None:
+def test_recreated_run_stops_jobs_of_the_old_run() -> None:
     cluster = cluster_with(RUNNING, FIRST)
     assert begin(cluster, replace(FIRST, key="second")) == ("af-a2", False)
     assert cluster.jobs["af"].status is STOPPED
 
 
-def test_a_late_try_of_the_past_is_not_gone_on_with() -> None:
+def test_job_of_later_try_is_not_adopted() -> None:
     cluster = cluster_with(RUNNING, replace(FIRST, number=5))
     assert begin(cluster, FIRST) == ("af-a2", False)
 
@@ -217,15 +217,15 @@ def test_attempts_that_were_deleted_from_the_cluster_are_known_by_the_record() -
     assert begin(cluster, replace(FIRST, number=2, key="second"), first=3) == ("af-a3", True)
 
 
-def test_a_cleared_job_that_can_not_be_stopped_ends_the_try() -> None:
+def test_cleared_job_that_does_not_stop_fails_the_try() -> None:
     cluster = cluster_with(RUNNING, FIRST)
     cluster.stoppable = False
-    with pytest.raises(JobNotStoppedError, match=r"af was told to stop 0 s ago and is still RUNNING"):
+    with pytest.raises(JobNotStoppedError, match=r"af is still RUNNING 0 s after the stop request"):
         asyncio.run(stop_and_wait(cluster, "af", timeout=0.2))  # type: ignore[arg-type]
     assert list(cluster.jobs) == ["af"]
 
 
-def test_a_job_of_somebody_else_is_left_alone() -> None:
+def test_job_of_another_task_is_left_alone() -> None:
     cluster = cluster_with(RUNNING, replace(FIRST, owner="you"))
     with pytest.raises(SubmissionIdTakenError):
         begin(cluster, FIRST)
@@ -244,10 +244,10 @@ def test_metadata_that_somebody_has_changed(text: str) -> None:
     "value",
     [None, "", [], {}, {"cluster": 1, "attempt": 1}, {"cluster": "c"}, {"cluster": "c", "attempt": 0}, {"attempt": 1}],
 )
-def test_a_record_that_is_none(value: Any) -> None:
+def test_other_values_are_not_records(value: Any) -> None:
     assert Record.of(value) is None
 
 
-def test_a_record_comes_back() -> None:
+def test_record_survives_json() -> None:
     record = Record("projects/p/locations/l/persistentResources/c", 7)
     assert Record.of(record.to_json()) == record

@@ -36,15 +36,15 @@ def test_it_holds_since_the_first_sample_of_the_run() -> None:
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        ([5.0] * 60, "it has held for 1770 s"),
+        ([5.0] * 60, "it has held for only 1770 s"),
         ([5.0] * 60 + [10.0], "the last value is 10"),
         ([5.0] * 60 + [math.nan], "the last value is nan"),
-        ([5.0] * 30 + [50.0] + [5.0] * 40, "it has held for 1170 s"),
-        ([5.0] * 30 + [None] + [5.0] * 40, "it has held for 1170 s"),
-        ([5.0] * 30 + [math.nan] + [5.0] * 40, "it has held for 1170 s"),
-        ([5.0] * 70 + [None], "there is no data of the last 30 s"),
-        ([5.0] * 70 + [None, None], "there is no data of the last 60 s"),
-        ([None] * 61, "there is no data"),
+        ([5.0] * 30 + [50.0] + [5.0] * 40, "it has held for only 1170 s"),
+        ([5.0] * 30 + [None] + [5.0] * 40, "it has held for only 1170 s"),
+        ([5.0] * 30 + [math.nan] + [5.0] * 40, "it has held for only 1170 s"),
+        ([5.0] * 70 + [None], "no data for the last 30 s"),
+        ([5.0] * 70 + [None, None], "no data for the last 60 s"),
+        ([None] * 61, "no data"),
     ],
     ids=str,
 )

@@ -27,7 +27,7 @@ def test_everything_of_a_cluster() -> None:
     assert LogQuery("etl").order == "timestamp asc"
 
 
-def test_all_at_once() -> None:
+def test_all_fields_together() -> None:
     query = LogQuery(
         "etl",
         submission_id="af-1",
@@ -75,14 +75,14 @@ def test_whatever_a_value_is_it_stays_one(job: str, file: str, text: str) -> Non
 
 @pytest.mark.parametrize("field", ["submission_id", "file", "text"])
 @pytest.mark.parametrize("value", ["", " ", 'a"\nseverity="ERROR', "a\x00", "a\u2028b", "x" * 2001, 3])
-def test_what_no_line_has(field: str, value: Any) -> None:
+def test_control_characters_are_rejected(field: str, value: Any) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         LogQuery("etl", **{field: value})
     assert caught.value.field == field
 
 
 @pytest.mark.parametrize("value", ["error", "FATAL", 500, ""])
-def test_what_is_no_severity(value: Any) -> None:
+def test_unknown_severities_are_rejected(value: Any) -> None:
     with pytest.raises(InvalidArgumentError, match=", ".join(SEVERITIES)):
         LogQuery("etl", severity=value)
     check_severity("{{ params.severity }}")

@@ -76,7 +76,7 @@ async def test_no_more_than_was_asked_for(api: LogsApi, most: int, monkeypatch: 
     assert (found.entries, found.more) == (everything[:most], True)
 
 
-async def test_exactly_all_is_not_more(api: LogsApi) -> None:
+async def test_exact_number_of_entries_is_not_more(api: LogsApi) -> None:
     everything = (await api.entries(OF_JOB, 100)).entries
     assert (await api.entries(OF_JOB, len(everything))).more is False
 
@@ -100,7 +100,7 @@ async def test_a_window_of_time_and_a_text(api: LogsApi) -> None:
     assert (await api.entries(LogQuery("other"), 100)).entries == ()
 
 
-async def test_a_job_whose_id_another_one_s_begins_with(api: LogsApi, emulator: EmulatorProcess) -> None:
+async def test_job_whose_id_is_prefix_of_another(api: LogsApi, emulator: EmulatorProcess) -> None:
     submit(emulator, "shared", "one-a2", "echo other")
     listed(emulator, 1, LogQuery("shared", text="other"))
     assert not [entry for entry in (await api.entries(OF_JOB, 100)).entries if "one-a2" in entry.path]
@@ -153,7 +153,7 @@ async def test_what_may_not_be_read(api: LogsApi, emulator: EmulatorProcess) -> 
     assert type(caught.value) is LogsNotAuthorisedError
 
 
-async def test_a_filter_that_the_service_refuses(
+async def test_rejected_filter_is_quoted_in_the_error(
     api: LogsApi, emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(LogQuery, "filter", lambda self: 'severity>="HIGH"')
@@ -161,7 +161,7 @@ async def test_a_filter_that_the_service_refuses(
         await api.entries(OF_JOB, 100)
 
 
-async def test_empty_pages_are_no_end() -> None:
+async def test_empty_page_does_not_end_the_search() -> None:
     """The service gives a token without entries when it had no time to find any."""
     entry = {"jsonPayload": {"message": "late"}, "timestamp": "2026-01-31T12:00:00.123456789Z", "severity": "ERROR"}
     answers = [

@@ -25,7 +25,7 @@ def test_the_documented_query() -> None:
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_each_is_promql(name: str) -> None:
+def test_each_named_metric_is_valid_promql(name: str) -> None:
     assert promql_parser.parse(metric_query(name, "etl")) is not None
     assert name in UNITS
 

@@ -73,7 +73,7 @@ async def test_a_query_longer_than_an_address(api: MetricsApi) -> None:
 
 
 @pytest.mark.parametrize("promql", ["avg(", "nosuch(up)", ""])
-async def test_a_query_that_the_service_refuses(api: MetricsApi, promql: str) -> None:
+async def test_rejected_query_is_quoted_in_the_error(api: MetricsApi, promql: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         await api.query(promql)
     assert f"The query was: {promql}" in caught.value.message
@@ -133,7 +133,7 @@ async def test_an_answer_that_is_none(body: object) -> None:
             await MetricsApi(transport, "p").query("x")
 
 
-async def test_a_query_that_can_not_be_carried_out() -> None:
+async def test_query_that_prometheus_cannot_execute_is_rejected() -> None:
     body = {"status": "error", "errorType": "execution", "error": "many-to-many matching not allowed"}
     async with serving(web.json_response(body, status=422)) as server, transport_to(server) as transport:
         with pytest.raises(InvalidRequestError, match=r"many-to-many.* The query was: x"):

@@ -1,4 +1,4 @@
-"""Times as users and Google's APIs give them."""
+"""Times and time windows as users give them."""
 
 from __future__ import annotations
 
@@ -7,38 +7,12 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from airflow_provider_vertex_ray.core.monitoring.time_window import check_window, moment, parse_rfc3339, rfc3339, span
+from airflow_provider_vertex_ray.core.monitoring.time_window import check_window, moment, span
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
 NOON = 1769860800.0
 UTC = datetime.timezone.utc
-
-
-@given(st.integers(0, 4_000_000_000_000_000))
-def test_there_and_back(micros: int) -> None:
-    assert parse_rfc3339(rfc3339(micros / 1e6)) == pytest.approx(micros / 1e6, abs=2e-6)
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("2026-01-31T12:00:00Z", NOON),
-        ("2026-01-31T12:00:00.123456789Z", NOON + 0.123456789),
-        ("2026-01-31T14:00:00+02:00", NOON),
-        ("2026-01-31T14:00:00+0200", NOON),
-        ("2026-01-31 12:00:00", NOON),
-        ("2026-01-31T12:00:00.5", NOON + 0.5),
-        ("2026-01-32T12:00:00Z", None),
-        ("2026-01-31", None),
-        ("now", None),
-        ("", None),
-    ],
-)
-def test_texts(text: str, seconds: float | None) -> None:
-    assert parse_rfc3339(text) == (None if seconds is None else pytest.approx(seconds))
 
 
 @pytest.mark.parametrize(
@@ -57,8 +31,8 @@ def test_what_a_user_gives(value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", ["yesterday", True, -1, 1e12, [], ""])
-def test_what_is_no_time(value: Any) -> None:
-    with pytest.raises(InvalidArgumentError, match="^start: "):
+def test_other_values_are_not_times(value: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="^Invalid value for start: "):
         moment("start", value)
 
 
@@ -69,7 +43,7 @@ def test_the_span() -> None:
     begin, end = span(None, None, 60, 3600)
     assert end - begin == 60
     assert abs(end - time.time()) < 5
-    with pytest.raises(InvalidArgumentError, match="the end must be after the start"):
+    with pytest.raises(InvalidArgumentError, match="The end must be after the start"):
         span(NOON, NOON, None, 3600)
 
 
@@ -87,7 +61,7 @@ def test_the_span() -> None:
         (None, "soon", None, "end"),
     ],
 )
-def test_spans_that_can_not_be(start: Any, end: Any, window: Any, field: str) -> None:
+def test_invalid_time_windows_are_rejected(start: Any, end: Any, window: Any, field: str) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         check_window(start, end, window)
     assert caught.value.field == field

@@ -83,7 +83,9 @@ def amounts(spec: ClusterSpec) -> dict[str, tuple[int, int]]:
     ],
     ids=str,
 )  # fmt: skip
-def test_by_hand(head: Resources, workers: list[Resources], wanted: dict[str, tuple[int, int]]) -> None:
+def test_examples_worked_out_by_hand(
+    head: Resources, workers: list[Resources], wanted: dict[str, tuple[int, int]]
+) -> None:
     assert amounts(ClusterSpec(head_node_type=head, worker_node_types=workers)) == wanted
 
 
@@ -101,7 +103,7 @@ def test_it_is_the_sum_over_the_pools(spec: ClusterSpec) -> None:
 
 
 @given(SPECS, st.data())
-def test_more_nodes_never_ask_for_less(spec: ClusterSpec, data: st.DataObject) -> None:
+def test_more_nodes_never_demand_less(spec: ClusterSpec, data: st.DataObject) -> None:
     place = data.draw(st.integers(0, len(spec.worker_node_types) - 1))
     worker = spec.worker_node_types[place]
     more = data.draw(st.integers(1, 5))
@@ -182,7 +184,7 @@ def test_a_template_is_refused() -> None:
         (100, None, 100, (False, False), (True, True)),
     ],
 )
-def test_a_standing(
+def test_quota_status_compares_demand_with_limit_and_use(
     limit: int | None, used: int | None, free: int | None, never: tuple[bool, bool], is_free: tuple[bool, bool]
 ) -> None:
     standing = QuotaStatus(Demand(CPUS, 32, 80), limit, used)

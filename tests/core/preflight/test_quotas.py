@@ -58,7 +58,7 @@ def test_the_latest_point_counts(times: list[str]) -> None:
 
 
 @pytest.mark.parametrize("series", [{}, {"points": []}, {"points": [{}]}, {"points": [{"value": {}}]}])
-def test_a_series_without_a_value_is_no_use(series: dict[str, Any]) -> None:
+def test_series_without_values_does_not_hold(series: dict[str, Any]) -> None:
     assert newest(series) == 0
 
 
@@ -104,7 +104,7 @@ async def test_pages_of_series_and_of_several_limits() -> None:
 async def test_an_answer_without_a_limit_by_region() -> None:
     answer = web.json_response({"consumerQuotaLimits": [{"unit": "1/{project}", "quotaBuckets": [bucket("1")]}]})
     async with serving(answer) as server, transport_to(server) as transport:
-        with pytest.raises(ServiceError, match="no limit by region"):
+        with pytest.raises(ServiceError, match="no regional limit"):
             await QuotasApi(transport, "p", LOCATION).limit(CPUS)
 
 

@@ -35,7 +35,7 @@ def test_each_version_has_its_end_and_its_full_name() -> None:
         (-400, Status.FAIL),
     ],
 )
-def test_a_pair_is_there_until_its_end(ray: str, python: str, days: int, status: Status) -> None:
+def test_version_pair_is_available_until_its_end(ray: str, python: str, days: int, status: Status) -> None:
     end = END_OF_AVAILABILITY[ray]
     found = pair_finding(ray, python, end - timedelta(days=days))
     assert found.status is status
@@ -45,7 +45,7 @@ def test_a_pair_is_there_until_its_end(ray: str, python: str, days: int, status:
 
 
 @pytest.mark.parametrize(("ray", "python"), [("2.47", "3.10"), ("2.33", "3.10"), ("2.9", "3.10"), ("3.0", None)])
-def test_a_pair_that_there_is_not(ray: str, python: str | None) -> None:
+def test_unsupported_version_pair_fails(ray: str, python: str | None) -> None:
     found = pair_finding(ray, python, LONG_AGO)
     assert found.status is Status.FAIL
     assert "Ray 2.42: Python 3.10, 3.11" in found.found

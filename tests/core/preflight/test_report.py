@@ -99,8 +99,8 @@ def test_the_checks_that_are_asked_for_come_in_their_order() -> None:
 
 
 @pytest.mark.parametrize("checks", ["quota", [], ["quotas"], 3, [None]])
-def test_checks_that_there_are_not(checks: object) -> None:
-    with pytest.raises(InvalidArgumentError, match="^checks: ") as caught:
+def test_unknown_checks_are_rejected(checks: object) -> None:
+    with pytest.raises(InvalidArgumentError, match="^Invalid value for checks: ") as caught:
         choose_checks(checks)  # type: ignore[arg-type]
     assert "encryption_key" in str(caught.value)
 
@@ -133,7 +133,7 @@ def test_the_apis_follow_from_the_spec(fields: dict[str, object], more: dict[str
     assert set(required_services(asked)) == services
 
 
-def test_apis_that_only_watch_are_advised() -> None:
+def test_monitoring_apis_are_advised_only() -> None:
     quiet = ClusterSpec(enable_logging=False, enable_metrics_collection=False)
     assert advised_services(PreflightRequest("p", "us-central1", quiet)) == {}
     assert len(advised_services(PreflightRequest("p", "us-central1", ClusterSpec()))) == 2

@@ -11,7 +11,7 @@ from aiohttp import web
 from airflow_provider_vertex_ray.cluster_spec import ClusterSpec, NodeImages
 from airflow_provider_vertex_ray.core.http.addresses import Addresses
 from airflow_provider_vertex_ray.core.http.transport import Transport
-from airflow_provider_vertex_ray.core.preflight import run as module
+from airflow_provider_vertex_ray.core.preflight import run
 from airflow_provider_vertex_ray.core.preflight.report import CHECKS, Report, Status
 from airflow_provider_vertex_ray.core.preflight.requirements import PreflightRequest
 from airflow_provider_vertex_ray.core.preflight.run import MOST_AT_ONCE, preflight
@@ -45,16 +45,16 @@ def json_error(status: int, message: str) -> web.Response:
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (lambda: json_error(403, "no"), "refused: no"),
+        (lambda: json_error(403, "no"), "access denied: no"),
         (lambda: json_error(429, "Quota exceeded for quota metric 'Read requests'"), "no answer: Quota exceeded"),
         (lambda: web.Response(status=502, text="<html>bad gateway</html>"), "no answer: The service answered 502"),
-        (lambda: web.Response(text="<html>a login page</html>"), "says nothing"),
-        (lambda: web.json_response([1, 2]), "says nothing"),
-        (lambda: web.Response(status=404, text="<html>not here</html>"), "says nothing"),
+        (lambda: web.Response(text="<html>a login page</html>"), "unexpected answer"),
+        (lambda: web.json_response([1, 2]), "unexpected answer"),
+        (lambda: web.Response(status=404, text="<html>not here</html>"), "unexpected answer"),
     ],
     ids=["403", "429", "502", "html", "list", "404-page"],
 )
-async def test_whatever_is_answered_is_a_finding(answer: Callable[[], web.Response], words: str) -> None:
+async def test_every_answer_becomes_a_finding(answer: Callable[[], web.Response], words: str) -> None:
     async def each_time(request: web.Request) -> web.StreamResponse:
         return answer()
 
@@ -108,10 +108,10 @@ async def test_an_answer_of_another_shape() -> None:
     remote = [finding for finding in found.findings if finding.check not in ("spec", "versions")]
     assert {finding.check for finding in remote} == set(CHECKS) - {"spec", "versions"}
     assert {finding.status for finding in remote} == {Status.COULD_NOT_CHECK}
-    assert all("can not be read" in finding.found for finding in remote)
+    assert all("unexpected answer" in finding.found for finding in remote)
 
 
-async def test_some_checks_at_a_time_and_no_more() -> None:
+async def test_number_of_simultaneous_checks_is_limited() -> None:
     busy, peak, gate = 0, 0, asyncio.Event()
 
     async def slow(request: web.Request) -> web.StreamResponse:
@@ -130,8 +130,8 @@ async def test_some_checks_at_a_time_and_no_more() -> None:
     assert peak == MOST_AT_ONCE
 
 
-async def test_a_check_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LONGEST", 0.2)
+async def test_check_that_times_out_could_not_be_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "LONGEST", 0.2)
 
     async def hang(request: web.Request) -> web.StreamResponse:
         await asyncio.sleep(30)
@@ -143,7 +143,7 @@ async def test_a_check_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> N
     assert (finding.status, finding.found) == (Status.COULD_NOT_CHECK, "no answer within 0 s")
 
 
-async def test_without_credentials_nothing_is_asked() -> None:
+async def test_checks_without_credentials_send_no_request() -> None:
     found = await report(None)
     first, *others = found.findings
     assert first.status is Status.FAIL
@@ -182,12 +182,12 @@ async def test_what_cloud_storage_grants(granted: list[str], status: Status) -> 
     assert ("roles/storage.objectUser" in finding.remedy) == (status is Status.FAIL)
 
 
-async def test_a_bucket_that_may_not_be_seen() -> None:
+async def test_bucket_without_access_could_not_be_checked() -> None:
     async with serving(json_error(403, "no access")) as server, to_both(server) as transport:
         asked = PreflightRequest("p", LOCATION, ClusterSpec(), lease_uri="gs://bucket/leases")
         (finding,) = (await report(transport, ("bucket",), asked)).findings
     assert finding.status is Status.COULD_NOT_CHECK
-    assert "refused: no access" in finding.found
+    assert "access denied: no access" in finding.found
 
 
 @pytest.mark.parametrize(

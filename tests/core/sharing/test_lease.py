@@ -18,7 +18,7 @@ NOW = 1_800_000_000.0
 TTL = 900.0
 
 
-def test_a_hold_begins_and_ends() -> None:
+def test_hold_is_acquired_and_released() -> None:
     lease = Lease().acquire("a", NOW, TTL)
     assert lease.live(NOW) == (Holder("a", NOW, NOW + TTL),)
     assert lease.live(NOW + TTL + CLOCK_SKEW - 1)
@@ -36,12 +36,12 @@ def test_a_renewal_never_shortens_a_hold() -> None:
     assert lease.acquire("a", NOW + 800, TTL).holders["a"] == Holder("a", NOW, NOW + 800 + TTL)
 
 
-def test_who_comes_back_after_its_expiry_begins_anew() -> None:
+def test_hold_after_expiry_starts_anew() -> None:
     late = NOW + TTL + 1
     assert Lease().acquire("a", NOW, TTL).acquire("a", late, TTL).holders["a"].since == late
 
 
-def test_closing_needs_that_nobody_is_there() -> None:
+def test_lease_with_holders_cannot_be_closed() -> None:
     held = Lease().acquire("dag/run", NOW, TTL)
     with pytest.raises(LeaseHeldError, match="dag/run") as raised:
         held.close("reaper", "idle", NOW + TTL + CLOCK_SKEW - 1, 60)
@@ -50,7 +50,7 @@ def test_closing_needs_that_nobody_is_there() -> None:
     assert closed.closing == Closing("reaper", "idle", NOW + TTL + CLOCK_SKEW, NOW + TTL + CLOCK_SKEW + 60)
 
 
-def test_who_comes_while_it_is_closed_is_refused_until_it_opens() -> None:
+def test_closed_lease_rejects_holders_until_it_opens() -> None:
     closed = Lease().close("reaper", "idle", NOW, 60)
     with pytest.raises(ClusterClosingError, match=r"reaper is about to change it \(idle\)"):
         closed.acquire("a", NOW + 60 + CLOCK_SKEW - 1, TTL)
@@ -62,7 +62,7 @@ def test_who_comes_while_it_is_closed_is_refused_until_it_opens() -> None:
 
 def test_one_closes_at_a_time() -> None:
     closed = Lease().close("one", "idle", NOW, 60)
-    with pytest.raises(ClusterClosingError, match="one is about to change the cluster already"):
+    with pytest.raises(ClusterClosingError, match="one is already about to change the cluster"):
         closed.close("two", "idle", NOW + 1, 60)
     assert closed.close("one", "idle", NOW + 30, 60).closing == Closing("one", "idle", NOW, NOW + 90)
 
@@ -75,7 +75,7 @@ def test_when_it_was_used_last() -> None:
     assert held.release("a", NOW + 7).used_until(NOW + 5000) == NOW + 7
 
 
-def test_those_who_died_long_ago_are_forgotten() -> None:
+def test_long_expired_holders_are_dropped() -> None:
     lease = Lease().acquire("a", NOW, TTL).acquire("b", NOW + TTL + KEPT_USE + 1, TTL)
     assert set(lease.holders) == {"b"}
 
@@ -100,7 +100,7 @@ def test_those_who_died_long_ago_are_forgotten() -> None:
         *({"version": 1, "holders": {}, "closing": nothing, "last_used": None} for nothing in ({}, [], "", 0, False)),
     ],
 )
-def test_what_is_no_lease_is_refused(data: Any) -> None:
+def test_other_content_is_not_a_lease(data: Any) -> None:
     with pytest.raises(LeaseUnreadableError):
         Lease.from_json(data)
 
@@ -117,7 +117,7 @@ leases = st.builds(
 
 
 @given(leases)
-def test_a_lease_survives_its_journey(lease: Lease) -> None:
+def test_lease_survives_json(lease: Lease) -> None:
     assert Lease.from_json(json.loads(json.dumps(lease.to_json()))) == lease
 
 
@@ -126,7 +126,7 @@ anything = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries
 
 
 @given(leases, anything, st.data())
-def test_a_lease_with_one_part_replaced_is_taken_at_its_word_or_refused(lease: Lease, value: Any, data: Any) -> None:
+def test_lease_with_one_replaced_part_is_read_or_rejected(lease: Lease, value: Any, data: Any) -> None:
     said = lease.to_json()
     places = [(said, key) for key in said] + [(each, key) for each in said["holders"].values() for key in each]
     places += [(said["closing"], key) for key in said["closing"] or ()]

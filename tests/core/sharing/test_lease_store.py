@@ -17,7 +17,7 @@ from emulator_support.storage import StorageEmulator
 from airflow_provider_vertex_ray.core.cluster.name import ClusterName
 from airflow_provider_vertex_ray.core.http.addresses import Addresses
 from airflow_provider_vertex_ray.core.http.transport import Transport
-from airflow_provider_vertex_ray.core.sharing import lease_store as leases
+from airflow_provider_vertex_ray.core.sharing import lease_store
 from airflow_provider_vertex_ray.core.sharing.lease import Lease
 from airflow_provider_vertex_ray.core.sharing.lease_store import LeaseStore, parse_lease_uri
 from airflow_provider_vertex_ray.errors import (
@@ -59,7 +59,7 @@ async def store(storage: StorageEmulator) -> AsyncIterator[LeaseStore]:
         yield found
 
 
-async def test_a_lease_is_written_read_and_forgotten(store: LeaseStore, storage: StorageEmulator) -> None:
+async def test_lease_is_written_read_and_deleted(store: LeaseStore, storage: StorageEmulator) -> None:
     assert await store.read(NAME) == (Lease(), 0)
     written = await store.change(NAME, lambda lease: lease.acquire("dag/run", NOW, TTL))
     lease, generation = await store.read(NAME)
@@ -85,7 +85,7 @@ async def test_no_change_is_lost_when_many_write_at_once(storage: StorageEmulato
     assert set(lease.holders) == {f"run-{number}-{turn}" for number in range(12) for turn in range(3)}
 
 
-async def test_of_a_holder_and_a_closer_one_wins(storage: StorageEmulator) -> None:
+async def test_concurrent_hold_and_close_have_one_winner(storage: StorageEmulator) -> None:
     for number in range(20):
         name = ClusterName("1234", "us-central1", f"race-g{number + 1}")
         async with opened(storage.host, storage.uri) as one, opened(storage.host, storage.uri) as other:
@@ -152,7 +152,7 @@ async def test_one_write_a_second_is_enough_for_runs_that_begin_together(
     """Cloud Storage takes one write a second of an object; here each second is virtual."""
     writers = 30
     pauses = Pauses(writers)
-    monkeypatch.setattr(leases, "asyncio", types.SimpleNamespace(sleep=pauses.sleep))
+    monkeypatch.setattr(lease_store, "asyncio", types.SimpleNamespace(sleep=pauses.sleep))
     last, refused = -1.0, 0
 
     async def limited(request: web.Request) -> web.StreamResponse:
@@ -226,26 +226,26 @@ async def test_a_write_that_never_gets_an_answer(storage: StorageEmulator) -> No
             await store.change(NAME, lambda lease: lease.acquire("run", NOW, TTL))
 
 
-async def test_nobody_answers(storage: StorageEmulator) -> None:
+async def test_unreachable_store_raises(storage: StorageEmulator) -> None:
     async with serving(web.Response()) as server:
         host = server.host
     async with opened(host, storage.uri) as store:
-        with pytest.raises(LeaseStoreError, match="can not be reached"):
+        with pytest.raises(LeaseStoreError, match="Could not reach the leases"):
             await store.read(NAME)
-        with pytest.raises(LeaseStoreError, match="can not be reached"):
+        with pytest.raises(LeaseStoreError, match="Could not reach the leases"):
             await store.forget(NAME)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"version": 7}', b"\xff\xfe", b"null", b"[" * 100_000])
-async def test_garbage_is_no_empty_lease(store: LeaseStore, storage: StorageEmulator, content: bytes) -> None:
+async def test_garbage_is_not_an_empty_lease(store: LeaseStore, storage: StorageEmulator, content: bytes) -> None:
     storage.put(PATH, content)
     with pytest.raises(LeaseUnreadableError):
         await store.change(NAME, lambda lease: lease.close("reaper", "idle", NOW, 60))
 
 
-async def test_no_bucket_is_no_empty_lease(storage: StorageEmulator) -> None:
+async def test_missing_bucket_is_not_an_empty_lease(storage: StorageEmulator) -> None:
     async with opened(storage.host, "gs://another-bucket/leases") as store:
-        with pytest.raises(LeaseStoreError, match="There is no bucket for gs://another-bucket/leases"):
+        with pytest.raises(LeaseStoreError, match="The bucket of gs://another-bucket/leases does not exist"):
             await store.change(NAME, lambda lease: lease.acquire("run", NOW, TTL))
 
 
@@ -265,14 +265,14 @@ async def test_no_object_is_an_empty_lease_whatever_the_bucket_is_called(
 
 
 @pytest.mark.parametrize("text", ["", "<html>404. That's an error.</html>", "The specified bucket does not exist."])
-async def test_another_404_is_no_empty_lease(text: str) -> None:
+async def test_other_404_is_not_an_empty_lease(text: str) -> None:
     async with serving(web.Response(status=404, text=text)) as server, opened(server.host, "gs://acme") as store:
         with pytest.raises(LeaseStoreError, match="answered 404"):
             await store.read(NAME)
 
 
-async def test_a_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leases, "TIMEOUT", 0.2)
+async def test_unanswered_requests_raise_lease_store_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease_store, "TIMEOUT", 0.2)
     never = asyncio.Event()
 
     async def silent(request: web.Request) -> web.StreamResponse:
@@ -281,7 +281,7 @@ async def test_a_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> No
 
     async with serving(silent) as server, opened(server.host, "gs://acme") as store:
         began = time.monotonic()
-        with pytest.raises(LeaseStoreError, match="can not be reached"):
+        with pytest.raises(LeaseStoreError, match="Could not reach the leases"):
             await store.read(NAME)
         # Four tries of a fifth of a second, and the pauses between them.
         assert 0.8 <= time.monotonic() - began < 5
@@ -328,6 +328,6 @@ def test_uris(uri: str, expected: tuple[str, str]) -> None:
 @pytest.mark.parametrize(
     "uri", ["", "bucket/a", "s3://bucket", "gs://", "gs:///a", "gs://B", "gs://b/a//c", "gs://bb/../x"]
 )
-def test_uris_that_are_none(uri: str) -> None:
+def test_malformed_lease_uris_are_rejected(uri: str) -> None:
     with pytest.raises(InvalidArgumentError, match="lease_uri"):
         parse_lease_uri(uri)

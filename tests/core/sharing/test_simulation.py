@@ -17,11 +17,7 @@ from airflow_provider_vertex_ray.core.cluster.name import parse_cluster_name
 from airflow_provider_vertex_ray.core.cluster.state import Cluster, ClusterState
 from airflow_provider_vertex_ray.core.http.transport import Transport
 from airflow_provider_vertex_ray.core.job.client import dashboard_error
-from airflow_provider_vertex_ray.core.sharing import ensure as ensuring
-from airflow_provider_vertex_ray.core.sharing import guarded_delete as deletion
-from airflow_provider_vertex_ray.core.sharing import lease
-from airflow_provider_vertex_ray.core.sharing import lease_store as holding
-from airflow_provider_vertex_ray.core.sharing import lease_store as leases
+from airflow_provider_vertex_ray.core.sharing import ensure, guarded_delete, lease, lease_store
 from airflow_provider_vertex_ray.core.sharing.activity import Activity
 from airflow_provider_vertex_ray.core.sharing.ensure import SharedClusterReconciler
 from airflow_provider_vertex_ray.core.sharing.generations import ClusterRequest, Step
@@ -241,9 +237,9 @@ def clocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The modules read the clock of whoever runs, in the world that is acted out."""
     current: list[World] = []
     clock = types.SimpleNamespace(time=lambda: current[-1].time + offset.get())
-    for module in (ensuring, deletion, holding):
+    for module in (ensure, guarded_delete, lease_store):
         monkeypatch.setattr(module, "time", clock)
-    monkeypatch.setattr(leases, "asyncio", types.SimpleNamespace(sleep=lambda seconds: current[-1].sleep(seconds)))
+    monkeypatch.setattr(lease_store, "asyncio", types.SimpleNamespace(sleep=lambda seconds: current[-1].sleep(seconds)))
     return current.append
 
 
@@ -275,14 +271,14 @@ RULES: Any = {"deadline": None, "suppress_health_check": [HealthCheck.function_s
 @settings(max_examples=300, **RULES)
 @given(plan=plans)
 @example(plan=CLOCKS_DISAGREE)
-def test_nothing_is_lost_and_nothing_is_left(plan: Plan, clocks: Any) -> None:
+def test_no_used_cluster_is_deleted_and_no_unused_one_is_kept(plan: Plan, clocks: Any) -> None:
     check(plan, clocks)
 
 
 @pytest.mark.soak
 @settings(max_examples=5000, **RULES)
 @given(plan=plans)
-def test_nothing_is_lost_and_nothing_is_left_in_thousands(plan: Plan, clocks: Any) -> None:
+def test_no_used_cluster_is_deleted_in_thousands_of_interleavings(plan: Plan, clocks: Any) -> None:
     check(plan, clocks)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .cases import CRASHES, ENDURING, KILLS, SIBLINGS, Case
+from .cases import ENDURING, SIBLINGS, Case
 from .scenarios import SCENARIOS, components
 from .world import SUBMIT, World
 
@@ -33,37 +33,43 @@ class Outcome:
     log: list[str] = field(default_factory=list)
 
 
-def run(home: Path, *, rounds: int = 1, frozen_seconds: float) -> Outcome:
-    """Act out the whole matrix.
+def run(
+    home: Path, crashes: Sequence[Case], kills: Sequence[Case], *, rounds: int = 1, frozen_seconds: float
+) -> Outcome:
+    """Act out the matrix.
 
+    :param crashes: the crashes to try
+    :param kills: the kills to try
     :param rounds: How often each crash and each kill is tried.
     :param frozen_seconds: How long a triggerer is frozen.
     """
-    return asyncio.run(_run(home, rounds, frozen_seconds))
+    return asyncio.run(_run(home, crashes, kills, rounds, frozen_seconds))
 
 
-async def _run(home: Path, rounds: int, frozen_seconds: float) -> Outcome:
+async def _run(
+    home: Path, crashes: Sequence[Case], kills: Sequence[Case], rounds: int, frozen_seconds: float
+) -> Outcome:
     outcome = Outcome(home)
     world = World(home)
-    cases = [*CRASHES, *KILLS, *SIBLINGS, *ENDURING]
+    cases = [*crashes, *kills, *SIBLINGS, *ENDURING]
     async with world.running([case.dag_id for case in cases]):
         lasting = [asyncio.create_task(_one(world, outcome, case, case.name)) for case in (*SIBLINGS, *ENDURING)]
         held = 0
         for turn in range(1, rounds + 1):
-            held += await _round(world, outcome, turn)
+            held += await _round(world, outcome, turn, [*kills, *crashes])
         world.others_done.set()
         enduring = [(case, case.name) for case in ENDURING]
         await _kept(outcome, "components", components(world, enduring, frozen_seconds))
         world.components_done.set()
         await asyncio.gather(*lasting)
         try:
-            await world.until(lambda: not world.active(), 30, "jobs are left")
+            await world.until(lambda: not world.active(), 120, "jobs are left")
         except TimeoutError:
             outcome.still_active = world.active()
         await world.look()
         outcome.jobs = len(world.seen.jobs)
         outcome.carried_out = held + sum(call["status"] == 200 for call in world.emulator.calls(SUBMIT))
-        for case in KILLS:
+        for case in kills:
             if case.scenario == "pending-timeout":
                 for turn in range(1, rounds + 1):
                     outcome.started_late += world.ledger("start", _run_id(case, turn))
@@ -71,7 +77,7 @@ async def _run(home: Path, rounds: int, frozen_seconds: float) -> Outcome:
     return outcome
 
 
-async def _round(world: World, outcome: Outcome, turn: int) -> int:
+async def _round(world: World, outcome: Outcome, turn: int, ordered: Sequence[Case]) -> int:
     """Every crash and every kill once, a few at a time; gives how many submits were carried out without an answer."""
     few = asyncio.Semaphore(8)
 
@@ -79,7 +85,6 @@ async def _round(world: World, outcome: Outcome, turn: int) -> int:
         async with few:
             await _one(world, outcome, case, _run_id(case, turn))
 
-    ordered: Sequence[Case] = [*KILLS, *CRASHES]
     await asyncio.gather(*(limited(case) for case in ordered))
     return sum(case.scenario in ("before-the-answer", "answer-lost") for case in ordered)
 

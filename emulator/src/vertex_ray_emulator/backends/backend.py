@@ -1,4 +1,4 @@
-"""What stands behind an emulated cluster: real Ray nodes, or a stand-in that answers at once."""
+"""The interface of the backends that run emulated clusters: real Ray nodes, or a fake that starts at once."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ if TYPE_CHECKING:
     from vertex_ray_emulator.project.plan import NodePlan
 
 
+PARTS = ("head", "gcs", "dashboard", "agent", "raylet", "driver")
+SIGNALS = ("KILL", "STOP", "CONT", "TERM")
+
+
 @dataclass(frozen=True)
 class ClusterAddresses:
-    """Ports on 127.0.0.1 of a started cluster: plain HTTP dashboard, plain Ray Client."""
+    """Ports of a cluster on 127.0.0.1, both without TLS: the dashboard (HTTP) and the Ray Client server."""
 
     dashboard_port: int
     client_port: int
@@ -22,23 +26,23 @@ class ClusterAddresses:
 class ClusterBackend(Protocol):
     """Starts, resizes and stops the nodes of emulated clusters.
 
-    ``key`` names one created cluster; it is never used again for another one.
+    A ``key`` identifies a cluster; it is never reused for another one.
     """
 
     async def start(self, key: str, nodes: Sequence[NodePlan]) -> ClusterAddresses:
-        """Start a cluster; return when its Jobs API accepts jobs and every node is alive."""
+        """Start a cluster and wait until its Jobs API accepts jobs and every node is alive."""
         ...
 
     async def resize(self, key: str, nodes: Sequence[NodePlan]) -> None:
-        """Add and remove nodes; return when the cluster's own node list agrees."""
+        """Add and remove nodes and wait until the cluster's own node list agrees."""
         ...
 
     async def stop(self, key: str) -> None:
-        """Stop a cluster; when it returns, no process of it is left. Does nothing for an unknown key."""
+        """Stop a cluster and wait until none of its processes is left. Does nothing for an unknown key."""
         ...
 
     async def nodes(self, key: str) -> list[dict[str, Any]]:
-        """The nodes as they are now: ``node_id``, ``pool_id``, ``alive`` and, of real ones, ``pid``."""
+        """Return the current nodes: ``node_id``, ``pool_id``, ``alive`` and, for real nodes, ``pid``."""
         ...
 
     async def kill(
@@ -50,20 +54,20 @@ class ClusterBackend(Protocol):
         node: str | None = None,
         submission_id: str | None = None,
     ) -> list[int]:
-        """Send a signal to a part of a cluster (a fault on demand); return the pids that got it."""
+        """Send a signal to a part of a cluster (a fault on demand) and return the pids that received it."""
         ...
 
     def new_log_lines(self, key: str, seen: dict[str, int], *, last: bool = False) -> list[tuple[str, list[str]]]:
-        """The lines that were added to the nodes' log files; called on a thread of its own.
+        """Return the lines that were added to the nodes' log files. Called on a separate thread.
 
-        :param seen: How far each file was read, in a measure of the backend's own; it is kept up to date.
-        :param last: Nothing more will come, so give also a line that does not end.
-        :return: Paths with their lines; nothing for an unknown key.
+        :param seen: position in each file, in a unit of the backend; it is updated.
+        :param last: also return an incomplete last line, because no more lines follow.
+        :return: paths with their lines; empty for an unknown key.
         """
         ...
 
     async def metrics_targets(self, key: str) -> list[str]:
-        """The ``host:port`` of each ``/metrics`` of the nodes; nothing for an unknown key."""
+        """Return the ``host:port`` of each ``/metrics`` endpoint of the nodes; empty for an unknown key."""
         ...
 
     async def close(self) -> None:

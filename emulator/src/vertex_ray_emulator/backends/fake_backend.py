@@ -1,7 +1,6 @@
-"""A backend without Ray: clusters that are there at once, with scripted jobs behind Ray's Jobs API.
+"""A backend without Ray: clusters that start at once, with scripted jobs behind Ray's Jobs API.
 
-For quick tests and for benchmarks of what talks to clusters. The Ray Client is not served: nothing listens on
-its port.
+For quick tests and for benchmarks of clients. The Ray Client is not supported: nothing listens on its port.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from vertex_ray_emulator.backends.backend import ClusterAddresses
+from vertex_ray_emulator.backends.backend import PARTS, SIGNALS, ClusterAddresses
 from vertex_ray_emulator.backends.fake_dashboard import FakeDashboard, FakeNode
 from vertex_ray_emulator.project.plan import NodePlan
 
@@ -26,12 +25,11 @@ ENDING = frozenset({"KILL", "TERM"})
 
 
 class _Cluster:
-    """One fake cluster: its dashboard and the server that the dashboard is reached by."""
+    """A fake cluster: its dashboard and the server of the dashboard."""
 
     def __init__(self, key: str) -> None:
         self.key = key
         self.dashboard = FakeDashboard(f"session_fake_{key}")
-        self.head_alive = True
         self._runner: web.AppRunner | None = None
         self._client_socket: socket.socket | None = None
         self._started = 0
@@ -41,7 +39,7 @@ class _Cluster:
         await self._runner.setup()
         site = web.TCPSite(self._runner, LOOPBACK, 0)
         await site.start()
-        # Bound and not listening: the port is ours, and a client is refused.
+        # Bound but not listening: no other process gets the port, and clients get "connection refused".
         self._client_socket = socket.socket()
         self._client_socket.bind((LOOPBACK, 0))
         return ClusterAddresses(self._runner.addresses[0][1], self._client_socket.getsockname()[1])
@@ -61,7 +59,7 @@ class _Cluster:
     async def stop_serving(self) -> None:
         if self._runner is not None:
             runner, self._runner = self._runner, None
-            self.dashboard.running.set()  # or frozen requests would hold the shutdown up
+            self.dashboard.running.set()  # otherwise frozen requests would delay the shutdown
             await runner.cleanup()
 
     async def close(self) -> None:
@@ -72,22 +70,22 @@ class _Cluster:
 
 
 class FakeBackend:
-    """Clusters without processes (a ``ClusterBackend``)."""
+    """Clusters without processes (implements ``ClusterBackend``)."""
 
     def __init__(self) -> None:
         self._clusters: dict[str, _Cluster] = {}
 
     async def start(self, key: str, nodes: Sequence[NodePlan]) -> ClusterAddresses:
-        """Start a cluster; its dashboard listens when this returns."""
+        """Start a cluster and its dashboard."""
         cluster = self._clusters[key] = _Cluster(key)
         addresses = await cluster.serve()
         cluster.reconcile(nodes)
         return addresses
 
     async def resize(self, key: str, nodes: Sequence[NodePlan]) -> None:
-        """Make the node list the wanted one; dead nodes are replaced.
+        """Add and remove nodes to match the plans; dead nodes are replaced.
 
-        :raises KeyError: No such cluster.
+        :raises KeyError: if the cluster does not exist.
         """
         self._clusters[key].reconcile(nodes)
 
@@ -98,7 +96,7 @@ class FakeBackend:
             await cluster.close()
 
     async def nodes(self, key: str) -> list[dict[str, Any]]:
-        """The nodes with their plans' ids; empty for an unknown key."""
+        """Return the nodes with the ids from their plans; empty for an unknown key."""
         cluster = self._clusters.get(key)
         found = cluster.dashboard.nodes.values() if cluster is not None else ()
         return [{"node_id": node.plan.node_id, "pool_id": node.plan.pool_id, "alive": node.alive} for node in found]
@@ -112,17 +110,18 @@ class FakeBackend:
         node: str | None = None,
         submission_id: str | None = None,
     ) -> list[int]:
-        """Do to a part what the signal would have done to a real one; no pids, so always an empty list.
+        """Simulate the effect of a signal on a part of a cluster.
 
-        KILL and TERM are final, STOP freezes the dashboard until CONT and is otherwise without effect.
+        KILL and TERM are final; STOP freezes the dashboard until CONT and has no effect on other parts.
 
-        :raises KeyError: No such cluster or node.
-        :raises ValueError: An unknown part or signal, or a driver without its submission id.
+        :return: an empty list, because a fake cluster has no processes.
+        :raises KeyError: if the cluster or the node does not exist.
+        :raises ValueError: if the part or the signal is unknown, or the submission id of a driver is missing.
         """
         cluster = self._clusters[key]
         dashboard = cluster.dashboard
-        if signal_name not in ("KILL", "STOP", "CONT", "TERM"):
-            raise ValueError(f"signal {signal_name!r} is none of KILL, STOP, CONT, TERM")
+        if signal_name not in SIGNALS:
+            raise ValueError(f"Invalid value for signal: {signal_name!r}. Use KILL, STOP, CONT or TERM.")
         ending = signal_name in ENDING
         if part in ("head", "dashboard"):
             if signal_name == "STOP":
@@ -145,15 +144,15 @@ class FakeBackend:
             dashboard.jobs.fail_jobs_on(victim.ray_id)
         elif part == "driver":
             if submission_id is None:
-                raise ValueError("part 'driver' needs a submission_id")
+                raise ValueError("Invalid value for submission_id: None. The part 'driver' requires one.")
             if ending:
                 dashboard.jobs.kill_driver(submission_id, signal.Signals[f"SIG{signal_name}"])
         else:
-            raise ValueError(f"part {part!r} is none of head, gcs, dashboard, agent, raylet, driver")
+            raise ValueError(f"Invalid value for part: {part!r}. Use one of {', '.join(PARTS)}.")
         return []
 
     def new_log_lines(self, key: str, seen: dict[str, int], *, last: bool = False) -> list[tuple[str, list[str]]]:
-        """The lines that jobs have written, as if they were in files of Ray's names."""
+        """Return the new lines of the jobs' logs, under the names that Ray gives to the files."""
         cluster = self._clusters.get(key)
         found = []
         for job in cluster.dashboard.jobs.all() if cluster is not None else ():
@@ -165,7 +164,7 @@ class FakeBackend:
         return found
 
     async def metrics_targets(self, key: str) -> list[str]:
-        """None: there is nothing to measure. The admin API sets metrics."""
+        """Return an empty list: a fake cluster has no metrics but those set with the admin API."""
         return []
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The HTTP face of a fake cluster: the routes of Ray 2.47.1's dashboard that clients of the Jobs API use."""
+"""The dashboard of a fake cluster: the routes of Ray 2.47.1 that clients of the Jobs API use."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 RAY_VERSION = "2.47.1"
 MAX_PACKAGE_BYTES = 1 << 30
-# How long the dashboard waits for a dead GCS before it gives up (measured).
 GCS_TIMEOUT = 60.0
+"""Seconds that the dashboard waits for a dead GCS before it answers an error (measured)."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class FakeNode:
-    """A node of a fake cluster: its plan, the id that Ray would give it, and whether it lives."""
+    """A node of a fake cluster."""
 
     def __init__(self, plan: NodePlan, ray_id: str) -> None:
         self.plan = plan
@@ -33,7 +33,7 @@ class FakeNode:
 
     @property
     def resources(self) -> dict[str, float]:
-        """The logical resources, by Ray's names. The head has no CPUs, as on the service."""
+        """Return the logical resources by Ray's names. The head has no CPUs, as on the service."""
         plan = self.plan
         found = {
             "CPU": 0.0 if plan.is_head else float(plan.cpus),
@@ -49,9 +49,9 @@ class FakeNode:
 
 
 class FakeDashboard:
-    """The routes over one fake cluster's jobs and nodes.
+    """The jobs and nodes of a fake cluster, served as Ray's dashboard does.
 
-    :param session_name: What ``GET /api/version`` says about the session.
+    :param session_name: the session name in the answer of ``GET /api/version``.
     """
 
     def __init__(self, session_name: str) -> None:
@@ -64,8 +64,8 @@ class FakeDashboard:
         self.running.set()
 
     def application(self) -> web.Application:
-        """A fresh aiohttp application over this cluster."""
-        app = web.Application(client_max_size=MAX_PACKAGE_BYTES, middlewares=[self._weather])
+        """Return a new aiohttp application that serves this cluster."""
+        app = web.Application(client_max_size=MAX_PACKAGE_BYTES, middlewares=[self._fail_dead_parts])
         app.add_routes(
             [
                 web.get("/api/version", self._version),
@@ -89,7 +89,7 @@ class FakeDashboard:
         return app
 
     def _place(self, demands: Any) -> str | None:
-        """A node that could ever hold these demands; with none, the head, where Ray puts drivers."""
+        """Return the id of a node with enough resources: without demands the head, where Ray runs drivers."""
         for node in self.nodes.values():
             have = node.resources
             if node.alive and all(have.get(name, 0.0) >= amount for name, amount in demands.items()):
@@ -97,8 +97,8 @@ class FakeDashboard:
         return None
 
     @web.middleware
-    async def _weather(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """What a dead GCS, a dead agent or a frozen dashboard does to a request."""
+    async def _fail_dead_parts(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Fail or delay a request as a dead GCS, a dead agent or a frozen dashboard does."""
         await self.running.wait()
         if not self.gcs_alive and request.path != "/api/version":
             await asyncio.sleep(GCS_TIMEOUT)
@@ -174,7 +174,7 @@ class FakeDashboard:
                 await socket.send_str(frame)
             await socket.close(code=1000)
         except ConnectionError:
-            return socket  # the reader went away
+            return socket  # the client disconnected
         finally:
             reader.cancel()
         return socket
@@ -192,7 +192,7 @@ class FakeDashboard:
         if uri is None:
             return _trouble()
         async for _ in request.content.iter_any():
-            pass  # what is in it matters to nobody here
+            pass  # fake jobs do not need the content
         self.jobs.packages.add(uri)
         return web.Response()
 
@@ -202,7 +202,7 @@ class FakeDashboard:
         for node in nodes:
             for name, amount in node.resources.items():
                 usage.setdefault(name, [0.0, 0.0])[1] += amount
-        # As Ray counts: what drivers reserve for themselves. No tasks run here.
+        # Ray counts what is reserved. Here only drivers reserve resources, because no tasks run.
         for job in (job for job in self.jobs.all() if job.status == "RUNNING"):
             for name, amount in job.request.demands().items():
                 usage.setdefault(name, [0.0, 0.0])[0] += amount
@@ -301,5 +301,5 @@ def _traceback(last_line: str) -> str:
 
 
 def _from_agent(status: int, last_line: str) -> str:
-    """An agent's error as the head passes it on: a traceback within a traceback."""
+    """Return an agent's error as the head reports it: a traceback within a traceback."""
     return _traceback(f"RuntimeError: Request failed with status code {status}: {_traceback(last_line)}.")

@@ -1,9 +1,8 @@
-"""Jobs that run nothing: a store and a runner that keep to the behaviour of Ray 2.47.1's job manager.
+"""Fake jobs that behave like those of Ray 2.47.1's job manager but start no processes.
 
-No HTTP here; ``fake_dashboard`` serves it. An entrypoint is a little script of its own: ``sleep N``, ``echo
-TEXT``, ``count N SECONDS`` (prints ``line 0`` to ``line N-1``), ``exit N`` and ``fail``, joined with ``&&``. Any other
-command succeeds at once. So thousands of jobs cost next to nothing, and a job can still take time, write to its log
-and fail.
+``fake_dashboard`` serves them over HTTP. An entrypoint is a small script: ``sleep N``, ``echo TEXT``,
+``count N SECONDS`` (prints ``line 0`` to ``line N-1``), ``exit N`` and ``fail``, joined with ``&&``. Any other command
+succeeds at once. So thousands of jobs cost next to nothing, yet a job can take time, write to its log and fail.
 """
 
 from __future__ import annotations
@@ -21,17 +20,19 @@ if TYPE_CHECKING:
 TERMINAL = frozenset({"STOPPED", "SUCCEEDED", "FAILED"})
 LINES_PER_FRAME = 10
 LOG_LINES_IN_MESSAGE = 10
-COUNT_PAUSE = 0.05  # seconds between the batches of lines of "count"
-START_TIMEOUT = 900.0  # Ray's RAY_JOB_START_TIMEOUT_SECONDS
+COUNT_PAUSE = 0.05
+"""Seconds between the batches of lines that ``count`` prints."""
+START_TIMEOUT = 900.0
+"""Seconds after which a job that cannot be placed fails: Ray's default of ``RAY_JOB_START_TIMEOUT_SECONDS``."""
 RUNTIME_ENV_LINE = "INFO job_manager.py:531 -- Runtime env is setting up."
 
 
 class DuplicateJobError(ValueError):
-    """A job with this submission id exists already."""
+    """A job with this submission id already exists."""
 
 
 class JobNotTerminalError(RuntimeError):
-    """Only a job that has ended can be deleted."""
+    """A job cannot be deleted before it has ended."""
 
 
 def _numbers(value: Any) -> bool:
@@ -46,7 +47,7 @@ def _strings(value: Any) -> bool:
 class JobRequest:
     """The body of ``POST /api/jobs/`` (``JobSubmitRequest`` of Ray 2.47.1).
 
-    :raises TypeError: An argument is unknown, missing or of the wrong type, with Ray's text.
+    :raises TypeError: if an argument has the wrong type; the message is Ray's.
     """
 
     entrypoint: str
@@ -61,7 +62,10 @@ class JobRequest:
 
     @classmethod
     def parse(cls, body: Mapping[str, Any]) -> JobRequest:
-        """Check a decoded body; keys whose value is null count as absent, as Ray has it."""
+        """Validate a decoded body; keys with the value null count as absent, as in Ray.
+
+        :raises TypeError: if an argument is unknown, missing or of the wrong type; the message is Ray's.
+        """
         known = {each.name for each in fields(cls)}
         given = {key: value for key, value in body.items() if value is not None}
         for key in given:
@@ -97,7 +101,7 @@ class JobRequest:
             raise TypeError(f"{name} must be {kind}, got {type(getattr(self, name))}")
 
     def demands(self) -> dict[str, float]:
-        """The logical resources that the entrypoint itself asks for, by Ray's names."""
+        """Return the logical resources that the entrypoint requests, by Ray's names."""
         wanted = {
             "CPU": self.entrypoint_num_cpus or 0,
             "GPU": self.entrypoint_num_gpus or 0,
@@ -109,7 +113,7 @@ class JobRequest:
 
 @dataclass
 class FakeJob:
-    """One submitted job and its log."""
+    """A submitted job and its log."""
 
     submission_id: str
     request: JobRequest
@@ -126,16 +130,16 @@ class FakeJob:
 
     @property
     def terminal(self) -> bool:
-        """Whether the status can not change any more."""
+        """Whether the status is final."""
         return self.status in TERMINAL
 
     def notify(self) -> None:
-        """Wake everybody who waits for a new line or state."""
+        """Wake all tasks that wait for a new line or status."""
         self.changed.set()
         self.changed = asyncio.Event()
 
     def details(self) -> dict[str, Any]:
-        """The body of ``GET /api/jobs/{id}``, keys in Ray's order."""
+        """Return the body of ``GET /api/jobs/{id}``, with the keys in Ray's order."""
         return {
             "type": "SUBMISSION",
             "job_id": None,
@@ -156,7 +160,7 @@ class FakeJob:
 
 
 def steps(entrypoint: str) -> Iterator[list[str]]:
-    """Split an entrypoint at ``&&`` into commands; what is no valid shell word list gives nothing."""
+    """Split an entrypoint at ``&&`` into commands; invalid shell syntax ends the list."""
     words = shlex.shlex(entrypoint, posix=True, punctuation_chars="&")
     words.commenters = ""
     words.whitespace_split = True
@@ -174,10 +178,10 @@ def steps(entrypoint: str) -> Iterator[list[str]]:
 
 
 class FakeJobs:
-    """The jobs of one cluster.
+    """The jobs of a cluster.
 
-    :param agent_address: What a job reports as its node's agent, ``http://host:port``.
-    :param placement: Given the entrypoint's demands, the id of a node where they fit, or None: then the job
+    :param agent_address: address of the node's agent in a job's details, ``http://host:port``.
+    :param placement: returns the id of a node with the resources that an entrypoint requests, or None: then the job
         stays PENDING.
     """
 
@@ -189,21 +193,21 @@ class FakeJobs:
         self.packages: set[str] = set()
 
     def get(self, submission_id: str) -> FakeJob | None:
-        """The job of this id, if there is one."""
+        """Return the job with this submission id, or None if it does not exist."""
         return self._jobs.get(submission_id)
 
     def listing(self) -> list[dict[str, Any]]:
-        """Every job, as ``GET /api/jobs/`` has it."""
+        """Return the body of ``GET /api/jobs/``."""
         return [job.details() for job in self._jobs.values()]
 
     def all(self) -> list[FakeJob]:
-        """Every job, in the order of their submission."""
+        """Return all jobs in the order of submission."""
         return list(self._jobs.values())
 
     def submit(self, request: JobRequest) -> str:
-        """Accept a job and start it.
+        """Accept and start a job; return its submission id.
 
-        :raises DuplicateJobError: The submission id is taken.
+        :raises DuplicateJobError: if a job with the submission id exists.
         """
         self._sequence += 1
         submission_id = request.submission_id or request.job_id or f"raysubmit_fake{self._sequence:010d}"
@@ -217,9 +221,10 @@ class FakeJobs:
         return submission_id
 
     def stop(self, job: FakeJob) -> bool:
-        """Stop a job; whether there was something to stop.
+        """Stop a job.
 
-        As with Ray, a job that waits for resources says True and goes on waiting.
+        :return: whether the job had not ended yet. As in Ray, a job that waits for resources is not stopped, although
+            the answer is True.
         """
         if job.terminal:
             return False
@@ -228,9 +233,9 @@ class FakeJobs:
         return True
 
     def delete(self, job: FakeJob) -> None:
-        """Forget a job that has ended.
+        """Delete a job.
 
-        :raises JobNotTerminalError: It has not ended.
+        :raises JobNotTerminalError: if it has not ended.
         """
         if not job.terminal:
             raise JobNotTerminalError(
@@ -239,7 +244,7 @@ class FakeJobs:
         del self._jobs[job.submission_id]
 
     def kill_driver(self, submission_id: str, number: signal.Signals) -> bool:
-        """End a running job as a signal to its driver would; whether it was running."""
+        """Fail a running job as a signal to its driver would; return whether it was running."""
         job = self._jobs.get(submission_id)
         if job is None or job.status != "RUNNING":
             return False
@@ -247,19 +252,19 @@ class FakeJobs:
         return True
 
     def fail_jobs_on(self, node_id: str) -> None:
-        """Fail what runs on a node that died."""
+        """Fail the jobs on a node that died."""
         for job in self._jobs.values():
             if job.node_id == node_id and not job.terminal:
                 self._end(job, "FAILED", "Unexpected error occurred: The actor died because its node has died.")
 
     def reconsider(self) -> None:
-        """Look again for places for the jobs that wait (after nodes were added)."""
+        """Retry to place pending jobs, after nodes were added."""
         for job in self._jobs.values():
             if job.status == "PENDING":
                 job.notify()
 
     async def tail(self, job: FakeJob) -> AsyncIterator[str]:
-        """The log from its beginning, in frames of up to ten lines, until the job has ended."""
+        """Yield the log from its beginning, in frames of up to ten lines, until the job has ended."""
         said = 0
         while True:
             changed = job.changed
@@ -273,7 +278,7 @@ class FakeJobs:
                 await changed.wait()
 
     async def close(self) -> None:
-        """End every job's task."""
+        """Cancel the tasks of all jobs."""
         tasks = [job.task for job in self._jobs.values() if job.task is not None]
         for task in tasks:
             task.cancel()
@@ -294,7 +299,7 @@ class FakeJobs:
         self._write(job, f"{time.strftime('%Y-%m-%d %H:%M:%S')},000\t{RUNTIME_ENV_LINE}")
         try:
             code = await self._execute(job)
-        except ValueError as error:  # a number that is none, such as "sleep soon"
+        except ValueError as error:  # an invalid number, such as in "sleep soon"
             self._write(job, str(error))
             code = 2
         if code:
@@ -324,7 +329,7 @@ class FakeJobs:
         return 0
 
     async def _count(self, job: FakeJob, lines: float = 0, seconds: float = 0, *_: float) -> None:
-        """Print numbered lines, evenly over so many seconds."""
+        """Write numbered lines to the log, evenly over a number of seconds."""
         begin, said = time.monotonic(), 0
         while said < lines:
             passed = (time.monotonic() - begin) / seconds if seconds > 0 else 1

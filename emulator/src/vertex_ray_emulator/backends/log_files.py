@@ -1,4 +1,4 @@
-"""The new lines of the log files below a folder."""
+"""Read new lines of the log files below a directory."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ _MOST_BYTES = 16 << 20
 
 
 def new_lines(folder: Path, seen: dict[str, int], *, last: bool = False) -> list[tuple[str, list[str]]]:
-    """The lines that were added to files since the last time.
+    """Return the lines that were added to files since the last call.
 
-    :param folder: Where the files are; it need not exist.
-    :param seen: How many bytes of each file were read; it is kept up to date.
-    :param last: Also give a line that does not end yet: nothing more will come.
+    :param folder: directory of the files; it need not exist.
+    :param seen: number of bytes read of each file; it is updated.
+    :param last: also return an incomplete last line, because no more lines follow.
+    :return: paths with their lines.
     """
     found: list[tuple[str, list[str]]] = []
     for path in sorted(each for each in folder.rglob("*") if each.suffix in _SUFFIXES):
@@ -21,7 +22,7 @@ def new_lines(folder: Path, seen: dict[str, int], *, last: bool = False) -> list
         try:
             size = path.stat().st_size
             begin = seen.get(name, 0)
-            if size < begin:  # it was rotated
+            if size < begin:  # the file was rotated
                 begin = seen[name] = 0
             if size == begin or not path.is_file():
                 continue

@@ -1,18 +1,18 @@
-"""The process behind one emulated cluster: it owns the cluster's Ray nodes, and goes down with the emulator.
+"""The process that owns the Ray nodes of an emulated cluster and ends with the emulator.
 
-Run by ``ray_cluster`` in a session of its own. Commands come as JSON lines on stdin, one answer line each on
-stdout:
+``ray_cluster`` starts it in a session of its own. It reads commands as JSON lines on stdin and answers each with a line
+on stdout:
 
-- ``{"op": "start", "node_id": "head", "head": true, "cpus": 0, ...}`` starts a node and is answered
+- ``{"op": "start", "node_id": "head", "head": true, "cpus": 0, ...}`` starts a node; the answer is
   ``{"ok": true, "ray_id": "...", "processes": {"raylet": 1234, ...}, "runtime_env_port": 5432}``;
-- ``{"op": "stop", "node_id": "pool-1"}`` is answered ``{"ok": true}``;
-- ``{"op": "agent"}`` is answered ``{"ok": true, "address": "127.0.0.1:5432"}``; null before it has registered.
+- ``{"op": "stop", "node_id": "pool-1"}`` stops a node; the answer is ``{"ok": true}``;
+- ``{"op": "agent"}`` asks for the head's agent; the answer is ``{"ok": true, "address": "127.0.0.1:5432"}``, with null
+  until the agent has registered.
 
-The end of stdin means that the emulator is gone, however it went: everything of the cluster is ended, then
-the process itself.
+The end of stdin means that the emulator has ended, for whatever reason: the process kills the cluster, then exits.
 
-``ray start`` is not used: it replaces 127.0.0.1 by the machine's address. Ray's own classes below it are, in
-the one version that the emulator asks for (2.47.1).
+``ray start`` is not used because it replaces 127.0.0.1 by the machine's address. The process calls Ray's internal
+classes directly; the emulator therefore requires one version of Ray (2.47.1).
 """
 
 from __future__ import annotations
@@ -44,20 +44,19 @@ from vertex_ray_emulator.backends.processes import (
 log = logging.getLogger("node_host")
 
 LOOPBACK = "127.0.0.1"
-# What clients of jobs need: the whole set costs half a gigabyte more, and on a loaded machine the dashboard's
-# deadline.
 DASHBOARD_MODULES = "UsageStatsHead,JobHead,NodeHead,ReportHead,StateHead"
-# Ray's least is 75 MiB; the pages are taken from the machine only when objects are stored, and then spill to
-# disk.
+"""The dashboard modules that clients of jobs need. All modules would use half a gigabyte more memory, and on a loaded
+machine the dashboard would not start in time."""
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
+"""Ray's minimum is 75 MiB. Memory is used only when objects are stored, and further objects spill to disk."""
 CLIENT_SERVER_PORTS = 200
 _PR_SET_CHILD_SUBREAPER = 36
 _REAP_SECONDS = 1.0
 
-# Every Ray Client proxy hands out the ports from 23000 on, and gRPC lets two servers share a port (SO_REUSEPORT):
-# sessions of two clusters on one machine could end up on each other's servers. So each cluster gets a range of its own.
-# And gRPC's handling of fork() now and then kills the server that the proxy forks for a session, before it has begun
-# ("epoll_wait error: Bad file descriptor"); without it that goes well, as the child only calls exec().
+# Every Ray Client proxy assigns ports from 23000 on, and gRPC lets two servers share a port (SO_REUSEPORT): sessions of
+# two clusters on one machine could reach each other's servers. So each cluster gets a range of its own.
+# gRPC's fork support sometimes kills the server that the proxy forks for a session before it starts ("epoll_wait error:
+# Bad file descriptor"); it is not needed, because the child only calls exec().
 _CLIENT_SERVER = """
 import os
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
@@ -69,7 +68,7 @@ main()
 
 
 class NodeHost:
-    """Starts and stops the Ray nodes of one cluster.
+    """Starts and stops the Ray nodes of a cluster.
 
     :param temp_dir: Ray's temporary directory, shared by the nodes.
     """
@@ -79,7 +78,7 @@ class NodeHost:
         self._nodes: dict[str, Any] = {}
 
     def handle(self, command: dict[str, Any]) -> dict[str, Any]:
-        """Carry out one command; the answer without its ``ok``."""
+        """Carry out a command and return the answer without ``ok``."""
         operation = command["op"]
         if operation == "start":
             return self._start(command)
@@ -91,7 +90,7 @@ class NodeHost:
         raise ValueError(f"unknown operation {operation!r}")
 
     def reap(self) -> None:
-        """Wait for adopted children that have died; those that Ray started are its own business."""
+        """Reap adopted children that have died; those that Ray started are polled by Ray's own objects."""
         ours = {each.process.pid: each.process for node in self._nodes.values() for each in _infos(node)}
         while (dead := _dead_child()) is not None:
             if dead in ours:
@@ -114,19 +113,21 @@ class NodeHost:
             resources=command["resources"],
             memory=command["memory"],
             object_store_memory=OBJECT_STORE_BYTES,
-            # Any free ports, as all "machines" of a cluster share this one. For the agent's only None will
-            # do: with 0 it binds one port while jobs report another.
+            # Any free ports, as all nodes of a cluster share this machine. The agent's must be None: with 0 it binds
+            # one port while jobs report another.
             min_worker_port=0,
             max_worker_port=0,
             dashboard_agent_listen_port=None,
-            runtime_env_agent_port=_quiet_port(),
-            # The second one tells drivers on this node which node that is (see ray_driver_site/sitecustomize.py).
+            runtime_env_agent_port=_free_low_port(),
+            # The second variable tells drivers the node that they run on (see ray_driver_site/sitecustomize.py).
             env_vars={"RAY_OVERRIDE_NODE_ID_FOR_TESTING": ray_id, NODE_VARIABLE: ray_id},
-            # Else all nodes, being on one machine, unpack a job's code into one folder, one under the other's job.
+            # Otherwise all nodes, being on one machine, would unpack a job's code into the same directory.
             runtime_env_dir_name=f"runtime_resources-{command['node_id']}",
         )
         if command["head"]:
-            os.environ[NODE_VARIABLE] = ray_id  # the Ray Client's servers are on the head, but not below its raylet
+            os.environ[NODE_VARIABLE] = (
+                ray_id  # the Ray Client servers run on the head, but are not started by its raylet
+            )
             _replace_commands(command["client_server_ports"])
             parameters.update(
                 temp_dir=str(self._temp_dir),
@@ -134,17 +135,17 @@ class NodeHost:
                 dashboard_host=LOOPBACK,
                 dashboard_port=command["dashboard_port"],
                 ray_client_server_port=command["client_port"],
-                # The log directory is shared too: one monitor sees every node's files.
+                # The log directory is shared too: one monitor reads every node's files.
                 include_log_monitor=True,
             )
         else:
             parameters.update(gcs_address=head.gcs_address, include_log_monitor=False)
-        # spawn_reaper: on Linux the kernel ends the node's processes with this one, should it be killed.
+        # spawn_reaper: on Linux the kernel kills the node's processes if this one is killed.
         node = Node(parameters, head=command["head"], shutdown_at_exit=False, spawn_reaper=True)
         self._nodes[command["node_id"]] = node
         if command["head"]:
-            # As "ray start" does. Ray gives a job's driver the address that stands here; without it, that of any Ray on
-            # this machine, so that the job would run on another cluster.
+            # As "ray start" does. Ray gives this address to a job's driver; without it, that of any Ray cluster on this
+            # machine, where the job would then run.
             write_ray_address(node.gcs_address, str(self._temp_dir))
         return {
             "ray_id": ray_id,
@@ -156,13 +157,13 @@ class NodeHost:
         node = self._nodes.pop(node_id)
         below = descendants([pid for _, pid in _pids(node)])
         started = {pid: started_at(pid) for pid in below}
-        # SIGTERM first: the raylet then tells the GCS, which otherwise takes 15 seconds to notice.
+        # SIGTERM first: the raylet then deregisters from the GCS, which otherwise takes 15 seconds to notice.
         node.kill_all_processes(check_alive=False, allow_graceful=True)
-        for pid, ticks in started.items():
-            send(pid, signal.SIGKILL, ticks)
+        for pid, since in started.items():
+            send(pid, signal.SIGKILL, since)
 
     def _agent_address(self) -> str | None:
-        """Where the head's agent, which carries out job requests, listens; None until it has said so."""
+        """Return the address of the head's agent, which handles job requests; None until it has registered."""
         from ray._private.ray_constants import KV_NAMESPACE_DASHBOARD
         from ray.dashboard.consts import DASHBOARD_AGENT_ADDR_NODE_ID_PREFIX
 
@@ -176,10 +177,10 @@ class NodeHost:
         return f"{host}:{port}"
 
 
-def _quiet_port() -> int:
-    """A free port below the range from which Linux takes ports for outgoing connections: Ray binds it seconds later."""
+def _free_low_port() -> int:
+    """Return a free port that Linux does not use for outgoing connections, because Ray binds it seconds later."""
     while True:
-        port = random.randrange(10_000, 20_000)  # noqa: S311 - guards nothing
+        port = random.randrange(10_000, 20_000)  # noqa: S311 (not for security)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind((LOOPBACK, port))
             return port
@@ -194,7 +195,7 @@ def _pids(node: Any) -> list[tuple[str, int]]:
 
 
 def _dead_child() -> int | None:
-    """A child that has died and was not waited for, left as it is."""
+    """Return the pid of a child that has died, without reaping it."""
     try:
         info = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
@@ -203,7 +204,7 @@ def _dead_child() -> int | None:
 
 
 def _replace_commands(first_port: int) -> None:
-    """Have Ray start a dashboard with fewer modules, and a Ray Client server with ports of its own."""
+    """Make Ray start a dashboard with fewer modules, and a Ray Client server with a separate range of ports."""
     from ray._private import ray_constants, services
 
     original = services.start_ray_process
@@ -221,20 +222,20 @@ def _replace_commands(first_port: int) -> None:
 
 
 def _read_commands(source: IO[str], commands: queue.Queue[str], record: ClusterRecord, state_dir: Path) -> None:
-    """Hand commands over; at the end of the stream end the cluster, in the midst of whatever goes on."""
+    """Queue commands; at the end of the stream kill the cluster, even while a command is carried out."""
     for line in source:
         commands.put(line)
-    log.info("The emulator is gone; ending the cluster.")
+    log.info("The emulator has ended; killing the cluster")
     try:
-        record.led_by(os.getpid())
+        record.set_host(os.getpid())
         record.end(state_dir)
-        record.forget(state_dir)
+        record.delete(state_dir)
     finally:
         os._exit(0)
 
 
 def _own_streams() -> tuple[IO[str], IO[str]]:
-    """Take stdin and stdout for ourselves: neither Ray nor its children read commands or write answers."""
+    """Duplicate stdin and stdout and redirect the originals, so that Ray and its children cannot use them."""
     source, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -248,10 +249,13 @@ def main() -> None:
     temp_dir = Path(sys.argv[1])
     source, answers = _own_streams()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    # Orphans of the cluster become our children, so that whatever a job started can be found when the cluster
-    # ends.
+    # Orphans of the cluster become children of this process, so that all processes started by jobs can be found when
+    # the cluster ends.
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        log.warning("Orphans can not be adopted: %s", os.strerror(ctypes.get_errno()))
+        log.warning(
+            "Cannot adopt orphans (%s): processes that jobs leave behind may outlive the cluster",
+            os.strerror(ctypes.get_errno()),
+        )
     commands: queue.Queue[str] = queue.Queue()
     record = ClusterRecord(os.environ[CLUSTER_VARIABLE], str(temp_dir))
     threading.Thread(
@@ -260,7 +264,7 @@ def main() -> None:
         daemon=True,
     ).start()
     host = NodeHost(temp_dir)
-    # Nodes are started on this thread and no other: the kernel ends them with the thread that started them.
+    # Nodes must be started on this thread: the kernel kills them when the thread that started them ends.
     while True:
         try:
             line = commands.get(timeout=_REAP_SECONDS)
@@ -270,7 +274,7 @@ def main() -> None:
         try:
             answer: dict[str, Any] = {"ok": True, **host.handle(json.loads(line))}
         except Exception as error:
-            log.exception("Failed: %s", line.strip())
+            log.exception("Command failed: %s", line.strip())
             answer = {"ok": False, "error": f"{type(error).__name__}: {error}"}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()

@@ -1,4 +1,4 @@
-"""Real local Ray clusters on 127.0.0.1: a node host process each, with a head and its worker nodes."""
+"""Real Ray clusters on 127.0.0.1: each has a node host process with a head and worker nodes."""
 
 from __future__ import annotations
 
@@ -14,50 +14,50 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from vertex_ray_emulator.backends.backend import ClusterAddresses
+from vertex_ray_emulator.backends.backend import PARTS, SIGNALS, ClusterAddresses
 from vertex_ray_emulator.backends.log_files import new_lines
 from vertex_ray_emulator.backends.processes import ClusterRecord, send, started_at
-from vertex_ray_emulator.backends.ray_cluster import PARTS, Cluster, ClusterError, Node
+from vertex_ray_emulator.backends.ray_cluster import Cluster, ClusterError, Node
 from vertex_ray_emulator.project.plan import NodePlan
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
 LOOPBACK = "127.0.0.1"
-# A head takes all of a small machine's CPUs for seconds; more than two at a time only makes each of them
-# late.
 STARTS_AT_ONCE = 2
-# A port that was free a moment ago may be taken when Ray asks for it.
+"""A starting head uses all CPUs of a small machine for seconds: more starts at a time only delay each other."""
 START_ATTEMPTS = 3
+"""A start is repeated because a port that was free may be taken by the time Ray binds it."""
 START_TIMEOUT = 120.0
 NODE_TIMEOUT = 60.0
-# After 30 seconds without this agent a raylet gives itself up.
 RUNTIME_ENV_TIMEOUT = 30.0
-# A node that was killed is declared dead after 15 seconds (measured).
+"""A raylet exits after 30 seconds without its agent for runtime environments."""
 LIST_TIMEOUT = 60.0
+"""A killed node is declared dead after 15 seconds (measured)."""
+REMOVAL_PATIENCE = 2.0
+"""Seconds that a stopping emulator waits for the files of its clusters to be removed."""
 _POLL_SECONDS = 0.1
-# Below the range from which Linux takes ports for outgoing connections.
+# Below the range of ports that Linux uses for outgoing connections.
 _CLIENT_SERVER_PORTS = range(20_000, 32_000, 200)
 _NOT_READY = (aiohttp.ClientError, asyncio.TimeoutError, KeyError, TypeError, ValueError)
 
 
 class RayBackend:
-    """Clusters of real Ray nodes (a ``ClusterBackend``).
+    """Clusters of real Ray nodes (implements ``ClusterBackend``).
 
-    Jobs run in the emulator's own Python environment. They see the environment variables that the emulator
-    was started with, such as ``STORAGE_EMULATOR_HOST``, but not the proxies, nor what begins with ``RAY_``,
-    ``AIRFLOW_`` or ``VERTEX_RAY_EMULATOR_``, nor your ``PYTHONPATH``: on the service a job has none of them
-    either.
+    Jobs run in the emulator's own Python environment. They inherit the environment variables with which the emulator
+    was started, such as ``STORAGE_EMULATOR_HOST``, except for proxies, ``PYTHONPATH`` and what begins with ``RAY_``,
+    ``AIRFLOW_`` or ``VERTEX_RAY_EMULATOR_``: jobs on the service do not have them either.
 
-    :param state_dir: Where records are kept of what has to be ended (see ``processes.reclaim``).
-    :param node_environment: Further variables for the nodes, and so for the jobs; they go before all else. It is read
-        when a cluster starts, so it may be filled until then.
-    :raises RuntimeError: The machine has no ``/proc``: processes could not be ended safely.
+    :param state_dir: directory for the records of running clusters (see ``processes.reclaim``).
+    :param node_environment: additional variables for nodes and jobs, which override inherited ones. The mapping is
+        read when a cluster starts and may be filled until then.
+    :raises RuntimeError: if the machine has no ``/proc``, without which processes cannot be killed safely.
     """
 
     def __init__(self, state_dir: Path, *, node_environment: Mapping[str, str] | None = None) -> None:
         if not Path("/proc/self/stat").exists():
-            raise RuntimeError("real clusters need Linux (/proc); elsewhere use the backend without Ray")
+            raise RuntimeError("Real clusters require Linux (/proc). Use the fake backend on this machine.")
         self._state_dir = state_dir
         self._node_environment = {} if node_environment is None else node_environment
         self._clusters: dict[str, Cluster] = {}
@@ -66,11 +66,11 @@ class RayBackend:
     async def start(self, key: str, nodes: Sequence[NodePlan]) -> ClusterAddresses:
         """Start a cluster; at most two are started at a time.
 
-        :raises ValueError: The key is in use.
-        :raises ClusterError: The cluster did not come up; nothing is left of it.
+        :raises ValueError: if the key is in use.
+        :raises ClusterError: if the cluster did not start; nothing is left of it.
         """
         if key in self._clusters:
-            raise ValueError(f"there is a cluster {key!r} already")
+            raise ValueError(f"Invalid value for key: {key!r}. A cluster with this key already exists.")
         async with self._starts:
             attempt = 0
             while True:
@@ -79,7 +79,7 @@ class RayBackend:
                 try:
                     return await self._bring_up(cluster, nodes)
                 except ClusterError:
-                    # It may be that somebody stopped it meanwhile, and meant it.
+                    # The cluster may have been stopped meanwhile, which is not a failure to retry.
                     stopped = self._clusters.get(key) is not cluster
                     await self.stop(key)
                     if stopped or attempt == START_ATTEMPTS:
@@ -89,10 +89,10 @@ class RayBackend:
                     raise
 
     async def resize(self, key: str, nodes: Sequence[NodePlan]) -> None:
-        """Make the workers the wanted ones; dead ones are replaced.
+        """Add and remove workers to match the plans; dead workers are replaced.
 
-        :raises KeyError: No such cluster.
-        :raises ClusterError: A node did not start, or Ray's node list did not come to agree.
+        :raises KeyError: if the cluster does not exist.
+        :raises ClusterError: if a node did not start, or Ray's node list did not agree in time.
         """
         cluster = self._clusters[key]
         wanted = {plan.node_id: plan for plan in nodes}
@@ -110,13 +110,16 @@ class RayBackend:
         await self._until_listed(cluster, LIST_TIMEOUT)
 
     async def stop(self, key: str) -> None:
-        """Kill a cluster; when this returns none of its processes is left, nor its temporary directory."""
+        """Kill a cluster and wait until its processes and its temporary directory are gone."""
+        await self._stop(key, None)
+
+    async def _stop(self, key: str, patience: float | None) -> None:
         cluster = self._clusters.pop(key, None)
         if cluster is not None:
-            await cluster.end()
+            await cluster.end(patience)
 
     async def nodes(self, key: str) -> list[dict[str, Any]]:
-        """The nodes, alive as long as their raylet is; empty for an unknown key."""
+        """Return the nodes, each alive as long as its raylet is; empty for an unknown key."""
         cluster = self._clusters.get(key)
         found = list(cluster.nodes.values()) if cluster is not None else []
         return [
@@ -140,36 +143,38 @@ class RayBackend:
     ) -> list[int]:
         """Send a signal to a part of a cluster.
 
-        ``head``: every process of the head node, drivers included. ``gcs``, ``dashboard`` (with its parts):
-        the head's. ``agent``, ``raylet``: the given node's (default: the head's). ``driver``: the processes
-        of a submitted job's entrypoint.
-
-        :raises KeyError: No such cluster or node.
-        :raises ValueError: An unknown part or signal, or a driver without its submission id.
+        :param part: ``head`` (all processes of the head node, drivers included), ``gcs``, ``dashboard`` (with its
+            subprocesses), ``agent``, ``raylet``, or ``driver`` (the processes of a submitted job's entrypoint).
+        :param signal_name: ``KILL``, ``STOP``, ``CONT`` or ``TERM``.
+        :param node: id of the node whose agent or raylet is meant (default: the head).
+        :param submission_id: the job whose driver is meant.
+        :return: the pids that received the signal.
+        :raises KeyError: if the cluster or the node does not exist.
+        :raises ValueError: if the part or the signal is unknown, or the submission id of a driver is missing.
         """
         cluster = self._clusters[key]
-        if signal_name not in ("KILL", "STOP", "CONT", "TERM"):
-            raise ValueError(f"signal {signal_name!r} is none of KILL, STOP, CONT, TERM")
+        if signal_name not in SIGNALS:
+            raise ValueError(f"Invalid value for signal: {signal_name!r}. Use KILL, STOP, CONT or TERM.")
         if part not in PARTS:
-            raise ValueError(f"part {part!r} is none of {', '.join(PARTS)}")
+            raise ValueError(f"Invalid value for part: {part!r}. Use one of {', '.join(PARTS)}.")
         if part == "driver" and submission_id is None:
-            raise ValueError("part 'driver' needs a submission_id")
+            raise ValueError("Invalid value for submission_id: None. The part 'driver' requires one.")
         where = "head" if node is None or part in ("gcs", "dashboard") else node
         pids = await asyncio.to_thread(cluster.pids_of, part, where, submission_id)
         number = signal.Signals[f"SIG{signal_name}"]
         return [pid for pid in pids if send(pid, number)]
 
     def new_log_lines(self, key: str, seen: dict[str, int], *, last: bool = False) -> list[tuple[str, list[str]]]:
-        """The lines that were added to the files in the session's ``logs`` (called on a thread)."""
+        """Return the lines that were added to the files in the session's ``logs`` directory."""
         cluster = self._clusters.get(key)
         if cluster is None:
             return []
-        # Ray's own name for it is a link, session_latest; a file's path should not change with it.
+        # session_latest is a link; the paths of the files must not change with it.
         session = (Path(cluster.record.temp_dir) / "session_latest").resolve()
         return new_lines(session / "logs", seen, last=last)
 
     async def metrics_targets(self, key: str) -> list[str]:
-        """The agents of the nodes, as the dashboard writes them down for Prometheus."""
+        """Return the addresses of the nodes' agents from the file that the dashboard writes for Prometheus."""
         cluster = self._clusters.get(key)
         if cluster is None:
             return []
@@ -177,11 +182,11 @@ class RayBackend:
             text = (Path(cluster.record.temp_dir) / "prom_metrics_service_discovery.json").read_text()
             return [str(target) for group in json.loads(text) for target in group["targets"]]
         except (OSError, ValueError, KeyError, TypeError):
-            return []  # not written yet, or just being written
+            return []  # not written yet, or only partly
 
     async def close(self) -> None:
-        """Stop every cluster."""
-        await asyncio.gather(*(self.stop(key) for key in list(self._clusters)))
+        """Kill every cluster; the removal of their files may continue in separate processes."""
+        await asyncio.gather(*(self._stop(key, REMOVAL_PATIENCE) for key in list(self._clusters)))
 
     async def _bring_up(self, cluster: Cluster, nodes: Sequence[NodePlan]) -> ClusterAddresses:
         dashboard_port, client_port, *metric_ports = _free_ports(4)
@@ -218,8 +223,8 @@ class RayBackend:
     async def _until_ready(self, cluster: Cluster, client_port: int) -> None:
         """Wait until all nodes are listed, the head's agent answers, and the Ray Client listens."""
         await self._until_listed(cluster, START_TIMEOUT)
-        # One that lost its port to somebody's connection stays, deaf, and the node dies half a minute after its first
-        # job.
+        # An agent that lost its port to another process keeps running without it, and its node dies half a minute after
+        # the first job.
         for node in cluster.nodes.values():
             url = f"http://{LOOPBACK}:{node.runtime_env_port}/"
             await self._until_answered(cluster, url, 404, RUNTIME_ENV_TIMEOUT)
@@ -227,8 +232,8 @@ class RayBackend:
             agent = (await cluster.command(NODE_TIMEOUT, op="agent"))["address"]
             if agent is not None:
                 break
-        # Asking for a job's log makes the agent connect to the cluster; else the first submit would wait for
-        # that.
+        # A request for a job's log makes the agent connect to the cluster; otherwise the first submission would wait
+        # for that.
         await self._until_answered(cluster, f"http://{agent}/api/job_agent/jobs/no-such-job/logs", 404)
         await self._until_answered(cluster, f"http://{LOOPBACK}:{cluster.dashboard_port}/api/jobs/", 200)
         async for _ in self._polls(cluster, "the Ray Client server to listen", START_TIMEOUT):
@@ -246,7 +251,7 @@ class RayBackend:
                             return
 
     async def _until_listed(self, cluster: Cluster, timeout: float) -> None:
-        """Wait until Ray's list of live nodes is ours."""
+        """Wait until Ray's list of live nodes matches the started nodes."""
         url = f"http://{LOOPBACK}:{cluster.dashboard_port}/api/v0/nodes?limit=10000"
         async with _session() as session:
             async for _ in self._polls(cluster, "Ray's node list to agree", timeout):
@@ -258,14 +263,17 @@ class RayBackend:
                         return
 
     async def _polls(self, cluster: Cluster, what: str, timeout: float) -> AsyncIterator[None]:
-        """Go on until the caller stops asking; an error after ``timeout`` seconds or without a node host."""
+        """Yield at intervals until the caller stops.
+
+        :raises ClusterError: if ``timeout`` seconds have passed, or the node host is dead.
+        """
         until = time.monotonic() + timeout
         while time.monotonic() < until:
             if not cluster.host_alive:
-                raise cluster.error("the node host is gone")
+                raise cluster.error("the node host is dead")
             yield
             await asyncio.sleep(_POLL_SECONDS)
-        raise cluster.error(f"waited {timeout:g} s for {what}")
+        raise cluster.error(f"timed out after {timeout:g} s waiting for {what}")
 
 
 def _session() -> aiohttp.ClientSession:
@@ -273,7 +281,7 @@ def _session() -> aiohttp.ClientSession:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that are free now; all are held until the last one is found, so they differ."""
+    """Return different free ports of 127.0.0.1: all are bound until the last one is found."""
     with contextlib.ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:

@@ -1,11 +1,13 @@
-"""One real cluster as the emulator sees it: the pipe to its node host, its nodes, and their processes."""
+"""A real cluster from the emulator's side: the pipe to its node host, its nodes, and their processes."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
+import logging
 import os
+import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,14 +27,16 @@ if TYPE_CHECKING:
 
     from vertex_ray_emulator.project.plan import NodePlan
 
-PARTS = ("head", "gcs", "dashboard", "agent", "raylet", "driver")
-# What describes the shell that the emulator was started from, and not a machine of the cluster. Without
-# compiled modules each of Ray's dozen processes compiles them anew: a head takes 10 s then, instead of 4.
+log = logging.getLogger(__name__)
+
+# Variables that describe the shell from which the emulator was started, not a machine of the cluster. Without compiled
+# modules (PYTHONDONTWRITEBYTECODE) each of Ray's dozen processes compiles them again: a head takes 10 s instead of 4.
 _DROPPED_NAMES = frozenset(
     {"PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "CUDA_VISIBLE_DEVICES", "LD_PRELOAD"}
 )
 _DROPPED_PREFIXES = ("RAY_", "AIRFLOW_", "VERTEX_RAY_EMULATOR_")
 _LOG_LINES_IN_ERROR = 20
+_REMOVAL_POLL_SECONDS = 0.05
 _DRIVER_SITE = Path(__file__).resolve().parent / "ray_driver_site"
 _NODE_HOST = (
     f"import sys; sys.path.insert(0, {str(Path(__file__).resolve().parents[2])!r}); "
@@ -41,38 +45,41 @@ _NODE_HOST = (
 
 
 class ClusterError(RuntimeError):
-    """A cluster could not be started or changed; the text has the node host's last lines."""
+    """A cluster could not be started or changed; the message includes the last lines of the node host's log."""
 
 
 @dataclass
 class Node:
-    """A started node: its plan, Ray's id, and its processes by Ray's names, each with its start ticks.
+    """A started node.
 
-    :param runtime_env_port: Where its agent for runtime environments has to listen.
+    :param plan: what the node was started from.
+    :param ray_id: Ray's id of the node.
+    :param processes: pid and start (in seconds from boot) of its processes, by Ray's names.
+    :param runtime_env_port: port on which its agent for runtime environments must listen.
     """
 
     plan: NodePlan
     ray_id: str
-    processes: dict[str, tuple[int, int]]
+    processes: dict[str, tuple[int, float]]
     runtime_env_port: int
 
     @property
     def alive(self) -> bool:
-        """Whether its raylet lives; without it there is no node."""
+        """Whether its raylet is alive, without which the node is dead."""
         return is_alive(*self.processes["raylet"])
 
     def pid(self, name: str) -> int | None:
-        """The pid of one of its processes while that lives."""
+        """Return the pid of one of its processes, or None if that is not alive."""
         pid, started = self.processes.get(name, (0, 0))
         return pid if pid and is_alive(pid, started) else None
 
 
 @dataclass
 class Cluster:
-    """One cluster.
+    """A cluster of real Ray nodes.
 
-    :param record: What is written down for a later emulator.
-    :param state_dir: Where it is written.
+    :param record: what is stored for a later emulator.
+    :param state_dir: the emulator's state directory, which contains the record.
     """
 
     record: ClusterRecord
@@ -91,8 +98,8 @@ class Cluster:
     async def start_host(self, metric_ports: Sequence[int], extra: Mapping[str, str]) -> None:
         """Start the node host.
 
-        :param metric_ports: Two free ports, for the autoscaler's and the dashboard's metrics.
-        :param extra: Environment variables that go before the emulator's own.
+        :param metric_ports: two free ports, for the metrics of the autoscaler and the dashboard.
+        :param extra: environment variables that override those of the emulator.
         """
         with self._log_file.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
@@ -107,18 +114,18 @@ class Cluster:
                 cwd=self.record.temp_dir,
                 env=self._environment(metric_ports, extra),
             )
-        self.record.led_by(self._process.pid)
+        self.record.set_host(self._process.pid)
         self.record.save(self.state_dir)
         self._watcher = asyncio.create_task(self._watch(self._process))
 
     async def command(self, timeout: float, **command: Any) -> dict[str, Any]:
-        """Have the node host carry out a command.
+        """Send a command to the node host and return its answer.
 
-        :raises ClusterError: It failed, took longer than ``timeout`` seconds, or the node host is gone.
+        :raises ClusterError: if the command failed or took longer than ``timeout`` seconds, or the node host is dead.
         """
         process = self._process
         if process is None or process.stdin is None or process.stdout is None:
-            raise self.error("there is no node host")
+            raise self.error("the node host is not started")
         async with self._lock:
             try:
                 process.stdin.write(json.dumps(command).encode() + b"\n")
@@ -129,25 +136,54 @@ class Cluster:
             except ConnectionError:
                 line = b""
         if not line:
-            raise self.error(f"the node host went away during {command['op']}")
+            raise self.error(f"the node host died during {command['op']}")
         answer: dict[str, Any] = json.loads(line)
         if not answer.pop("ok"):
             raise self.error(f"{command['op']} failed: {answer['error']}")
         return answer
 
-    async def end(self) -> None:
-        """Kill everything of the cluster and remove what it wrote."""
+    async def end(self, patience: float | None = None) -> None:
+        """Kill every process of the cluster and remove its files.
+
+        :param patience: seconds to wait for the removal of the files, which then goes on without this process; None to
+            wait until they are gone. A job's pip environment is a copy of a whole virtual environment: removing it
+            can take a minute on a slow disk.
+        :raises TimeoutError: if some processes are still alive after 20 seconds.
+        """
         if self._watcher is not None:
             self._watcher.cancel()
         await asyncio.to_thread(self.record.end, self.state_dir)
         if self._process is not None:
             await self._process.wait()
-        await asyncio.to_thread(self.record.forget, self.state_dir)
+        if await self._remove_files(patience):
+            await asyncio.to_thread(self.record.delete, self.state_dir)
+
+    async def _remove_files(self, patience: float | None) -> bool:
+        # A separate process is faster than shutil, and outlives an emulator that is stopping. It is not an asyncio
+        # subprocess, because those are killed with their event loop. The record stays until the files are gone: if the
+        # machine goes down, the next emulator with this state directory removes what is left.
+        remover = subprocess.Popen(  # noqa: ASYNC220
+            ["rm", "-rf", "--", self.record.temp_dir],  # noqa: S607
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        waited = 0.0
+        while remover.poll() is None:
+            if patience is not None and waited >= patience:
+                log.info(
+                    "The files of cluster %s are still being removed from %s", self.record.key, self.record.temp_dir
+                )
+                return False
+            await asyncio.sleep(_REMOVAL_POLL_SECONDS)
+            waited += _REMOVAL_POLL_SECONDS
+        return True
 
     def pids_of(self, part: str, node_id: str, submission_id: str | None) -> list[int]:
-        """The live processes of a part (see ``RayBackend.kill``).
+        """Return the pids of the live processes of a part (see ``RayBackend.kill``).
 
-        :raises KeyError: No such node.
+        :raises KeyError: if the node does not exist.
         """
         node = self.nodes[node_id]
         if part == "head":
@@ -161,13 +197,13 @@ class Cluster:
         if part == "dashboard":
             return sorted(descendants([root]))
         if part == "agent":
-            # The raylet's own command line has the agent's in it.
+            # The raylet's command line contains that of the agent.
             below = descendants([root]) - {root}
             return sorted(pid for pid in below if "dashboard/agent.py" in command_line(pid))
         return [root]
 
     def error(self, text: str) -> ClusterError:
-        """An error about this cluster, with the node host's last lines."""
+        """Return an error with the cluster's key and the last lines of the node host's log."""
         lines: list[str] = []
         with contextlib.suppress(OSError):
             lines = self._log_file.read_text(errors="replace").splitlines()[-_LOG_LINES_IN_ERROR:]
@@ -178,7 +214,7 @@ class Cluster:
         return Path(self.record.temp_dir) / "node_host.log"
 
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
-        """Should the node host die, the cluster is dead: end what is left, as a machine's power cut would."""
+        """Wait for the node host to end, then kill what is left of the cluster."""
         await process.wait()
         await asyncio.to_thread(self.record.end, self.state_dir)
 
@@ -196,17 +232,17 @@ class Cluster:
             "PATH": path,
             "PYTHONPATH": str(_DRIVER_SITE),
             **extra,
-            # Keeps Ray on the address that it is given; without it a cluster listens on every interface.
+            # Makes Ray listen only on the given address; otherwise a cluster listens on all interfaces.
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
             "RAY_USAGE_STATS_ENABLED": "0",
-            # Two clusters of one machine would fight over the default ports.
+            # With the default ports, two clusters on one machine would conflict.
             "AUTOSCALER_METRIC_PORT": str(metric_ports[0]),
             "DASHBOARD_METRIC_PORT": str(metric_ports[1]),
             **self.record.marker(self.state_dir),
         }
 
     def _driver(self, submission_id: str) -> list[int]:
-        """The processes of a job's entrypoint, by what Ray's job supervisor puts into their environment."""
+        """Return the pids of a job's entrypoint, found by what Ray's job supervisor sets in their environment."""
         members = find_processes(self.record.marker(self.state_dir), [self.record])
         found = []
         for pid in members:

@@ -1,1 +1,1 @@
-"""The control plane of persistent resources: rules, quotas and the life of a cluster."""
+"""Control plane of persistent resources: rules, quotas and the lifecycle of clusters."""

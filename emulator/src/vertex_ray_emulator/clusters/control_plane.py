@@ -1,4 +1,4 @@
-"""The state machine of persistent resources, over the v1beta1 messages; REST and gRPC are two faces of it."""
+"""State machine of persistent resources, over the v1beta1 messages; served as REST and as gRPC."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vertex_ray_emulator.project.project_script import Project
 from vertex_ray_emulator.wire.background import cancel
 from vertex_ray_emulator.wire.errors import ApiError, invalid
 from vertex_ray_emulator.wire.names import PARENT, Names, pattern
-from vertex_ray_emulator.wire.operations import Operations, Running
+from vertex_ray_emulator.wire.operations import LongRunningOperation, Operations
 from vertex_ray_emulator.wire.paging import page
 from vertex_ray_emulator.wire.protos import Api, PersistentResource, State
 
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
     from vertex_ray_emulator.settings import Settings
 
 NAME = pattern("persistentResources")
-# Longer than any client waits for one answer; a Get that is held for ever would keep its connection.
 HOLD_LIMIT_SECONDS = 600.0
+"""Maximum time for which ``hold_get`` holds a Get: longer than any client waits, but not forever."""
 
 
 class ControlPlane:
     """The persistent resources of one project, in all locations.
 
-    :param settings: Times and the project.
-    :param backend: Starts and stops the nodes.
-    :param publisher: Makes dashboards reachable.
-    :param faults: Asked for the outcome of each create, resize and delete.
-    :param project: Has the limits that a create or a resize may exceed.
+    :param settings: delays and the project.
+    :param backend: starts and stops the nodes.
+    :param publisher: makes dashboards reachable.
+    :param faults: faults, which may decide the outcome of a create, resize or delete.
+    :param project: scripted limits, which a create or a resize may exceed.
     """
 
     def __init__(
@@ -57,12 +57,12 @@ class ControlPlane:
         self._closed = False
         self.quotas = Quotas(project or Project(settings.project, settings.project_number), self.clusters)
         self.operations = Operations(now)
-        self._life = Lifecycle(settings, backend, publisher, self.operations)
+        self._lifecycle = Lifecycle(settings, backend, publisher, self.operations)
 
     # Names ---------------------------------------------------------------------------------------------
 
     def canonical(self, name: str) -> str:
-        """A resource's name with the project's number in place of its id."""
+        """Return a resource name with the project's number in place of its id."""
         return self._names.canonical(name)
 
     def _find(self, name: str, verb: str) -> Cluster:
@@ -73,20 +73,20 @@ class ControlPlane:
         return cluster
 
     def clusters(self) -> list[Cluster]:
-        """All that exist, by name."""
+        """Return all clusters, sorted by name."""
         return [cluster for _, cluster in sorted(self._clusters.items())]
 
     def by_id(self, cluster_id: str) -> Cluster | None:
-        """The one of an id (of the first location that has it) or of a full name."""
+        """Return the cluster with a full name, or the first with an id in any location; None if there is none."""
         wanted = self.canonical(cluster_id)
         return next((c for c in self.clusters() if wanted in (c.id, c.name)), None)
 
     # The API -------------------------------------------------------------------------------------------
 
-    async def create(self, parent: str, cluster_id: str, body: Any, api: Api) -> Running:
-        """Begin to create a resource."""
+    async def create(self, parent: str, cluster_id: str, body: Any, api: Api) -> LongRunningOperation:
+        """Start to create a resource."""
         if self._closed:
-            raise ApiError("UNAVAILABLE", "The emulator is being stopped.")
+            raise ApiError("UNAVAILABLE", "The emulator is stopping.")
         parent = self._names.check(PARENT, parent, "persistentResources.create")
         rules.check_id(cluster_id)
         resource = _accepted(body)
@@ -97,7 +97,7 @@ class ControlPlane:
         if self._tombstones.get(name, 0.0) > time.monotonic():
             raise ApiError(
                 "FAILED_PRECONDITION",
-                f"The PersistentResource ID {cluster_id!r} was deleted recently and can not be used again "
+                f"The PersistentResource ID {cluster_id!r} was deleted recently and cannot be used again "
                 "yet. An ID can be used again up to 2 hours after the delete.",
             )
         self._tombstones.pop(name, None)
@@ -108,13 +108,13 @@ class ControlPlane:
         operation = self.operations.begin(name, "Create", api)
         cluster = Cluster(resource, f"{cluster_id}-{secrets.token_hex(3)}", operation)
         cluster.listed = fault is None or fault.outcome != "stuck"
-        cluster.become("PROVISIONING")
+        cluster.set_state("PROVISIONING")
         self._clusters[name] = cluster
-        self._life.spawn(cluster, self._life.provision(cluster, operation, fault))
+        self._lifecycle.spawn(cluster, self._lifecycle.provision(cluster, operation, fault))
         return operation
 
     async def get(self, name: str) -> Any:
-        """The resource as it is; with ``hold_get`` only once it is no longer PROVISIONING."""
+        """Return the resource; with ``hold_get`` only once it is no longer PROVISIONING."""
         cluster = self._find(name, "get")
         if self._settings.hold_get and not cluster.settled.is_set():
             with contextlib.suppress(asyncio.TimeoutError):
@@ -122,13 +122,13 @@ class ControlPlane:
         return cluster.resource
 
     async def list_page(self, parent: str, page_size: int, page_token: str) -> tuple[list[Any], str]:
-        """A page of a location's resources by name, and the token of the next page or an empty string."""
+        """Return a page of a location's resources by name, and the token of the next page or an empty string."""
         parent = self._names.check(PARENT, parent, "persistentResources.list")
         found = [c.resource for c in self.clusters() if c.listed and c.name.startswith(parent + "/")]
         return page(found, page_size, page_token)
 
-    async def update(self, wanted: Any, paths: list[str], api: Api) -> Running:
-        """Begin to change the replica counts."""
+    async def update(self, wanted: Any, paths: list[str], api: Api) -> LongRunningOperation:
+        """Start to change the replica counts."""
         cluster = self._find(wanted.name, "update")
         rules.check_mask(paths)
         rules.check_state_allows(cluster.id, cluster.state, ("RUNNING",), "updated")
@@ -137,90 +137,82 @@ class ControlPlane:
         pools = cluster.resource.resource_pools
         fault = fault or self.quotas.exceeded(cluster.name, _resized(cluster.resource, counts).resource_pools, pools)
         cluster.operation = self.operations.begin(cluster.name, "Update", api)
-        cluster.become("UPDATING")
-        self._life.spawn(cluster, self._life.resize(cluster, cluster.operation, counts, fault))
+        cluster.set_state("UPDATING")
+        self._lifecycle.spawn(cluster, self._lifecycle.resize(cluster, cluster.operation, counts, fault))
         return cluster.operation
 
-    async def delete(self, name: str, api: Api) -> Running:
-        """Begin to delete a resource."""
+    async def delete(self, name: str, api: Api) -> LongRunningOperation:
+        """Start to delete a resource."""
         cluster = self._find(name, "delete")
         rules.check_state_allows(cluster.id, cluster.state, ("RUNNING", "UPDATING", "ERROR", "REBOOTING"), "deleted")
-        # A fault for whatever comes next ("*") is meant for a create or a resize.
+        # A fault for any method ("*") is meant for a create or a resize.
         fault = self._faults.take("provisioning", "DeletePersistentResource", cluster.name, explicit=True)
-        # From here on it is STOPPING for everybody, before the first await: two deletes can not both begin.
-        cluster.become("STOPPING")
-        self.operations.fail(cluster.operation, ApiError("CANCELLED", "The PersistentResource was deleted meanwhile."))
+        # STOPPING before the first await, so that two deletes cannot both start.
+        cluster.set_state("STOPPING")
+        self.operations.fail(
+            cluster.operation, ApiError("CANCELLED", "The PersistentResource was deleted in the meantime.")
+        )
         running = cluster.task
         if running is not None:
-            # At once, or a resize that is just done would still put it back to RUNNING.
+            # At once; otherwise a resize that is just finishing would set it back to RUNNING.
             running.cancel()
         cluster.operation = self.operations.begin(cluster.name, "Delete", api)
 
-        def gone() -> None:
+        def forget() -> None:
             del self._clusters[cluster.name]
             self._tombstones[cluster.name] = time.monotonic() + self._settings.name_reuse_seconds
 
-        self._life.spawn(cluster, self._life.remove(cluster, cluster.operation, running, fault, gone))
-        return cluster.operation
-
-    async def reboot(self, name: str, api: Api) -> Running:
-        """Begin to reboot a resource that is not a Ray cluster."""
-        cluster = self._find(name, "update")
-        if is_ray(cluster.resource):
-            raise ApiError(
-                "FAILED_PRECONDITION",
-                f"The PersistentResource {cluster.id!r} is a Ray cluster; rebooting is not available for Ray clusters.",
-            )
-        rules.check_state_allows(cluster.id, cluster.state, ("RUNNING", "ERROR"), "rebooted")
-        cluster.operation = self.operations.begin(cluster.name, "Reboot", api)
-        cluster.become("REBOOTING")
-        self._life.spawn(cluster, self._life.reboot(cluster, cluster.operation))
+        self._lifecycle.spawn(cluster, self._lifecycle.remove(cluster, cluster.operation, running, fault, forget))
         return cluster.operation
 
     # For tests, through the admin API ------------------------------------------------------------------
 
     async def force_state(self, cluster: Cluster, state: str, error: ApiError | None = None) -> None:
-        """Put a resource into a state, whatever it is doing.
+        """Force a resource into a state, whatever operation is in progress.
 
-        A cluster that never started and is forced to RUNNING is started first.
+        A cluster that never started is started before it becomes RUNNING.
 
-        :raises ApiError: INVALID_ARGUMENT for a state that there is not.
+        :param cluster: cluster to change.
+        :param state: name of the state.
+        :param error: error of the state ERROR; by default an internal error.
+        :raises ApiError: INVALID_ARGUMENT if the state does not exist.
         """
-        if state not in State.keys() or state == "STATE_UNSPECIFIED":  # noqa: SIM118 (an enum, not a dict)
-            raise invalid(f"state must be one of {sorted(set(State.keys()) - {'STATE_UNSPECIFIED'})}")
+        known = sorted(set(State.keys()) - {"STATE_UNSPECIFIED"})
+        if state not in known:
+            raise invalid(f"Invalid value for state: {state!r}. Use one of {', '.join(known)}.")
         await cancel(cluster.task)
         if state == "RUNNING" and cluster.addresses is None and is_ray(cluster.resource):
-            await self._life.restart(cluster)
+            await self._lifecycle.restart(cluster)
             return
         if state == "ERROR" and error is None:
             error = internal()
-        cluster.become(state, error)
+        cluster.set_state(state, error)
         if state == "ERROR" and error is not None:
             self.operations.fail(cluster.operation, error)
         elif state == "RUNNING":
             self.operations.succeed(cluster.operation, cluster.resource)
 
     async def purge(self, clusters: list[Cluster]) -> None:
-        """Remove clusters whatever they are doing; their names can be used again at once."""
+        """Remove clusters whatever operation is in progress; their names can be reused at once."""
         for cluster in clusters:
             await cancel(cluster.task)
             self.operations.fail(cluster.operation, ApiError("CANCELLED", "The PersistentResource was purged."))
             self._clusters.pop(cluster.name, None)
-        await asyncio.gather(*(self._life.discard(cluster) for cluster in clusters))
+        await asyncio.gather(*(self._lifecycle.discard(cluster) for cluster in clusters))
 
     def forget_names(self) -> None:
-        """Let the names of all deleted clusters be used again at once."""
+        """Allow the names of all deleted clusters to be reused at once."""
         self._tombstones.clear()
 
     async def close(self) -> None:
-        """Stop every cluster; nothing of them is left when it returns."""
+        """Stop every cluster; when this returns, no process of them is left."""
         self._closed = True
-        await self._life.close(self.clusters())
+        await self._lifecycle.close(self.clusters())
         self._clusters.clear()
 
 
 def _resized(resource: Any, counts: dict[str, int]) -> Any:
-    """A resource as it will be with other replica counts."""
+    """Return a copy of a resource with other replica counts."""
     target = PersistentResource()
     target.CopyFrom(resource)
     for pool in target.resource_pools:
@@ -229,7 +221,7 @@ def _resized(resource: Any, counts: dict[str, int]) -> Any:
 
 
 def _accepted(body: Any) -> Any:
-    """A caller's resource as it is stored: without what only the service sets, and with the defaults."""
+    """Return a caller's resource as it is stored: with defaults, and without the fields that only the service sets."""
     resource = PersistentResource()
     resource.CopyFrom(body)
     for name in (

@@ -1,11 +1,11 @@
-"""Limits and use of the training quotas, by region."""
+"""Limits and usage of the training quotas, by region."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from vertex_ray_emulator.faults import Fault
-from vertex_ray_emulator.project.quota_metrics import METRICS, demand
+from vertex_ray_emulator.project.quota_metrics import demand
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from vertex_ray_emulator.clusters.lifecycle import Cluster
     from vertex_ray_emulator.project.project_script import Project
 
-# Invented: what a project really gets depends on its history.
 DEFAULT_CPUS = 2200
+"""Default limit of each metric of CPUs. Invented, because the limits of a real project depend on its history."""
 DEFAULT_GPUS = 16
+"""Default limit of each metric of accelerators. Invented as well."""
 UNLIMITED = -1
 _USING = ("PROVISIONING", "RUNNING", "UPDATING")
 
@@ -23,8 +24,8 @@ _USING = ("PROVISIONING", "RUNNING", "UPDATING")
 class Quotas:
     """The quotas of the project.
 
-    :param project: Has the scripted limits, and what is used beside the clusters.
-    :param clusters: Gives the clusters that there are.
+    :param project: scripted limits, and usage beside the clusters.
+    :param clusters: returns the existing clusters.
     """
 
     def __init__(self, project: Project, clusters: Callable[[], Iterable[Cluster]]) -> None:
@@ -32,11 +33,16 @@ class Quotas:
         self._clusters = clusters
 
     def limit(self, metric: str, region: str) -> int:
-        """The limit that is in force."""
+        """Return the limit of a metric in a region."""
         return self._scripted(metric, region).get("limit", default_limit(metric))
 
     def used(self, metric: str, region: str, but: str = "") -> int:
-        """What is used now, by all clusters but the one of a name, and beside them."""
+        """Return the current usage, scripted usage included.
+
+        :param metric: quota metric, without the service.
+        :param region: region, such as ``us-central1``.
+        :param but: name of a cluster to leave out.
+        """
         total = self._scripted(metric, region).get("used", 0)
         for cluster in self._clusters():
             if cluster.region == region and cluster.state in _USING and cluster.name != but:
@@ -44,13 +50,13 @@ class Quotas:
         return total
 
     def exceeded(self, name: str, pools: Iterable[Any], have: Iterable[Any] = ()) -> Fault | None:
-        """What a create or a resize of a cluster comes to when a scripted limit does not allow it; else None.
+        """Return the fault of a create or a resize that exceeds a scripted limit; None if all limits allow it.
 
-        The limits that nobody scripted are only told, so that big clusters can be emulated without ado.
+        Default limits are reported and not enforced, so that big clusters can be emulated without any preparation.
 
-        :param name: The cluster's name.
-        :param pools: Its pools as they are to be.
-        :param have: Its pools as they are: what does not grow is never refused.
+        :param name: name of the cluster.
+        :param pools: resource pools after the operation.
+        :param have: resource pools before the operation; usage that does not grow is never refused.
         """
         region = name.split("/")[3]
         before = demand(have)
@@ -67,7 +73,7 @@ class Quotas:
         return Fault("provisioning", action="outcome", outcome="quota", message=text)
 
     def regions(self) -> set[str]:
-        """The regions of which anything is known beyond the defaults."""
+        """Return the regions that have a cluster or a scripted quota."""
         scripted = {region for regions in self._project.script.quota.values() for region in regions}
         return scripted | {cluster.region for cluster in self._clusters()}
 
@@ -76,10 +82,5 @@ class Quotas:
 
 
 def default_limit(metric: str) -> int:
-    """The limit of a metric where nothing else was said."""
+    """Return the limit of a metric that is not scripted."""
     return DEFAULT_CPUS if metric.endswith("_cpus") else DEFAULT_GPUS
-
-
-def known(metric: str) -> bool:
-    """Whether there is such a metric."""
-    return metric in METRICS

@@ -1,7 +1,7 @@
-"""What the service accepts: the checks on a create and on an update, with the errors it answers.
+"""Checks on a create and on an update, with the errors that the service answers.
 
 The rules come from the API's reference and from reports of live runs; where only the rule is known, the text
-is ours.
+was made up here.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ REPLICA_COUNT = "resource_pools.replica_count"
 
 
 def check_id(cluster_id: str) -> None:
-    """Refuse an id that the API's pattern does not allow."""
+    """Raise an error for an id that does not match the API's pattern."""
     if not ID_PATTERN.fullmatch(cluster_id):
         raise invalid(
             f"Invalid persistent_resource_id: {cluster_id!r}. It must match the pattern "
@@ -50,10 +50,10 @@ def check_id(cluster_id: str) -> None:
 
 
 def check_create(resource: Any) -> None:
-    """Refuse a persistent resource that can not be created.
+    """Raise an error for a persistent resource that cannot be created.
 
-    :param resource: The v1beta1 message as the caller sent it.
-    :raises ApiError: INVALID_ARGUMENT, naming the field.
+    :param resource: the v1beta1 message as the caller sent it.
+    :raises ApiError: INVALID_ARGUMENT with the name of the field.
     """
     if len(resource.display_name) > MAX_DISPLAY_NAME:
         raise invalid(f"display_name must be at most {MAX_DISPLAY_NAME} characters long.")
@@ -154,7 +154,7 @@ def _is_label_character(char: str) -> bool:
 
 
 def check_labels(labels: Any) -> None:
-    """Refuse labels that no resource may have."""
+    """Raise an error for labels that are not allowed."""
     if len(labels) > MAX_LABELS:
         raise invalid(f"labels: at most {MAX_LABELS} labels are allowed, not {len(labels)}.")
     for key, value in labels.items():
@@ -172,7 +172,7 @@ def check_labels(labels: Any) -> None:
 
 def _check_network(resource: Any) -> None:
     if resource.network and resource.HasField("psc_interface_config"):
-        raise invalid("network and psc_interface_config can not be set together.")
+        raise invalid("network and psc_interface_config cannot be set together.")
     if resource.network and not NETWORK_PATTERN.fullmatch(resource.network):
         raise invalid(
             f"Invalid network: {resource.network!r}. Expected projects/{{project}}/global/networks/"
@@ -195,7 +195,7 @@ def _check_service_account(spec: Any) -> None:
     if spec.service_account and not SERVICE_ACCOUNT_PATTERN.fullmatch(spec.service_account):
         raise invalid(
             "Invalid resource_runtime_spec.service_account_spec.service_account: "
-            f"{spec.service_account!r} is no e-mail address."
+            f"{spec.service_account!r} is not an email address."
         )
 
 
@@ -207,14 +207,14 @@ def _check_ray(resource: Any) -> None:
         (image, f"resource_pool_images[{pool!r}]") for pool, image in ray.resource_pool_images.items()
     ]:
         if image and not IMAGE_PATTERN.fullmatch(image):
-            raise invalid(f"Invalid {where}.{field}: {image!r} is no image URI.")
+            raise invalid(f"Invalid {where}.{field}: {image!r} is not an image URI.")
     if unknown := sorted(set(ray.resource_pool_images) - set(ids)):
-        raise invalid(f"{where}.resource_pool_images: there is no resource pool {unknown[0]!r}.")
+        raise invalid(f"{where}.resource_pool_images: the resource pool {unknown[0]!r} does not exist.")
     if not ray.image_uri and (missing := [i for i in ids if not ray.resource_pool_images.get(i)]):
         raise invalid(f"{where}: either image_uri or resource_pool_images[{missing[0]!r}] is required.")
     if ray.head_node_resource_pool_id and ray.head_node_resource_pool_id not in ids:
         raise invalid(
-            f"{where}.head_node_resource_pool_id: there is no resource pool {ray.head_node_resource_pool_id!r}."
+            f"{where}.head_node_resource_pool_id: the resource pool {ray.head_node_resource_pool_id!r} does not exist."
         )
     head = next(pool for pool in resource.resource_pools if pool.id == head_pool_id(resource))
     if replicas(head) < 1:
@@ -228,12 +228,12 @@ def _check_ray(resource: Any) -> None:
 
 
 def snake_case(path: str) -> str:
-    """A field mask's path in the proto's spelling; REST clients send it in camelCase."""
+    """Return a field mask's path in the proto's spelling; REST clients send it in camelCase."""
     return re.sub(r"(?<=[a-z0-9])([A-Z])", lambda m: "_" + m.group(1).lower(), path)
 
 
 def check_mask(paths: Sequence[str]) -> None:
-    """Refuse every update but one of the replica counts."""
+    """Raise an error for an update of anything but the replica counts."""
     if not paths:
         raise invalid("update_mask is required.")
     for path in paths:
@@ -244,11 +244,11 @@ def check_mask(paths: Sequence[str]) -> None:
 
 
 def wanted_counts(current: Any, wanted: Any) -> dict[str, int]:
-    """The replica count of each pool after an update.
+    """Return the replica count of each pool after an update.
 
-    :param current: The resource as it is.
-    :param wanted: The resource as the caller sent it.
-    :raises ApiError: INVALID_ARGUMENT for pools that come or go, and for counts that are out of range.
+    :param current: resource before the update.
+    :param wanted: resource as the caller sent it.
+    :raises ApiError: INVALID_ARGUMENT if pools are added or removed, or if a count is out of range.
     """
     ids = [pool.id for pool in wanted.resource_pools]
     have = [pool.id for pool in current.resource_pools]
@@ -257,7 +257,7 @@ def wanted_counts(current: Any, wanted: Any) -> dict[str, int]:
     if removed := [i for i in have if i not in ids]:
         raise invalid(f"resource_pools: removing the resource pool {removed[0]!r} is not supported.")
     if len(ids) != len(set(ids)):
-        raise invalid("resource_pools: an id occurs twice.")
+        raise invalid("resource_pools: ids must be unique.")
     by_id = {pool.id: pool for pool in current.resource_pools}
     counts: dict[str, int] = {}
     for i, pool in enumerate(wanted.resource_pools):
@@ -280,9 +280,9 @@ def wanted_counts(current: Any, wanted: Any) -> dict[str, int]:
 
 
 def check_state_allows(resource_id: str, state: str, allowed: Iterable[str], action: str) -> None:
-    """Refuse what can not be done in the present state."""
+    """Raise an error for an action that is not allowed in the current state."""
     if state not in allowed:
         raise ApiError(
             "FAILED_PRECONDITION",
-            f"The PersistentResource {resource_id!r} is in state {state}; it can not be {action} in this state.",
+            f"The PersistentResource {resource_id!r} is in state {state}; it cannot be {action} in this state.",
         )

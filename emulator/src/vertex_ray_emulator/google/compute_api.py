@@ -1,4 +1,4 @@
-"""What a cluster's plan can be checked against: networks, attachments, machine types (Compute v1), keys (KMS v1)."""
+"""The resources that a cluster spec refers to: networks, attachments, machine types (Compute v1), keys (KMS v1)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from vertex_ray_emulator.google.cloud_api import PROJECT, CloudRequest, CloudRpc, offset_page
 from vertex_ray_emulator.project.catalog import ACCELERATORS, MACHINES
-from vertex_ray_emulator.project.regions import REGIONS, zones
 from vertex_ray_emulator.wire.errors import ApiError, invalid
+from vertex_ray_emulator.wire.protos import supported_regions
 
 if TYPE_CHECKING:
     from vertex_ray_emulator.project.project_script import Project
@@ -23,16 +23,16 @@ DEFAULT_NETWORK = "default"
 
 
 class ComputeApi:
-    """Networks, network attachments, and what machines each zone has.
+    """Networks, network attachments, KMS keys, and the machine types of each zone.
 
-    :param project: What is scripted.
+    :param project: the project with what tests have scripted.
     """
 
     def __init__(self, project: Project) -> None:
         self._project = project
 
     def rpcs(self) -> list[CloudRpc]:
-        """What callers can ask."""
+        """Return the methods that this API serves."""
         attachment = rf"{_BASE}/regions/(?P<region>[^/]+)/networkAttachments/(?P<name>[^/]+)"
         return [
             CloudRpc("GetNetwork", "GET", rf"{_BASE}/global/networks/(?P<name>[^/]+)", self._network),
@@ -107,7 +107,7 @@ class ComputeApi:
     def _aggregated(
         self, field: str, list_zone: Callable[[str, str], list[dict[str, Any]]]
     ) -> Callable[[CloudRequest], Awaitable[dict[str, Any]]]:
-        """A list over all zones, in pages; a zone without results on a page is there, with a warning."""
+        """Return a method that lists all zones in pages; a zone without results on a page has a warning."""
 
         async def work(request: CloudRequest) -> dict[str, Any]:
             name = _name_of(request.parameter("filter"))
@@ -116,8 +116,8 @@ class ComputeApi:
                 raise invalid(f"Invalid value for field 'maxResults': '{size}'. It must be between 1 and {PAGE}.")
             everything = [
                 (zone, each)
-                for region in REGIONS
-                for zone in zones(region)
+                for region in supported_regions()
+                for zone in _zones(region)
                 for each in list_zone(region, zone)
                 if name in (None, each["name"])
             ]
@@ -125,8 +125,8 @@ class ComputeApi:
             items: dict[str, Any] = {}
             for zone, each in found:
                 items.setdefault(f"zones/{zone}", {field: []})[field].append(each)
-            for region in REGIONS:
-                for zone in zones(region):
+            for region in supported_regions():
+                for zone in _zones(region):
                     items.setdefault(f"zones/{zone}", _nothing(f"zones/{zone}"))
             kind = f"compute#{field[:-1]}AggregatedList"
             answer = {"kind": kind, "id": f"projects/{self._project.id}/aggregated/{field}", "items": items}
@@ -150,7 +150,7 @@ class ComputeApi:
                 "selfLink": f"{_URL}/projects/{self._project.id}/zones/{zone}/machineTypes/{machine.name}",
             }
             for machine in MACHINES.values()
-            # Where there are no such GPUs, there are no machines that have them built in.
+            # A zone without a type of GPU does not have the machine types with that GPU built in either.
             if machine.name.upper() not in missing
             and not (machine.built_in and compute_name(machine.built_in[0]).upper() in missing)
         ]
@@ -171,8 +171,13 @@ class ComputeApi:
 
 
 def compute_name(accelerator: str) -> str:
-    """What Compute Engine calls an accelerator of Vertex AI: ``nvidia-tesla-t4``."""
+    """Return Compute Engine's name of a Vertex AI accelerator, such as ``nvidia-tesla-t4``."""
     return accelerator.lower().replace("_", "-")
+
+
+def _zones(region: str) -> tuple[str, str, str]:
+    """Return three zones for a region; the letters differ from the real ones in some regions."""
+    return (f"{region}-a", f"{region}-b", f"{region}-c")
 
 
 def _nothing(scope: str) -> dict[str, Any]:
@@ -186,7 +191,7 @@ def _nothing(scope: str) -> dict[str, Any]:
 
 
 def _name_of(text: str) -> str | None:
-    """The name in a filter; None without one."""
+    """Return the name in a filter, or None for an empty filter."""
     if not text.strip():
         return None
     match = _NAME_FILTER.fullmatch(text.strip())

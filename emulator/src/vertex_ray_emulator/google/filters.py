@@ -1,7 +1,7 @@
-"""The ``filter`` of list requests, as far as clients of models and endpoints use it (google.aip.dev/160).
+"""Filters of list requests for models and endpoints (https://google.aip.dev/160).
 
-Comparisons of a field or a label with ``=``, ``!=`` and ``:``, joined by AND, OR and NOT, with parentheses; as there,
-OR binds closer than AND. Text in double quotes, or bare.
+Supported are comparisons of a field or a label with ``=``, ``!=`` and ``:``, joined by AND, OR and NOT, with
+parentheses. As in the specification, OR has a higher precedence than AND. Values may be in double quotes.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _TOKEN = re.compile(r'\s*(?:(?P<mark>[()]|!=|=|:)|"(?P<quoted>(?:[^"\\]|\\.)*)"|
 
 
 def parse(text: str, fields: dict[str, Callable[[Any], str]], describe: str) -> Test:
-    """The test that a filter stands for.
+    """Compile a filter to a test of a resource.
 
-    :param text: The filter; an empty one lets everything through.
-    :param fields: What can be compared beside ``labels.<key>``, by its name in snake case.
-    :param describe: The kind of resource, for error texts.
-    :raises ApiError: INVALID_ARGUMENT for what can not be read, or for a field that there is not.
+    :param text: the filter; an empty one matches every resource.
+    :param fields: functions that read the fields other than ``labels.<key>``, by names in snake case.
+    :param describe: the kind of resource, for error messages.
+    :raises ApiError: INVALID_ARGUMENT for invalid syntax or an unknown field.
     """
     if not text.strip():
         return lambda resource: True
@@ -31,11 +31,11 @@ def parse(text: str, fields: dict[str, Callable[[Any], str]], describe: str) -> 
 
 
 class Grammar:
-    """What the filters of Google's APIs have in common: AND, OR, NOT and parentheses around comparisons.
+    """The common part of the filters of Google's APIs: AND, OR, NOT and parentheses around comparisons.
 
-    :param text: The filter.
-    :param token: Finds the next token; its groups are ``mark``, ``quoted`` and ``bare``.
-    :raises ApiError: INVALID_ARGUMENT for what has no such tokens.
+    :param text: the filter.
+    :param token: pattern of a token, with the groups ``mark``, ``quoted`` and ``bare``.
+    :raises ApiError: INVALID_ARGUMENT if the text does not consist of such tokens.
     """
 
     def __init__(self, text: str, token: re.Pattern[str]) -> None:
@@ -65,9 +65,9 @@ class Grammar:
         return False
 
     def parse(self) -> Test:
-        """The test that the filter stands for.
+        """Compile the filter to a test of a resource.
 
-        :raises ApiError: INVALID_ARGUMENT for what can not be read.
+        :raises ApiError: INVALID_ARGUMENT for invalid syntax.
         """
         test = self._all_of()
         if self._tokens:
@@ -77,7 +77,7 @@ class Grammar:
     def _all_of(self) -> Test:
         tests = [self._any_of()]
         while self._peek() not in (("end", ""), ("mark", ")")):
-            self._take(("bare", "AND"))  # between two comparisons it may be left out
+            self._take(("bare", "AND"))  # optional between two comparisons
             tests.append(self._any_of())
         return lambda resource: all(test(resource) for test in tests)
 
@@ -129,7 +129,7 @@ class _Parser(Grammar):
         read = self._fields.get(snake)
         if read is None:
             raise invalid(
-                f"Invalid filter: {self._text!r}. The field {name!r} of {self._describe} can not be filtered by."
+                f"Invalid filter: {self._text!r}. The field {name!r} of {self._describe} cannot be used in a filter."
             )
         if operator == ":":
             return lambda resource: value in read(resource)

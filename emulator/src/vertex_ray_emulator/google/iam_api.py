@@ -1,4 +1,4 @@
-"""Who may do what: testIamPermissions of the project (Cloud Resource Manager v1) and of service accounts (IAM v1)."""
+"""Permissions of the caller on the project (Cloud Resource Manager v1) and on service accounts (IAM v1)."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ MOST_PERMISSIONS = 100
 class IamApi:
     """The permissions of the caller.
 
-    :param project: What is denied.
+    :param project: the project with the denied permissions.
     """
 
     def __init__(self, project: Project) -> None:
         self._project = project
 
     def rpcs(self) -> list[CloudRpc]:
-        """What callers can ask."""
+        """Return the methods that this API serves."""
         return [
             CloudRpc("TestIamPermissions", "POST", rf"v1/{PROJECT}:testIamPermissions", self._on_project),
             CloudRpc("TestServiceAccountPermissions", "POST", rf"{_ACCOUNT}:testIamPermissions", self._on_account),
@@ -69,5 +69,5 @@ def _wanted(request: CloudRequest) -> list[str]:
 
 
 def _answer(granted: list[str]) -> dict[str, Any]:
-    # A list that is empty is left out of Google's JSON.
+    # Google's JSON omits empty lists.
     return {"permissions": granted} if granted else {}

@@ -1,7 +1,7 @@
-"""The lines of log files as entries that outlive the files: what Cloud Logging keeps of a cluster.
+"""Log entries of clusters, kept like in Cloud Logging after the log files are gone.
 
-Each line gets its time when it is first seen, and no two lines the same: the order is the same for every request, so
-pages fit together. A line's own time is not used: hardly any line of a job has one.
+The time of an entry is when its line was first seen. No two entries have the same time, so every request sees the same
+order and pages are consistent. Times in the lines are not used: few lines of jobs have one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-# Bounds, so that an emulator that runs for days does not grow without end: of what is beyond, the oldest goes.
+# Limits for an emulator that runs for days; beyond them the oldest entries are dropped.
 LINES_PER_FILE = 50_000
 LINES_IN_ALL = 400_000
 CLUSTERS_GONE = 50
@@ -29,7 +29,7 @@ _LEVEL_WITHIN = 80
 
 @dataclass(frozen=True)
 class ClusterName:
-    """A cluster as labels know it."""
+    """A cluster's id and location, as in labels."""
 
     id: str
     location: str
@@ -37,10 +37,12 @@ class ClusterName:
 
 @dataclass(frozen=True)
 class LogEntry:
-    """One line.
+    """A line of a log file.
 
-    :param path: The file that it was read from.
-    :param micros: When it was first seen, as microseconds of unix time; no other entry has the same.
+    :param cluster: the cluster that logged it.
+    :param path: path of the log file.
+    :param message: the line.
+    :param micros: when the line was first seen, a Unix time in microseconds that is unique among entries.
     """
 
     cluster: ClusterName
@@ -50,7 +52,7 @@ class LogEntry:
 
     @property
     def severity(self) -> str:
-        """What the line itself says, or DEFAULT."""
+        """Return the severity in the line, or DEFAULT."""
         begin = self.message[:_LEVEL_WITHIN]
         match = _LETTER.match(begin) or _WORD.search(begin)
         return _SEVERITIES.get(match[1], match[1]) if match else "DEFAULT"
@@ -74,7 +76,7 @@ class LogStore:
         self._last = 0
 
     def begin(self, key: str, name: ClusterName) -> None:
-        """Keep the lines of a cluster from now on."""
+        """Start to keep the lines of a cluster."""
         self._clusters.setdefault(key, _ClusterLogs(name)).gone = False
 
     def add(self, key: str, path: str, lines: Iterable[str]) -> None:
@@ -86,15 +88,15 @@ class LogStore:
             entries.append(LogEntry(cluster.name, path, line[:LONGEST_LINE], self._last))
 
     def end(self, key: str) -> None:
-        """A cluster is gone; its lines stay."""
+        """Mark a cluster as deleted; its lines are kept."""
         if key in self._clusters:
-            # Moved to the end: the first one that is gone is then the one that has been for the longest.
+            # Moved to the end, so that deleted clusters are in the order of their deletion.
             cluster = self._clusters.pop(key)
             cluster.gone = True
             self._clusters[key] = cluster
 
     def trim(self) -> None:
-        """Forget what is beyond the bounds."""
+        """Drop the oldest entries beyond the limits."""
         gone = [key for key, cluster in self._clusters.items() if cluster.gone]
         for key in gone[: max(0, len(gone) - CLUSTERS_GONE)]:
             del self._clusters[key]
@@ -104,7 +106,7 @@ class LogStore:
                 return
             if key in self._clusters:
                 total -= self._clusters.pop(key).count()
-        # Of clusters that live, the files that were quiet for the longest go.
+        # Of running clusters, drop the files that have had no new lines for the longest time.
         files = [
             (entries[-1].micros, path, cluster)
             for cluster in self._clusters.values()
@@ -117,11 +119,11 @@ class LogStore:
             total -= len(cluster.files.pop(path))
 
     def forget_gone(self) -> None:
-        """Forget the clusters that are gone."""
+        """Drop the entries of deleted clusters."""
         self._clusters = {key: cluster for key, cluster in self._clusters.items() if not cluster.gone}
 
     def entries(self) -> Iterator[LogEntry]:
-        """All entries, in no order."""
+        """Yield all entries, in no particular order."""
         for cluster in list(self._clusters.values()):
             for entries in list(cluster.files.values()):
                 yield from list(entries)

@@ -1,4 +1,4 @@
-"""The lines that Ray's nodes have logged, as Cloud Logging lists them (``entries:list``, v2)."""
+"""Cloud Logging (v2): lists the lines that Ray's nodes have logged."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ _FIELDS = {
 
 
 class LoggingApi:
-    """Lists entries.
+    """The method ``entries:list``.
 
-    :param project: The project that they are of.
-    :param store: Has them.
-    :param refresh: Reads what the clusters have logged up to now.
+    :param project: the project of the entries.
+    :param store: the entries.
+    :param refresh: reads new lines from the clusters' log files.
     """
 
     def __init__(self, project: Project, store: LogStore, refresh: Callable[[], Awaitable[None]]) -> None:
@@ -47,7 +47,7 @@ class LoggingApi:
         self._refresh = refresh
 
     def rpcs(self) -> list[CloudRpc]:
-        """What callers can ask."""
+        """Return the methods that this API serves."""
         return [CloudRpc("ListLogEntries", "POST", r"v2/entries:list", self._list)]
 
     async def _list(self, request: CloudRequest) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class LoggingApi:
         descending = match[1] == "desc"
         size = _size(_field(body, "pageSize"))
         test = parse(text, self._read, times=frozenset({"timestamp", "receiveTimestamp"}))
-        # A token goes with the request that it was given for.
+        # A page token is valid only for the same filter and order.
         stamp = hashlib.sha256(f"{text}\n{descending}".encode()).hexdigest()[:16]
         after = _read_token(_field(body, "pageToken") or "", stamp)
         await self._refresh()
@@ -77,7 +77,7 @@ class LoggingApi:
             if (after is None or (entry.micros < after if descending else entry.micros > after)) and test(entry)
         )
         pick = heapq.nlargest if descending else heapq.nsmallest
-        # On a thread: hundreds of thousands of lines take half a second, and others are served meanwhile.
+        # On a thread, because hundreds of thousands of lines take half a second.
         found = await asyncio.to_thread(pick, size + 1, fitting, key=lambda entry: entry.micros)
         answer: dict[str, Any] = {}
         if found:
@@ -101,7 +101,7 @@ class LoggingApi:
                 )
 
     def _read(self, path: tuple[str, ...]) -> Read | None:
-        """What reads a field of an entry; None for one that entries do not have."""
+        """Return a function that reads a field of an entry, or None if entries do not have the field."""
         simple: dict[tuple[str, ...], Read] = {
             ("logName",): lambda entry: self._log_name(),
             ("severity",): lambda entry: str(entry.severity),
@@ -119,7 +119,7 @@ class LoggingApi:
         }
         if path in simple:
             return simple[path]
-        # Labels and payloads have whatever keys they have: another one is no mistake, no entry has it.
+        # Labels and payloads may have any keys: an unknown key is not an error, but no entry has it.
         if path[:1] in (("labels",), ("jsonPayload",)) or path[:2] == ("resource", "labels"):
             return lambda entry: None
         return None
@@ -149,7 +149,7 @@ class LoggingApi:
 
 
 def render_time(micros: int) -> str:
-    """Microseconds of unix time as RFC 3339."""
+    """Format a Unix time in microseconds as RFC 3339."""
     moment = datetime.datetime.fromtimestamp(micros // 1_000_000, datetime.timezone.utc)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{micros % 1_000_000:06d}Z"
 
@@ -159,7 +159,7 @@ def _insert_id(entry: LogEntry) -> str:
 
 
 def _field(body: Any, camel: str) -> Any:
-    """A field by its name in JSON or in the proto."""
+    """Return a field by its JSON name or its proto name."""
     return body.get(camel, body.get(re.sub("([A-Z])", lambda m: "_" + m[1].lower(), camel)))
 
 

@@ -1,4 +1,4 @@
-"""Samples of metrics by series: what Managed Service for Prometheus keeps of the clusters, bounded."""
+"""Metrics of clusters, kept like in Managed Service for Prometheus, with limits."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 KEEP_SECONDS = 24 * 3600.0
-# Of a series that is longer the older half is thinned out: the day stays, in less detail.
 MOST_SAMPLES = 3000
+"""In a longer series every other sample of the older half is dropped: it still covers a day, in less detail."""
 MOST_SERIES = 30_000
-# How far back an instant query looks for a series' last sample, as Prometheus does.
 LOOKBACK_SECONDS = 300.0
+"""How far back an instant query looks for the last sample of a series, as in Prometheus."""
 STALE = math.nan
+"""The sample that ends a series."""
 
 Labels = tuple[tuple[str, str], ...]
 Sample = tuple[str, Mapping[str, str], float]
 
 
 def label_key(labels: Mapping[str, str]) -> Labels:
-    """Labels as a key; one that is empty is one that is not there."""
+    """Return labels as a key; empty labels count as absent."""
     return tuple(sorted((name, value) for name, value in labels.items() if value))
 
 
 @dataclass
 class Series:
-    """One series; its values are not numbers where it had gone away."""
+    """A time series. A value that is not a number marks the end of the series until the next sample."""
 
     name: str
     labels: Labels
@@ -35,7 +36,7 @@ class Series:
     values: array[float] = field(default_factory=lambda: array("d"))
 
     def add(self, at: float, value: float) -> None:
-        """Add a sample; one that is not later than the last one is left out."""
+        """Add a sample, unless it is not later than the last one."""
         if self.times and at <= self.times[-1]:
             return
         self.times.append(at)
@@ -49,36 +50,36 @@ class Series:
 
     @property
     def last(self) -> float:
-        """The time of the last sample."""
+        """Return the time of the last sample."""
         return self.times[-1] if self.times else 0.0
 
     @property
     def stale(self) -> bool:
-        """Whether it has gone away."""
+        """Return whether the series has ended."""
         return not self.values or math.isnan(self.values[-1])
 
     def at(self, moment: float) -> float | None:
-        """Its value at a time; None when there was none, or it had gone away."""
+        """Return the value at a time, or None if the series has no recent sample or had ended."""
         k = bisect.bisect_right(self.times, moment) - 1
         if k < 0 or self.times[k] <= moment - LOOKBACK_SECONDS or math.isnan(self.values[k]):
             return None
         return self.values[k]
 
     def within(self, begin: float, end: float) -> list[tuple[float, float]]:
-        """The samples after a time, up to another."""
+        """Return the samples after ``begin``, up to and including ``end``."""
         a, b = bisect.bisect_right(self.times, begin), bisect.bisect_right(self.times, end)
         return [(self.times[k], self.values[k]) for k in range(a, b) if not math.isnan(self.values[k])]
 
 
 class MetricsStore:
-    """All series."""
+    """All series by name and labels."""
 
     def __init__(self) -> None:
         self._by_name: dict[str, dict[Labels, Series]] = {}
         self._present: dict[str, set[tuple[str, Labels]]] = {}
 
     def observe(self, key: str, at: float, samples: Iterable[Sample]) -> None:
-        """Take in all that a cluster says of itself at a time; a series that it no longer has goes away."""
+        """Store all samples of a cluster at a time; series that the cluster no longer has are ended."""
         present: set[tuple[str, Labels]] = set()
         for name, labels, value in samples:
             if math.isnan(value):
@@ -92,19 +93,19 @@ class MetricsStore:
         self._present[key] = present
 
     def backfill(self, name: str, labels: Mapping[str, str], times: Iterable[float], value: float) -> None:
-        """Write a series' past anew: one value, at these times."""
+        """Replace the samples of a series with one value at the given times."""
         series = self._series(name, label_key(labels))
         series.times, series.values = array("d"), array("d")
         for moment in times:
             series.add(moment, value)
 
     def end(self, key: str, at: float) -> None:
-        """A cluster is gone, and all its series with it; their past stays."""
+        """End all series of a cluster that is deleted; their samples are kept."""
         self.observe(key, at, ())
         del self._present[key]
 
     def trim(self, now: float) -> None:
-        """Forget what is too old, or too much."""
+        """Drop ended series that are too old or beyond the limit."""
         gone = sorted((s for s in self.series() if s.stale), key=lambda series: series.last)
         excess = sum(map(len, self._by_name.values())) - MOST_SERIES
         for k, series in enumerate(gone):
@@ -112,13 +113,13 @@ class MetricsStore:
                 del self._by_name[series.name][series.labels]
 
     def forget_gone(self) -> None:
-        """Forget the series that have gone away."""
+        """Drop the series that have ended."""
         for series in list(self.series()):
             if series.stale:
                 del self._by_name[series.name][series.labels]
 
     def series(self, name: str | None = None) -> Iterator[Series]:
-        """All series, or those of a name."""
+        """Yield all series, or those with a name."""
         names = list(self._by_name) if name is None else [name]
         for each in names:
             yield from list(self._by_name.get(each, {}).values())
@@ -126,7 +127,7 @@ class MetricsStore:
     def select(
         self, name: str | None, test: Callable[[Mapping[str, str]], bool]
     ) -> list[tuple[dict[str, str], Series]]:
-        """The series of a name (or of any) whose labels, ``__name__`` among them, pass a test."""
+        """Return the series with a name (or any) whose labels, including ``__name__``, pass a test."""
         found = []
         for series in self.series(name):
             labels = {"__name__": series.name, **dict(series.labels)}

@@ -1,4 +1,4 @@
-"""Metrics as Cloud Monitoring gives them: Prometheus' query API (v1), and the use of quotas as time series (v3)."""
+"""Cloud Monitoring: Prometheus' query API (v1), and the usage of quotas as time series (v3)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from vertex_ray_emulator.google.cloud_api import PROJECT, CloudRequest, CloudRpc
 from vertex_ray_emulator.google.logging_api import render_time
 from vertex_ray_emulator.google.query_filter import parse, parse_time, read_path
 from vertex_ray_emulator.project.quota_metrics import METRICS
-from vertex_ray_emulator.project.regions import REGIONS
 from vertex_ray_emulator.wire.api_table import AIPLATFORM
 from vertex_ray_emulator.wire.errors import ApiError, invalid
 
@@ -28,22 +27,22 @@ MAX_PAGE = 100_000
 
 
 class PrometheusError(ApiError):
-    """An error in the form of Prometheus' own API."""
+    """An error in the format of Prometheus' API."""
 
     def __init__(self, message: str) -> None:
         super().__init__("INVALID_ARGUMENT", message)
 
     def body(self) -> dict[str, Any]:
-        """The JSON body that goes with it."""
+        """Return the JSON body of the response."""
         return {"status": "error", "errorType": "bad_data", "error": self.message}
 
 
 class MonitoringApi:
-    """Answers queries of metrics.
+    """Queries of metrics and of quota usage.
 
-    :param project: The project that they are of.
-    :param store: The metrics of the clusters.
-    :param quotas: What the clusters use.
+    :param project: the project of the metrics.
+    :param store: the metrics of the clusters.
+    :param quotas: the quota usage of the clusters.
     """
 
     def __init__(self, project: Project, store: MetricsStore, quotas: Quotas) -> None:
@@ -52,7 +51,7 @@ class MonitoringApi:
         self._quotas = quotas
 
     def rpcs(self) -> list[CloudRpc]:
-        """What callers can ask."""
+        """Return the methods that this API serves."""
         queries = [
             CloudRpc(name, verb, rf"{_PROMETHEUS}/{path}", work)
             for verb in ("GET", "POST")
@@ -107,10 +106,12 @@ class MonitoringApi:
                 'invalid parameter "query": unknown position: parse error: no expression found in input'
             )
         try:
-            # Imported here: nothing else needs the parser.
+            # Imported here because nothing else needs the parser.
             from vertex_ray_emulator.google.promql import PromQlError, compile_query
         except ImportError as error:
-            raise ApiError("UNIMPLEMENTED", f"The emulator needs promql-parser for PromQL: {error}") from error
+            raise ApiError(
+                "UNIMPLEMENTED", f"Could not import promql-parser, which evaluates PromQL: {error}."
+            ) from error
         try:
             return compile_query(text, self._store)
         except PromQlError as error:
@@ -141,7 +142,7 @@ class MonitoringApi:
         return {**answer, **({"nextPageToken": token} if token else {})}
 
     def _usage(self, at: float) -> list[dict[str, Any]]:
-        """The use of all quotas as it is now; there is no history of it."""
+        """Return the current usage of all quotas; its history is not kept."""
         stamp = render_time(int(at * 1e6))
         return [
             {
@@ -159,13 +160,13 @@ class MonitoringApi:
                     }
                 ],
             }
-            for region in sorted({*REGIONS, *self._quotas.regions()})
+            for region in sorted(self._quotas.regions())
             for metric in METRICS
         ]
 
 
 def number(value: float) -> str:
-    """A value as Prometheus writes it."""
+    """Format a value as Prometheus does."""
     if math.isnan(value):
         return "NaN"
     if math.isinf(value):
@@ -191,7 +192,7 @@ def _evaluate(query: Query, at: float) -> Value:
 
 
 def _parameter(request: CloudRequest, name: str) -> str:
-    """A parameter of the URL or of the body, which may be a form or JSON."""
+    """Return a parameter from the URL or from the body, which may be a form or JSON."""
     return request.parameter(name) or str(request.body.get(name, ""))
 
 

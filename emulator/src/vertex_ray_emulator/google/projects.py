@@ -1,4 +1,4 @@
-"""The one other service that the SDK always asks: a project's number (Cloud Resource Manager, v3)."""
+"""The project's number (Cloud Resource Manager v3), which the SDK always requests."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def get_project(name: str, settings: Settings) -> Any:
-    """The emulator's project.
+    """Return the emulator's project.
 
     :param name: ``projects/<id or number>``.
-    :raises ApiError: PERMISSION_DENIED for any other project, as for one that the caller may not see.
+    :raises ApiError: PERMISSION_DENIED for any other project, as for one without access.
     """
     if name not in (f"projects/{settings.project}", f"projects/{settings.project_number}"):
         raise ApiError("PERMISSION_DENIED", "The caller does not have permission")

@@ -1,8 +1,9 @@
-"""The filters of Cloud Logging and Cloud Monitoring, as far as clients of clusters use them.
+"""Filters of Cloud Logging and Cloud Monitoring.
 
-Comparisons of a field with ``=``, ``!=``, ``:`` (contains), ``=~``, ``!~`` and the orders, joined by AND (or a line's
-end), OR and NOT (or ``-``), with parentheses, also around values: ``severity=(ERROR OR WARNING)``. As in Cloud Logging,
-OR binds closer than AND, and only regular expressions mind upper and lower case.
+Supported are comparisons of a field with ``=``, ``!=``, ``:`` (contains), ``=~``, ``!~``, ``<``, ``<=``, ``>`` and
+``>=``, joined by AND (or a line break), OR and NOT (or ``-``), with parentheses, also around values:
+``severity=(ERROR OR WARNING)``. As in Cloud Logging, OR has a higher precedence than AND, and only regular expressions
+are case-sensitive.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ SEVERITIES = {
     "DEFAULT": 0, "DEBUG": 100, "INFO": 200, "NOTICE": 300, "WARNING": 400, "ERROR": 500, "CRITICAL": 600,
     "ALERT": 700, "EMERGENCY": 800,
 }  # fmt: skip
-# A field that a resource does not have; no comparison with it holds.
 Read = Callable[[Any], "str | float | None"]
+"""Reads a field of a resource; returns None if the resource does not have it."""
 
 # A field may have parts in quotes after a dot, such as labels."ml.googleapis.com/ray_cluster_id".
 _TOKEN = re.compile(
@@ -33,12 +34,12 @@ _TIME = re.compile(r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d:\d\d)(\.\d{1,9})?([Zz]|
 
 
 def parse_time(text: str) -> float | None:
-    """The unix time of an RFC 3339 text; None for what is none. A day alone is its beginning, in UTC."""
+    """Parse an RFC 3339 time to a Unix time, or return None if it is invalid. A date means its beginning in UTC."""
     match = _TIME.fullmatch(text)
     if match is None:
         return None
     day, clock, fraction, zone = match.groups()
-    # Google's own client of Cloud Logging leaves the colon of a zone out.
+    # Google's client for Cloud Logging omits the colon in a UTC offset.
     zone = "+00:00" if (zone or "Z") in "Zz" else f"{zone[:3]}:{zone[-2:]}"
     try:
         moment = datetime.datetime.fromisoformat(f"{day}T{clock or '00:00:00'}{zone}")
@@ -48,13 +49,13 @@ def parse_time(text: str) -> float | None:
 
 
 def parse(text: str, fields: Callable[[tuple[str, ...]], Read | None], *, times: frozenset[str] = frozenset()) -> Test:
-    """The test that a filter stands for.
+    """Compile a filter to a test of a resource.
 
-    :param text: The filter; an empty one lets everything through.
-    :param fields: Gives what reads the field of a path, such as ``("resource", "labels", "location")``; None for a
-        field that there is not.
-    :param times: The fields that are times; they are read as unix times.
-    :raises ApiError: INVALID_ARGUMENT for what can not be read, or for a field that there is not.
+    :param text: the filter; an empty one matches every resource.
+    :param fields: returns the function that reads the field with a path, such as
+        ``("resource", "labels", "location")``, or None for an unknown field.
+    :param times: the fields with times; their functions return Unix times.
+    :raises ApiError: INVALID_ARGUMENT for invalid syntax or an unknown field.
     """
     if not text.strip():
         return lambda resource: True
@@ -62,7 +63,7 @@ def parse(text: str, fields: Callable[[tuple[str, ...]], Read | None], *, times:
 
 
 def read_path(path: tuple[str, ...]) -> Read:
-    """What reads a field of a nested mapping."""
+    """Return a function that reads a field of a nested mapping."""
 
     def read(resource: Any) -> str | float | None:
         for part in path:
@@ -88,29 +89,29 @@ class _Parser(Grammar):
     def _comparison(self) -> Test:
         kind, name = self._peek()
         if kind != "bare" or name in ("AND", "OR"):
-            raise self._problem(f"a field was expected, not {name!r}")
+            raise self._problem(f"expected a field, not {name!r}")
         self._tokens.pop(0)
         kind, operator = self._peek()
         if kind != "mark" or operator in ("(", ")"):
-            raise self._problem(f"{name!r} is compared with nothing")
+            raise self._problem(f"expected a comparison operator after {name!r}")
         self._tokens.pop(0)
         path = tuple(
             re.sub(r"\\(.)", r"\1", match[1]) if match[1] is not None else match[2] for match in _PART.finditer(name)
         )
         read = self._fields(path)
         if read is None:
-            raise self._problem(f"the field {name!r} can not be filtered by")
+            raise self._problem(f"the field {name!r} cannot be used in a filter")
         if self._take(("mark", "(")):
             return self._choice(path, read, operator)
         return self._one_value(path, read, operator)
 
     def _choice(self, path: tuple[str, ...], read: Read, operator: str) -> Test:
-        """The values in parentheses, all with OR or all with AND between them."""
+        """Parse values in parentheses, joined either all by OR or all by AND."""
         tests, words = [self._one_value(path, read, operator)], set()
         while not self._take(("mark", ")")):
             word = self._peek()[1]
             if self._peek() not in (("bare", "OR"), ("bare", "AND")):
-                raise self._problem(f"OR, AND or ) was expected among the values of {'.'.join(path)}")
+                raise self._problem(f"expected OR, AND or ) between the values of {'.'.join(path)}")
             words.add(word)
             self._tokens.pop(0)
             tests.append(self._one_value(path, read, operator))
@@ -122,7 +123,7 @@ class _Parser(Grammar):
     def _one_value(self, path: tuple[str, ...], read: Read, operator: str) -> Test:
         kind, value = self._peek()
         if kind not in ("bare", "quoted"):
-            raise self._problem(f"a value was expected after {'.'.join(path)}{operator}")
+            raise self._problem(f"expected a value after {'.'.join(path)}{operator}")
         self._tokens.pop(0)
         if path == ("severity",):
             return self._severity(read, operator, value)
@@ -134,7 +135,7 @@ class _Parser(Grammar):
             try:
                 pattern = re.compile(value)
             except re.error as error:
-                raise self._problem(f"{value!r} is no regular expression ({error})") from error
+                raise self._problem(f"{value!r} is not a regular expression ({error})") from error
             return lambda resource: (pattern.search(_text(read(resource))) is not None) == (operator == "=~")
         wanted = value.casefold()
         if operator == ":":
@@ -149,7 +150,7 @@ class _Parser(Grammar):
         try:
             number = float(value)
         except ValueError:
-            raise self._problem(f"{'.'.join(path)} has no order to compare with {value!r}") from None
+            raise self._problem(f"{'.'.join(path)} must be compared with a number, not {value!r}") from None
 
         def ordered(resource: Any) -> bool:
             found = read(resource)
@@ -160,17 +161,17 @@ class _Parser(Grammar):
     def _severity(self, read: Read, operator: str, value: str) -> Test:
         wanted = SEVERITIES.get(value.upper())
         if wanted is None:
-            raise self._problem(f"{value!r} is no severity; they are {', '.join(SEVERITIES)}")
+            raise self._problem(f"{value!r} is not a severity; use one of {', '.join(SEVERITIES)}")
         if operator not in ("=", "!=", ":", *_ORDERS):
-            raise self._problem(f"severity can not be compared with {operator}")
+            raise self._problem(f"severity cannot be compared with {operator}")
         return lambda resource: _compare(SEVERITIES[_text(read(resource)) or "DEFAULT"], operator, wanted)
 
     def _time(self, path: tuple[str, ...], read: Read, operator: str, value: str) -> Test:
         wanted = parse_time(value)
         if wanted is None:
-            raise self._problem(f"{value!r} is no time such as 2026-01-31T12:00:00Z")
+            raise self._problem(f"{value!r} is not a time such as 2026-01-31T12:00:00Z")
         if operator not in ("=", "!=", *_ORDERS):
-            raise self._problem(f"{'.'.join(path)} can not be compared with {operator}")
+            raise self._problem(f"{'.'.join(path)} cannot be compared with {operator}")
 
         def compare(resource: Any) -> bool:
             found = read(resource)
@@ -184,7 +185,7 @@ def _text(value: str | float | None) -> str:
 
 
 def _compare(found: float, operator: str, wanted: float) -> bool:
-    # Times in texts have microseconds; a float of today's unix time is no finer than that.
+    # Times are written in microseconds, which is also the resolution of a float of the current Unix time.
     near = abs(found - wanted) < 5e-7
     if operator in ("=", ":"):
         return near

@@ -1,4 +1,4 @@
-"""Which services are enabled and what the quotas are (Service Usage v1 and v1beta1)."""
+"""Service Usage (v1 and v1beta1): the enabled services and the quotas."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from vertex_ray_emulator.clusters.quotas import Quotas, default_limit
 from vertex_ray_emulator.google.cloud_api import PROJECT, CloudRequest, CloudRpc, offset_page
 from vertex_ray_emulator.project.quota_metrics import METRICS
-from vertex_ray_emulator.project.regions import REGIONS
 from vertex_ray_emulator.wire.api_table import AIPLATFORM, SERVICE_TITLES
 from vertex_ray_emulator.wire.errors import ApiError, invalid
 
@@ -25,8 +24,8 @@ _UNIT = "1/{project}/{region}"
 class ServiceUsage:
     """Services and quotas of the project.
 
-    :param project: Which services are enabled.
-    :param quotas: Limits of the training quotas.
+    :param project: the project with its enabled services.
+    :param quotas: limits of the training quotas.
     """
 
     def __init__(self, project: Project, quotas: Quotas) -> None:
@@ -34,7 +33,7 @@ class ServiceUsage:
         self._quotas = quotas
 
     def rpcs(self) -> list[CloudRpc]:
-        """What callers can ask."""
+        """Return the methods that this API serves."""
         return [
             CloudRpc("BatchGetServices", "GET", rf"v1/{PROJECT}/services:batchGet", self._batch_get),
             CloudRpc("ListServices", "GET", rf"v1/{PROJECT}/services", self._list),
@@ -95,7 +94,7 @@ class ServiceUsage:
     def _check_quota_service(self, request: CloudRequest) -> None:
         service, view = request.path["service"], request.parameter("view")
         if service != AIPLATFORM:
-            raise ApiError("NOT_FOUND", f"The emulator has quotas of {AIPLATFORM} only, not of {service!r}.")
+            raise ApiError("NOT_FOUND", f"The emulator supports only quotas of {AIPLATFORM}, not of {service!r}.")
         if view not in ("", "QUOTA_VIEW_UNSPECIFIED", "BASIC", "FULL"):
             raise invalid(f"Invalid value at 'view' (type.googleapis.com/…QuotaView), {view!r}")
 
@@ -103,9 +102,9 @@ class ServiceUsage:
         full = f"{AIPLATFORM}/{metric}"
         name = f"projects/{self._project.number}/services/{AIPLATFORM}/consumerQuotaMetrics/{full.replace('/', '%2F')}"
         default = str(default_limit(metric))
-        # The first bucket has no dimensions: it is what every region has that no other bucket is for.
+        # The first bucket has no dimensions: it applies to every region without a bucket of its own.
         buckets: list[dict[str, Any]] = [{"effectiveLimit": default, "defaultLimit": default}]
-        for region in sorted({*REGIONS, *self._quotas.regions()}):
+        for region in sorted(self._quotas.regions()):
             limit = str(self._quotas.limit(metric, region))
             buckets.append({"effectiveLimit": limit, "defaultLimit": default, "dimensions": {"region": region}})
         return {

@@ -1,4 +1,4 @@
-"""Watches the clusters: reads what their nodes log and measure, and keeps it when they are gone."""
+"""Collect the logs and metrics of clusters, and keep them after the clusters are deleted."""
 
 from __future__ import annotations
 
@@ -28,17 +28,20 @@ log = logging.getLogger(__name__)
 
 TAIL_SECONDS = 1.0
 SCRAPE_TIMEOUT = 5.0
-# Histograms' buckets are the bulk of what Ray exports, and nothing here evaluates quantiles.
-_LEFT_OUT = ("_bucket", "_created")
+# Histogram buckets are the bulk of what Ray exports, and the emulator does not evaluate quantiles.
+_DROPPED_SUFFIXES = ("_bucket", "_created")
 MOST_BACKFILL = 1000
+"""The most samples that are written for the past of a metric set by hand."""
 
 
 @dataclass
 class _Watched:
-    """A cluster that is reachable.
+    """A running cluster.
 
-    :param seen: How far its log files were read.
-    :param overrides: Metrics as they were set, by name: labels and value.
+    :param name: the cluster's id and location.
+    :param seen: position in each log file.
+    :param overrides: metrics that were set by hand: labels and value, by name.
+    :param lock: held while its log files are read.
     """
 
     name: ClusterName
@@ -48,10 +51,10 @@ class _Watched:
 
 
 class Telemetry:
-    """The logs and the metrics of all clusters.
+    """The logs and metrics of all clusters.
 
-    :param settings: The project, and how often metrics are read.
-    :param backend: Knows where the nodes log and measure.
+    :param settings: the project and the interval between scrapes.
+    :param backend: the backend that runs the clusters.
     """
 
     def __init__(self, settings: Settings, backend: ClusterBackend) -> None:
@@ -63,24 +66,24 @@ class Telemetry:
         self.metrics = MetricsStore()
 
     def start(self) -> None:
-        """Begin to read, again and again."""
+        """Start to read logs and metrics periodically."""
         for work, seconds in ((self.read_logs, TAIL_SECONDS), (self.scrape, self._settings.scrape_seconds)):
             self._tasks.append(asyncio.create_task(_repeat(work, seconds)))
 
     async def close(self) -> None:
-        """Read no more."""
+        """Stop reading logs and metrics."""
         for task in self._tasks:
             await cancel(task)
         self._watched.clear()
 
     def begin(self, key: str, cluster_id: str, region: str) -> None:
-        """Watch a cluster from now on."""
+        """Start to watch a cluster."""
         name = ClusterName(cluster_id, region)
         self._watched[key] = _Watched(name)
         self.logs.begin(key, name)
 
     async def end(self, key: str) -> None:
-        """A cluster is about to go: read its last lines. Does nothing for one that is not watched."""
+        """Read the last lines of a cluster and stop watching it. Does nothing if it is not watched."""
         watched = self._watched.pop(key, None)
         if watched is None:
             return
@@ -89,7 +92,7 @@ class Telemetry:
         self.metrics.end(key, time.time())
 
     async def read_logs(self) -> None:
-        """Read what was logged since the last time."""
+        """Read the new lines of all log files."""
         for key, watched in list(self._watched.items()):
             await self._read_logs_of(key, watched)
         self.logs.trim()
@@ -101,7 +104,7 @@ class Telemetry:
                 self.logs.add(key, path, lines)
 
     async def scrape(self) -> None:
-        """Read all metrics as they are now."""
+        """Read the current metrics of all clusters."""
         await asyncio.gather(*(self._scrape_one(key, watched) for key, watched in list(self._watched.items())))
         self.metrics.trim(time.time())
 
@@ -126,7 +129,7 @@ class Telemetry:
         return self._labelled(watched, given)
 
     def _labelled(self, watched: _Watched, samples: Any, **more: str) -> list[Sample]:
-        """Samples with the labels that Managed Service for Prometheus adds."""
+        """Add the labels that Managed Service for Prometheus adds."""
         added = {
             "cluster": watched.name.id,
             "location": watched.name.location,
@@ -138,18 +141,19 @@ class Telemetry:
         return [(name, {**added, **labels}, value) for name, labels, value in samples]
 
     def overrides(self, key: str) -> dict[str, Any]:
-        """The metrics that were set by hand.
+        """Return the metrics that were set by hand.
 
-        :raises LookupError: The cluster is not watched: it does not run.
+        :raises LookupError: if the cluster is not running.
         """
         found = self._watched[key].overrides
         return {name: [{"labels": labels, "value": value} for labels, value in items] for name, items in found.items()}
 
     def override(self, key: str, given: dict[str, Any]) -> None:
-        """Set metrics by hand, all at once; those of the same names that the nodes have are hidden.
+        """Replace all metrics that were set by hand; they hide metrics of the nodes with the same names.
 
-        :raises LookupError: The cluster is not watched.
-        :raises ValueError: for what is no metric, with the field, the value and the rule.
+        :param given: for each name a number, or a list of ``{"labels": {}, "value": 1, "for_seconds": 0}``.
+        :raises LookupError: if the cluster is not running.
+        :raises ValueError: if a metric is invalid; the message has the field, the value and the rule.
         """
         watched = self._watched[key]
         read = {name: _items(name, value) for name, value in given.items()}
@@ -172,9 +176,10 @@ class Telemetry:
 
 
 class WatchedPublisher:
-    """A publisher that lets the telemetry know which clusters there are (a ``lifecycle.Publisher``).
+    """A publisher that also starts and stops the telemetry of clusters (implements ``lifecycle.Publisher``).
 
-    :param publisher: The one that does the work.
+    :param publisher: the wrapped publisher.
+    :param telemetry: the telemetry of the clusters.
     """
 
     def __init__(self, publisher: Publisher, telemetry: Telemetry) -> None:
@@ -182,19 +187,19 @@ class WatchedPublisher:
         self._telemetry = telemetry
 
     async def publish(self, cluster: Cluster, addresses: ClusterAddresses) -> dict[str, str]:
-        """Open it to callers, and watch it."""
+        """Make a cluster reachable and watch it; return its access URIs."""
         uris = await self._publisher.publish(cluster, addresses)
         self._telemetry.begin(cluster.key, cluster.id, cluster.region)
         return uris
 
     async def withdraw(self, cluster: Cluster) -> None:
-        """Close it, and take its last lines."""
+        """Make a cluster unreachable and read its last lines."""
         await self._publisher.withdraw(cluster)
         try:
             await self._telemetry.end(cluster.key)
         except Exception:
-            # Whatever happens to its logs, the cluster has to be stopped.
-            log.exception("the last logs of the cluster %s were not read", cluster.key)
+            # The cluster must be stopped even if its logs cannot be read.
+            log.exception("Could not read the last log lines of cluster %s; they are lost", cluster.key)
 
 
 async def _repeat(work: Any, seconds: float) -> None:
@@ -202,12 +207,12 @@ async def _repeat(work: Any, seconds: float) -> None:
         try:
             await work()
         except Exception:
-            log.exception("telemetry: %s failed", work.__name__)
+            log.exception("Telemetry failed in %s; retrying in %g s", work.__name__, seconds)
         await asyncio.sleep(seconds)
 
 
 async def _text(session: aiohttp.ClientSession, target: str) -> str:
-    """A page of metrics; empty where nobody answers: the node is gone, and so are its series."""
+    """Fetch a page of metrics; empty if the node does not answer, which ends its series."""
     with contextlib.suppress(aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError):
         async with session.get(f"http://{target}/metrics") as response:
             return await response.text() if response.status == 200 else ""
@@ -217,33 +222,39 @@ async def _text(session: aiohttp.ClientSession, target: str) -> str:
 def _parse(text: str) -> Iterator[Sample]:
     if not text:
         return
-    # Only real nodes have such pages, and with them Ray's requirements are there.
+    # Only real nodes have metrics pages, and Ray requires this package.
     from prometheus_client.parser import text_string_to_metric_families
 
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            if not sample.name.endswith(_LEFT_OUT):
+            if not sample.name.endswith(_DROPPED_SUFFIXES):
                 yield sample.name, sample.labels, float(sample.value)
 
 
 def _items(name: str, given: Any) -> list[tuple[dict[str, str], float, float]]:
-    """A metric that is set by hand: labels, value, and for how many seconds it has been so."""
+    """Validate a metric that is set by hand and return its labels, values, and the seconds of the past to fill."""
     found: list[tuple[dict[str, str], float, float]] = []
     listed = given if isinstance(given, list) else [{"value": given}]
     for k, item in enumerate(listed):
         place = f"{name}[{k}]" if isinstance(given, list) else name
         if not isinstance(item, dict) or not {"value"} <= set(item) <= {"labels", "value", "for_seconds"}:
             raise ValueError(
-                f'{place} is {item!r}, but it must be like {{"labels": {{}}, "value": 1, "for_seconds": 0}}'
+                f"Invalid value for {place}: {item!r}. "
+                'Use an object such as {"labels": {}, "value": 1, "for_seconds": 0}.'
             )
         value, labels, seconds = item["value"], item.get("labels", {}), item.get("for_seconds", 0)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise ValueError(f"{place}.value is {value!r}, but it must be a finite number")
+            raise ValueError(f"Invalid value for {place}.value: {value!r}. Use a finite number.")
         if not isinstance(labels, dict) or not all(isinstance(each, str) for pair in labels.items() for each in pair):
-            raise ValueError(f"{place}.labels is {labels!r}, but it must map texts to texts")
+            raise ValueError(f"Invalid value for {place}.labels: {labels!r}. Use an object with string values.")
         if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= KEEP_SECONDS:
-            raise ValueError(f"{place}.for_seconds is {seconds!r}, but it must be between 0 and {KEEP_SECONDS:g}")
+            raise ValueError(
+                f"Invalid value for {place}.for_seconds: {seconds!r}. "
+                f"Use a number of seconds from 0 to {KEEP_SECONDS:g}."
+            )
         if any(label_key(labels) == label_key(other) for other, _, _ in found):
-            raise ValueError(f"{place}.labels is {labels!r}, but another one of {name} has the same labels")
+            raise ValueError(
+                f"Invalid value for {place}.labels: {labels!r}. Use different labels for each item of {name}."
+            )
         found.append((labels, float(value), float(seconds)))
     return found

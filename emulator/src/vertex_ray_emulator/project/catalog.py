@@ -1,8 +1,7 @@
 """Machine types and accelerators that Vertex AI training offers, as data.
 
-Sources: the pages "Configure compute resources for training" of Vertex AI and "Machine families" of Compute
-Engine.
-A row that is missing here is refused like a machine type that does not exist.
+Sources: the pages "Configure compute resources for training" of Vertex AI and "Machine families" of Compute Engine.
+Machine types that are missing here are refused, as those that do not exist are.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ GIB = 1 << 30
 class Accelerator:
     """A kind of GPU.
 
-    :param ray_name: What Ray calls it, in ``accelerator_type:<name>`` resources.
-    :param counts: How many of them a machine may have where the machine type does not fix it.
-    :param cpus_per_gpu: The most vCPUs that one of them goes with; a bigger machine needs more of them.
+    :param ray_name: Ray's name for it, in ``accelerator_type:<name>`` resources.
+    :param counts: allowed numbers on a machine whose type does not determine the number.
+    :param cpus_per_gpu: maximum number of vCPUs for each; a bigger machine needs more of them.
     """
 
     ray_name: str
@@ -30,11 +29,11 @@ class Accelerator:
 class Machine:
     """A machine type.
 
-    :param name: Such as ``n1-standard-16``.
-    :param cpus: vCPUs.
-    :param memory_bytes: Memory.
-    :param attachable: Accelerator types that may be attached; empty for none.
-    :param built_in: The accelerator type and count that the machine type always has; None without one.
+    :param name: name, such as ``n1-standard-16``.
+    :param cpus: number of vCPUs.
+    :param memory_bytes: memory in bytes.
+    :param attachable: accelerator types that can be attached; empty for none.
+    :param built_in: accelerator type and number that the machine type always has; None without accelerators.
     """
 
     name: str
@@ -50,7 +49,7 @@ ACCELERATORS: dict[str, Accelerator] = {
     "NVIDIA_TESLA_P100": Accelerator("P100", (1, 2, 4), 24),
     "NVIDIA_TESLA_T4": Accelerator("T4", (1, 2, 4), 24),
     "NVIDIA_TESLA_V100": Accelerator("V100", (1, 2, 4, 8), 12),
-    # Ray tells 40 GB and 80 GB apart by nothing: it reads "A100" from both cards' names.
+    # Ray does not distinguish 40 GB from 80 GB: it reads "A100" from the names of both cards.
     "NVIDIA_TESLA_A100": Accelerator("A100"),
     "NVIDIA_A100_80GB": Accelerator("A100"),
     "NVIDIA_L4": Accelerator("L4"),
@@ -143,9 +142,11 @@ MACHINES: dict[str, Machine] = _machines()
 
 
 def accelerator_problem(machine: Machine, accelerator: str | None, count: int) -> str | None:
-    """Why a machine type can not have so many of an accelerator; None when it can.
+    """Return why a machine type cannot have an accelerator in this number; None if it can.
 
-    :param accelerator: The name of the API's enum value, such as ``NVIDIA_TESLA_T4``; None for none.
+    :param machine: machine type.
+    :param accelerator: name of the API's enum value, such as ``NVIDIA_TESLA_T4``; None for no accelerator.
+    :param count: number of accelerators.
     """
     if accelerator is None:
         if count:
@@ -167,12 +168,12 @@ def accelerator_problem(machine: Machine, accelerator: str | None, count: int) -
             f"not {accelerator} with {count}"
         )
     if accelerator not in machine.attachable:
-        return f"accelerator type {accelerator} can not be used with machine type {machine.name}"
+        return f"accelerator type {accelerator} cannot be used with machine type {machine.name}"
     offer = ACCELERATORS[accelerator]
     allowed = [n for n in offer.counts if n * offer.cpus_per_gpu >= machine.cpus]
     if count not in allowed:
         return (
-            f"accelerator_count {count} of {accelerator} can not be used with machine type {machine.name}; "
+            f"accelerator_count {count} of {accelerator} cannot be used with machine type {machine.name}; "
             f"it must be one of {allowed}"
         )
     return None

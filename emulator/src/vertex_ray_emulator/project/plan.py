@@ -1,4 +1,4 @@
-"""From a persistent resource to the nodes that it stands for."""
+"""Nodes of a Ray cluster, derived from its persistent resource."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ HEAD = "head"
 
 @dataclass(frozen=True)
 class NodePlan:
-    """One node that a cluster should have.
+    """A node that a cluster is to have.
 
-    :param node_id: ``head``, or ``<pool id>-<k>``; stable over resizes.
-    :param pool_id: The resource pool that the node belongs to.
-    :param is_head: Whether this is the head; the service gives it no logical CPUs.
-    :param machine_type: The Compute Engine machine type, such as ``n1-standard-16``.
-    :param cpus: The machine type's vCPUs.
-    :param gpus: Accelerators on the node.
-    :param accelerator: Ray's name for the accelerator, such as ``T4``; None without one.
-    :param memory_bytes: The logical memory, in bytes.
+    :param node_id: ``head``, or ``<pool id>-<k>``; unchanged by resizes.
+    :param pool_id: resource pool of the node.
+    :param is_head: whether this is the head, which has no logical CPUs on the service.
+    :param machine_type: machine type of Compute Engine, such as ``n1-standard-16``.
+    :param cpus: number of vCPUs of the machine type.
+    :param gpus: number of accelerators.
+    :param accelerator: Ray's name of the accelerator, such as ``T4``; None without accelerators.
+    :param memory_bytes: logical memory in bytes.
     """
 
     node_id: str
@@ -36,14 +36,14 @@ class NodePlan:
 
 
 def is_ray(resource: Any) -> bool:
-    """Whether a persistent resource is a Ray cluster; one without a ray spec serves other training jobs."""
+    """Return whether a persistent resource is a Ray cluster; without a Ray spec it serves other training jobs."""
     return bool(resource.resource_runtime_spec.HasField("ray_spec"))
 
 
 def replicas(pool: Any) -> int:
-    """How many nodes a pool has: its replica count, or of an autoscaling pool the minimum.
+    """Return the number of nodes of a pool: its replica count, or the minimum of an autoscaling pool.
 
-    Nothing scales an emulated pool up: the minimum is what the service starts with, too.
+    Emulated pools do not scale up; the service starts with the minimum as well.
     """
     if pool.HasField("autoscaling_spec") and not pool.replica_count:
         return int(pool.autoscaling_spec.min_replica_count)
@@ -51,7 +51,7 @@ def replicas(pool: Any) -> int:
 
 
 def head_pool_id(resource: Any) -> str:
-    """The pool whose first node is the head: the ray spec's, by default the first."""
+    """Return the id of the head's pool: the one that the Ray spec names, by default the first."""
     return str(resource.resource_runtime_spec.ray_spec.head_node_resource_pool_id or resource.resource_pools[0].id)
 
 
@@ -71,9 +71,9 @@ def _node(pool: Any, node_id: str) -> NodePlan:
 
 
 def node_plan(resource: Any) -> list[NodePlan]:
-    """The nodes of a Ray cluster, the head first.
+    """Return the nodes of a Ray cluster, the head first.
 
-    A node's id stays the same when the pools are resized: a resize adds and removes only what it must.
+    Ids do not change when pools are resized, so that a resize adds and removes as few nodes as possible.
     """
     head = head_pool_id(resource)
     nodes: list[NodePlan] = []
@@ -86,13 +86,13 @@ def node_plan(resource: Any) -> list[NodePlan]:
     return nodes
 
 
-def one_short(nodes: list[NodePlan]) -> list[NodePlan]:
-    """A plan that came up only in part: the last worker is missing."""
+def without_last_worker(nodes: list[NodePlan]) -> list[NodePlan]:
+    """Return a plan without its last worker, as for a cluster that started only partially."""
     return nodes[:-1] if len(nodes) > 1 else nodes
 
 
 def count_by_pool(nodes: list[NodePlan]) -> dict[str, int]:
-    """How many nodes of a plan each pool has."""
+    """Return the number of nodes of each pool."""
     counts: dict[str, int] = {}
     for node in nodes:
         counts[node.pool_id] = counts.get(node.pool_id, 0) + 1

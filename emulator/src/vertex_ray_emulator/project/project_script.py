@@ -1,4 +1,4 @@
-"""What a test says about the project: its services, permissions, quotas, networks, keys. Without a word all is well."""
+"""The project, as a test may script it: services, permissions, quotas, networks, machine types and keys."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Any
 
 from vertex_ray_emulator.project.catalog import ACCELERATORS, MACHINES
 from vertex_ray_emulator.project.quota_metrics import METRICS
-from vertex_ray_emulator.wire.api_table import SERVICE_TITLES, needs
+from vertex_ray_emulator.wire.api_table import SERVICE_TITLES, requirements
 from vertex_ray_emulator.wire.errors import ApiError
+from vertex_ray_emulator.wire.names import REGION
 
 _SERVICE = r"[a-z][a-z0-9-]*(\.[a-z][a-z0-9-]*)*\.googleapis\.com"
 _PERMISSION = r"[a-z][a-zA-Z0-9]*\.[a-zA-Z0-9]+\.[a-zA-Z0-9]+"
 _ACCOUNT = r"[^@/\s]+@[^@/\s]+"
 _NAME = r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?"
-_PLACE = r"[a-z]+-[a-z]+[0-9]+(-[a-z])?"
+_REGION_OR_ZONE = rf"{REGION.pattern}(-[a-z])?"
 KEY_STATES = (
     "PENDING_GENERATION", "ENABLED", "DISABLED", "DESTROYED", "DESTROY_SCHEDULED", "PENDING_IMPORT", "IMPORT_FAILED",
 )  # fmt: skip
@@ -24,16 +25,16 @@ KEY_STATES = (
 
 @dataclass(frozen=True)
 class ProjectScript:
-    """What differs from a project in which everything is enabled, granted and plentiful.
+    """Differences from a project in which everything is enabled, granted and available.
 
-    :param services: ``ENABLED`` or ``DISABLED``, by the service's name.
-    :param denied_permissions: What the caller may not do.
-    :param service_accounts: ``{"denied_permissions": […]}`` by email; None for one that does not exist.
-    :param quota: By quota metric and region: ``limit``, and ``used`` beside what the emulated clusters use.
-    :param networks: Fields of networks, by name; None for one that does not exist.
-    :param network_attachments: Fields of attachments, by ``region/name``; None as with networks.
-    :param crypto_keys: The state of each key's primary version, by ``location/ring/key``.
-    :param missing_types: Machine types and accelerators that a region or zone does not have.
+    :param services: ``ENABLED`` or ``DISABLED``, by the name of the service.
+    :param denied_permissions: permissions that the caller does not have.
+    :param service_accounts: ``{"denied_permissions": […]}`` by email; None for an account that does not exist.
+    :param quota: ``limit``, and ``used`` in addition to the emulated clusters, by quota metric and region.
+    :param networks: fields of networks, by name; None for a network that does not exist.
+    :param network_attachments: fields of attachments, by ``region/name``; None for an attachment that does not exist.
+    :param crypto_keys: state of the primary version of each key, by ``location/ring/key``.
+    :param missing_types: machine types and accelerators that are missing in a region or zone.
     """
 
     services: dict[str, str] = field(default_factory=dict)
@@ -47,28 +48,30 @@ class ProjectScript:
 
     @classmethod
     def from_json(cls, data: Any) -> ProjectScript:
-        """A script from its JSON object.
+        """Return a script from its JSON object.
 
-        :raises ValueError: for what it can not be, with the field, the value and the rule.
+        :raises ValueError: if a field or a value is not allowed; the text has the field, the value and the rule.
         """
         if not isinstance(data, dict):
-            raise ValueError(f"the project must be a JSON object, not {data!r}")
+            raise ValueError(f"Invalid value for project: {data!r}. Use a JSON object.")
         if unknown := sorted(set(data) - set(_CHECKS)):
-            raise ValueError(f"unknown field(s) {unknown}; a project has {sorted(_CHECKS)}")
+            raise ValueError(
+                f"Unknown fields: {', '.join(unknown)}. A project has the fields {', '.join(sorted(_CHECKS))}."
+            )
         for name, value in data.items():
             _CHECKS[name](name, value)
         return cls(**data)
 
     def to_json(self) -> dict[str, Any]:
-        """The script as it was given, with empty fields for what it does not say."""
+        """Return the script as a JSON object, with empty values for fields that were not given."""
         return {name: getattr(self, name) for name in _CHECKS}
 
 
 class Project:
-    """The project as callers find it: the script that is in force, and what it refuses.
+    """The project: the current script, and the checks that follow from it.
 
-    :param project_id: For texts.
-    :param number: For texts and names.
+    :param project_id: id of the project, for texts.
+    :param number: number of the project, for texts and names.
     """
 
     def __init__(self, project_id: str, number: str) -> None:
@@ -76,19 +79,21 @@ class Project:
         self.script = ProjectScript()
 
     def enabled(self, service: str) -> bool:
-        """Whether a service is enabled."""
+        """Return whether a service is enabled."""
         return self.script.services.get(service, "ENABLED") == "ENABLED"
 
     def granted(self, permission: str) -> bool:
-        """Whether the caller has a permission."""
+        """Return whether the caller has a permission."""
         return permission not in self.script.denied_permissions
 
     def check(self, rpc: str, resource: str = "") -> None:
-        """Let a call through to its service, or not.
+        """Check that the caller may call a method.
 
-        :raises ApiError: PERMISSION_DENIED for a service that is disabled, or a permission that is denied.
+        :param rpc: name of the RPC.
+        :param resource: name of the resource, for the text of the error.
+        :raises ApiError: PERMISSION_DENIED if the service is disabled or the permission is denied.
         """
-        service, permission = needs(rpc)
+        service, permission = requirements(rpc)
         if not self.enabled(service):
             raise self._disabled(service)
         if permission and not self.granted(permission):
@@ -123,56 +128,60 @@ def _info(reason: str, _service: str, **metadata: str) -> dict[str, Any]:
     return {"@type": kind, "reason": reason, "domain": domain, "metadata": metadata}
 
 
-# What each field may be ------------------------------------------------------------------------------------
+# Checks of the fields -------------------------------------------------------------------------------------
 
 
 def _expect(place: str, value: Any, holds: bool, rule: str) -> None:
     if not holds:
-        raise ValueError(f"{place} is {value!r}, but {rule}")
+        raise ValueError(f"Invalid value for {place}: {value!r}. {rule}")
 
 
 def _object(place: str, value: Any, keys: str, rule: str) -> dict[str, Any]:
-    _expect(place, value, isinstance(value, dict), "it must be a JSON object")
+    _expect(place, value, isinstance(value, dict), "Use a JSON object.")
     for key in value:
         _expect(f"{place}[{key!r}]", key, re.fullmatch(keys, key) is not None, rule)
     return dict(value)
 
 
 def _services(place: str, value: Any) -> None:
-    for name, state in _object(place, value, _SERVICE, "a service is like compute.googleapis.com").items():
-        _expect(f"{place}[{name!r}]", state, state in ("ENABLED", "DISABLED"), "it must be ENABLED or DISABLED")
+    for name, state in _object(
+        place, value, _SERVICE, "Use the name of a service, such as compute.googleapis.com."
+    ).items():
+        _expect(f"{place}[{name!r}]", state, state in ("ENABLED", "DISABLED"), "Use ENABLED or DISABLED.")
 
 
 def _permissions(place: str, value: Any) -> None:
-    _expect(place, value, isinstance(value, list), "it must be a list of permissions")
+    _expect(place, value, isinstance(value, list), "Use a list of permissions.")
     for index, each in enumerate(value):
         fits = isinstance(each, str) and re.fullmatch(_PERMISSION, each) is not None
-        _expect(f"{place}[{index}]", each, fits, "a permission is like compute.networks.get")
+        _expect(f"{place}[{index}]", each, fits, "Use the name of a permission, such as compute.networks.get.")
 
 
 def _accounts(place: str, value: Any) -> None:
-    for email, account in _object(place, value, _ACCOUNT, "a service account is named by its email").items():
+    for email, account in _object(place, value, _ACCOUNT, "Use the email of a service account.").items():
         here = f"{place}[{email!r}]"
         if account is None:
             continue
-        _expect(here, account, isinstance(account, dict), 'it must be {"denied_permissions": […]}, or null')
-        _expect(here, account, set(account) <= {"denied_permissions"}, "it may have denied_permissions only")
+        _expect(here, account, isinstance(account, dict), 'Use {"denied_permissions": […]} or null.')
+        _expect(here, account, set(account) <= {"denied_permissions"}, "The only allowed field is denied_permissions.")
         _permissions(f"{here}.denied_permissions", account.get("denied_permissions", []))
 
 
 def _quota(place: str, value: Any) -> None:
-    rule = f"a quota metric is one of {', '.join(METRICS)}"
+    rule = f"Use one of the quota metrics {', '.join(METRICS)}."
     _object(place, value, "|".join(METRICS), rule)
     for metric, regions in value.items():
         here = f"{place}[{metric!r}]"
-        for region, numbers in _object(here, regions, _PLACE, "a region is like us-central1").items():
+        for region, numbers in _object(
+            here, regions, REGION.pattern, "Use the name of a region, such as us-central1."
+        ).items():
             at = f"{here}[{region!r}]"
-            _expect(at, numbers, isinstance(numbers, dict), 'it must be like {"limit": 100, "used": 90}')
-            _expect(at, numbers, set(numbers) <= {"limit", "used"}, "it may have limit and used only")
+            _expect(at, numbers, isinstance(numbers, dict), 'Use an object such as {"limit": 100, "used": 90}.')
+            _expect(at, numbers, set(numbers) <= {"limit", "used"}, "The only allowed fields are limit and used.")
             for key, number in numbers.items():
                 whole = isinstance(number, int) and not isinstance(number, bool)
                 least = -1 if key == "limit" else 0
-                rule = f"it must be a whole number of at least {least}" + (" (-1: unlimited)" if least else "")
+                rule = f"Use an integer of at least {least}" + (" (-1 for no limit)." if least else ".")
                 _expect(f"{at}.{key}", number, whole and number >= least, rule)
 
 
@@ -180,30 +189,32 @@ def _fields_of(names: str, rule: str) -> Callable[[str, Any], None]:
     def check(place: str, value: Any) -> None:
         for name, found in _object(place, value, names, rule).items():
             here = f"{place}[{name!r}]"
-            _expect(here, found, found is None or isinstance(found, dict), "it must be a JSON object, or null")
+            _expect(here, found, found is None or isinstance(found, dict), "Use a JSON object or null.")
             peerings = (found or {}).get("peerings", [])
             _expect(
                 f"{here}.peerings",
                 peerings,
                 isinstance(peerings, list) and all(isinstance(each, dict) for each in peerings),
-                "it must be a list of JSON objects",
+                "Use a list of JSON objects.",
             )
 
     return check
 
 
 def _keys(place: str, value: Any) -> None:
-    for name, state in _object(place, value, r"[^/]+/[^/]+/[^/]+", "a key is location/ring/key").items():
-        _expect(f"{place}[{name!r}]", state, state in KEY_STATES, f"it must be one of {', '.join(KEY_STATES)}")
+    for name, state in _object(place, value, r"[^/]+/[^/]+/[^/]+", "Use the form location/ring/key.").items():
+        _expect(f"{place}[{name!r}]", state, state in KEY_STATES, f"Use one of {', '.join(KEY_STATES)}.")
 
 
 def _missing(place: str, value: Any) -> None:
-    for where, types in _object(place, value, _PLACE, "it is a region or a zone, like us-central1").items():
+    for where, types in _object(
+        place, value, _REGION_OR_ZONE, "Use the name of a region or a zone, such as us-central1 or us-central1-a."
+    ).items():
         here = f"{place}[{where!r}]"
-        _expect(here, types, isinstance(types, list), "it must be a list of types")
+        _expect(here, types, isinstance(types, list), "Use a list of types.")
         for index, each in enumerate(types):
             known = isinstance(each, str) and (each in MACHINES or each.upper().replace("-", "_") in ACCELERATORS)
-            _expect(f"{here}[{index}]", each, known, "it must be a machine type or an accelerator that there is")
+            _expect(f"{here}[{index}]", each, known, "Use an existing machine type or accelerator type.")
 
 
 _CHECKS: dict[str, Callable[[str, Any], None]] = {
@@ -211,8 +222,8 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "denied_permissions": _permissions,
     "service_accounts": _accounts,
     "quota": _quota,
-    "networks": _fields_of(_NAME, "a network is like my-vpc"),
-    "network_attachments": _fields_of(rf"[a-z0-9-]+/{_NAME}", "an attachment is region/name"),
+    "networks": _fields_of(_NAME, "Use the name of a network, such as my-vpc."),
+    "network_attachments": _fields_of(rf"[a-z0-9-]+/{_NAME}", "Use the form region/name."),
     "crypto_keys": _keys,
     "missing_types": _missing,
 }

@@ -1,4 +1,4 @@
-"""The training quotas: which metric a machine and its accelerators draw on, and how much."""
+"""Training quotas: the metrics that machines and accelerators use, and by how much."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 PREFIX = "custom_model_training_"
-# Where the metric's name is not just the accelerator's; of these only the H100's was found in reports.
 _GPU_NAMES = {
     "NVIDIA_H100_80GB": "nvidia_h100",
     "NVIDIA_H100_MEGA_80GB": "nvidia_h100_mega",
     "NVIDIA_H200_141GB": "nvidia_h200",
 }
+"""Metrics whose names do not follow from the accelerator's; only the one of the H100 was found in reports."""
 
 
 def cpu_metric(machine_type: str) -> str:
-    """The metric of a machine type's vCPUs; N1 and E2 share the one without a family."""
+    """Return the metric of a machine type's vCPUs; N1 and E2 share the one without a family."""
     family = machine_type.split("-", 1)[0]
     return PREFIX + ("cpus" if family in ("n1", "e2") else f"{family}_cpus")
 
 
 def gpu_metric(accelerator: str) -> str:
-    """The metric of an accelerator."""
+    """Return the metric of an accelerator."""
     short = _GPU_NAMES.get(accelerator, accelerator.lower().replace("nvidia_tesla_", "nvidia_"))
     return f"{PREFIX}{short}_gpus"
 
@@ -38,7 +38,7 @@ METRICS: tuple[str, ...] = tuple(
 
 
 def demand(pools: Iterable[Any]) -> dict[str, int]:
-    """What the nodes of resource pools draw on each metric."""
+    """Return how much of each metric the nodes of resource pools use."""
     found: dict[str, int] = {}
     for pool in pools:
         machine = MACHINES.get(pool.machine_spec.machine_type)

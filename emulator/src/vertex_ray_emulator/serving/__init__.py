@@ -1,1 +1,1 @@
-"""Models, endpoints and the processes that predict."""
+"""Models, endpoints and the predictor processes behind them."""

@@ -1,4 +1,4 @@
-"""What goes on behind a deploy and an undeploy request after they were accepted."""
+"""Work of a deploy and an undeploy request after it was accepted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LOGS = (
 
 def _terminated(endpoint: str, reason: str) -> ApiError:
     logs = _LOGS.format(project=endpoint.split("/")[1])
-    # The service has the reason in Cloud Logging only, which there is none of here.
+    # The service gives the reason in Cloud Logging only; the emulator has no logs of containers.
     return ApiError(
         "FAILED_PRECONDITION",
         f'Model server terminated: model server container terminated: exit_code: 1 reason: "Error". {logs} '
@@ -41,7 +41,7 @@ def _never_ready(endpoint: str) -> ApiError:
 
 
 def failure(fault: Fault, endpoint: str, deployed: Any) -> ApiError | None:
-    """The error that a fault of the scope ``deployment`` stands for; None for one that is no failure in itself."""
+    """Return the error of a fault of scope ``deployment``; None for an outcome that is not a failure by itself."""
     spec = deployed.dedicated_resources.machine_spec
     accelerator = accelerator_name(spec)
     kind = f"{accelerator.lower().replace('nvidia_tesla_', 'nvidia_')}_gpus" if accelerator else "cpus"
@@ -65,10 +65,10 @@ def failure(fault: Fault, endpoint: str, deployed: Any) -> ApiError | None:
 
 
 class Deployments:
-    """Starts and ends what serves deployed models.
+    """Starts and stops the predictors of deployed models.
 
-    :param predictors: The processes.
-    :param seconds: The least time that a deployment takes.
+    :param predictors: predictor processes.
+    :param seconds: minimum duration of a deployment, in seconds.
     """
 
     def __init__(self, predictors: Predictors, seconds: float) -> None:
@@ -78,20 +78,25 @@ class Deployments:
     async def start(
         self, endpoint: str, deployed: Any, container: Container, artifact_uri: str, fault: Fault | None
     ) -> str:
-        """Start a deployed model's predictor; gives its key.
+        """Start the predictor of a deployed model and return its key.
 
-        :raises ApiError: as the operation ends; nothing is left then.
+        :param endpoint: name of the endpoint, for texts.
+        :param deployed: the deployed model as callers see it.
+        :param container: container of the model.
+        :param artifact_uri: folder of the artifact in Cloud Storage.
+        :param fault: fault to apply, if any.
+        :raises ApiError: if the deployment fails; no process is left then.
         """
         if fault is not None:
-            await self._meet(fault, endpoint, deployed)
+            await self._apply_fault(fault, endpoint, deployed)
         if not container.runs_here:
             raise ApiError(
                 "FAILED_PRECONDITION",
-                f"The emulator can not run the image {container.image!r}: it has predictors for the prebuilt "
+                f"The emulator cannot run the image {container.image!r}: it has predictors for the prebuilt "
                 "containers of scikit-learn and XGBoost only.",
             )
         try:
-            # One after the other: a start that is given up cleans up after itself, one that has ended could not.
+            # Not at the same time: a start that is cancelled cleans up after itself, one that has completed could not.
             await asyncio.sleep(self._seconds)
             return await self._predictors.start(container, artifact_uri)
         except PredictorError as error:
@@ -99,10 +104,10 @@ class Deployments:
         except TimeoutError:
             raise _never_ready(endpoint) from None
         except OSError as error:
-            log.exception("the predictor of %s did not start", endpoint)
+            log.exception("The predictor of %s did not start", endpoint)
             raise ApiError("INTERNAL", "Internal error encountered.") from error
 
-    async def _meet(self, fault: Fault, endpoint: str, deployed: Any) -> None:
+    async def _apply_fault(self, fault: Fault, endpoint: str, deployed: Any) -> None:
         if fault.outcome == "stuck":
             await (asyncio.sleep(fault.delay) if fault.delay else asyncio.Event().wait())
             raise _never_ready(endpoint)
@@ -112,5 +117,5 @@ class Deployments:
             raise error
 
     async def stop(self, key: str) -> None:
-        """End a deployed model's predictor; nothing of it is left when it returns."""
+        """Stop the predictor of a deployed model; when this returns, no process of it is left."""
         await self._predictors.stop(key)

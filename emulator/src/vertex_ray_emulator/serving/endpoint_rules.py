@@ -1,6 +1,6 @@
-"""What the service accepts of endpoints: ids, traffic splits, and the resources of a deployment.
+"""Checks on endpoints: ids, traffic splits, and the resources of a deployment.
 
-The rules come from the API's reference; where only the rule is known, the text is ours.
+The rules come from the API's reference; where only the rule is known, the text was made up here.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from vertex_ray_emulator.serving.model_rules import check_display_name, found_er
 from vertex_ray_emulator.wire.errors import ApiError, invalid
 from vertex_ray_emulator.wire.protos import accelerator_name
 
-# A word that begins with a letter, or a number of up to 9 digits; the service's own ids have 19.
 ENDPOINT_ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?|[1-9][0-9]{0,8}")
+"""A word that starts with a letter, or a number of up to 9 digits; ids that the service assigns have 19."""
 DEPLOYED_MODEL_ID = re.compile(r"[0-9]{1,10}")
 NEW = "0"
-"""In a traffic split of a deploy request: the model that is being deployed."""
+"""Key in the traffic split of a deploy request that stands for the model being deployed."""
 UPDATABLE = ("display_name", "description", "labels", "traffic_split")
 
-# Serving offers these beside the machine types of training (page "Configure compute resources for inference").
+# Offered for serving in addition to those for training (page "Configure compute resources for inference").
 _SMALL: dict[str, Machine] = {
     name: Machine(name, 2, int(gib * GIB), MACHINES["n1-standard-4"].attachable if name.startswith("n1") else ())
     for name, gib in {
@@ -42,38 +42,40 @@ _SMALL: dict[str, Machine] = {
 
 
 def check_endpoint(endpoint: Any, endpoint_id: str) -> None:
-    """Refuse an endpoint that can not be created, or that is not served here.
+    """Raise an error for an endpoint that cannot be created.
 
-    :raises ApiError: INVALID_ARGUMENT, naming the field; UNIMPLEMENTED for what only the service has.
+    :param endpoint: endpoint as the caller sent it.
+    :param endpoint_id: id of the endpoint; empty if the service is to choose one.
+    :raises ApiError: INVALID_ARGUMENT with the name of the field; UNIMPLEMENTED for features that only the service has.
     """
     if endpoint_id and not ENDPOINT_ID.fullmatch(endpoint_id):
         raise found_errors(
             "endpoint_id",
-            "It must be a word of up to 63 of [a-z0-9-] that begins with a letter and does not end with a dash, or a "
+            "It must be a word of up to 63 of [a-z0-9-] that starts with a letter and does not end with a dash, or a "
             f"number of up to 9 digits without a leading zero. Got: {endpoint_id!r}",
         )
     check_settings(endpoint)
     if endpoint.deployed_models or endpoint.traffic_split:
         raise found_errors("endpoint.deployed_models", "Models are deployed with DeployModel.")
     if endpoint.network or endpoint.HasField("private_service_connect_config") or endpoint.dedicated_endpoint_enabled:
-        raise ApiError("UNIMPLEMENTED", "The emulator has public, shared endpoints only.")
+        raise ApiError("UNIMPLEMENTED", "The emulator serves public, shared endpoints only.")
 
 
 def check_settings(endpoint: Any) -> None:
-    """Refuse names, descriptions and labels that an endpoint may not have."""
+    """Raise an error for a display name or labels that are not allowed."""
     check_display_name("endpoint.display_name", endpoint.display_name)
     check_labels(endpoint.labels)
 
 
 def check_traffic(split: Mapping[str, int], known: Collection[str]) -> None:
-    """Refuse a traffic split that is not of these deployed models, or does not add up to 100.
+    """Raise an error for a traffic split that has unknown models or does not add up to 100.
 
-    :param split: Percentages; an empty one is in order.
-    :param known: The ids that may be in it.
+    :param split: percentage of each deployed model; empty for no traffic.
+    :param known: ids that are allowed in the split.
     """
     for deployed_id, percentage in split.items():
         if deployed_id not in known:
-            raise found_errors("traffic_split", f"There is no DeployedModel {deployed_id!r} in the Endpoint.")
+            raise found_errors("traffic_split", f"The Endpoint has no DeployedModel {deployed_id!r}.")
         if not 0 <= percentage <= 100:
             raise found_errors("traffic_split", f"The percentage of {deployed_id!r} must be between 0 and 100.")
     total = sum(split.values())
@@ -82,16 +84,16 @@ def check_traffic(split: Mapping[str, int], known: Collection[str]) -> None:
 
 
 def check_deployed_model(deployed: Any) -> None:
-    """Refuse a deployment whose id or resources are not possible.
+    """Raise an error for a deployment with an invalid id or invalid resources.
 
-    :raises ApiError: INVALID_ARGUMENT, naming the field.
+    :raises ApiError: INVALID_ARGUMENT with the name of the field.
     """
     if deployed.id and not DEPLOYED_MODEL_ID.fullmatch(deployed.id):
         raise found_errors("deployed_model.id", f"It must have 1 to 10 characters of [0-9]. Got: {deployed.id!r}")
     if not deployed.model:
         raise required("deployed_model.model")
     if deployed.service_account and not SERVICE_ACCOUNT_PATTERN.fullmatch(deployed.service_account):
-        raise found_errors("deployed_model.service_account", f"{deployed.service_account!r} is no e-mail address.")
+        raise found_errors("deployed_model.service_account", f"{deployed.service_account!r} is not an email address.")
     kind = deployed.WhichOneof("prediction_resources")
     if kind is None:
         raise required("deployed_model.dedicated_resources")

@@ -1,4 +1,4 @@
-"""The EndpointService: endpoints, what is deployed to them, and how their traffic is split."""
+"""EndpointService: endpoints, their deployed models and their traffic splits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vertex_ray_emulator.serving.deployments import Deployments
     from vertex_ray_emulator.serving.model_registry import ModelRegistry
     from vertex_ray_emulator.wire.background import Background
-    from vertex_ray_emulator.wire.operations import Operations, Running
+    from vertex_ray_emulator.wire.operations import LongRunningOperation, Operations
 
 NAME = pattern("endpoints")
 Endpoint: Any = V1BETA1.message("Endpoint")
@@ -39,28 +39,28 @@ _FIELDS: dict[str, Callable[[Any], str]] = {
 
 @dataclass
 class Deployed:
-    """A model that is deployed, or on its way.
+    """A model that is deployed or being deployed.
 
-    :param message: What callers see of it.
-    :param model: The version in the registry.
-    :param key: Its predictor's; None while there is none yet.
-    :param task: The deployment, while it is under way.
-    :param leaving: Whether it is being undeployed.
+    :param message: DeployedModel message that callers see.
+    :param model: version of the model in the registry.
+    :param key: key of the predictor; None while the model is being deployed.
+    :param task: background work of the latest deployment or undeployment.
+    :param undeploying: whether the model is being undeployed.
     """
 
     message: Any
     model: Any
     key: str | None = None
     task: asyncio.Task[None] | None = None
-    leaving: bool = False
+    undeploying: bool = False
 
 
 @dataclass
 class Entry:
     """An endpoint.
 
-    :param resource: What callers see of it; only what is really deployed is in it.
-    :param deployed: By id, what is deployed and what is on its way.
+    :param resource: endpoint message that callers see, with the models whose deployment has completed.
+    :param deployed: models that are deployed or being deployed, by id.
     """
 
     resource: Any
@@ -68,17 +68,17 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """The endpoint's name, with the project's number."""
+        """Name of the endpoint, with the project's number."""
         return str(self.resource.name)
 
-    def show(self) -> None:
-        """Bring what callers see up to date."""
+    def refresh(self) -> None:
+        """Update the message that callers see."""
         self.resource.ClearField("deployed_models")
         self.resource.deployed_models.extend(each.message for each in self.deployed.values() if each.key is not None)
         self.touch()
 
     def touch(self) -> None:
-        """Note that it was changed."""
+        """Update the time of the last change and the etag."""
         self.resource.update_time.CopyFrom(now())
         self.resource.etag = secrets.token_urlsafe(12)
 
@@ -91,12 +91,12 @@ class Entry:
 class Endpoints:
     """The endpoints of one project, in all locations.
 
-    :param names: Checks the names of callers.
-    :param models: Where deployed models come from.
-    :param deployments: Starts and ends what serves them.
-    :param operations: Where long-running operations are.
-    :param background: Carries out what was accepted.
-    :param faults: Asked for the outcome of each deployment.
+    :param names: checks the resource names that callers send.
+    :param models: registry of the models.
+    :param deployments: starts and stops predictors.
+    :param operations: long-running operations.
+    :param background: runs the work of operations.
+    :param faults: faults, which may decide the outcome of a deployment.
     """
 
     def __init__(
@@ -117,13 +117,15 @@ class Endpoints:
         self._endpoints: dict[str, Entry] = {}
 
     def entries(self) -> list[Entry]:
-        """All endpoints, by name."""
+        """Return all endpoints, sorted by name."""
         return [entry for _, entry in sorted(self._endpoints.items())]
 
     def find(self, name: str, permission: str) -> Entry:
-        """The endpoint of a name.
+        """Return the endpoint with a name.
 
-        :raises ApiError: NOT_FOUND.
+        :param name: name that the caller sent.
+        :param permission: permission that the caller needs, such as ``endpoints.get``.
+        :raises ApiError: NOT_FOUND if it does not exist.
         """
         name = self._names.check(NAME, name, permission)
         entry = self._endpoints.get(name)
@@ -132,9 +134,9 @@ class Endpoints:
         return entry
 
     def route(self, name: str) -> Deployed:
-        """The deployed model that a prediction goes to, by the traffic split.
+        """Choose the deployed model for a prediction at random, by the traffic split.
 
-        :raises ApiError: NOT_FOUND; FAILED_PRECONDITION for an endpoint that serves nothing.
+        :raises ApiError: NOT_FOUND if the endpoint does not exist; FAILED_PRECONDITION if no model has traffic.
         """
         entry = self.find(name, "endpoints.predict")
         split = {key: share for key, share in entry.resource.traffic_split.items() if share and key in entry.deployed}
@@ -145,8 +147,8 @@ class Endpoints:
 
     # The API -------------------------------------------------------------------------------------------
 
-    async def create(self, request: Any, api: Api) -> Running:
-        """Begin to create an endpoint."""
+    async def create(self, request: Any, api: Api) -> LongRunningOperation:
+        """Start to create an endpoint."""
         parent = self._names.check(PARENT, request.parent, "endpoints.create")
         rules.check_endpoint(request.endpoint, request.endpoint_id)
         name = f"{parent}/endpoints/{request.endpoint_id or _new_id()}"
@@ -164,11 +166,11 @@ class Endpoints:
         return self._background.finish(operation, WRITE_SECONDS, lambda: resource)
 
     async def get(self, request: Any, api: Api) -> Any:
-        """The endpoint."""
+        """Return the endpoint."""
         return self.find(request.name, "endpoints.get").resource
 
     async def list_page(self, request: Any, api: Api) -> Any:
-        """A page of a location's endpoints."""
+        """Return a page of a location's endpoints."""
         parent = self._names.check(PARENT, request.parent, "endpoints.list")
         test = parse(request.filter, _FIELDS, "an Endpoint")
         found = [each.resource for each in self.entries() if each.name.startswith(parent + "/") and test(each.resource)]
@@ -179,7 +181,7 @@ class Endpoints:
         )
 
     async def update(self, request: Any, api: Api) -> Any:
-        """Change what a mask names: names, labels, and the traffic split."""
+        """Update the fields in a mask: display name, description, labels and traffic split."""
         entry = self.find(request.endpoint.name, "endpoints.update")
         paths = check_update(list(request.update_mask.paths), rules.UPDATABLE)
         wanted = Endpoint()
@@ -192,8 +194,8 @@ class Endpoints:
         entry.touch()
         return entry.resource
 
-    async def delete(self, request: Any, api: Api) -> Running:
-        """Begin to delete an endpoint that has no models."""
+    async def delete(self, request: Any, api: Api) -> LongRunningOperation:
+        """Start to delete an endpoint without deployed models."""
         entry = self.find(request.name, "endpoints.delete")
         if entry.deployed:
             raise ApiError(
@@ -205,12 +207,12 @@ class Endpoints:
         operation = self._operations.begin(entry.name, "Delete", api)
         return self._background.finish(operation, WRITE_SECONDS, lambda: None)
 
-    async def deploy(self, request: Any, api: Api) -> Running:
-        """Begin to deploy a model."""
+    async def deploy(self, request: Any, api: Api) -> LongRunningOperation:
+        """Start to deploy a model."""
         entry = self.find(request.endpoint, "endpoints.deploy")
         rules.check_deployed_model(request.deployed_model)
         model = self._models.find(request.deployed_model.model, "models.get")[1]
-        # It may be in another location, says the API's reference.
+        # The model may be in another location, according to the API's reference.
         image = model.container_spec.image_uri
         found = container(image)
         if found is None:
@@ -220,7 +222,7 @@ class Endpoints:
             )
         message = _accepted(request.deployed_model, model)
         if message.id in entry.deployed:
-            raise ApiError("ALREADY_EXISTS", f"The Endpoint {entry.name!r} has a DeployedModel {message.id!r} already.")
+            raise ApiError("ALREADY_EXISTS", f"The Endpoint {entry.name!r} already has a DeployedModel {message.id!r}.")
         split = dict(request.traffic_split)
         rules.check_traffic(split, {*_serving(entry), rules.NEW})
         fault = self._faults.take("deployment", "DeployModel", entry.name)
@@ -231,9 +233,9 @@ class Endpoints:
         async def work() -> None:
             try:
                 key = await self._deployments.start(entry.name, message, found, model.artifact_uri, fault)
-                self._deployed(entry, deployed, key, split)
+                self._complete_deployment(entry, deployed, key, split)
             except (ApiError, asyncio.CancelledError) as error:
-                await self._forget(entry, deployed)
+                await self._remove_deployed(entry, deployed)
                 gone = ApiError("CANCELLED", "The Endpoint was purged.")
                 self._operations.fail(operation, error if isinstance(error, ApiError) else gone)
                 if isinstance(error, asyncio.CancelledError):
@@ -245,34 +247,34 @@ class Endpoints:
         deployed.task = self._background.spawn(work(), operation.name)
         return operation
 
-    def _deployed(self, entry: Entry, deployed: Deployed, key: str, split: dict[str, int]) -> None:
+    def _complete_deployment(self, entry: Entry, deployed: Deployed, key: str, split: dict[str, int]) -> None:
         deployed.key = key
         message = deployed.message
         message.create_time.CopyFrom(now())
         message.status.available_replica_count = message.dedicated_resources.min_replica_count
         if split:
-            # What was deployed beside it may be gone by now.
+            # Other models in the split may have been undeployed in the meantime.
             rules.check_traffic(split, {*_serving(entry), rules.NEW})
             entry.set_traffic({message.id if name == rules.NEW else name: share for name, share in split.items()})
-        entry.show()
+        entry.refresh()
 
-    async def _forget(self, entry: Entry, deployed: Deployed) -> None:
+    async def _remove_deployed(self, entry: Entry, deployed: Deployed) -> None:
         if deployed.key is not None:
             await self._deployments.stop(deployed.key)
         entry.deployed.pop(deployed.message.id, None)
         for reference in list(deployed.model.deployed_models):
             if (reference.endpoint, reference.deployed_model_id) == (entry.name, deployed.message.id):
                 deployed.model.deployed_models.remove(reference)
-        entry.show()
+        entry.refresh()
 
-    async def undeploy(self, request: Any, api: Api) -> Running:
-        """Begin to undeploy a model."""
+    async def undeploy(self, request: Any, api: Api) -> LongRunningOperation:
+        """Start to undeploy a model."""
         entry = self.find(request.endpoint, "endpoints.undeploy")
         deployed_id = request.deployed_model_id
         deployed = entry.deployed.get(deployed_id)
         if deployed is None:
             raise ApiError("NOT_FOUND", f"The Endpoint {entry.name!r} has no DeployedModel {deployed_id!r}.")
-        if deployed.key is None or deployed.leaving:
+        if deployed.key is None or deployed.undeploying:
             doing = "deployed" if deployed.key is None else "undeployed"
             raise ApiError(
                 "FAILED_PRECONDITION", f"The DeployedModel {deployed_id!r} of {entry.name!r} is being {doing}."
@@ -283,34 +285,34 @@ class Endpoints:
         if others and not split and entry.resource.traffic_split.get(deployed_id):
             raise ApiError(
                 "FAILED_PRECONDITION",
-                f"The DeployedModel {deployed_id!r} has traffic assigned to it; give a traffic_split without it.",
+                f"The DeployedModel {deployed_id!r} has traffic assigned to it. Send a traffic_split without it.",
             )
         if split or not others:
             entry.set_traffic(split)
         elif deployed_id in entry.resource.traffic_split:
             del entry.resource.traffic_split[deployed_id]
-        deployed.leaving = True
+        deployed.undeploying = True
         entry.touch()
         operation = self._operations.begin(entry.name, "UndeployModel", api)
 
         async def work() -> None:
-            await self._forget(entry, deployed)
+            await self._remove_deployed(entry, deployed)
             self._operations.succeed(operation, V1BETA1.message("UndeployModelResponse")())
 
         deployed.task = self._background.spawn(work(), operation.name)
         return operation
 
     async def purge(self) -> None:
-        """Remove every endpoint with what is deployed to it, whatever it is doing."""
+        """Remove every endpoint and its deployed models, whatever operation is in progress."""
         for entry in self.entries():
             for deployed in list(entry.deployed.values()):
                 await cancel(deployed.task)
-                await self._forget(entry, deployed)
+                await self._remove_deployed(entry, deployed)
             self._endpoints.pop(entry.name, None)
 
 
 def _accepted(given: Any, model: Any) -> Any:
-    """A caller's deployed model as it is stored: without what only the service sets, and with the defaults."""
+    """Return a caller's deployed model as it is stored: with defaults, without fields that only the service sets."""
     message = DeployedModel()
     message.CopyFrom(given)
     for name in ("create_time", "private_endpoints", "status"):
@@ -324,7 +326,7 @@ def _accepted(given: Any, model: Any) -> Any:
 
 
 def _serving(entry: Entry) -> set[str]:
-    return {name for name, each in entry.deployed.items() if each.key is not None and not each.leaving}
+    return {name for name, each in entry.deployed.items() if each.key is not None and not each.undeploying}
 
 
 def _new_id() -> str:

@@ -1,4 +1,4 @@
-"""The ModelService: models with their versions and aliases, over the v1beta1 messages."""
+"""ModelService: models with their versions and aliases, over the v1beta1 messages."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vertex_ray_emulator.wire.background import Background
-    from vertex_ray_emulator.wire.operations import Operations, Running
+    from vertex_ray_emulator.wire.operations import LongRunningOperation, Operations
 
 NAME = pattern("models")
 Model: Any = V1BETA1.message("Model")
-# The service takes some seconds for what is not more than an entry in a table.
 WRITE_SECONDS = 0.05
+"""Duration of operations that only write a record, which take some seconds on the service."""
 _FIELDS: dict[str, Callable[[Any], str]] = {
     "model": lambda model: str(model.name).rsplit("/", 1)[1].split("@")[0],
     "display_name": lambda model: str(model.display_name),
@@ -40,9 +40,10 @@ _OUTPUT_ONLY = (
 class Entry:
     """A model.
 
-    :param versions: Its versions by their ids, the oldest first.
-    :param count: How many there have ever been; an id is not used again.
-    :param pending: Ids of versions that are being uploaded.
+    :param name: name of the model, without a version.
+    :param versions: versions by id, oldest first.
+    :param count: number of versions that were ever uploaded; ids are not reused.
+    :param pending: ids of versions that are being uploaded.
     """
 
     name: str
@@ -51,19 +52,19 @@ class Entry:
     pending: set[str] = field(default_factory=set)
 
     def default(self) -> Any:
-        """The default version."""
+        """Return the default version."""
         return next(v for v in self.versions.values() if rules.DEFAULT_ALIAS in v.version_aliases)
 
     def find(self, version: str) -> Any | None:
-        """The version of an id or an alias, the default one for an empty text."""
+        """Return the version with an id or an alias (an empty string means the default); None if it does not exist."""
         if not version:
             return self.default() if self.versions else None
         if version in self.versions:
             return self.versions[version]
         return next((v for v in self.versions.values() if version in v.version_aliases), None)
 
-    def take_aliases(self, wanted: Any, aliases: list[str]) -> None:
-        """Give aliases to a version; another one that has them loses them."""
+    def move_aliases(self, wanted: Any, aliases: list[str]) -> None:
+        """Add aliases to a version and remove them from all others."""
         for version in self.versions.values():
             if version is not wanted:
                 kept = [alias for alias in version.version_aliases if alias not in aliases]
@@ -74,9 +75,9 @@ class Entry:
 class ModelRegistry:
     """The models of one project, in all locations.
 
-    :param names: Checks the names of callers.
-    :param operations: Where long-running operations are.
-    :param background: Ends them.
+    :param names: checks the resource names that callers send.
+    :param operations: long-running operations.
+    :param background: completes the operations.
     """
 
     def __init__(self, names: Names, operations: Operations, background: Background) -> None:
@@ -86,9 +87,11 @@ class ModelRegistry:
         self._models: dict[str, Entry] = {}
 
     def find(self, name: str, permission: str = "models.get") -> tuple[Entry, Any]:
-        """A model and the version that a name means: by id, by alias, or the default one.
+        """Return a model and the version that a name refers to: by id, by alias, or the default version.
 
-        :raises ApiError: NOT_FOUND.
+        :param name: name that the caller sent, with or without ``@VERSION``.
+        :param permission: permission that the caller needs.
+        :raises ApiError: NOT_FOUND if the model or the version does not exist.
         """
         name = self._names.check(NAME, name, permission)
         base, _, version = name.partition("@")
@@ -100,8 +103,8 @@ class ModelRegistry:
 
     # The API -------------------------------------------------------------------------------------------
 
-    async def upload(self, request: Any, api: Api) -> Running:
-        """Begin to upload a model, or a version of one."""
+    async def upload(self, request: Any, api: Api) -> LongRunningOperation:
+        """Start to upload a model or a version of one."""
         parent = self._names.check(PARENT, request.parent, "models.upload")
         model = Model()
         model.CopyFrom(request.model)
@@ -116,7 +119,7 @@ class ModelRegistry:
         def done() -> Any:
             entry.pending.discard(version_id)
             if self._models.get(entry.name) is not entry:
-                raise ApiError("CANCELLED", "The Model was deleted meanwhile.")
+                raise ApiError("CANCELLED", "The Model was deleted in the meantime.")
             self._add(entry, version_id, model)
             return V1BETA1.message("UploadModelResponse")(model=entry.name, model_version_id=version_id)
 
@@ -125,7 +128,7 @@ class ModelRegistry:
     def _entry(self, parent: str, request: Any) -> Entry:
         if request.parent_model:
             if request.model_id:
-                raise invalid("parent_model and model_id can not be set together.")
+                raise invalid("parent_model and model_id cannot be set together.")
             entry = self.find(request.parent_model, "models.upload")[0]
             if not entry.name.startswith(parent + "/"):
                 raise rules.found_errors("parent_model", f"The Model {entry.name!r} is in another location.")
@@ -159,15 +162,15 @@ class ModelRegistry:
             id="custom-trained", exportable_contents=[Model.ExportFormat.ExportableContent.Value("ARTIFACT")]
         )
         entry.versions[version_id] = model
-        entry.take_aliases(model, aliases)
+        entry.move_aliases(model, aliases)
         touch(model)
 
     async def get(self, request: Any, api: Api) -> Any:
-        """The version that a name means."""
+        """Return the version that a name refers to."""
         return self.find(request.name)[1]
 
     async def list_page(self, request: Any, api: Api) -> Any:
-        """A page of a location's models, each with its default version."""
+        """Return a page of a location's models, each as its default version."""
         parent = self._names.check(PARENT, request.parent, "models.list")
         test = parse(request.filter, _FIELDS, "a Model")
         found = [entry.default() for name, entry in sorted(self._models.items()) if entry.versions]
@@ -175,7 +178,7 @@ class ModelRegistry:
         return _answer("ListModelsResponse", found, request)
 
     async def list_versions(self, request: Any, api: Api) -> Any:
-        """A page of a model's versions; their names have the version in them."""
+        """Return a page of a model's versions, whose names include the version."""
         entry = self.find(request.name.split("@")[0], "models.list")[0]
         test = parse(request.filter, _FIELDS, "a Model version")
         found = []
@@ -187,7 +190,7 @@ class ModelRegistry:
         return _answer("ListModelVersionsResponse", found, request)
 
     async def update(self, request: Any, api: Api) -> Any:
-        """Change what a mask names of a version."""
+        """Update the fields of a version that are in a mask."""
         model = self.find(request.model.name, "models.update")[1]
         paths = rules.check_update(list(request.update_mask.paths), rules.UPDATABLE)
         wanted = Model()
@@ -199,7 +202,7 @@ class ModelRegistry:
         return model
 
     async def merge_version_aliases(self, request: Any, api: Api) -> Any:
-        """Add aliases to a version, and remove those with a minus before them."""
+        """Add aliases to a version, and remove those that start with a minus sign."""
         entry, model = self.find(request.name, "models.update")
         if not request.version_aliases:
             raise rules.required("version_aliases")
@@ -210,12 +213,12 @@ class ModelRegistry:
         if rules.DEFAULT_ALIAS in removed - added and rules.DEFAULT_ALIAS in model.version_aliases:
             raise rules.found_errors("version_aliases", "A Model must have exactly one default version.")
         model.version_aliases[:] = [each for each in model.version_aliases if each not in removed - added]
-        entry.take_aliases(model, sorted(added - removed))
+        entry.move_aliases(model, sorted(added - removed))
         touch(model)
         return model
 
-    async def delete(self, request: Any, api: Api) -> Running:
-        """Begin to delete a model with all its versions."""
+    async def delete(self, request: Any, api: Api) -> LongRunningOperation:
+        """Start to delete a model with all its versions."""
         name = self._names.check(NAME, request.name, "models.delete")
         if "@" in name:
             raise invalid(f"Invalid resource name: {name!r}; use DeleteModelVersion for a version.")
@@ -226,20 +229,20 @@ class ModelRegistry:
         operation = self._operations.begin(entry.name, "Delete", api)
         return self._background.finish(operation, WRITE_SECONDS, lambda: None)
 
-    async def delete_version(self, request: Any, api: Api) -> Running:
-        """Begin to delete a version; not the default one, and so not the only one."""
+    async def delete_version(self, request: Any, api: Api) -> LongRunningOperation:
+        """Start to delete a version that is not the default version."""
         if "@" not in request.name:
             raise invalid(f"Invalid resource name: {request.name!r}; a version is required, as in models/ID@2.")
         entry, model = self.find(request.name, "models.delete")
         if len(entry.versions) == 1:
             raise ApiError(
-                "FAILED_PRECONDITION", "The only version of a Model can not be deleted; use DeleteModel instead."
+                "FAILED_PRECONDITION", "The only version of a Model cannot be deleted; use DeleteModel instead."
             )
         if rules.DEFAULT_ALIAS in model.version_aliases:
             raise ApiError(
                 "FAILED_PRECONDITION",
-                f"The default version {model.version_id} of the Model {entry.name!r} can not be deleted; make another "
-                "version the default one first.",
+                f"The default version {model.version_id} of the Model {entry.name!r} cannot be deleted; make another "
+                "version the default first.",
             )
         refuse_deployed(model)
         del entry.versions[model.version_id]
@@ -247,14 +250,14 @@ class ModelRegistry:
         return self._background.finish(operation, WRITE_SECONDS, lambda: None)
 
     def purge(self) -> None:
-        """Forget every model, also those that are deployed."""
+        """Remove every model, including those that are deployed."""
         self._models.clear()
 
 
 def refuse_deployed(model: Any) -> None:
-    """Refuse to delete what is deployed.
+    """Raise an error for a version that is deployed.
 
-    :raises ApiError: FAILED_PRECONDITION, naming the endpoints.
+    :raises ApiError: FAILED_PRECONDITION with the names of the endpoints.
     """
     if model.deployed_models:
         where = ", ".join(sorted({each.endpoint for each in model.deployed_models}))
@@ -266,7 +269,7 @@ def refuse_deployed(model: Any) -> None:
 
 
 def touch(model: Any) -> None:
-    """Note that a version was changed."""
+    """Update the time of a version's last change and its etag."""
     model.version_update_time.CopyFrom(now())
     model.update_time.CopyFrom(now())
     model.etag = secrets.token_urlsafe(12)
@@ -283,7 +286,7 @@ def _answer(kind: str, found: list[Any], request: Any) -> Any:
 
 
 def ordered(found: list[Any], order_by: str, allowed: tuple[str, ...]) -> list[Any]:
-    """Resources by the fields of an ``order_by``, such as ``create_time desc, display_name``."""
+    """Return resources sorted by an ``order_by`` clause, such as ``create_time desc, display_name``."""
     for part in reversed([each for each in order_by.split(",") if each.strip()]):
         name, *direction = part.split()
         if name not in allowed or direction not in ([], ["asc"], ["desc"]):
@@ -297,7 +300,7 @@ def _key(value: Any) -> Any:
 
 
 def masked(found: list[Any], mask: Any) -> list[Any]:
-    """Resources with nothing but the fields of a read mask; all of them for an empty one."""
+    """Return copies of resources with the fields of a read mask only; the resources themselves for an empty mask."""
     if not mask.paths:
         return found
     shown = []

@@ -1,6 +1,7 @@
-"""What the service accepts of models: ids, aliases, and what an upload has to bring.
+"""Checks on models: ids, aliases, and required fields of an upload.
 
-The rules come from the API's reference; the form of the texts from reports of live runs, most words are ours.
+The rules come from the API's reference, and the format of the texts from reports of live runs; most of the wording was
+made up here.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ UPDATABLE = ("display_name", "description", "version_description", "labels")
 
 
 def found_errors(field: str, message: str) -> ApiError:
-    """A 400 in the form that the services of models and endpoints give it."""
+    """Return an error 400 in the format of the services for models and endpoints."""
     return invalid(f"List of found errors:\t1.Field: {field}; Message: {message}\t")
 
 
 def required(field: str) -> ApiError:
-    """The 400 for a field that is missing."""
+    """Return the error 400 for a missing field."""
     return found_errors(field, "Required field is not set.")
 
 
 def check_display_name(field: str, value: str) -> None:
-    """Refuse a display name that is missing or too long."""
+    """Raise an error for a display name that is missing or too long."""
     if not value:
         raise required(field)
     if len(value) > MAX_DISPLAY_NAME:
@@ -40,25 +41,25 @@ def check_display_name(field: str, value: str) -> None:
 
 
 def check_model_id(model_id: str) -> None:
-    """Refuse a model id that the API does not allow; an empty one lets the service choose."""
+    """Raise an error for an invalid model id; an empty id lets the service choose one."""
     if model_id and not MODEL_ID.fullmatch(model_id):
         raise found_errors(
             "model_id",
-            "Valid characters are [a-z0-9_-], up to 63 of them; the first one can not be a number or hyphen. "
+            "Valid characters are [a-z0-9_-], up to 63 of them; the first one cannot be a number or hyphen. "
             f"Got: {model_id!r}",
         )
 
 
 def check_alias(alias: str) -> None:
-    """Refuse a version alias that the API does not allow."""
+    """Raise an error for an invalid version alias."""
     if not ALIAS.fullmatch(alias):
         raise found_errors("version_aliases", f"The version alias must match `{ALIAS.pattern}`. Got: {alias!r}")
 
 
 def check_upload(model: Any) -> None:
-    """Refuse a model that can not be uploaded.
+    """Raise an error for a model that cannot be uploaded.
 
-    :raises ApiError: INVALID_ARGUMENT, naming the field.
+    :raises ApiError: INVALID_ARGUMENT with the name of the field.
     """
     check_display_name("model.display_name", model.display_name)
     for field in ("description", "version_description"):
@@ -70,7 +71,7 @@ def check_upload(model: Any) -> None:
     if not model.container_spec.image_uri:
         raise required("model.container_spec.image_uri")
     if not IMAGE_PATTERN.fullmatch(model.container_spec.image_uri):
-        raise found_errors("model.container_spec.image_uri", f"{model.container_spec.image_uri!r} is no image URI.")
+        raise found_errors("model.container_spec.image_uri", f"{model.container_spec.image_uri!r} is not an image URI.")
     if model.artifact_uri and not re.fullmatch(r"gs://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](/.*)?", model.artifact_uri):
         raise found_errors(
             "model.artifact_uri",
@@ -79,9 +80,11 @@ def check_upload(model: Any) -> None:
 
 
 def check_update(paths: Sequence[str], allowed: Iterable[str]) -> list[str]:
-    """The paths of an update mask in snake case.
+    """Return the paths of an update mask in snake case.
 
-    :raises ApiError: INVALID_ARGUMENT for a missing mask and for what can not be updated.
+    :param paths: paths of the mask.
+    :param allowed: fields that can be updated.
+    :raises ApiError: INVALID_ARGUMENT if the mask is empty or has a field that cannot be updated.
     """
     if not paths:
         raise required("update_mask")
@@ -93,7 +96,7 @@ def check_update(paths: Sequence[str], allowed: Iterable[str]) -> list[str]:
 
 
 def merge(target: Any, wanted: Any, paths: Iterable[str]) -> None:
-    """Set the fields of a mask; a map or list is replaced as a whole, one label of a map by itself."""
+    """Copy the fields in a mask; a path such as ``labels.team`` copies one entry, other maps and lists are replaced."""
     for path in paths:
         field, _, key = path.partition(".")
         if key:

@@ -1,7 +1,7 @@
-"""The prebuilt serving containers of Vertex AI, as data, and which of them the emulator can stand in for.
+"""Prebuilt serving containers of Vertex AI, as data, and which of them the emulator can run.
 
-Source: ``google/cloud/aiplatform/constants/prediction.py`` of google-cloud-aiplatform 2.7.0, read in November 2026; the
-files from the page "Export model artifacts for inference and explanation".
+Sources: ``google/cloud/aiplatform/constants/prediction.py`` of google-cloud-aiplatform 2.7.0, read in November 2026,
+and for the files the page "Export model artifacts for inference and explanation".
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ FILES: dict[str, tuple[str, ...]] = {
     "sklearn": ("model.joblib", "model.pkl"),
     "xgboost": ("model.bst", "model.joblib", "model.pkl"),
 }
-"""By framework: the files of which an artifact folder must have one, the first that is there is loaded."""
+"""Model files by framework; an artifact folder must have one of them, and the first that exists is loaded."""
 
 
 @dataclass(frozen=True)
 class Container:
-    """What an image's name says.
+    """A serving container.
 
+    :param image: URI of the image.
     :param framework: ``sklearn``, ``xgboost``, ``tf``, ``tf2`` or ``pytorch``; None for a custom container.
     """
 
@@ -49,12 +50,12 @@ class Container:
 
     @property
     def runs_here(self) -> bool:
-        """Whether the emulator has a predictor for it."""
+        """Whether the emulator has a predictor for the container."""
         return self.framework in FILES
 
 
 def container(image: str) -> Container | None:
-    """The container of an image; None for one in Google's repository of prebuilt ones that does not exist there."""
+    """Return the container of an image; None for a prebuilt image that Google's repository does not have."""
     if not _PREBUILT.fullmatch(image):
         return Container(image, None)
     match = _IMAGE.fullmatch(image)

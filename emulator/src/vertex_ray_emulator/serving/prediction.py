@@ -1,4 +1,4 @@
-"""The PredictionService: chooses a deployed model by the traffic split, and asks its predictor."""
+"""PredictionService: chooses a deployed model by the traffic split and calls its predictor."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from vertex_ray_emulator.serving.endpoints import Deployed, Endpoints
 
 MAX_REQUEST = 1_572_864
-"""Bytes of a predict request, as the service limits them (1.5 MB)."""
+"""Maximum size of a predict request in bytes, as on the service (1.5 MB)."""
 
 
 class Prediction:
-    """Predicts.
+    """The prediction methods.
 
-    :param endpoints: Knows what is deployed where.
-    :param predictors: Their processes.
+    :param endpoints: endpoints with their deployed models.
+    :param predictors: predictor processes.
     """
 
     def __init__(self, endpoints: Endpoints, predictors: Predictors) -> None:
@@ -32,7 +32,7 @@ class Prediction:
         self._predictors = predictors
 
     async def predict(self, request: Any, api: Api) -> Any:
-        """The predictions for the instances of a request."""
+        """Return the predictions for the instances of a request."""
         body: dict[str, Any] = {"instances": [_plain(each) for each in request.instances]}
         if request.HasField("parameters"):
             body["parameters"] = _plain(request.parameters)
@@ -42,9 +42,11 @@ class Prediction:
         return answer
 
     async def predict_json(self, endpoint: str, body: dict[str, Any]) -> dict[str, Any]:
-        """The same on JSON: as messages, a request of the size that is allowed takes a second to read and to write.
+        """Return predictions as JSON. Converting a request of the maximum size to messages and back takes a second.
 
-        :param body: An HTTP request's body.
+        :param endpoint: name of the endpoint.
+        :param body: body of the HTTP request.
+        :return: body of the HTTP answer.
         """
         for name in body:
             if name not in ("instances", "parameters", "labels"):
@@ -52,14 +54,14 @@ class Prediction:
         deployed = self._endpoints.route(endpoint)
         instances = body.get("instances")
         if not isinstance(instances, list):
-            # One value is taken for a list of one, as for every repeated field.
+            # A single value counts as a list of one, as for every repeated field.
             instances = [] if instances is None else [instances]
         if not instances:
             raise required("instances")
-        asked = {"instances": instances}
+        payload = {"instances": instances}
         if body.get("parameters") is not None:
-            asked["parameters"] = body["parameters"]
-        found = json.loads(await self._ask(deployed, json.dumps(asked).encode()))
+            payload["parameters"] = body["parameters"]
+        found = json.loads(await self._call_predictor(deployed, json.dumps(payload).encode()))
         message = deployed.message
         return {
             "predictions": found["predictions"],
@@ -70,12 +72,12 @@ class Prediction:
         }
 
     async def raw_predict(self, request: Any, api: Api) -> Any:
-        """What the container answers to a body."""
+        """Return the container's answer to a request body."""
         deployed = self._endpoints.route(request.endpoint)
-        data = await self._ask(deployed, request.http_body.data)
+        data = await self._call_predictor(deployed, request.http_body.data)
         return httpbody_pb2.HttpBody(content_type="application/json", data=data)
 
-    async def _ask(self, deployed: Deployed, body: bytes) -> bytes:
+    async def _call_predictor(self, deployed: Deployed, body: bytes) -> bytes:
         try:
             status, answer = await self._predictors.predict(deployed.key or "", body)
         except PredictorGoneError:
@@ -84,7 +86,7 @@ class Prediction:
             raise ApiError("DEADLINE_EXCEEDED", "Deadline exceeded: the model server did not answer in time.") from None
         if status == 200:
             return answer
-        # The container's own words are the message, quotes and all.
+        # The message is the container's own answer, quotes included.
         raise ApiError("FAILED_PRECONDITION" if status == 400 else "INTERNAL", answer.decode(errors="replace"))
 
 

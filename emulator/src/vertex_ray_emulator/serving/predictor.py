@@ -1,13 +1,13 @@
-"""The process behind one deployed model: what a prebuilt serving container does, with the real framework.
+"""Predictor process of one deployed model, which acts as a prebuilt serving container with the real framework.
 
-Run by ``predictors`` with the framework, the artifact's folder in Cloud Storage and a local folder. It downloads the
-artifact, loads the one file that Google's containers know, and prints one JSON line: ``{"port": 1234}`` once it serves
-on 127.0.0.1, or ``{"error": "…"}`` before it ends with 1. ``POST /predict`` takes the body of a predict request.
+``predictors`` starts it with the framework, the artifact's folder in Cloud Storage and a local folder. It downloads the
+artifact, loads the file that Google's containers expect, and prints one JSON line: ``{"port": 1234}`` once it serves
+on 127.0.0.1, or ``{"error": "…"}`` before it exits with code 1. ``POST /predict`` takes the body of a predict request.
 
-How a container treats instances and which words its errors have is known from ``prediction/sklearn`` and
-``prediction/xgboost`` of google-cloud-aiplatform and from reports (googleapis/python-aiplatform#514, #2037).
+Sources for the handling of instances and the texts of errors: ``prediction/sklearn`` and ``prediction/xgboost`` of
+google-cloud-aiplatform, and reports (googleapis/python-aiplatform#514, #2037).
 
-The end of stdin means that the emulator is gone, and ends the process.
+When stdin is closed, the emulator is gone and the process exits.
 """
 
 from __future__ import annotations
@@ -30,28 +30,30 @@ _SECONDS = 60.0
 
 
 class ArtifactError(Exception):
-    """There is nothing to load; the text says what was looked for."""
+    """The artifact has no file to load; the text says what was looked for."""
 
 
 class PredictionError(Exception):
-    """Instances could not be predicted; the text is the container's."""
+    """A prediction failed; the text is the container's."""
 
 
 class Model(Protocol):
     """A loaded model."""
 
     def predict(self, instances: Any, **parameters: Any) -> Any:
-        """Predictions for a request's instances, one each.
+        """Return one prediction for each instance.
 
-        :raises PredictionError: They do not fit the model.
+        :param instances: instances of the request.
+        :param parameters: other fields of the request's body.
+        :raises PredictionError: if the instances do not fit the model.
         """
         ...
 
 
 class SklearnModel:
-    """What was dumped by scikit-learn: an estimator or a pipeline.
+    """An estimator or a pipeline of scikit-learn.
 
-    :param estimator: Anything with ``predict``.
+    :param estimator: object with a ``predict`` method.
     """
 
     def __init__(self, estimator: Any) -> None:
@@ -68,9 +70,9 @@ class SklearnModel:
 
 
 class XgboostModel:
-    """A booster, which is what the container takes every XGBoost artifact for.
+    """A booster; the container treats every XGBoost artifact as one.
 
-    :param booster: Of XGBoost's own file, or dumped.
+    :param booster: booster from a file of XGBoost's own format or from a pickle.
     """
 
     def __init__(self, booster: Any) -> None:
@@ -82,7 +84,7 @@ class XgboostModel:
         import xgboost
 
         try:
-            # An array first: of a list, XGBoost's readers differ between its versions.
+            # Convert to an array first: XGBoost versions differ in how they read lists.
             matrix = xgboost.DMatrix(np.array(instances))
         except Exception as error:
             raise PredictionError(f"Prediction failed: Could not initialize DMatrix from inputs: {error}") from error
@@ -96,6 +98,7 @@ def load(framework: str, file: Path) -> Model:
     """Load an artifact file.
 
     :param framework: ``sklearn`` or ``xgboost``.
+    :param file: file to load.
     """
     if file.suffix == ".bst":
         import xgboost
@@ -108,19 +111,20 @@ def load(framework: str, file: Path) -> Model:
     else:
         import pickle
 
-        # As the container does; the artifact is the user's own.
+        # The container does the same; the artifact is the user's own.
         with file.open("rb") as stream:
             found = pickle.load(stream)  # noqa: S301
     return SklearnModel(found) if framework == "sklearn" else XgboostModel(found)
 
 
 def download(storage: str, uri: str, folder: Path, wanted: tuple[str, ...]) -> Path:
-    """Copy an artifact folder here; gives the file to load.
+    """Download an artifact folder and return the path of the file to load.
 
-    :param storage: The JSON API's address, such as ``http://127.0.0.1:4443``.
+    :param storage: address of Cloud Storage's JSON API, such as ``http://127.0.0.1:4443``.
     :param uri: ``gs://bucket/path``.
-    :param wanted: File names of which one must be there, the best one first.
-    :raises ArtifactError: There is none, or no bucket.
+    :param folder: local folder.
+    :param wanted: names of files of which one must exist, in order of preference.
+    :raises ArtifactError: if none of the files or no such bucket exists.
     """
     bucket, _, path = uri.removeprefix("gs://").partition("/")
     prefix = path.rstrip("/") + "/" if path.strip("/") else ""
@@ -130,7 +134,7 @@ def download(storage: str, uri: str, folder: Path, wanted: tuple[str, ...]) -> P
             continue
         target = folder / name.removeprefix(prefix)
         if not target.resolve().is_relative_to(folder.resolve()):
-            raise ArtifactError(f"the object {name!r} would be outside of the artifact's folder")
+            raise ArtifactError(f"The object {name!r} would be outside the artifact's folder.")
         target.parent.mkdir(parents=True, exist_ok=True)
         address = f"{storage}/download/storage/v1/b/{bucket}/o/{urllib.parse.quote(name, safe='')}?alt=media"
         with _OPENER.open(address, timeout=_SECONDS) as source, target.open("wb") as copy:
@@ -139,17 +143,19 @@ def download(storage: str, uri: str, folder: Path, wanted: tuple[str, ...]) -> P
 
 
 def find(folder: Path, wanted: tuple[str, ...], uri: str) -> Path:
-    """The file of a downloaded artifact that is to be loaded.
+    """Return the file of a downloaded artifact that is to be loaded.
 
-    :raises ArtifactError: There is none.
+    :param folder: local folder.
+    :param wanted: names of files, in order of preference.
+    :param uri: URI of the artifact, for the text of the error.
+    :raises ArtifactError: if none of the files exists.
     """
     for name in wanted:
         if (folder / name).is_file():
             return folder / name
     there = sorted(str(each.relative_to(folder)) for each in folder.rglob("*") if each.is_file())
     raise ArtifactError(
-        f"One of the following model files must be provided: {list(wanted)}. "
-        f"There is in {uri}: {there[:20] or 'nothing'}"
+        f"One of the following model files must be provided: {list(wanted)}. Found in {uri}: {there[:20] or 'nothing'}"
     )
 
 
@@ -162,7 +168,7 @@ def _names(storage: str, bucket: str, prefix: str) -> list[str]:
             with _OPENER.open(f"{storage}/storage/v1/b/{bucket}/o?{query}", timeout=_SECONDS) as answer:
                 body = json.load(answer)
         except urllib.error.HTTPError as error:
-            raise ArtifactError(f"the bucket {bucket!r} can not be listed: HTTP {error.code}") from error
+            raise ArtifactError(f"Could not list the bucket {bucket!r}: HTTP {error.code}") from error
         except OSError as error:
             raise ArtifactError(f"Cloud Storage does not answer at {storage}: {error}") from error
         found += [item["name"] for item in body.get("items") or []]
@@ -172,29 +178,29 @@ def _names(storage: str, bucket: str, prefix: str) -> list[str]:
 
 
 def answer(model: Model, body: bytes) -> tuple[int, bytes]:
-    """The status and the body for a predict request's body."""
+    """Return the HTTP status and the body for the body of a predict request."""
     try:
         request = json.loads(body)
         instances = request["instances"]
     except (ValueError, KeyError, TypeError):
-        return 400, _said("Invalid request: the body must be a JSON object with instances.")
+        return 400, _error_body("Invalid request: the body must be a JSON object with instances.")
     extra = {name: value for name, value in request.items() if name != "instances"}
     try:
         found = model.predict(instances, **extra)
     except PredictionError as error:
-        return 400, _said(str(error))
+        return 400, _error_body(str(error))
     found = found.tolist() if hasattr(found, "tolist") else list(found)
     return 200, json.dumps({"predictions": found}).encode()
 
 
-def _said(text: str) -> bytes:
-    # The containers answer errors as a JSON string and a line's end, and the service passes that on as it is.
+def _error_body(text: str) -> bytes:
+    # Containers answer errors as a JSON string and a newline, and the service passes that on unchanged.
     return json.dumps(text).encode() + b"\n"
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    # Headers and body are two writes: without this the second waits for the peer's delayed acknowledgement.
+    # Headers and body are two writes; without this, the second waits for the peer's delayed acknowledgement.
     disable_nagle_algorithm = True
     model: Model
 
@@ -207,26 +213,26 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: Any) -> None:
-        """Requests are in the emulator's own log."""
+        """Log nothing: the emulator has its own log of requests."""
 
 
-def _end_with_parent() -> None:
+def _exit_with_parent() -> None:
     while os.read(0, 1024):
         pass
     os._exit(0)
 
 
 def main() -> None:
-    """Serve until stdin ends."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    """Serve until stdin is closed."""
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     framework, files, uri, storage, place = sys.argv[1:]
     wanted, folder = tuple(files.split(",")), Path(place)
-    # Nothing but the one line is printed there: a model's unpickling may print what it likes.
+    # Only the one line goes to the original stdout, because unpickling a model may print anything.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     try:
-        # One that is started again has its artifact already.
-        file = find(folder, wanted, uri) if folder.is_dir() else download(storage, uri, _made(folder), wanted)
+        # A predictor that is restarted has already downloaded its artifact.
+        file = find(folder, wanted, uri) if folder.is_dir() else download(storage, uri, _created(folder), wanted)
         _Handler.model = load(framework, file)
         server = ThreadingHTTPServer((LOOPBACK, 0), _Handler)
     except Exception as error:
@@ -237,7 +243,7 @@ def main() -> None:
     server.serve_forever()
 
 
-def _made(folder: Path) -> Path:
+def _created(folder: Path) -> Path:
     folder.mkdir(parents=True)
     return folder
 

@@ -1,4 +1,4 @@
-"""Keeps the predictor processes: starts one for each deployed model, asks it, and leaves none."""
+"""Predictor processes: one for each deployed model."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ log = logging.getLogger(__name__)
 DEPLOYMENT_VARIABLE = "VERTEX_RAY_EMULATOR_DEPLOYMENT"
 START_SECONDS = 120.0
 RESTART_SECONDS = 0.5
-# The service gives a container so long for an answer.
 PREDICT_SECONDS = 60.0
+"""Timeout for the answer of a predictor, as on the service."""
 _LOG_LINES = 5
-# The prefixes and names that are the starting shell's business, and not a container's.
 _DROPPED = ("RAY_", "AIRFLOW_", "VERTEX_RAY_EMULATOR_", "PYTHONPATH", "PYTHONHOME", "LD_PRELOAD")
+"""Prefixes and names of variables that belong to the shell and not to a container."""
 _PREDICTOR = (
     f"import sys; sys.path.insert(0, {str(Path(__file__).resolve().parents[2])!r}); "
     "from vertex_ray_emulator.serving.predictor import main; main()"
@@ -40,11 +40,11 @@ _PREDICTOR = (
 
 
 class PredictorError(Exception):
-    """A predictor did not start; the text is its own."""
+    """A predictor did not start; the text is the predictor's own."""
 
 
 class PredictorGoneError(Exception):
-    """A predictor does not answer: it died, and is being started again."""
+    """A predictor does not answer, because it died and is being restarted."""
 
 
 @dataclass
@@ -54,13 +54,13 @@ class _Predictor:
     folder: Path
     process: asyncio.subprocess.Process | None = None
     port: int = 0
-    started: int = 0
+    started: float = 0
     watcher: asyncio.Task[None] | None = None
     ended: bool = field(default=False)
 
     @property
     def pid(self) -> int | None:
-        """The process's id while it lives."""
+        """Process id while the process is running; None otherwise."""
         process = self.process
         return process.pid if process is not None and process.returncode is None else None
 
@@ -68,8 +68,8 @@ class _Predictor:
 class Predictors:
     """The predictor processes of one emulator.
 
-    :param state_dir: The emulator's; artifacts and logs are below it, and its name marks the processes.
-    :param storage_host: Gives the address of Cloud Storage, as STORAGE_EMULATOR_HOST has it; None where there is none.
+    :param state_dir: state directory of the emulator, which holds artifacts and logs and marks the processes.
+    :param storage_host: returns the address of Cloud Storage, in the form of STORAGE_EMULATOR_HOST; None without one.
     """
 
     def __init__(self, state_dir: Path, storage_host: Callable[[], str | None]) -> None:
@@ -80,19 +80,21 @@ class Predictors:
         self._session: aiohttp.ClientSession | None = None
 
     def clear(self) -> None:
-        """Remove what a dead emulator left on disk; its processes are ended by ``processes.reclaim``."""
+        """Remove the files that a dead emulator left behind; ``processes.reclaim`` ends its processes."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     async def start(self, container: Container, artifact_uri: str) -> str:
-        """Start a predictor; gives its key when it serves.
+        """Start a predictor and return its key once it serves.
 
-        :raises PredictorError: It ended, or this emulator has nothing to start.
-        :raises TimeoutError: It did neither within two minutes.
+        :param container: container of the model.
+        :param artifact_uri: folder of the artifact in Cloud Storage.
+        :raises PredictorError: if the predictor exits or the emulator has no Cloud Storage.
+        :raises TimeoutError: if the predictor is not ready within two minutes.
         """
         storage = self._storage_host()
         if storage is None:
             raise PredictorError(
-                "the emulator has no Cloud Storage: start it with --with storage, or with STORAGE_EMULATOR_HOST set"
+                "The emulator has no Cloud Storage. Start it with --with storage, or with STORAGE_EMULATOR_HOST set."
             )
         if "://" not in storage:
             storage = f"http://{storage}"
@@ -126,40 +128,42 @@ class Predictors:
         process = predictor.process
         predictor.started = started_at(process.pid)
         if process.stdout is None:
-            raise PredictorError("it has no output")
+            raise PredictorError("The predictor has no standard output.")
         try:
             line = await asyncio.wait_for(process.stdout.readline(), START_SECONDS)
         except asyncio.TimeoutError:
-            raise TimeoutError(f"it did not become ready within {START_SECONDS:g} s") from None
-        said = json.loads(line) if line else {"error": self._last_lines(predictor)}
-        if "error" in said:
-            raise PredictorError(str(said["error"]))
-        predictor.port = int(said["port"])
+            raise TimeoutError(f"The predictor was not ready within {START_SECONDS:g} s.") from None
+        report = json.loads(line) if line else {"error": self._last_lines(predictor)}
+        if "error" in report:
+            raise PredictorError(str(report["error"]))
+        predictor.port = int(report["port"])
 
     def _last_lines(self, predictor: _Predictor) -> str:
         lines: list[str] = []
         with contextlib.suppress(OSError):
             lines = (predictor.folder / "predictor.log").read_text(errors="replace").splitlines()
-        return "it ended without a word" if not lines else "\n".join(lines[-_LOG_LINES:])
+        return "The predictor exited without any output." if not lines else "\n".join(lines[-_LOG_LINES:])
 
     async def _watch(self, predictor: _Predictor) -> None:
-        """Start a predictor again that died, as a container is."""
+        """Restart a predictor whenever it dies, as the service does with containers."""
         while predictor.process is not None:
             await predictor.process.wait()
             if predictor.ended:
                 return
-            log.warning("the predictor %s ended; it is started again", predictor.key)
+            log.warning("Predictor %s exited; restarting it in %g s", predictor.key, RESTART_SECONDS)
             await asyncio.sleep(RESTART_SECONDS)
             try:
                 await self._run(predictor)
             except (PredictorError, TimeoutError) as error:
-                log.warning("the predictor %s did not start again: %s", predictor.key, error)
+                log.warning("Predictor %s did not restart: %s", predictor.key, error)
 
     async def predict(self, key: str, body: bytes) -> tuple[int, bytes]:
-        """Ask a predictor; gives the status and the body of its answer.
+        """Send a predict request to a predictor and return the status and the body of its answer.
 
-        :raises PredictorGoneError: There is none now.
-        :raises TimeoutError: It did not answer within a minute.
+        :param key: key of the predictor.
+        :param body: body of the request.
+        :raises PredictorGoneError: if the predictor is not running.
+        :raises TimeoutError: if it does not answer within a minute.
         """
         predictor = self._predictors.get(key)
         if predictor is None or predictor.pid is None:
@@ -170,12 +174,12 @@ class Predictors:
             async with self._session.post(f"http://{LOOPBACK}:{predictor.port}/predict", data=body) as answer:
                 return answer.status, await answer.read()
         except asyncio.TimeoutError as error:
-            raise TimeoutError(f"no answer within {PREDICT_SECONDS:g} s") from error
+            raise TimeoutError(f"The predictor did not answer within {PREDICT_SECONDS:g} s.") from error
         except aiohttp.ClientError as error:
             raise PredictorGoneError from error
 
     def pid(self, key: str) -> int | None:
-        """The process of a predictor while it lives."""
+        """Return the process id of a predictor; None if it is not running."""
         predictor = self._predictors.get(key)
         return predictor.pid if predictor is not None else None
 
@@ -186,20 +190,20 @@ class Predictors:
         return [pid] if predictor and pid and send(pid, number, predictor.started) else []
 
     async def stop(self, key: str) -> None:
-        """End a predictor; when it returns, nothing of it is left. Does nothing for an unknown key."""
+        """Stop a predictor; when this returns, no process of it is left. Does nothing for an unknown key."""
         predictor = self._predictors.pop(key, None)
         if predictor is None:
             return
         predictor.ended = True
         await cancel(predictor.watcher)
-        # Whatever the model itself may have started has the marker, too.
+        # Processes that the model itself started have the marker as well.
         await asyncio.to_thread(end_processes, self._marker(key))
         if predictor.process is not None:
             await predictor.process.wait()
         await asyncio.to_thread(shutil.rmtree, predictor.folder, ignore_errors=True)
 
     async def close(self) -> None:
-        """End all predictors."""
+        """Stop all predictors."""
         await asyncio.gather(*(self.stop(key) for key in list(self._predictors)))
         if self._session is not None:
             await self._session.close()
@@ -213,5 +217,5 @@ class Predictors:
             for name, value in os.environ.items()
             if not name.lower().endswith("_proxy") and not name.startswith(_DROPPED)
         }
-        # A container has its machine for itself; here one thread each keeps many of them from fighting over the cores.
+        # A container has a machine of its own; here, one thread each keeps predictors from competing for the cores.
         return {**inherited, "OMP_NUM_THREADS": "1", **self._marker(key)}

@@ -1,4 +1,4 @@
-"""Models, endpoints and predictions as a whole: what is wired to what."""
+"""Models, endpoints and predictions as a whole: wires the parts together."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 class Serving:
     """The model registry, the endpoints and their predictors.
 
-    :param settings: Times, the project and the state directory.
-    :param operations: Where long-running operations are.
-    :param faults: Asked for the outcome of each deployment.
-    :param storage_host: Gives the address of Cloud Storage; None where there is none.
+    :param settings: delays, the project and the state directory.
+    :param operations: long-running operations.
+    :param faults: faults, which may decide the outcome of a deployment.
+    :param storage_host: returns the address of Cloud Storage; None without one.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class Serving:
         self._prediction = Prediction(self.endpoints, self._predictors)
 
     def rpcs(self) -> list[Rpc]:
-        """What callers can ask."""
+        """Return the RPCs of the services."""
         return rpcs(self.models, self.endpoints, self._prediction)
 
     def describe(self) -> list[dict[str, Any]]:
-        """All endpoints with their deployed models and the processes behind them."""
+        """Return all endpoints with their deployed models and process ids, as JSON objects."""
         return [
             {
                 "name": entry.name,
@@ -59,7 +59,7 @@ class Serving:
                     {
                         "id": deployed_id,
                         "model": f"{deployed.message.model}@{deployed.message.model_version_id}",
-                        "state": _state(deployed.key, leaving=deployed.leaving),
+                        "state": _state(deployed.key, undeploying=deployed.undeploying),
                         "pid": self._predictors.pid(deployed.key) if deployed.key else None,
                     }
                     for deployed_id, deployed in sorted(entry.deployed.items())
@@ -69,13 +69,16 @@ class Serving:
         ]
 
     def kill(self, endpoint_id: str, deployed_id: str | None, number: signal.Signals) -> list[int]:
-        """Send a signal to the predictors of an endpoint, or to one of them; gives the pids that got it.
+        """Send a signal to predictors of an endpoint and return the process ids that received it.
 
-        :raises LookupError: There is no such endpoint.
+        :param endpoint_id: id or full name of the endpoint.
+        :param deployed_id: id of a deployed model; None for all of the endpoint.
+        :param number: signal to send.
+        :raises LookupError: if the endpoint does not exist.
         """
         entries = [e for e in self.endpoints.entries() if endpoint_id in (e.name, e.name.rsplit("/", 1)[1])]
         if not entries:
-            raise LookupError(f"there is no endpoint {endpoint_id!r}")
+            raise LookupError(f"Endpoint {endpoint_id!r} does not exist.")
         return [
             pid
             for name, deployed in entries[0].deployed.items()
@@ -84,17 +87,17 @@ class Serving:
         ]
 
     async def purge(self) -> None:
-        """Remove all endpoints and all models, whatever they are doing."""
+        """Remove all endpoints and all models, whatever operations are in progress."""
         await self.endpoints.purge()
         self.models.purge()
 
     async def close(self) -> None:
-        """Give up all work and end every predictor; nothing of them is left when it returns."""
+        """Cancel all work and stop every predictor; when this returns, no process of them is left."""
         await self._background.close()
         await self._predictors.close()
 
 
-def _state(key: str | None, *, leaving: bool) -> str:
-    if leaving:
+def _state(key: str | None, *, undeploying: bool) -> str:
+    if undeploying:
         return "UNDEPLOYING"
     return "DEPLOYING" if key is None else "DEPLOYED"

@@ -1,6 +1,6 @@
-"""The RPCs of models, endpoints and predictions: one table, which REST and gRPC both serve.
+"""RPCs of models, endpoints and predictions, in one table that REST and gRPC share.
 
-The paths are those of the ``google.api.http`` annotations; a request comes as its own message either way.
+The paths are those of the ``google.api.http`` annotations. Both interfaces convert a request to its message.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from google.protobuf import json_format
 from vertex_ray_emulator.clusters.rules import snake_case
 from vertex_ray_emulator.serving.prediction import MAX_REQUEST
 from vertex_ray_emulator.wire.errors import ApiError, invalid
-from vertex_ray_emulator.wire.operations import Running
+from vertex_ray_emulator.wire.operations import LongRunningOperation
 from vertex_ray_emulator.wire.protos import V1BETA1, Api, convert
 
 if TYPE_CHECKING:
@@ -32,24 +32,24 @@ LOCATION = r"projects/[^/:]+/locations/[^/:]+"
 MODEL = LOCATION + r"/models/[^/:]+"
 ENDPOINT = LOCATION + r"/endpoints/[^/:]+"
 MAX_BODY = 1 << 20
-# Parameters of every method of Google's REST APIs, which are not fields of a request.
 _COMMON = {"alt", "key", "fields", "prettyPrint", "quotaUser", "userProject", "access_token", "callback", "xgafv"}
+"""Query parameters of all methods of Google's REST APIs, which are not fields of a request."""
 
 
 @dataclass(frozen=True)
 class Rpc:
-    """One RPC.
+    """An RPC.
 
     :param service: ``ModelService``, ``EndpointService`` or ``PredictionService``.
-    :param name: Its name; the request's message is called so, too, with ``Request`` behind it.
-    :param verb: The HTTP method.
-    :param path: A pattern for the path; its one group is the value of ``field``.
-    :param end: What follows that: ``/models`` or ``:deployModel``.
-    :param field: The request's field in the path, such as ``model.name``.
-    :param body: The field that an HTTP body is; ``*`` for the request itself, None for no body.
-    :param work: Carries it out, on v1beta1 messages; a list on the caller's.
-    :param new_id: The request's field with the id of what is to be made, for the call log.
-    :param work_json: Carries out an HTTP request without messages: from the resource and the body to the answer's body.
+    :param name: name of the RPC; the name of its request message is this name and ``Request``.
+    :param verb: HTTP method.
+    :param path: pattern of the resource in the HTTP path, which is the value of ``field``.
+    :param end: rest of the HTTP path, such as ``/models`` or ``:deployModel``.
+    :param field: field of the request that is in the path, such as ``model.name``.
+    :param body: field of the request that is the HTTP body; ``*`` for the whole request, None for no body.
+    :param work: carries out the RPC on v1beta1 messages; lists receive the caller's message.
+    :param new_id: field of the request with the id of a new resource, for the request log.
+    :param work_json: carries out an HTTP request without messages, from the resource and the body to the answer's body.
     """
 
     service: str
@@ -65,15 +65,15 @@ class Rpc:
 
     @property
     def max_body(self) -> int:
-        """How many bytes a request may have."""
+        """Maximum size of a request in bytes."""
         return MAX_REQUEST if self.service == "PredictionService" else MAX_BODY
 
     def request(self, api: Api) -> Any:
-        """The request's message class."""
+        """Return the class of the request message."""
         return api.message(f"{self.name}Request")
 
     def resource(self, request: Any) -> str:
-        """The name of what a request is about."""
+        """Return the name of the resource that a request is about."""
         value = request
         for part in self.field.split("."):
             value = getattr(value, part)
@@ -81,25 +81,28 @@ class Rpc:
         return f"{value}{self.end}/{made}" if made else str(value)
 
     async def carry_out(self, request: Any, api: Api) -> Any:
-        """Do it; gives the answer in the caller's version.
+        """Carry out a request and return the answer, both in the caller's version of the API.
 
-        :param request: In the caller's version.
+        :param request: request message.
+        :param api: version of the API that the caller uses.
         """
-        # Lists have nothing that differs but order_by, which only v1 knows for models and endpoints.
+        # Lists differ between versions in order_by only, which v1beta1 does not have for models and endpoints.
         if not self.name.startswith("List"):
             request = self.request(V1BETA1).FromString(request.SerializeToString())
         answer = await self.work(request, api)
-        if isinstance(answer, Running):
+        if isinstance(answer, LongRunningOperation):
             return answer.render()
         return answer if isinstance(answer, httpbody_pb2.HttpBody) else convert(answer, api)
 
     def from_http(self, api: Api, name: str, query: Mapping[str, str], body: dict[str, Any], data: bytes) -> Any:
-        """The request that an HTTP request stands for.
+        """Return the request message of an HTTP request.
 
-        :param name: The resource in the path.
-        :param body: Its body as an object.
-        :param data: The same as it came.
-        :raises ApiError: INVALID_ARGUMENT for a field that there is not, as the service answers.
+        :param api: version of the API that the caller uses.
+        :param name: resource in the path.
+        :param query: query parameters.
+        :param body: body as a JSON object.
+        :param data: body in bytes.
+        :raises ApiError: INVALID_ARGUMENT if a field does not exist, as on the service.
         """
         request = self.request(api)()
         if self.name == "RawPredict":
@@ -133,7 +136,7 @@ class Rpc:
 
 
 def _raw(data: bytes, http_body: Any) -> None:
-    """A raw request is the body itself, or, from generated clients, a message that has it."""
+    """Copy the body of a raw request, which generated clients wrap in a message."""
     with contextlib.suppress(ValueError, TypeError, json_format.ParseError):
         wrapped = json.loads(data)
         if set(wrapped) == {"httpBody"}:
@@ -150,14 +153,15 @@ def _parse(body: dict[str, Any], message: Any, root: str) -> None:
 
 
 def too_large(limit: int) -> ApiError:
-    """The 400 for a request of more bytes than are allowed."""
+    """Return the error 400 for a request that is larger than a limit in bytes."""
     return invalid(f"Request payload size exceeds the limit: {limit} bytes.")
 
 
 def unreadable(error: json_format.ParseError, root: str) -> ApiError:
-    """The 400 for a body that is no such message; a field that the version does not have is named.
+    """Return the error 400 for a body that cannot be parsed as a message, with the name of an unknown field.
 
-    :param root: The field of the request that the body is, empty for the request itself.
+    :param error: error of the parser.
+    :param root: field of the request that the body represents; empty for the request itself.
     """
     unknown = re.search(r'has no field named "([^"]*)"(?: at "([^"]*)")?', str(error))
     if not unknown:
@@ -168,7 +172,7 @@ def unreadable(error: json_format.ParseError, root: str) -> ApiError:
 
 
 def rpcs(models: ModelRegistry, endpoints: Endpoints, prediction: Prediction) -> list[Rpc]:
-    """All RPCs of the three services."""
+    """Return all RPCs of the three services."""
     m, e, p = "ModelService", "EndpointService", "PredictionService"
     return [
         Rpc(m, "UploadModel", "POST", LOCATION, "/models:upload", "parent", "*", models.upload),

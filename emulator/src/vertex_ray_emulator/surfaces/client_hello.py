@@ -1,4 +1,4 @@
-"""What a TLS client says first: which protocols it would speak on the connection."""
+"""Read a TLS ClientHello to find the protocols that the client offers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ RECORD_HEADER = 5
 
 
 class _Bytes:
-    """Reads numbers and fields with a length of their own from bytes (RFC 8446, 3.4)."""
+    """Reader of numbers and length-prefixed fields (RFC 8446, section 3.4)."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -35,9 +35,10 @@ class _Bytes:
 
 
 def offered_protocols(record: bytes) -> list[str]:
-    """The protocols that a client offers by ALPN (RFC 7301), such as ``h2``; empty where it offers none.
+    """Return the protocols that a client offers by ALPN (RFC 7301), such as ``h2``.
 
-    :param record: The connection's first TLS record with its header.
+    :param record: the connection's first TLS record, with its header.
+    :return: empty if the client offers none or the record is not a ClientHello.
     """
     try:
         data = _Bytes(record)

@@ -1,7 +1,7 @@
-"""The way in for the unmodified SDK: a CONNECT proxy that knows two kinds of hosts and refuses all else.
+"""A CONNECT proxy through which the unmodified SDK reaches the emulator.
 
-A client that is told to use it (``https_proxy``, ``grpc_proxy``) dials Google's names and is led to this
-machine, so that no configuration but the environment is needed, and nothing leaves the machine by mistake.
+A client that uses it (``https_proxy``, ``grpc_proxy``) connects to Google's host names and reaches the emulator: only
+environment variables need to be set, and no request leaves the machine by mistake. All other hosts are rejected.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ CHUNK = 1 << 16
 
 @dataclass(frozen=True)
 class Destination:
-    """The local TLS ports that a kind of hosts means.
+    """The local TLS ports behind a domain.
 
-    :param http1: For clients that speak HTTP/1.1: REST.
-    :param http2: For clients that speak nothing but HTTP/2: gRPC.
+    :param http1: for clients that speak HTTP/1.1 (REST).
+    :param http2: for clients that speak only HTTP/2 (gRPC).
     """
 
     http1: int
@@ -33,9 +33,9 @@ class Destination:
 
 
 class ConnectProxy:
-    """The proxy.
+    """CONNECT proxy on a port of 127.0.0.1.
 
-    :param destinations: For each suffix of a host name, where it leads.
+    :param destinations: the destination for each suffix of a host name.
     """
 
     def __init__(self, destinations: dict[str, Destination]) -> None:
@@ -44,12 +44,12 @@ class ConnectProxy:
         self._tunnels: set[asyncio.Task[None]] = set()
 
     async def start(self) -> int:
-        """Listen on a free port of 127.0.0.1; gives the port."""
+        """Listen on a free port of 127.0.0.1 and return the port."""
         self._server = await asyncio.start_server(self._accept, LOOPBACK, 0)
         return int(self._server.sockets[0].getsockname()[1])
 
     async def close(self) -> None:
-        """Stop listening and cut all tunnels."""
+        """Stop listening and close all tunnels."""
         if self._server is not None:
             self._server.close()
         for task in list(self._tunnels):
@@ -69,7 +69,7 @@ class ConnectProxy:
             asyncio.LimitOverrunError,
             asyncio.TimeoutError,
         ) as error:
-            log.debug("a tunnel ended: %r", error)
+            log.debug("A tunnel failed: %r", error)
         finally:
             writer.close()
             with contextlib.suppress(OSError):
@@ -80,15 +80,15 @@ class ConnectProxy:
         words = head.split(b"\r\n", 1)[0].decode("latin-1").split()
         destination = self._destination(words)
         if destination is None:
-            log.warning("refused: %s", " ".join(words[:2]))
-            body = b"The Vertex Ray emulator leads to no other host.\n"
+            log.warning("Rejected a request for a host that the emulator does not serve: %s", " ".join(words[:2]))
+            body = b"The Vertex Ray emulator does not serve this host.\n"
             writer.write(b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body))
             writer.write(body)
             await writer.drain()
             return
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         await writer.drain()
-        # One name serves gRPC and REST; what the client can speak tells which of them it is after.
+        # One host name serves both gRPC and REST; the protocols that the client offers tell which one it wants.
         first = await asyncio.wait_for(_first_record(reader), HEAD_SECONDS)
         port = destination.http2 if offered_protocols(first) == ["h2"] else destination.http1
         inner_reader, inner_writer = await asyncio.open_connection(LOOPBACK, port)
@@ -119,5 +119,5 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             writer.write(data)
             await writer.drain()
     finally:
-        # One side's end is passed on; TLS has no use for a half that stays open.
+        # The end of one direction ends the other: TLS connections are not used half-open.
         writer.close()

@@ -1,9 +1,8 @@
-"""The authenticated way to a cluster's dashboard: a streaming HTTP and websocket proxy with a bearer check.
+"""An authenticating streaming proxy for HTTP and websockets in front of the clusters' dashboards.
 
-A cluster's dashboard has a host name of its own,
-``<hash>-dot-<region>.aiplatform-training.googleusercontent.com``. A request says which one it means by its
-Host header, or, where names can not be resolved, by the first segment of its path:
-``https://localhost:PORT/<host name>/api/jobs/``. Both forms are served by :meth:`DashboardProxy.handle`.
+Each cluster's dashboard has a host name, ``<hash>-dot-<region>.aiplatform-training.googleusercontent.com``. A request
+selects a dashboard by its Host header or, where the names cannot be resolved, by the first segment of its path:
+``https://localhost:PORT/<host name>/api/jobs/``. :meth:`DashboardProxy.handle` serves both forms.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ if TYPE_CHECKING:
     from vertex_ray_emulator.surfaces.tokens import Tokens
 
 DASHBOARD_DOMAIN = ".aiplatform-training.googleusercontent.com"
-# What the call log has as the status of a request that got no answer.
 NO_ANSWER = 0
+"""The status in the request log of a request that was not answered."""
 _HOP_BY_HOP = frozenset(
     {
         "connection",
@@ -47,10 +46,10 @@ _HOP_BY_HOP = frozenset(
         "upgrade",
     }
 )
-# The token and the cookies are for the proxy; Ray's dashboard has no use for them and must not log them.
+# The token and the cookies are for the proxy; Ray's dashboard does not need them and must not log them.
 _NOT_FOR_RAY = _HOP_BY_HOP | {"host", "authorization", "cookie", "expect"}
 _NOT_FOR_CLIENT = _HOP_BY_HOP | {"set-cookie"}
-# Close codes that a peer reports but that may not be sent (RFC 6455, 7.4.1).
+# Close codes that are reported locally but must not be sent (RFC 6455, section 7.4.1).
 _UNSENDABLE_CLOSE_CODES = frozenset({1004, 1005, 1006, 1015})
 _HANG_CHECK_SECONDS = 0.1
 _CLOSE_SECONDS = 5.0
@@ -58,11 +57,11 @@ _CLOSE_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Target:
-    """A dashboard that exists.
+    """The dashboard of a running cluster.
 
-    :param cluster_id: The cluster's id, for the call log and for faults.
-    :param port: Where Ray's dashboard listens on 127.0.0.1.
-    :param warm_at: Unix time in seconds before which the proxy answers 503, as the service does at first.
+    :param cluster_id: the cluster's id, for the request log and for faults.
+    :param port: port of Ray's dashboard on 127.0.0.1.
+    :param warm_at: Unix time in seconds until which the proxy answers 503, as the service does for new clusters.
     """
 
     cluster_id: str
@@ -72,15 +71,22 @@ class Target:
 
 @dataclass
 class _Exchange:
-    """One request on its way: whom it is for, what is to go wrong, and how it is named in the call log."""
+    """A request being forwarded, with its dashboard and its fault.
+
+    :param path: path and query for Ray, percent-encoded.
+    :param prefix: the part of the request's path before it: empty or ``/<host name>``.
+    :param record: records a status in the request log.
+    :param fault: the fault to apply, if any.
+    :param body: the body, if it had to be read before the request is forwarded.
+    """
 
     request: web.Request
     target: Target
-    path: str  # path and query as Ray shall see them, percent-encoded
-    prefix: str  # what came before it: "" or "/<host name>"
+    path: str
+    prefix: str
     record: Callable[[int], None]
     fault: Fault | None = None
-    body: bytes | None = None  # where it had to be read before the request goes on
+    body: bytes | None = None
 
     @property
     def base(self) -> str:
@@ -96,39 +102,39 @@ class _Exchange:
 
 
 class DashboardProxy:
-    """Passes authorised requests on to the dashboards of running clusters.
+    """Forwards authorised requests to the dashboards of running clusters.
 
-    :param targets: Gives the target of a dashboard host name, or None where there is no such cluster.
-    :param tokens: Who may pass.
-    :param faults: What goes wrong on demand: scopes ``auth`` and ``dashboard``.
-    :param calls: Gets one entry for each request: surface ``dashboard``, method such as ``GET
-        /api/jobs/raysubmit_x``, and the cluster's id (for an unknown host name, that name).
+    :param targets: returns the dashboard with a host name, or None if it does not exist.
+    :param tokens: the valid access tokens.
+    :param faults: faults of the scopes ``auth`` and ``dashboard`` are applied.
+    :param request_log: records each request: surface ``dashboard``, method such as ``GET /api/jobs/raysubmit_x``, and
+        the cluster's id (or the host name, if it is unknown).
     """
 
     def __init__(
-        self, targets: Callable[[str], Target | None], tokens: Tokens, faults: Faults, calls: RequestLog
+        self, targets: Callable[[str], Target | None], tokens: Tokens, faults: Faults, request_log: RequestLog
     ) -> None:
         self._targets = targets
         self._tokens = tokens
         self._faults = faults
-        self._calls = calls
+        self._request_log = request_log
         self._opened: aiohttp.ClientSession | None = None
         self._closing = asyncio.Event()
         self._open: dict[int, web.Request] = {}
 
     async def start(self) -> None:
-        """Open the client session towards the dashboards."""
+        """Open the HTTP session for requests to the dashboards."""
         self._opened = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
-            auto_decompress=False,  # bodies pass as they are
-            trust_env=False,  # the machine's proxy is not for loopback
+            auto_decompress=False,  # bodies are forwarded unchanged
+            trust_env=False,  # loopback addresses need no proxy
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
         )
 
     async def close(self) -> None:
-        """Let go of hanging requests and close the client session."""
+        """Release hanging requests and close the HTTP session."""
         self._closing.set()
         if self._opened is not None:
             await self._opened.close()
@@ -136,21 +142,21 @@ class DashboardProxy:
     @property
     def _session(self) -> aiohttp.ClientSession:
         if self._opened is None:
-            raise RuntimeError("the proxy was not started")
+            raise RuntimeError("The dashboard proxy is not started.")
         return self._opened
 
     def cut_all(self) -> int:
-        """Cut every connection that is being served, websockets included; gives how many."""
+        """Reset every connection in use, websockets included, and return their number."""
         requests = list(self._open.values())
         for request in requests:
             _reset(request)
         return len(requests)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Answer one request (an aiohttp handler for every method and path).
+        """Answer a request (an aiohttp handler for every method and path).
 
-        401 without a valid token, 404 for a host name without a cluster, 503 until the dashboard is warm, 502
-        when Ray does not answer; else Ray's own answer.
+        The status is 401 without a valid token, 404 for an unknown host name, 503 until the dashboard is ready, and 502
+        if Ray does not answer; otherwise Ray's own answer is returned.
         """
         self._open[id(request)] = request
         try:
@@ -165,42 +171,42 @@ class DashboardProxy:
         method = f"{request.method} {request.path[len(prefix) :] or '/'}"
 
         def record(status: int, authorised: bool = True) -> None:
-            self._calls.record("dashboard", method, resource, authorised=authorised, status=status)
+            self._request_log.record("dashboard", method, resource, authorised=authorised, status=status)
 
         if not self._tokens.accepts(request.headers.get("Authorization")):
             record(401, authorised=False)
-            return _refusal(unauthenticated())
+            return _error_response(unauthenticated())
         fault = self._faults.take("auth", method, resource)
         if fault is not None and fault.action == "status":
             await asyncio.sleep(fault.delay)
             refused = as_error(fault)
             record(refused.http_status, authorised=False)
-            return _refusal(refused)
-        if fault is not None and (answer := await self._disturb(request, fault, record)) is not None:
+            return _error_response(refused)
+        if fault is not None and (answer := await self._apply_fault(request, fault, record)) is not None:
             return answer
         if target is None:
             record(404)
-            return web.Response(status=404, text="There is no cluster with this dashboard address.")
+            return web.Response(status=404, text="No cluster has this dashboard address.")
         if time.time() < target.warm_at:
             record(503)
             return web.Response(status=503, text="The dashboard is not ready yet.")
         exchange = _Exchange(request, target, path, prefix, record)
-        # Uploads, which are PUT, are too large to be held.
+        # Uploads are PUT requests, too large to keep in memory.
         if request.method == "POST" and self._faults.need_body():
             exchange.body = await request.read()
         exchange.fault = self._faults.take("dashboard", method, resource, body=exchange.body or b"")
         if exchange.fault is not None:
-            answer = await self._disturb(request, exchange.fault, record)
+            answer = await self._apply_fault(request, exchange.fault, record)
             if answer is not None:
                 return answer
         if request.headers.get("Upgrade", "").lower() == "websocket":
             return await self._forward_websocket(exchange)
         return await self._forward(exchange)
 
-    async def _disturb(
+    async def _apply_fault(
         self, request: web.Request, fault: Fault, record: Callable[[int], None]
     ) -> web.StreamResponse | None:
-        """Carry out what a fault does before the request reaches Ray; None lets the request go on."""
+        """Apply a fault before the request reaches Ray; return None if the request must still be forwarded."""
         if fault.action == "hang":
             record(NO_ANSWER)
             await self._hang(request, fault.delay)
@@ -216,9 +222,9 @@ class DashboardProxy:
         return None
 
     async def _hang(self, request: web.Request, seconds: float) -> None:
-        """Wait until the client gives up, the emulator stops, or, if ``seconds`` is not 0, so long."""
+        """Wait until the client gives up, the emulator stops, or, unless it is 0, ``seconds`` have passed."""
         until = time.monotonic() + seconds if seconds else float("inf")
-        while not self._closing.is_set() and not _gone(request) and time.monotonic() < until:
+        while not self._closing.is_set() and not _disconnected(request) and time.monotonic() < until:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), _HANG_CHECK_SECONDS)
 
@@ -228,7 +234,7 @@ class DashboardProxy:
             async with self._session.request(
                 request.method,
                 exchange.url,
-                headers=_kept(request.headers, _NOT_FOR_RAY),
+                headers=_without(request.headers, _NOT_FOR_RAY),
                 data=exchange.body or (request.content.iter_any() if request.can_read_body else None),
                 allow_redirects=False,
             ) as upstream:
@@ -238,7 +244,7 @@ class DashboardProxy:
             return web.Response(status=502, text=f"The dashboard does not answer: {error}")
 
     async def _answer(self, exchange: _Exchange, upstream: aiohttp.ClientResponse) -> web.StreamResponse:
-        """Pass Ray's answer on, as it comes."""
+        """Stream Ray's answer to the client."""
         request = exchange.request
         if exchange.action in ("drop_response", "hold_response"):
             await upstream.read()
@@ -248,10 +254,10 @@ class DashboardProxy:
             return _reset(request)
         exchange.record(upstream.status)
         answer = web.StreamResponse(status=upstream.status, reason=upstream.reason)
-        answer.headers.extend(_kept(upstream.headers, _NOT_FOR_CLIENT))
+        answer.headers.extend(_without(upstream.headers, _NOT_FOR_CLIENT))
         if "Location" in answer.headers:
-            answer.headers["Location"] = _own_location(answer.headers["Location"], exchange)
-        # A websocket fault on a plain request can only cut the body.
+            answer.headers["Location"] = _rewrite_location(answer.headers["Location"], exchange)
+        # On a plain request a websocket fault can only truncate the body.
         cut = exchange.action in ("truncate", "ws_abort", "ws_close")
         left = exchange.fault.after if exchange.fault is not None and cut else -1
         try:
@@ -267,9 +273,9 @@ class DashboardProxy:
                 return _cut(request, answer)
             await answer.write_eof()
         except ConnectionError:
-            pass  # the client went away
+            pass  # the client disconnected
         except aiohttp.ClientError:
-            # Ray went away with half of its answer said: the client must not take it for the whole.
+            # Ray closed the connection in the middle of its answer: the client must not take it for complete.
             return _cut(request, answer)
         return answer
 
@@ -278,7 +284,7 @@ class DashboardProxy:
         protocols = [p.strip() for p in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if p.strip()]
         headers = {
             name: value
-            for name, value in _kept(request.headers, _NOT_FOR_RAY).items()
+            for name, value in _without(request.headers, _NOT_FOR_RAY).items()
             if not name.lower().startswith("sec-websocket-")
         }
         try:
@@ -286,7 +292,7 @@ class DashboardProxy:
                 exchange.url, headers=headers, protocols=protocols, max_msg_size=0
             )
         except aiohttp.WSServerHandshakeError:
-            # Such as a 404. The text that comes with it is in the answer to a plain request only.
+            # An HTTP error such as 404. Only the answer to a plain request contains its text.
             return await self._forward(exchange)
         except aiohttp.ClientError as error:
             exchange.record(502)
@@ -301,12 +307,12 @@ class DashboardProxy:
             try:
                 await self._pump(exchange, upstream, client)
             finally:
-                # A close of the client's is on its way to Ray, perhaps.
+                # The client's close frame may still have to reach Ray.
                 await asyncio.wait([back], timeout=_CLOSE_SECONDS)
                 back.cancel()
                 await asyncio.gather(back, return_exceptions=True)
         except ConnectionError:
-            pass  # the client went away
+            pass  # the client disconnected
         finally:
             await upstream.close()
         return client
@@ -314,7 +320,7 @@ class DashboardProxy:
     async def _pump(
         self, exchange: _Exchange, upstream: aiohttp.ClientWebSocketResponse, client: web.WebSocketResponse
     ) -> None:
-        """Frames from Ray to the client until one of them, or a fault, ends it."""
+        """Forward frames from Ray to the client until either side closes or a fault applies."""
         fault = exchange.fault if exchange.action in ("ws_abort", "ws_close", "truncate") else None
         passed = 0
         while fault is None or passed < fault.after:
@@ -342,7 +348,7 @@ class DashboardProxy:
 
 
 async def _pump_back(client: web.WebSocketResponse, upstream: aiohttp.ClientWebSocketResponse) -> None:
-    """Frames from the client to Ray; the client's close code is passed on."""
+    """Forward frames and the close code from the client to Ray."""
     async for message in client:
         if message.type is aiohttp.WSMsgType.TEXT:
             await upstream.send_str(message.data)
@@ -353,7 +359,7 @@ async def _pump_back(client: web.WebSocketResponse, upstream: aiohttp.ClientWebS
 
 
 def _route(request: web.Request) -> tuple[str, str, str]:
-    """The dashboard's host name ("" without one), the path's part that names it, and the rest with its query."""
+    """Return the dashboard's host name ("" without one), the path prefix that contains it, and the path for Ray."""
     path = request.rel_url.raw_path_qs
     first = request.rel_url.raw_path[1:].split("/", 1)[0]
     if first.endswith(DASHBOARD_DOMAIN):
@@ -363,27 +369,27 @@ def _route(request: web.Request) -> tuple[str, str, str]:
     return host if host.endswith(DASHBOARD_DOMAIN) else "", "", path
 
 
-def _kept(headers: Mapping[str, str], dropped: frozenset[str]) -> CIMultiDict[str]:
+def _without(headers: Mapping[str, str], dropped: frozenset[str]) -> CIMultiDict[str]:
     named = {name.strip().lower() for name in headers.get("Connection", "").split(",")}
     return CIMultiDict((k, v) for k, v in headers.items() if k.lower() not in dropped and k.lower() not in named)
 
 
-def _own_location(location: str, exchange: _Exchange) -> str:
-    """A redirect of Ray's to itself, in the words of the proxy."""
+def _rewrite_location(location: str, exchange: _Exchange) -> str:
+    """Rewrite a redirect within Ray's dashboard to the proxy's address."""
     path = location.removeprefix(exchange.base)
     return exchange.prefix + path if path.startswith("/") and not path.startswith("//") else location
 
 
-def _refusal(error: ApiError) -> web.Response:
+def _error_response(error: ApiError) -> web.Response:
     return web.json_response(error.body(), status=error.http_status)
 
 
-def _gone(request: web.Request) -> bool:
+def _disconnected(request: web.Request) -> bool:
     return request.transport is None or request.transport.is_closing()
 
 
 def _reset(request: web.Request) -> web.Response:
-    """Cut the connection the hard way, before anything was answered. What is returned reaches nobody."""
+    """Reset the connection before anything is answered; no client receives the returned response."""
     if request.transport is not None:
         connection = request.transport.get_extra_info("socket")
         if connection is not None:
@@ -393,7 +399,7 @@ def _reset(request: web.Request) -> web.Response:
 
 
 def _cut(request: web.Request, answer: web.StreamResponse) -> web.StreamResponse:
-    """End the connection after what was said so far, without the end that the protocol asks for."""
+    """Close the connection after what was sent, without a regular end of the answer or websocket."""
     if request.transport is not None:
         request.transport.close()
     return answer

@@ -1,4 +1,4 @@
-"""The API as gRPC over TLS, v1 and v1beta1, with what else the SDK asks: operations and projects."""
+"""The API as gRPC over TLS, v1 and v1beta1, with the other services that the SDK calls: operations and projects."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
     from vertex_ray_emulator.surfaces.request_pipeline import RequestPipeline
 
 OPTIONS = [
-    # Two emulators on one port would share its connections.
+    # Otherwise two emulators could share a port, and its connections.
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", 16 << 20),
 ]
-# The text that a client of gRPC sees when a connection breaks under a call.
 CUT = "Socket closed"
+"""The message that a gRPC client sees when the connection breaks during a call."""
 
 
 @dataclass(frozen=True)
 class _Method:
     """One RPC.
 
-    :param request: The request's message class.
-    :param name_of: Gives the name of the resource that a request is about.
-    :param work: Carries it out.
+    :param request: message class of the request.
+    :param name_of: returns the name of the resource that a request is for.
+    :param work: handles a request and returns the response.
     """
 
     name: str
@@ -50,25 +50,25 @@ class _Method:
 class GrpcApi:
     """The gRPC server.
 
-    :param control_plane: What carries the requests out.
-    :param gate: What they pass first.
-    :param settings: Knows the project.
-    :param serving: The RPCs of models, endpoints and predictions.
+    :param control_plane: handles the requests for clusters.
+    :param pipeline: checks and logs each request before it is handled.
+    :param settings: the emulator's settings, with the project.
+    :param serving: the RPCs of models, endpoints and predictions.
     """
 
     def __init__(
-        self, control_plane: ControlPlane, gate: RequestPipeline, settings: Settings, serving: Sequence[Rpc] = ()
+        self, control_plane: ControlPlane, pipeline: RequestPipeline, settings: Settings, serving: Sequence[Rpc] = ()
     ) -> None:
-        self.passages: list[Any] = []
-        """Handlers of what is passed on to other services; to be added before the start."""
+        self.forwarders: list[Any] = []
+        """Handlers that forward calls to other services; they must be added before the start."""
         self._serving = serving
         self._plane = control_plane
-        self._gate = gate
+        self._pipeline = pipeline
         self._settings = settings
         self._server: Any = None
 
     async def start(self, private_key: bytes, certificate: bytes) -> int:
-        """Listen with TLS on a free port of 127.0.0.1; gives the port."""
+        """Listen with TLS on a free port of 127.0.0.1 and return the port."""
         self._server = grpc.aio.server(options=OPTIONS)
         services = [
             (f"google.cloud.aiplatform.{api.version}.PersistentResourceService", self._resources(api))
@@ -85,7 +85,7 @@ class GrpcApi:
                 grpc.method_handlers_generic_handler(name, {m.name: self._handler(m) for m in methods})
                 for name, methods in services
             ]
-            + self.passages
+            + self.forwarders
         )
         credentials = grpc.ssl_server_credentials([(private_key, certificate)])
         port = int(self._server.add_secure_port(f"{LOOPBACK}:0", credentials))
@@ -93,7 +93,7 @@ class GrpcApi:
         return port
 
     async def close(self) -> None:
-        """Stop listening and break what is under way."""
+        """Stop listening and abort the calls in progress."""
         if self._server is not None:
             await self._server.stop(0)
 
@@ -102,7 +102,7 @@ class GrpcApi:
             metadata = dict(context.invocation_metadata())
             resource = self._plane.canonical(method.name_of(request))
             try:
-                found = await self._gate.run(
+                found = await self._pipeline.run(
                     "grpc", method.name, resource, metadata.get("authorization"), lambda: method.work(request)
                 )
             except ApiError as error:
@@ -142,9 +142,6 @@ class GrpcApi:
         async def delete(request: Any) -> Any:
             return (await plane.delete(request.name, api)).render()
 
-        async def reboot(request: Any) -> Any:
-            return (await plane.reboot(request.name, api)).render()
-
         return [
             _Method(
                 "CreatePersistentResource",
@@ -161,7 +158,6 @@ class GrpcApi:
                 update,
             ),
             _Method("DeletePersistentResource", api.DeleteRequest, lambda q: str(q.name), delete),
-            _Method("RebootPersistentResource", api.RebootRequest, lambda q: str(q.name), reboot),
         ]
 
     def _operations(self) -> list[_Method]:
@@ -214,5 +210,5 @@ def _method(rpc: Rpc, api: Api) -> _Method:
 
 
 def _neutral(resource: Any) -> Any:
-    """A caller's resource in the version that the control plane works with."""
+    """Convert a resource of any API version to the one that the control plane uses."""
     return PersistentResource.FromString(resource.SerializeToString())

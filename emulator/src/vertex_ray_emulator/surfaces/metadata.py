@@ -1,4 +1,4 @@
-"""A stand-in for the metadata server of a Google machine: where clients get tokens and the project."""
+"""A stand-in for the metadata server of a Google Cloud machine, from which clients get tokens and the project."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ ACCOUNT = "instance/service-accounts/"
 
 
 class MetadataServer:
-    """Answers ``/computeMetadata/v1/…``, and ``/`` for clients that look whether there is such a server.
+    """Answers ``/computeMetadata/v1/…``, and ``/`` for clients that check whether a metadata server exists.
 
-    :param settings: Knows the project.
-    :param tokens: Mints what it gives out.
-    :param faults: Scope ``auth`` with the method ``GetToken`` makes it fail.
-    :param calls: Where each request is noted, under the surface ``metadata``.
+    :param settings: the emulator's settings, with the project.
+    :param tokens: mints the access tokens.
+    :param faults: faults of the scope ``auth`` with the method ``GetToken`` are applied.
+    :param request_log: records each request under the surface ``metadata``.
     """
 
-    def __init__(self, settings: Settings, tokens: Tokens, faults: Faults, calls: RequestLog) -> None:
+    def __init__(self, settings: Settings, tokens: Tokens, faults: Faults, request_log: RequestLog) -> None:
         self._settings = settings
         self._tokens = tokens
         self._faults = faults
-        self._calls = calls
+        self._request_log = request_log
         self.email = f"emulator@{settings.project}.iam.gserviceaccount.com"
 
     async def handle(self, request: web.Request) -> web.Response:
@@ -44,7 +44,7 @@ class MetadataServer:
         asked = request.headers.get("Metadata-Flavor") == "Google"
         if not asked:
             response = web.Response(status=403, text="Missing Metadata-Flavor:Google header.", headers=HEADERS)
-        # A fault for every check of a token ("*") does not mean the place where tokens come from.
+        # A fault for every method of the scope ("*") applies to checks of tokens, not to where they are issued.
         elif fault := self._faults.take("auth", method, "default", explicit=True):
             await asyncio.sleep(fault.delay)
             error = as_error(fault)
@@ -54,7 +54,7 @@ class MetadataServer:
                 response = self._answer(request, path, token=token)
         else:
             response = self._answer(request, path, token=token)
-        self._calls.record("metadata", method, path, authorised=asked, status=response.status)
+        self._request_log.record("metadata", method, path, authorised=asked, status=response.status)
         return response
 
     def _answer(self, request: web.Request, path: str, *, token: bool) -> web.Response:

@@ -1,4 +1,4 @@
-"""The addresses of running clusters: which dashboard host leads where, and a Ray Client port for each."""
+"""The addresses of running clusters: dashboard host names and Ray Client ports."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class Publisher:
-    """Opens clusters to callers (a :class:`~.lifecycle.Publisher`).
+    """Makes clusters reachable (implements ``lifecycle.Publisher``).
 
-    :param warmup_seconds: For so long after it is published a dashboard answers 503.
-    :param addresses: The form of dashboard addresses, see :class:`~.settings.Settings`.
+    :param warmup_seconds: how long a dashboard answers 503 after it is published.
+    :param addresses: form of the dashboard addresses, see ``Settings.dashboard_addresses``.
     """
 
     def __init__(self, warmup_seconds: float, addresses: DashboardAddresses = "localhost") -> None:
@@ -27,24 +27,24 @@ class Publisher:
         self._addresses = addresses
         self._targets: dict[str, Target] = {}
         self._hosts: dict[str, str] = {}
-        # Known once the emulator listens.
+        # Set once the emulator listens.
         self.dashboard_port = 0
         self.ray_client: RayClientProxy | None = None
 
     def target(self, host: str) -> Target | None:
-        """The cluster that a dashboard host stands for."""
+        """Return the cluster with this dashboard host name, or None if it does not exist."""
         return self._targets.get(host)
 
     async def publish(self, cluster: Cluster, addresses: ClusterAddresses) -> dict[str, str]:
-        """Open its dashboard and its Ray Client to callers; gives the access URIs.
+        """Make a cluster's dashboard and Ray Client server reachable and return the access URIs.
 
-        The dashboard's URI has no scheme, as on the service, and in both forms passes the SDK's check of its end.
+        The dashboard's URI has no scheme, as on the service, and in both forms ends as the SDK requires.
         """
         host = f"{secrets.token_hex(8)}-dot-{cluster.region}{DASHBOARD_DOMAIN}"
         address = host if self._addresses == "google" else f"localhost:{self.dashboard_port}/{host}"
         uris = {"RAY_DASHBOARD_URI": address, "RAY_HEAD_NODE_INTERACTIVE_SHELL_URI": f"{address}/shell"}
         if cluster.resource.network:
-            # A peered cluster has no public endpoint; its head is reached plainly, from within the network.
+            # A peered cluster has no public endpoint; clients in the network connect to its head without TLS.
             uris["RAY_HEAD_NODE_INTERNAL_IP"] = f"127.0.0.1:{addresses.client_port}"
         elif self.ray_client is not None:
             port = await self.ray_client.add(cluster.key, addresses.client_port, resource=cluster.id)
@@ -54,7 +54,7 @@ class Publisher:
         return uris
 
     async def withdraw(self, cluster: Cluster) -> None:
-        """Close them. Does nothing for one that is not published."""
+        """Make a cluster unreachable. Does nothing if it is not published."""
         host = self._hosts.pop(cluster.key, None)
         if host is not None:
             del self._targets[host]

@@ -1,7 +1,7 @@
-"""The authenticated way to a cluster's Ray Client server: gRPC over TLS in front of a plain one.
+"""An authenticating TLS proxy in front of each cluster's Ray Client server.
 
-On the service a public cluster's ``RAY_CLIENT_ENDPOINT`` is TLS and wants a bearer token. Here each cluster
-gets a port of its own, so a call needs nothing in it to find its way.
+On the service, the ``RAY_CLIENT_ENDPOINT`` of a public cluster uses TLS and requires a bearer token. Here each cluster
+has a port of its own, so calls need no routing information.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from vertex_ray_emulator.outcomes import as_error
-from vertex_ray_emulator.surfaces.grpc_passage import CHANNEL_OPTIONS, Passage
+from vertex_ray_emulator.surfaces.grpc_forwarder import CHANNEL_OPTIONS, GrpcForwarder
 from vertex_ray_emulator.wire.errors import CODES, UNAUTHENTICATED_MESSAGE
 
 if TYPE_CHECKING:
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 SERVICE_PREFIX = "/ray.rpc."
-# The Ray Client sends arrays in single messages and pings often; a proxy must allow what Ray's own server
-# allows.
+# The Ray Client sends arrays in single messages and pings often; the proxy must allow what Ray's own server allows.
 SERVER_OPTIONS = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
@@ -51,21 +50,20 @@ class _Route:
 
 
 class RayClientProxy:
-    """One TLS port for each cluster, all on 127.0.0.1.
+    """Proxy with one TLS port on 127.0.0.1 for each cluster.
 
-    :param tokens: Who may pass; the bearer token is in the call's ``authorization`` metadata.
-    :param calls: Gets an entry for each call when it ends: surface ``ray_client``, method such as
-        ``RayletDriver/Init``.
-    :param faults: Scope ``auth``: a call waits, or is refused with the fault's code.
-    :param private_key: The server's key, PEM.
-    :param certificate: The server's certificate chain, PEM; it must be good for ``localhost``.
+    :param tokens: checks the bearer token in a call's ``authorization`` metadata.
+    :param request_log: records each call when it ends: surface ``ray_client``, method such as ``RayletDriver/Init``.
+    :param faults: faults of the scope ``auth`` are applied: a call is delayed, or fails with the fault's code.
+    :param private_key: the server's key (PEM).
+    :param certificate: the server's certificate chain (PEM); it must be valid for ``localhost``.
     """
 
     def __init__(
-        self, tokens: Tokens, calls: RequestLog, faults: Faults, private_key: bytes, certificate: bytes
+        self, tokens: Tokens, request_log: RequestLog, faults: Faults, private_key: bytes, certificate: bytes
     ) -> None:
         self._tokens = tokens
-        self._calls = calls
+        self._request_log = request_log
         self._faults = faults
         self._credentials = grpc.ssl_server_credentials([(private_key, certificate)])
         self._routes: dict[str, _Route] = {}
@@ -73,22 +71,22 @@ class RayClientProxy:
     async def add(self, key: str, client_port: int, *, resource: str | None = None) -> int:
         """Open a TLS port for a cluster.
 
-        :param key: Names the cluster until :meth:`remove`.
-        :param client_port: Where its plain Ray Client server listens on 127.0.0.1.
-        :param resource: The cluster's name in the call log and for faults (default: ``key``).
-        :return: The TLS port.
+        :param key: identifies the cluster until :meth:`remove`.
+        :param client_port: port of its Ray Client server on 127.0.0.1.
+        :param resource: the cluster's name in the request log and for faults (default: ``key``).
+        :return: the TLS port.
         """
         await self.remove(key)
         server = grpc.aio.server(options=SERVER_OPTIONS)
         channel = grpc.aio.insecure_channel(f"{LOOPBACK}:{client_port}", options=CHANNEL_OPTIONS)
-        server.add_generic_rpc_handlers([Passage(channel, SERVICE_PREFIX, self._gate, resource or key)])
+        server.add_generic_rpc_handlers([GrpcForwarder(channel, SERVICE_PREFIX, self._guard, resource or key)])
         port: int = server.add_secure_port(f"{LOOPBACK}:0", self._credentials)
         await server.start()
         self._routes[key] = _Route(server, channel)
         return port
 
     async def remove(self, key: str) -> None:
-        """Close a cluster's port and cut its calls. Does nothing for an unknown key."""
+        """Close a cluster's port and abort its calls. Does nothing for an unknown key."""
         route = self._routes.pop(key, None)
         if route is not None:
             await route.close()
@@ -99,11 +97,11 @@ class RayClientProxy:
             await self.remove(key)
 
     @contextlib.asynccontextmanager
-    async def _gate(self, method: str, resource: str, context: Any) -> AsyncIterator[None]:
-        """Check the token, let the call go on, and log how it ended, before the client can know."""
+    async def _guard(self, method: str, resource: str, context: Any) -> AsyncIterator[None]:
+        """Check the token, forward the call, and log how it ended before the client learns of it."""
 
         async def refuse(code: Any, text: str, *, authorised: bool = False) -> None:
-            self._calls.record("ray_client", method, resource, authorised=authorised, status=CODES[code.name][1])
+            self._request_log.record("ray_client", method, resource, authorised=authorised, status=CODES[code.name][1])
             await context.abort(code, text)
 
         authorization = dict(context.invocation_metadata()).get("authorization")
@@ -121,8 +119,8 @@ class RayClientProxy:
             context.set_trailing_metadata(tuple(error.trailing_metadata() or ()))
             await refuse(error.code(), error.details() or "", authorised=True)
         except BaseException:
-            # The client went away, or the cluster's port is being closed.
-            self._calls.record("ray_client", method, resource, authorised=True, status=CODES["CANCELLED"][1])
+            # The client disconnected, or the cluster's port is being closed.
+            self._request_log.record("ray_client", method, resource, authorised=True, status=CODES["CANCELLED"][1])
             raise
         else:
-            self._calls.record("ray_client", method, resource, authorised=True, status=CODES["OK"][1])
+            self._request_log.record("ray_client", method, resource, authorised=True, status=CODES["OK"][1])

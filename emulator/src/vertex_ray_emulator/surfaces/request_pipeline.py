@@ -1,4 +1,4 @@
-"""What every request to the control plane passes, whichever way it came: token, faults, call log."""
+"""The checks of every REST and gRPC request: token, faults, permissions; and its entry in the request log."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ if TYPE_CHECKING:
     from vertex_ray_emulator.request_log import RequestLog
     from vertex_ray_emulator.surfaces.tokens import Tokens
 
-# A request that hangs is let go in the end, or a forgotten fault would keep connections for ever.
 HANG_SECONDS = 3600.0
+"""How long a request hangs if its fault has no delay; without a limit a forgotten fault would leak connections."""
 NO_ANSWER = 0
+"""The status in the request log of a request that was not answered."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a request came to.
+    """The outcome of a request.
 
-    :param message: The answer.
-    :param truncate_after: Cut the connection after so many bytes of the answer's body; None for a whole one.
+    :param message: the response message.
+    :param truncate_after: close the connection after this many bytes of the response body; None to send all of it.
     """
 
     message: Any
@@ -35,19 +36,19 @@ class Answer:
 
 
 class RequestPipeline:
-    """Lets requests through to the control plane.
+    """Checks, delays or fails requests, and logs them.
 
-    :param tokens: Which callers may.
-    :param faults: What is to go wrong, by the scopes ``auth`` and ``control_plane``.
-    :param calls: Where each request is noted, refused ones too.
-    :param project: Which services are enabled, and what the caller may do; None for everything.
+    :param tokens: the valid access tokens.
+    :param faults: faults of the scopes ``auth`` and ``control_plane`` are applied.
+    :param request_log: records each request, rejected ones included.
+    :param project: the enabled services and the caller's permissions; None to allow everything.
     """
 
-    def __init__(self, tokens: Tokens, faults: Faults, calls: RequestLog, project: Project | None = None) -> None:
+    def __init__(self, tokens: Tokens, faults: Faults, request_log: RequestLog, project: Project | None = None) -> None:
         self._project = project
         self._tokens = tokens
         self._faults = faults
-        self._calls = calls
+        self._request_log = request_log
 
     async def run(
         self,
@@ -57,15 +58,15 @@ class RequestPipeline:
         authorization: str | None,
         work: Callable[[], Awaitable[Any]],
     ) -> Answer:
-        """Carry a request out, unless something is in its way.
+        """Handle a request, unless its token, a fault or the project forbids it.
 
         :param surface: ``rest`` or ``grpc``.
-        :param method: The RPC's name.
-        :param resource: The name of the resource, with the project's number.
-        :param authorization: The header's value.
-        :param work: The request itself.
-        :raises ApiError: to be answered as an error.
-        :raises ConnectionCutError: not to be answered at all.
+        :param method: name of the RPC.
+        :param resource: name of the resource, with the project's number.
+        :param authorization: value of the ``Authorization`` header.
+        :param work: handles the request and returns the response message.
+        :raises ApiError: if the request must be answered with an error.
+        :raises ConnectionCutError: if the connection must be closed without an answer.
         """
         authorised = self._tokens.accepts(authorization)
         status = NO_ANSWER
@@ -90,7 +91,7 @@ class RequestPipeline:
             status = error.http_status
             raise
         finally:
-            self._calls.record(surface, method, resource, authorised=authorised, status=status)
+            self._request_log.record(surface, method, resource, authorised=authorised, status=status)
 
     async def _run(self, fault: Fault | None, work: Callable[[], Awaitable[Any]]) -> Answer:
         if fault is None:

@@ -36,12 +36,14 @@ _OPERATION = rf"{_OWNER}/operations/[^/:]+"
 
 @dataclass(frozen=True)
 class _Request:
-    """A request that a route was found for.
+    """A request with a known route.
 
-    :param api: The version in its path.
-    :param poll: The version that an operation is answered in: None is that of its creator.
-    :param name: The resource, the operation or the parent in its path, with the project's number.
-    :param data: The body as it came.
+    :param api: the API version in its path.
+    :param poll: the API version of operations in the answer; None for that of the request that started the operation.
+    :param name: the resource, the operation or the parent in its path, with the project's number.
+    :param query: the query parameters.
+    :param body: the decoded body.
+    :param data: the body as received.
     """
 
     api: Api
@@ -52,7 +54,7 @@ class _Request:
     data: bytes = b""
 
     def parameter(self, camel: str) -> str:
-        """A query parameter; the API takes its name in both spellings."""
+        """Return a query parameter; the API accepts its name in camel case and in snake case."""
         snake = re.sub("([A-Z])", lambda m: "_" + m.group(1).lower(), camel)
         return self.query.get(camel, self.query.get(snake, ""))
 
@@ -60,24 +62,24 @@ class _Request:
 class RestApi:
     """Serves the control plane to aiohttp.
 
-    :param control_plane: What carries the requests out.
-    :param gate: What they pass first.
-    :param settings: Knows the project.
-    :param serving: The RPCs of models, endpoints and predictions.
-    :param others: The methods of other services.
+    :param control_plane: handles the requests for clusters.
+    :param pipeline: checks and logs each request before it is handled.
+    :param settings: the emulator's settings, with the project.
+    :param serving: the RPCs of models, endpoints and predictions.
+    :param others: the methods of Google's other services.
     """
 
     def __init__(
         self,
         control_plane: ControlPlane,
-        gate: RequestPipeline,
+        pipeline: RequestPipeline,
         settings: Settings,
         serving: Sequence[Rpc] = (),
         others: CloudApis | None = None,
     ) -> None:
         self._others = others
         self._plane = control_plane
-        self._gate = gate
+        self._pipeline = pipeline
         self._settings = settings
         table: tuple[tuple[str, str, str, str, Callable[[_Request], Awaitable[Any]]], ...] = (
             ("POST", rf"({LOCATION})/persistentResources", "", "CreatePersistentResource", self._create),
@@ -85,7 +87,6 @@ class RestApi:
             ("GET", rf"({_RESOURCE})", "", "GetPersistentResource", self._get),
             ("PATCH", rf"({_RESOURCE})", "", "UpdatePersistentResource", self._update),
             ("DELETE", rf"({_RESOURCE})", "", "DeletePersistentResource", self._delete),
-            ("POST", rf"({_RESOURCE})", ":reboot", "RebootPersistentResource", self._reboot),
             ("GET", rf"({_OWNER})/operations", "", "ListOperations", self._operations),
             ("GET", rf"({_OPERATION})", "", "GetOperation", self._operation),
             ("DELETE", rf"({_OPERATION})", "", "DeleteOperation", self._delete_operation),
@@ -96,7 +97,7 @@ class RestApi:
             *((verb, re.compile(path + end), rpc, work, MAX_BODY) for verb, path, end, rpc, work in table),
             *((r.verb, re.compile(f"({r.path}){r.end}"), r.name, _serve(r), r.max_body) for r in serving),
         ]
-        # Of another service, and so of another version than the rest.
+        # Cloud Resource Manager is another service, in another version.
         self._projects = [("GET", re.compile(r"(projects/[^/:]+)"), "GetProject", self._project, MAX_BODY)]
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -144,7 +145,7 @@ class RestApi:
             if rpc in ("CreatePersistentResource", "CreateEndpoint") and wanted:
                 resource = f"{name}/{collection}/{wanted}"
         try:
-            answer = await self._gate.run("rest", rpc, resource, request.headers.get("Authorization"), carry_out)
+            answer = await self._pipeline.run("rest", rpc, resource, request.headers.get("Authorization"), carry_out)
         except ApiError as error:
             return _error(error)
         except ConnectionCutError:
@@ -157,7 +158,7 @@ class RestApi:
 
         authorization = request.headers.get("Authorization")
         try:
-            answer = await self._gate.run("rest", found.rpc.name, found.resource, authorization, carry_out)
+            answer = await self._pipeline.run("rest", found.rpc.name, found.resource, authorization, carry_out)
         except ApiError as error:
             return web.json_response(error_body(error, request.path), status=error.http_status)
         except ConnectionCutError:
@@ -193,9 +194,6 @@ class RestApi:
 
     async def _delete(self, request: _Request) -> Any:
         return (await self._plane.delete(request.name, request.api)).render()
-
-    async def _reboot(self, request: _Request) -> Any:
-        return (await self._plane.reboot(request.name, request.api)).render()
 
     async def _operations(self, request: _Request) -> Any:
         found = self._plane.operations.listing(request.name)
@@ -233,7 +231,7 @@ def _serve(rpc: Rpc) -> Callable[[_Request], Awaitable[Any]]:
 async def _read(request: web.Request, limit: int) -> bytes:
     if not request.can_read_body:
         return b""
-    # The application itself has no limit: it is one for the streams to dashboards, too.
+    # The application itself has no limit because it also serves the uploads to dashboards.
     data = b""
     async for chunk in request.content.iter_any():
         data += chunk
@@ -243,7 +241,7 @@ async def _read(request: web.Request, limit: int) -> bytes:
 
 
 def _parse(request: _Request) -> Any:
-    """The resource in a body; a field that the version does not have is refused, as the service does."""
+    """Parse the resource in a body; unknown fields of the API version are rejected, as on the service."""
     message = request.api.PersistentResource()
     try:
         json_format.ParseDict(request.body, message)
@@ -259,7 +257,7 @@ def _error(error: ApiError) -> web.Response:
 async def _respond(request: web.Request, answer: Answer) -> web.StreamResponse:
     if isinstance(answer.message, httpbody_pb2.HttpBody):
         return web.Response(body=answer.message.data, content_type=answer.message.content_type)
-    # GAPIC's REST clients ask for numbers in place of the names of enum values.
+    # GAPIC's REST clients request numbers instead of names for enum values.
     numbers = "enum-encoding=int" in request.query.get("$alt", "")
     if isinstance(answer.message, dict):
         text = json.dumps(answer.message)
@@ -277,9 +275,10 @@ async def _respond(request: web.Request, answer: Answer) -> web.StreamResponse:
 
 
 def cut(request: web.Request, *, gently: bool = False) -> web.StreamResponse:
-    """Cut a request's connection; what it gives is for aiohttp, nobody receives it.
+    """Close a request's connection without an answer.
 
-    :param gently: Let what was written arrive before the end; otherwise the peer gets a reset.
+    :param gently: send what was written before closing; otherwise the peer gets a reset.
+    :return: a response for aiohttp, which no client receives.
     """
     transport = request.transport
     if transport is not None and gently:

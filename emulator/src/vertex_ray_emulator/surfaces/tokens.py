@@ -1,4 +1,4 @@
-"""Access tokens: minted by the fake metadata server, checked on every surface."""
+"""Access tokens: issued by the fake metadata server, checked on every surface."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _SCHEME = "bearer "
 
 
 class Tokens:
-    """Mints and checks access tokens.
+    """Issues and checks access tokens.
 
-    :param seconds: The life of the tokens minted from now on; may be changed at any time.
-    :param clock: Gives the time in seconds; a test may pass its own.
+    :param seconds: lifetime of new tokens; it may be changed at any time.
+    :param clock: returns the time in seconds; tests may pass their own.
     """
 
     def __init__(self, seconds: float = 3600.0, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -25,22 +25,22 @@ class Tokens:
         self._expiry: dict[str, float] = {}
 
     def mint(self) -> tuple[str, float]:
-        """A new token and its remaining life in seconds."""
+        """Issue a token; return it with its lifetime in seconds."""
         now = self._clock()
-        # A benchmark mints for hours; without this the table would only ever grow.
+        # Long benchmarks issue tokens for hours: without this the table would grow without bound.
         if len(self._expiry) > 10_000:
             self._expiry = {token: end for token, end in self._expiry.items() if end > now}
-        # Google's own prefix, because some clients and log filters recognise tokens by it.
+        # Some clients and log filters recognise tokens by Google's prefix.
         token = f"ya29.emulator-{secrets.token_hex(20)}"
         self._expiry[token] = now + self.seconds
         return token, self.seconds
 
     def accepts(self, authorization: str | None) -> bool:
-        """Whether an ``Authorization`` header's value holds a token that is valid now."""
+        """Return whether the value of an ``Authorization`` header contains a valid token."""
         if not authorization or authorization[: len(_SCHEME)].lower() != _SCHEME:
             return False
         return self._expiry.get(authorization[len(_SCHEME) :].strip(), float("-inf")) > self._clock()
 
     def revoke_all(self) -> None:
-        """Make every token minted so far invalid."""
+        """Invalidate every token issued so far."""
         self._expiry.clear()

@@ -1,1 +1,1 @@
-"""Protos, names, errors, paging and operations as they are on the wire."""
+"""Wire format: protos, resource names, errors, paging and long-running operations."""

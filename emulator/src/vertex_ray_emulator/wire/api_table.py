@@ -1,10 +1,10 @@
-"""What the RPCs of all the emulated services need: the service that must be enabled, and the caller's permission."""
+"""Requirements of all RPCs: the service that must be enabled, and the permission that the caller needs."""
 
 from __future__ import annotations
 
 AIPLATFORM = "aiplatform.googleapis.com"
 
-# Service, by the name of the RPC, with the permission; an empty permission is one that everybody has.
+# Service and permission by the name of the RPC; an empty permission means that none is needed.
 _OTHERS: dict[str, tuple[str, str]] = {
     "ListLogEntries": ("logging.googleapis.com", "logging.logEntries.list"),
     "QueryPrometheus": ("monitoring.googleapis.com", "monitoring.timeSeries.list"),
@@ -36,7 +36,6 @@ _VERTEX: dict[str, str] = {
         )
         for verb in ("create", "get", "list", "update", "delete")
     },
-    "RebootPersistentResource": "aiplatform.persistentResources.update",
     "UploadModel": "aiplatform.models.upload",
     "ListModelVersions": "aiplatform.models.list",
     "DeleteModelVersion": "aiplatform.models.delete",
@@ -65,6 +64,6 @@ SERVICE_TITLES: dict[str, str] = {
 }
 
 
-def needs(rpc: str) -> tuple[str, str]:
-    """The service of an RPC, and the permission that it needs; empty for none."""
+def requirements(rpc: str) -> tuple[str, str]:
+    """Return the service of an RPC and the permission that it needs, empty for none."""
     return _OTHERS.get(rpc) or (AIPLATFORM, _VERTEX.get(rpc, ""))

@@ -1,4 +1,4 @@
-"""Work that goes on after a request was accepted, and is given up when the emulator stops."""
+"""Background work that continues after a request was accepted, and is cancelled when the emulator stops."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from vertex_ray_emulator.wire.errors import ApiError
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from vertex_ray_emulator.wire.operations import Operations, Running
+    from vertex_ray_emulator.wire.operations import LongRunningOperation, Operations
 
 log = logging.getLogger(__name__)
 
 
 class Background:
-    """Tasks that end operations.
+    """Background tasks that complete long-running operations.
 
-    :param operations: Where each piece of work ends its operation.
+    :param operations: operations that the work completes.
     """
 
     def __init__(self, operations: Operations) -> None:
@@ -28,14 +28,22 @@ class Background:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """Carry out a piece of work."""
+        """Run work as a task."""
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def finish(self, operation: Running, seconds: float, work: Callable[[], Any | None]) -> Running:
-        """End an operation after so many seconds with what a piece of work gives, None for an empty answer."""
+    def finish(
+        self, operation: LongRunningOperation, seconds: float, work: Callable[[], Any | None]
+    ) -> LongRunningOperation:
+        """Complete an operation after a delay.
+
+        :param operation: operation to complete.
+        :param seconds: delay in seconds.
+        :param work: returns the response, None for an empty one; an :class:`ApiError` fails the operation.
+        :return: the operation.
+        """
 
         async def later() -> None:
             await asyncio.sleep(seconds)
@@ -44,7 +52,7 @@ class Background:
             except ApiError as error:
                 self._operations.fail(operation, error)
             except Exception:
-                log.exception("the operation %s failed", operation.name)
+                log.exception("Operation %s failed with an unexpected error", operation.name)
                 self._operations.fail(operation, ApiError("INTERNAL", "Internal error encountered."))
             else:
                 self._operations.succeed(operation, response)
@@ -53,7 +61,7 @@ class Background:
         return operation
 
     async def close(self) -> None:
-        """Give up everything that is under way."""
+        """Cancel all tasks and wait until they have ended."""
         for task in list(self._tasks):
             await cancel(task)
 

@@ -1,10 +1,9 @@
-"""Errors as Google's APIs answer them, on REST and on gRPC."""
+"""Errors in the format of Google's APIs, for REST and gRPC."""
 
 from __future__ import annotations
 
 from typing import Any
 
-# google/rpc/code.proto: number and HTTP mapping of each canonical code.
 CODES: dict[str, tuple[int, int]] = {
     "OK": (0, 200),
     "CANCELLED": (1, 499),
@@ -24,13 +23,14 @@ CODES: dict[str, tuple[int, int]] = {
     "DATA_LOSS": (15, 500),
     "UNAUTHENTICATED": (16, 401),
 }
+"""Number and HTTP status of each canonical code, from google/rpc/code.proto."""
 
-# The code that Google's front ends give where only an HTTP status is known.
 _BY_STATUS = {
     400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND",
     409: "ABORTED", 412: "FAILED_PRECONDITION", 429: "RESOURCE_EXHAUSTED", 499: "CANCELLED",
     500: "INTERNAL", 501: "UNIMPLEMENTED", 502: "UNAVAILABLE", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED",
 }  # fmt: skip
+"""Code that Google's front ends answer with where only an HTTP status is known."""
 
 UNAUTHENTICATED_MESSAGE = (
     "Request had invalid authentication credentials. Expected OAuth 2 access token, login cookie or other "
@@ -39,17 +39,17 @@ UNAUTHENTICATED_MESSAGE = (
 
 
 def code_for_status(status: int) -> str:
-    """The canonical code's name for an HTTP status."""
+    """Return the name of the canonical code for an HTTP status."""
     return _BY_STATUS.get(status, "INTERNAL" if status >= 500 else "UNKNOWN")
 
 
 class ApiError(Exception):
-    """A request that is answered with an error.
+    """An error that a request is answered with.
 
-    :param code: The canonical code's name, such as ``NOT_FOUND``.
-    :param message: The text for the caller.
-    :param http_status: The status on REST; by default the one that belongs to the code.
-    :param details: What is said for programs, such as a ``google.rpc.ErrorInfo``; only REST has it.
+    :param code: name of the canonical code, such as ``NOT_FOUND``.
+    :param message: text for the caller.
+    :param http_status: HTTP status for REST; by default the one of the code.
+    :param details: machine-readable details, such as a ``google.rpc.ErrorInfo``; sent over REST only.
     """
 
     def __init__(
@@ -68,11 +68,11 @@ class ApiError(Exception):
 
     @property
     def number(self) -> int:
-        """The code's number, as in ``google.rpc.Status.code``."""
+        """Number of the code, as in ``google.rpc.Status.code``."""
         return CODES[self.code][0]
 
     def body(self) -> dict[str, Any]:
-        """The JSON body that goes with it."""
+        """Return the JSON body of the error."""
         error: dict[str, Any] = {"code": self.http_status, "message": self.message, "status": self.code}
         if self.details:
             error["details"] = self.details
@@ -80,14 +80,14 @@ class ApiError(Exception):
 
 
 class ConnectionCutError(Exception):
-    """The connection is to be cut without an answer: a fault was asked for."""
+    """A fault requires that the connection be cut without an answer."""
 
 
 def invalid(message: str) -> ApiError:
-    """A 400 INVALID_ARGUMENT."""
+    """Return an error 400 INVALID_ARGUMENT."""
     return ApiError("INVALID_ARGUMENT", message)
 
 
 def unauthenticated() -> ApiError:
-    """The 401 for a token that is missing, unknown, expired or revoked."""
+    """Return the error 401 for a token that is missing, unknown, expired or revoked."""
     return ApiError("UNAUTHENTICATED", UNAUTHENTICATED_MESSAGE)

@@ -1,4 +1,4 @@
-"""Resource names of the API: the project's number in place of its id, and which projects there are."""
+"""Resource names of the API, with the project's number in place of its id."""
 
 from __future__ import annotations
 
@@ -12,23 +12,26 @@ if TYPE_CHECKING:
 
 PARENT = re.compile(r"projects/(?P<project>[^/]+)/locations/(?P<location>[a-z0-9-]+)")
 
+REGION = re.compile(r"[a-z]+-[a-z]+[0-9]+")
+"""Shape of a region's name. The emulator keeps no table of regions: a new one works as soon as a client names it."""
+
 
 def pattern(collection: str) -> re.Pattern[str]:
-    """The pattern of a collection's names; ``id`` is the last part."""
+    """Return the pattern of the names in a collection; its group ``id`` is the last part."""
     return re.compile(PARENT.pattern + rf"/{collection}/(?P<id>[^/]+)")
 
 
 class Names:
-    """Checks the names that callers give.
+    """Checks and normalises the resource names that callers send.
 
-    :param settings: Knows the project.
+    :param settings: settings with the project.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
     def canonical(self, name: str) -> str:
-        """A resource's name with the project's number in place of its id."""
+        """Return a resource name with the project's number in place of its id."""
         return re.sub(
             rf"^projects/{re.escape(self._settings.project)}(?=/|$)",
             f"projects/{self._settings.project_number}",
@@ -36,11 +39,12 @@ class Names:
         )
 
     def check(self, wanted: re.Pattern[str], name: str, permission: str) -> str:
-        """The canonical form of a name.
+        """Return the canonical form of a name.
 
-        :param wanted: What it has to look like, with a group ``project``.
-        :param permission: What the caller needs for it, such as ``endpoints.predict``.
-        :raises ApiError: INVALID_ARGUMENT for another form, PERMISSION_DENIED for another project.
+        :param wanted: pattern that the name must match, with a group ``project``.
+        :param name: name that the caller sent.
+        :param permission: permission that the caller needs, such as ``endpoints.predict``.
+        :raises ApiError: INVALID_ARGUMENT if the name does not match; PERMISSION_DENIED for another project.
         """
         name = self.canonical(name)
         match = wanted.fullmatch(name)

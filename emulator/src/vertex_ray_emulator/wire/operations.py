@@ -1,4 +1,4 @@
-"""Long-running operations: made by create, update and delete; polled by get, list and wait."""
+"""Long-running operations: started by create, update and delete; polled by get, list and wait."""
 
 from __future__ import annotations
 
@@ -14,18 +14,23 @@ from vertex_ray_emulator.wire.errors import ApiError
 from vertex_ray_emulator.wire.protos import Api, convert
 
 Operation: Any = operations_pb2.Operation
-# How long a wait lasts at most for a caller that does not say.
 WAIT_SECONDS = 30
+"""Timeout of a wait for which the caller sets none."""
 
 
 @dataclass
-class Running:
-    """One operation.
+class LongRunningOperation:
+    """A long-running operation.
 
-    :param name: ``projects/…/persistentResources/…/operations/N``; of models and endpoints likewise.
-    :param kind: Which metadata message it carries: ``Create``, ``Update``, ``Delete`` or ``Reboot`` (a cluster), or the
-        RPC's name, such as ``DeployModel``.
-    :param api: The version that the caller used; the ``Any`` fields are of this version.
+    :param name: ``projects/…/persistentResources/…/operations/N``, and likewise for models and endpoints.
+    :param kind: kind of its metadata: ``Create``, ``Update`` or ``Delete`` for a cluster, or the name of the RPC, such
+        as ``DeployModel``.
+    :param api: version of the API that the caller used, which is the version of the ``Any`` fields.
+    :param created: time of the start.
+    :param updated: time of the last change.
+    :param response: response of an operation that succeeded; None for an empty one.
+    :param error: error of an operation that failed.
+    :param finished: set once the operation has succeeded or failed.
     """
 
     name: str
@@ -39,13 +44,13 @@ class Running:
 
     @property
     def done(self) -> bool:
-        """Whether it has come to a response or an error."""
+        """Whether the operation has succeeded or failed."""
         return self.finished.is_set()
 
     def render(self, api: Api | None = None) -> Any:
-        """The ``google.longrunning.Operation`` message.
+        """Return the ``google.longrunning.Operation`` message.
 
-        :param api: The version that the poller asks in; by default that of the creator.
+        :param api: version of the API that the caller polls with; by default the one that started the operation.
         """
         api = api or self.api
         message = Operation(name=self.name, done=self.done)
@@ -64,49 +69,49 @@ class Running:
 class Operations:
     """All operations since the start of the emulator.
 
-    :param now: Gives the present time as a protobuf timestamp.
+    :param now: returns the current time as a protobuf timestamp.
     """
 
     def __init__(self, now: Any) -> None:
         self._now = now
-        self._all: dict[str, Running] = {}
+        self._all: dict[str, LongRunningOperation] = {}
 
-    def begin(self, resource_name: str, kind: str, api: Api) -> Running:
-        """A new operation on a resource."""
+    def begin(self, resource_name: str, kind: str, api: Api) -> LongRunningOperation:
+        """Start an operation on a resource."""
         name = f"{resource_name}/operations/{secrets.randbelow(9 * 10**18) + 10**18}"
-        operation = Running(name, kind, api, self._now(), self._now())
+        operation = LongRunningOperation(name, kind, api, self._now(), self._now())
         self._all[name] = operation
         return operation
 
-    def succeed(self, operation: Running, response: Any | None) -> None:
-        """End an operation well; the response is a v1beta1 resource, None for a delete."""
+    def succeed(self, operation: LongRunningOperation, response: Any | None) -> None:
+        """Complete an operation with a response: a v1beta1 resource, or None for a delete."""
         if not operation.done:
             operation.updated = self._now()
             if response is not None:
-                # A copy: the operation's answer must not change with the resource's later life.
+                # A copy, because the response must not change when the resource does.
                 operation.response = type(response)()
                 operation.response.CopyFrom(response)
             operation.finished.set()
 
-    def fail(self, operation: Running, error: ApiError) -> None:
-        """End an operation with an error."""
+    def fail(self, operation: LongRunningOperation, error: ApiError) -> None:
+        """Complete an operation with an error."""
         if not operation.done:
             operation.updated = self._now()
             operation.error = error
             operation.finished.set()
 
-    def get(self, name: str) -> Running:
-        """The operation of a name.
+    def get(self, name: str) -> LongRunningOperation:
+        """Return the operation with a name.
 
-        :raises ApiError: NOT_FOUND.
+        :raises ApiError: NOT_FOUND if it does not exist.
         """
         operation = self._all.get(name)
         if operation is None:
             raise ApiError("NOT_FOUND", f"The operation {name!r} does not exist.")
         return operation
 
-    async def wait(self, name: str, seconds: float) -> Running:
-        """The operation once it is done, or after so many seconds as it is then."""
+    async def wait(self, name: str, seconds: float) -> LongRunningOperation:
+        """Wait until an operation is done, or for a number of seconds, and return it as it is then."""
         operation = self.get(name)
         if not operation.done and seconds > 0:
             try:
@@ -115,20 +120,20 @@ class Operations:
                 return operation
         return operation
 
-    def listing(self, parent: str) -> list[Running]:
-        """The operations below a location or a resource, the newest first."""
+    def listing(self, parent: str) -> list[LongRunningOperation]:
+        """Return the operations below a location or a resource, newest first."""
         return [op for name, op in reversed(self._all.items()) if name.startswith(parent + "/")]
 
     def cancel(self, name: str) -> None:
-        """Refuse: nothing tells of an operation of these services that could be cancelled.
+        """Refuse to cancel an operation: no source mentions an operation of these services that can be cancelled.
 
-        :raises ApiError: UNIMPLEMENTED while it runs; a finished one is left as it is, as the API says.
+        :raises ApiError: UNIMPLEMENTED while it runs; a finished operation is left unchanged, as the API documents.
         """
         if not self.get(name).done:
-            raise ApiError("UNIMPLEMENTED", f"The operation {name!r} can not be cancelled.")
+            raise ApiError("UNIMPLEMENTED", f"The operation {name!r} cannot be cancelled.")
 
     def delete(self, name: str) -> None:
-        """Forget a finished operation.
+        """Delete a finished operation.
 
         :raises ApiError: FAILED_PRECONDITION while it runs.
         """

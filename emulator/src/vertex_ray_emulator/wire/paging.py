@@ -1,4 +1,4 @@
-"""Pages of lists, with tokens that hold the last name of a page: what comes and goes meanwhile moves nothing."""
+"""Pages of lists. A token holds the last name of a page, so that pages do not shift when resources come and go."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ MAX_PAGE = 1000
 
 
 def page(found: Sequence[Any], page_size: int, page_token: str) -> tuple[list[Any], str]:
-    """A page of resources, and the token of the next page or an empty string.
+    """Return a page of resources, and the token of the next page or an empty string.
 
-    :param found: All of them, in their order, each with a ``name`` that no other has.
-    :param page_size: How many at most; 0 for the default of 100, more than 1,000 are never given.
-    :param page_token: The last page's token; empty for the first page.
-    :raises ApiError: INVALID_ARGUMENT for a size or a token that there is not.
+    :param found: all resources in their order, each with a unique ``name``.
+    :param page_size: maximum number of resources; 0 for the default of 100, values above 1,000 count as 1,000.
+    :param page_token: token of the previous page; empty for the first page.
+    :raises ApiError: INVALID_ARGUMENT if the size is negative or the token is invalid.
     """
     if page_size < 0:
         raise invalid("page_size must not be negative.")
@@ -35,7 +35,7 @@ def _after(found: Sequence[Any], name: str) -> list[Any]:
     for index, each in enumerate(found):
         if each.name == name:
             return list(found[index + 1 :])
-    # It was deleted meanwhile; in a list by name its place is still known.
+    # The resource was deleted in the meantime; in a list by name its position is still known.
     return [each for each in found if each.name > name]
 
 

@@ -1,8 +1,8 @@
-"""Google's message classes, without the seconds that their packages' clients take to import.
+"""Google's message classes, without the seconds that it takes to import the clients of their packages.
 
-``import google.cloud.aiplatform_v1beta1`` builds every client and every message of Vertex AI: 6 s and
-hundreds of megabytes, of which the emulator needs two modules. The packages' own ``__init__`` therefore runs
-only when somebody asks for a name that is not loaded yet, and then fills the very same module object.
+``import google.cloud.aiplatform_v1beta1`` builds every client and every message of Vertex AI, which takes 6 s and
+hundreds of megabytes, although the emulator needs only a few modules. Therefore the ``__init__`` of these packages runs
+only when a name is requested that is not loaded yet, and then fills the same module object.
 """
 
 from __future__ import annotations
@@ -16,16 +16,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from vertex_ray_emulator.wire.names import REGION
+
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
 
 
 class _LazyPackage(ModuleType):
-    """A package whose ``__init__`` runs when a name is asked for that it does not have yet."""
+    """A package whose ``__init__`` runs when a name is requested that is not loaded yet."""
 
     def __getattr__(self, name: str) -> Any:
         spec: ModuleSpec | None = self.__dict__.get("__spec__")
-        # The import system itself probes dunders; these must not load everything.
+        # The import system itself probes dunder names, which must not load everything.
         if (name.startswith("__") and name != "__all__") or spec is None or spec.loader is None:
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         if any((Path(base) / f"{name}{end}").exists() for base in self.__path__ for end in (".py", "/__init__.py")):
@@ -54,7 +56,7 @@ def _declare(name: str, folder: Path) -> None:
 
 
 def _types(package: str, module: str) -> Any:
-    """A module of ``google.cloud.<package>.types``, with no other module of the package loaded."""
+    """Import a module of ``google.cloud.<package>.types`` without the rest of the package."""
     import google.cloud  # a namespace package, of many distributions
 
     for base in google.cloud.__path__:
@@ -66,13 +68,13 @@ def _types(package: str, module: str) -> Any:
     return importlib.import_module(f"google.cloud.{package}.types.{module}")
 
 
-# Where the messages of models, endpoints and predictions are.
 _SERVING_MODULES = ("model", "endpoint", "model_service", "endpoint_service", "prediction_service")
+"""Modules with the messages of models, endpoints and predictions."""
 
 
 @dataclass(frozen=True)
 class Api:
-    """The raw protobuf classes of one version of the API."""
+    """Protobuf classes of one version of the API."""
 
     version: str
     PersistentResource: Any
@@ -82,21 +84,19 @@ class Api:
     ListResponse: Any
     UpdateRequest: Any
     DeleteRequest: Any
-    RebootRequest: Any
     CreateMetadata: Any
     UpdateMetadata: Any
-    RebootMetadata: Any
     DeleteMetadata: Any
 
     def message(self, name: str) -> Any:
-        """The message class of a name, such as ``Model`` or ``PredictRequest``.
+        """Return the message class with a name, such as ``Model`` or ``PredictRequest``.
 
-        :raises LookupError: for one that the emulator does not serve.
+        :raises LookupError: if the emulator does not serve such a message.
         """
         return _message(self.version, name)
 
     def metadata(self, kind: str) -> Any:
-        """The class of an operation's metadata: of ``Create`` (a cluster), ``DeployModel`` and so on."""
+        """Return the metadata class of a kind of operation, such as ``Create`` (of a cluster) or ``DeployModel``."""
         return getattr(self, f"{kind}Metadata", None) or self.message(f"{kind}OperationMetadata")
 
 
@@ -108,7 +108,7 @@ def _message(version: str, name: str) -> Any:
         found = getattr(_types(f"aiplatform_{version}", module), name, None)
         if found is not None:
             return found.pb()
-    raise LookupError(f"no message {name!r} in {version}")
+    raise LookupError(f"Version {version} of the API has no message {name!r} that the emulator serves.")
 
 
 def _api(version: str) -> Api:
@@ -125,10 +125,8 @@ def _api(version: str) -> Api:
         ListResponse=service.ListPersistentResourcesResponse.pb(),
         UpdateRequest=service.UpdatePersistentResourceRequest.pb(),
         DeleteRequest=service.DeletePersistentResourceRequest.pb(),
-        RebootRequest=service.RebootPersistentResourceRequest.pb(),
         CreateMetadata=service.CreatePersistentResourceOperationMetadata.pb(),
         UpdateMetadata=service.UpdatePersistentResourceOperationMetadata.pb(),
-        RebootMetadata=service.RebootPersistentResourceOperationMetadata.pb(),
         DeleteMetadata=operation.DeleteOperationMetadata.pb(),
     )
 
@@ -147,13 +145,28 @@ _pool_fields = PersistentResource.DESCRIPTOR.fields_by_name["resource_pools"].me
 _accelerators = _pool_fields["machine_spec"].message_type.fields_by_name["accelerator_type"].enum_type
 
 
+@functools.cache
+def supported_regions() -> tuple[str, ...]:
+    """Return the regions of Vertex AI that the installed SDK knows, in alphabetical order."""
+    import google.cloud  # a namespace package, of many distributions
+
+    for base in google.cloud.__path__:
+        folder = Path(base) / "aiplatform"
+        if (folder / "constants" / "base.py").is_file():
+            _declare("google.cloud.aiplatform", folder)
+            break
+    constants = importlib.import_module("google.cloud.aiplatform.constants.base")
+    # The SDK also lists "global", which is not a region.
+    return tuple(sorted(region for region in constants.SUPPORTED_REGIONS if REGION.fullmatch(region)))
+
+
 def state_name(resource: Any) -> str:
-    """A persistent resource's state by name, such as ``RUNNING``."""
+    """Return the name of a persistent resource's state, such as ``RUNNING``."""
     return str(State.Name(resource.state))
 
 
 def accelerator_name(machine_spec: Any) -> str | None:
-    """The name of a machine spec's accelerator type; None for no accelerator, a number for an unknown one."""
+    """Return the name of a machine spec's accelerator type; None without one, the number if it is unknown."""
     number = machine_spec.accelerator_type
     if number == 0:
         return None
@@ -162,7 +175,7 @@ def accelerator_name(machine_spec: Any) -> str | None:
 
 
 def convert(resource: Any, api: Api) -> Any:
-    """A message in another version of the API; fields that it does not have are left out."""
+    """Return a message in another version of the API, without the fields that this version does not have."""
     message = api.message(resource.DESCRIPTOR.name).FromString(resource.SerializeToString())
     message.DiscardUnknownFields()
     return message

@@ -36,10 +36,6 @@ def clear_epoch(client: Any, cluster_id: str) -> dict[str, Any]:
     mask = {"paths": ["resource_pools.replica_count"]}
     updated = client.update_persistent_resource(persistent_resource=created, update_mask=mask)
     seen["updated"] = [pool.replica_count for pool in updated.result(timeout=30).resource_pools]
-    try:
-        client.reboot_persistent_resource(name=created.name)
-    except exceptions.BadRequest as error:  # over gRPC its subclass FailedPrecondition
-        seen["reboot"] = type(error).__name__
     client.delete_persistent_resource(name=created.name).result(timeout=30)
     try:
         client.get_persistent_resource(name=created.name)

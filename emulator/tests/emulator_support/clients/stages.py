@@ -1,4 +1,4 @@
-"""How a client that runs in a process of its own tells what it saw: one JSON object for each stage."""
+"""Results of a client that runs in a process of its own: one JSON object for each stage."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _started = time.monotonic()
 
 
 def tell(stage: str, **seen: Any) -> None:
-    """Note what a stage saw (in the client)."""
+    """Write the results of a stage; called in the client."""
     seen["seconds"] = round(time.monotonic() - _started, 1)
     with Path(sys.argv[1]).open("a") as file:
         file.write(json.dumps({"stage": stage, **seen}) + "\n")
@@ -23,9 +23,9 @@ def tell(stage: str, **seen: Any) -> None:
 def run_client(
     client: Path | str, env: dict[str, str], folder: Path, seconds: float = 240.0
 ) -> dict[str, dict[str, Any]]:
-    """Run a client to its end; gives what each of its stages saw (in the test)."""
+    """Run a client to its end and return the results of each stage; called in the test."""
     told = folder / "stages.jsonl"
-    # The client stands alone: nothing of this repository is on its path but its folder and this one.
+    # The client is independent: only its own folder and this folder of the repository are on its path.
     env = {**env, "PYTHONPATH": str(CLIENTS)}
     done = subprocess.run(
         [sys.executable, str(CLIENTS / client), str(told)],

@@ -1,10 +1,14 @@
-"""Attaches the drivers of an emulated cluster to the node that they run on.
+"""Make Ray's processes behave as on separate machines, although they share one.
 
-Python imports this by itself in every process of a cluster, as the node host has this directory on ``PYTHONPATH``.
+Python imports this module in every process of a cluster, because its directory is on the node host's ``PYTHONPATH``.
+This code runs in jobs: it must not import the emulator, and it must not fail.
 
-A driver looks for its node by the machine's address, which all nodes of an emulated cluster share; left alone, Ray
-attaches it to any of them, and the driver dies when that one is removed. On real machines a driver on the head has
-nothing to fear from a resize. Nothing of the emulator may be imported here, and nothing may fail: it runs in jobs.
+- A driver finds its node by the machine's address, which all nodes of an emulated cluster share: without this module
+  Ray attaches it to any of them, and the driver dies when that node is removed. On the service a resize does not affect
+  a driver on the head.
+- If Ray runs in a virtual environment, it copies all of it for each runtime environment with ``pip`` or ``uv``: more
+  than a gigabyte. The service's images have no virtual environment, and a new one sees the installed packages, as it
+  does here.
 """
 
 from __future__ import annotations
@@ -13,33 +17,36 @@ import importlib.machinery
 import importlib.util
 import os
 import sys
+import sysconfig
 from pathlib import Path
 
 _VARIABLE = "VERTEX_RAY_EMULATOR_NODE"
-_MODULE = "ray._private.services"
 
 
-class _Patch:
-    """Waits for Ray's module to be imported, and replaces its one function."""
+class _Patches:
+    """Import hook that patches modules of Ray when they are loaded."""
+
+    def __init__(self, patches):  # type: ignore[no-untyped-def]
+        self._patches = patches
 
     def find_spec(self, name, path=None, target=None):  # type: ignore[no-untyped-def]
-        """The module's own spec, with a loader that patches what it has loaded."""
-        if name != _MODULE:
+        """Return the module's own spec, with a loader that patches the module."""
+        patch = self._patches.pop(name, None)
+        if patch is None:
             return None
-        sys.meta_path.remove(self)
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
         if spec is not None and spec.loader is not None:
             original = spec.loader.exec_module
 
             def exec_module(module):  # type: ignore[no-untyped-def]
                 original(module)
-                _attach(module)
+                patch(module)
 
             spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
 
 
-def _attach(services) -> None:  # type: ignore[no-untyped-def]
+def _attach_to_own_node(services) -> None:  # type: ignore[no-untyped-def]
     any_node = services.get_node_to_connect_for_driver
 
     def own_node(gcs_address, node_ip_address):  # type: ignore[no-untyped-def]
@@ -54,8 +61,24 @@ def _attach(services) -> None:  # type: ignore[no-untyped-def]
     services.get_node_to_connect_for_driver = own_node
 
 
-def _run_the_environments_own() -> None:
-    """This module hides the environment's ``sitecustomize``, if it has one."""
+def _see_installed_packages(virtualenv_utils) -> None:  # type: ignore[no-untyped-def]
+    if not virtualenv_utils.is_in_virtualenv():
+        return
+    create = virtualenv_utils.create_or_get_virtualenv
+
+    async def create_beside(path, cwd, logger):  # type: ignore[no-untyped-def]
+        await create(path, cwd, logger)
+        home = virtualenv_utils.get_virtualenv_path(path)
+        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        lent = dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib"))
+        (Path(home) / "lib" / version / "site-packages" / "installed.pth").write_text("\n".join(lent) + "\n")
+
+    virtualenv_utils.is_in_virtualenv = lambda: False
+    virtualenv_utils.create_or_get_virtualenv = create_beside
+
+
+def _run_hidden_sitecustomize() -> None:
+    """Run the environment's own ``sitecustomize``, which this module hides."""
     here = Path(__file__).resolve().parent
     elsewhere = [entry for entry in sys.path if Path(entry or ".").resolve() != here]
     spec = importlib.machinery.PathFinder.find_spec("sitecustomize", elsewhere)
@@ -64,5 +87,13 @@ def _run_the_environments_own() -> None:
 
 
 if os.environ.get(_VARIABLE):
-    sys.meta_path.insert(0, _Patch())
-_run_the_environments_own()
+    sys.meta_path.insert(
+        0,
+        _Patches(  # type: ignore[no-untyped-call]
+            {
+                "ray._private.services": _attach_to_own_node,
+                "ray._private.runtime_env.virtualenv_utils": _see_installed_packages,
+            }
+        ),
+    )
+_run_hidden_sitecustomize()

@@ -1,0 +1,99 @@
+"""Type checks of operator and sensor arguments, made at DAG parse and again after rendering.
+
+Each function takes arguments by name, so that an error names the field. A value that is known only when the task runs
+(a template, an XComArg, or a callable, which Airflow calls while it renders) passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from airflow.providers.common.compat.sdk import conf
+
+from airflow_provider_vertex_ray.core.checks import check_flag, is_number, is_whole, known_at_run_time
+from airflow_provider_vertex_ray.core.cluster.spec import ClusterSpec
+from airflow_provider_vertex_ray.errors import InvalidArgumentError
+
+
+def _is_open(value: Any) -> bool:
+    return value is None or known_at_run_time(value) or callable(value)
+
+
+def check_strings(**arguments: Any) -> None:
+    """Validate that each argument is a string, if it is set.
+
+    :raises InvalidArgumentError: An argument has another type.
+    """
+    for field, value in arguments.items():
+        if not _is_open(value) and not isinstance(value, str):
+            raise InvalidArgumentError(field, value, "Use a string.")
+
+
+def check_mappings(**arguments: Any) -> None:
+    """Validate that each argument is a dict, if it is set.
+
+    :raises InvalidArgumentError: An argument has another type.
+    """
+    for field, value in arguments.items():
+        if not _is_open(value) and not isinstance(value, Mapping):
+            raise InvalidArgumentError(field, value, "Use a dict.")
+
+
+def check_lists(**arguments: Any) -> None:
+    """Validate that each argument is a list or tuple, if it is set; a string is not.
+
+    :raises InvalidArgumentError: An argument has another type.
+    """
+    for field, value in arguments.items():
+        if not _is_open(value) and (isinstance(value, (str, bytes)) or not isinstance(value, Sequence)):
+            raise InvalidArgumentError(field, value, "Use a list.")
+
+
+def check_flags(**arguments: Any) -> None:
+    """Validate that each argument is True or False.
+
+    :raises InvalidArgumentError: An argument has another type.
+    """
+    for field, value in arguments.items():
+        check_flag(field, value)
+
+
+def check_amounts(**arguments: Any) -> None:
+    """Validate that each argument is a number of 0 or more, if it is set.
+
+    :raises InvalidArgumentError: An argument is not such a number.
+    """
+    for field, value in arguments.items():
+        if value is not None and not (is_number(value) and value >= 0):
+            raise InvalidArgumentError(field, value, "Use a number of 0 or more.")
+
+
+def check_counts(**arguments: Any) -> None:
+    """Validate that each argument is a whole number of 1 or more, if it is set.
+
+    :raises InvalidArgumentError: An argument is not such a number.
+    """
+    for field, value in arguments.items():
+        if value is not None and not (is_whole(value) and value >= 1):
+            raise InvalidArgumentError(field, value, "Use a whole number of 1 or more.")
+
+
+def resolve_deferrable(deferrable: Any) -> bool:
+    """Return whether a task waits in the triggerer; None means Airflow's ``[operators] default_deferrable``.
+
+    :raises InvalidArgumentError: The value is not True, False or None.
+    """
+    if deferrable is None:
+        return bool(conf.getboolean("operators", "default_deferrable", fallback=False))
+    check_flag("deferrable", deferrable)
+    return bool(deferrable)
+
+
+def spec_fields(spec: Any) -> Any:
+    """Return a cluster spec as a dict of its fields, in which Airflow renders templates.
+
+    :param spec: The ``spec`` argument; a value that is known only when the task runs is returned as it is.
+    :raises InvalidArgumentError: The spec is malformed.
+    """
+    return spec if known_at_run_time(spec) else ClusterSpec.from_value(spec).to_dict()
