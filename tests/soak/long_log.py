@@ -115,7 +115,7 @@ async def follow(
     emulator.admin("POST", "tokens/revoke")
     emulator.admin("DELETE", "calls")
     trigger = VertexRayJobTrigger(cluster_name=full_name(cluster_id), submission_id="long")
-    trigger._say = lines.take  # type: ignore[method-assign]
+    trigger._emit = lines.take  # type: ignore[method-assign]
     tracemalloc.start()
     watch = asyncio.create_task(memory.watch())
     begin = time.monotonic()

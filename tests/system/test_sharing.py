@@ -169,5 +169,5 @@ def test_on_success_keeps_the_cluster_of_a_failure(connected: System) -> None:
     assert bad.state == "failed"
     (kept,) = connected.emulator.clusters()
     assert bad.xcom("own.delete_cluster")["kept_for"] == ["own.odd"]
-    assert f"{kept['id']} stays, and costs money" in bad.log_text("own.delete_cluster")
+    assert f"Keeping cluster {kept['name']}, which incurs charges" in bad.log_text("own.delete_cluster")
     until(lambda: reap(connected)["deleted"] == [kept["id"]], 60)
