@@ -178,7 +178,7 @@ def draw(measured: dict[str, Any], file: Path) -> None:
 def run(plot: Path | None = None) -> list[Figure]:
     """Measure both ways.
 
-    :param plot: File for the plot; None: no plot.
+    :param plot: file for the plot; None: no plot.
     """
     with tempfile.TemporaryDirectory(prefix="vrb-") as folder:
         arguments = ["--provisioning-seconds", str(PROVISIONING_SECONDS)]

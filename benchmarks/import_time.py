@@ -65,11 +65,11 @@ class ImportCost:
     """Wall-clock and processor seconds of imports in one interpreter.
 
     :param floor: Wall-clock seconds of the floor.
-    :param floor_cpu: Processor seconds of the floor.
+    :param floor_cpu: processor seconds of the floor.
     :param added: Wall-clock seconds of the modules imported after it.
-    :param added_cpu: Processor seconds of the modules imported after it.
-    :param floor_names: Names in ``sys.modules`` after the floor.
-    :param names: Names in ``sys.modules`` after everything.
+    :param added_cpu: processor seconds of the modules imported after it.
+    :param floor_names: names in ``sys.modules`` after the floor.
+    :param names: names in ``sys.modules`` after everything.
     """
 
     floor: float

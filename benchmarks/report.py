@@ -10,12 +10,12 @@ from dataclasses import dataclass
 class Figure:
     """One measured figure, and the floor or peer that was measured in the same run.
 
-    :param what: What was measured.
-    :param value: Our figure.
-    :param unit: Unit of ``value`` and ``other``.
-    :param beside: The floor or the peer.
-    :param other: Its figure.
-    :param goal: Maximum ratio of ``value`` to ``other``; None for a figure without a goal.
+    :param what: what was measured.
+    :param value: our figure.
+    :param unit: unit of ``value`` and ``other``.
+    :param beside: the floor or the peer.
+    :param other: its figure.
+    :param goal: maximum ratio of ``value`` to ``other``; None for a figure without a goal.
     """
 
     what: str

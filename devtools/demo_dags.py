@@ -19,10 +19,10 @@ PREFLIGHT = "preflight"
 class Demo:
     """One DAG.
 
-    :param job_tasks: Tasks whose instances wait for Ray jobs.
+    :param job_tasks: tasks whose instances wait for Ray jobs.
     :param emulator_arguments: Command-line arguments of the emulator.
-    :param not_taken: Tasks on a branch that is not taken.
-    :param can_keep: Whether the DAG can keep its cluster.
+    :param not_taken: tasks on a branch that is not taken.
+    :param can_keep: whether the DAG can keep its cluster.
     """
 
     dag_id: str

@@ -54,12 +54,12 @@ class _VertexRayDecoratedOperator(DecoratedOperator, VertexRaySubmitJobOperator)
 
     The other arguments are those of ``VertexRaySubmitJobOperator``, except ``entrypoint``.
 
-    :param python_callable: Function to run.
-    :param op_args: Positional arguments of the function. (templated)
-    :param op_kwargs: Keyword arguments of the function. (templated)
+    :param python_callable: function to run.
+    :param op_args: positional arguments of the function. (templated)
+    :param op_kwargs: keyword arguments of the function. (templated)
     :param result_path: URI of an object-store folder for results that are too large for the job's output. (templated)
-    :raises InvalidArgumentError: An argument is invalid; raised before any request.
-    :raises VertexRayTaskError: The function failed; carries the remote traceback.
+    :raises InvalidArgumentError: an argument is invalid; raised before any request.
+    :raises VertexRayTaskError: the function failed; carries the remote traceback.
     """
 
     template_fields: Sequence[str] = (
@@ -206,8 +206,8 @@ def _plain_arguments(
 ) -> tuple[list[Any], dict[str, Any]]:
     """Return the arguments as JSON values.
 
-    :param is_open: Tells whether a value is resolved only at run time, and is to be kept.
-    :raises InvalidArgumentError: A value cannot be sent as JSON; names the argument and the place inside it.
+    :param is_open: tells whether a value is resolved only at run time, and is to be kept.
+    :raises InvalidArgumentError: a value cannot be sent as JSON; names the argument and the place inside it.
     """
     positional: list[str] = []
     for parameter in inspect.signature(function).parameters.values():
@@ -267,9 +267,9 @@ def vertex_ray_task(
 ) -> TaskDecorator:
     """Run a function on a Ray cluster as a task; used as ``@task.vertex_ray``.
 
-    :param python_callable: Function to run, when the decorator is used without arguments.
-    :param multiple_outputs: Whether each key of the dict that the function returns becomes an XCom of its own.
-    :param kwargs: Arguments of ``VertexRaySubmitJobOperator`` except ``entrypoint``, and ``result_path``: the URI of a
+    :param python_callable: function to run, when the decorator is used without arguments.
+    :param multiple_outputs: whether each key of the dict that the function returns becomes an XCom of its own.
+    :param kwargs: arguments of ``VertexRaySubmitJobOperator`` except ``entrypoint``, and ``result_path``: the URI of a
         folder for results that are too large for the job's output.
     """
 

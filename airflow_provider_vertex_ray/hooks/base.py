@@ -33,7 +33,7 @@ class VertexRayBaseHook(GoogleBaseHook):
     :param gcp_conn_id: Airflow connection to Google Cloud (type ``google_cloud_platform``).
     :param impersonation_chain: Service account to impersonate, or a chain of them; default: the connection's.
     :param project_id: Google Cloud project of the clusters; default: the connection's.
-    :param location: Region of the clusters, such as ``us-central1``; not needed for full resource names.
+    :param location: region of the clusters, such as ``us-central1``; not needed for full resource names.
     """
 
     def __init__(
@@ -137,13 +137,15 @@ class VertexRayBaseAsyncHook(GoogleBaseAsyncHook):
                 del users[key]
                 await entry.transport.close()
 
-    def cluster_name(self, cluster_id: str, project: str | None, location: str | None = None) -> ClusterName:
+    def cluster_name(
+        self, cluster_id: str | ClusterName, project: str | None, location: str | None = None
+    ) -> ClusterName:
         """Return the cluster's full resource name.
 
-        :param cluster_id: Id, or full resource name.
-        :param project: Project for an id.
-        :param location: Region for an id; default: the hook's.
-        :raises InvalidArgumentError: The id is malformed, or the project or region is missing.
+        :param cluster_id: id, or full resource name.
+        :param project: project for an id.
+        :param location: region for an id; default: the hook's.
+        :raises InvalidArgumentError: the id is malformed, or the project or region is missing.
         """
         return parse_cluster_name(cluster_id, project, location or self._location)
 
@@ -160,8 +162,8 @@ def _in_event_loop() -> bool:
 def run_sync(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run a coroutine from synchronous code, whether or not this thread has a running event loop.
 
-    :param make: Creates the coroutine, in the thread that runs it.
-    :return: The coroutine's result.
+    :param make: creates the coroutine, in the thread that runs it.
+    :return: the coroutine's result.
     """
     if not _in_event_loop():
         return asyncio.run(make())
@@ -203,7 +205,7 @@ def sync_of(
 ) -> Callable[Concatenate[VertexRaySyncHook[A], P], T]:
     """Return a synchronous method with the signature and the docstring of an asynchronous one.
 
-    :param call: Method of the hook's ``async_hook_class``.
+    :param call: method of the hook's ``async_hook_class``.
     """
 
     @functools.wraps(call)

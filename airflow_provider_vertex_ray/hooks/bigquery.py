@@ -17,9 +17,9 @@ __all__ = ["Source", "VertexRayBigQueryHook"]
 class Source:
     """Result of a dry run of a source query.
 
-    :param bytes_processed: Maximum number of bytes that reading the source bills.
-    :param tables: Tables that it reads, as ``project.dataset.table``.
-    :param fields: Its columns, as in the REST API.
+    :param bytes_processed: maximum number of bytes that reading the source bills.
+    :param tables: tables that it reads, as ``project.dataset.table``.
+    :param fields: its columns, as in the REST API.
     """
 
     bytes_processed: int
@@ -32,7 +32,7 @@ class VertexRayBigQueryHook:
 
     :param gcp_conn_id: Airflow connection to Google Cloud.
     :param impersonation_chain: Service account to impersonate, or a chain of them.
-    :param project_id: Project that is billed; None for the connection's.
+    :param project_id: project that is billed; None for the connection's.
     """
 
     def __init__(
@@ -52,9 +52,9 @@ class VertexRayBigQueryHook:
     def dataset_location(self, dataset: str, what: str) -> str:
         """Return the location of a dataset.
 
-        :param dataset: The dataset, as ``project.dataset`` or ``dataset``.
-        :param what: Parameter that names the dataset, for error messages.
-        :raises BigQueryTableError: The dataset does not exist.
+        :param dataset: the dataset, as ``project.dataset`` or ``dataset``.
+        :param what: parameter that names the dataset, for error messages.
+        :raises BigQueryTableError: the dataset does not exist.
         """
         return str(_answer_of(lambda: self.client().get_dataset(dataset), f"{what}: dataset {dataset}").location)
 
@@ -71,11 +71,11 @@ class VertexRayBigQueryHook:
     def source(self, sql: str, location: str, limit: int | None) -> Source:
         """Return what a query would read, from a dry run.
 
-        :param sql: The query.
-        :param location: Location of the job.
-        :param limit: Maximum number of bytes that it may bill; None for no limit.
-        :raises BigQueryTableError: The query is invalid, or refers to something that does not exist.
-        :raises BytesBilledLimitError: The query would bill more than the limit.
+        :param sql: the query.
+        :param location: location of the job.
+        :param limit: maximum number of bytes that it may bill; None for no limit.
+        :raises BigQueryTableError: the query is invalid, or refers to something that does not exist.
+        :raises BytesBilledLimitError: the query would bill more than the limit.
         """
         from google.cloud import bigquery
 
@@ -97,7 +97,7 @@ class VertexRayBigQueryHook:
     def drop_staging(self, dataset: str, owner: str) -> list[str]:
         """Delete the staging tables that a task instance left in a dataset.
 
-        :return: Names of the deleted tables.
+        :return: names of the deleted tables.
         """
         from google.api_core.exceptions import NotFound
 
@@ -116,7 +116,7 @@ def _answer_of(call: Any, what: str) -> Any:
     """Return the answer of a call.
 
     :raises BigQueryTableError: BigQuery rejected the request.
-    :raises NotAuthorisedError: The account lacks a permission.
+    :raises NotAuthorisedError: the account lacks a permission.
     """
     from google.api_core.exceptions import BadRequest, Forbidden, NotFound, Unauthorized
 

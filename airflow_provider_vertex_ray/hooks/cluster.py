@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow_provider_vertex_ray.core.checks import is_whole
 from airflow_provider_vertex_ray.core.cluster.client import ClustersApi
-from airflow_provider_vertex_ray.core.cluster.name import validate_location, validate_project
+from airflow_provider_vertex_ray.core.cluster.name import ClusterName, validate_location, validate_project
 from airflow_provider_vertex_ray.core.cluster.spec import ClusterSpec
 from airflow_provider_vertex_ray.core.cluster.state import Cluster
 from airflow_provider_vertex_ray.core.job.capacity import check_shrink, shrinks
@@ -24,17 +24,17 @@ class VertexRayClusterAsyncHook(VertexRayBaseAsyncHook):
     """
 
     async def create_cluster(
-        self, cluster_id: str, spec: ClusterSpec | dict[str, Any], labels: dict[str, str] | None = None
+        self, cluster_id: str | ClusterName, spec: ClusterSpec | dict[str, Any], labels: dict[str, str] | None = None
     ) -> str | None:
         """Start the creation of a cluster, which incurs charges from RUNNING until it is deleted.
 
-        :param cluster_id: Id or full resource name of the new cluster.
-        :param spec: Specification of the cluster.
-        :param labels: Labels in addition to those in the spec.
-        :return: Name of the long-running operation; None if the response was lost, but the cluster exists.
-        :raises InvalidArgumentError: The spec or the id is invalid; no request was made.
-        :raises ClusterExistsError: A cluster with this id exists.
-        :raises NameNotReusableError: A cluster with this id was deleted recently.
+        :param cluster_id: id or full resource name of the new cluster.
+        :param spec: specification of the cluster.
+        :param labels: labels in addition to those in the spec.
+        :return: name of the long-running operation; None if the response was lost, but the cluster exists.
+        :raises InvalidArgumentError: the spec or the id is invalid; no request was made.
+        :raises ClusterExistsError: a cluster with this id exists.
+        :raises NameNotReusableError: a cluster with this id was deleted recently.
         """
         spec = ClusterSpec.from_value(spec)
         spec.validate()
@@ -43,11 +43,11 @@ class VertexRayClusterAsyncHook(VertexRayBaseAsyncHook):
             body = spec.with_labels(labels or {}).to_persistent_resource(name.location)
             return await ClustersApi(transport).create(name, body)
 
-    async def get_cluster(self, cluster_id: str) -> Cluster:
+    async def get_cluster(self, cluster_id: str | ClusterName) -> Cluster:
         """Return a cluster.
 
-        :param cluster_id: Id or full resource name.
-        :raises ClusterNotFoundError: The cluster does not exist.
+        :param cluster_id: id or full resource name.
+        :raises ClusterNotFoundError: the cluster does not exist.
         """
         async with self.session() as (transport, project):
             return await ClustersApi(transport).get(self.cluster_name(cluster_id, project))
@@ -55,7 +55,7 @@ class VertexRayClusterAsyncHook(VertexRayBaseAsyncHook):
     async def list_clusters(self, labels: dict[str, str] | None = None) -> list[Cluster]:
         """Return the Ray clusters in the hook's project and region.
 
-        :param labels: Return only clusters that have all of these labels.
+        :param labels: return only clusters that have all of these labels.
         """
         async with self.session() as (transport, project):
             project = validate_project(project)
@@ -64,15 +64,17 @@ class VertexRayClusterAsyncHook(VertexRayBaseAsyncHook):
         wanted = (labels or {}).items()
         return [cluster for cluster in found if cluster.is_ray and wanted <= cluster.labels.items()]
 
-    async def resize_cluster(self, cluster_id: str, replicas: dict[str, int], *, force: bool = False) -> str | None:
+    async def resize_cluster(
+        self, cluster_id: str | ClusterName, replicas: dict[str, int], *, force: bool = False
+    ) -> str | None:
         """Start a change of the replica counts.
 
-        :param cluster_id: Id or full resource name.
-        :param replicas: New replica count by pool id. The count of the head's pool includes the head.
-        :param force: Whether to remove nodes even if running jobs need them.
-        :return: Name of the long-running operation; None if the cluster already has these counts.
-        :raises InvalidArgumentError: A pool does not exist or autoscales, or a count is out of range.
-        :raises ClusterInUseError: The remaining nodes would not suffice for the running jobs.
+        :param cluster_id: id or full resource name.
+        :param replicas: new replica count by pool id. The count of the head's pool includes the head.
+        :param force: whether to remove nodes even if running jobs need them.
+        :return: name of the long-running operation; None if the cluster already has these counts.
+        :raises InvalidArgumentError: a pool does not exist or autoscales, or a count is out of range.
+        :raises ClusterInUseError: the remaining nodes would not suffice for the running jobs.
         """
         async with self.session() as (transport, project):
             name = self.cluster_name(cluster_id, project)
@@ -92,13 +94,13 @@ class VertexRayClusterAsyncHook(VertexRayBaseAsyncHook):
             ]
             return await api.resize(name, pools)
 
-    async def replicas_for(self, cluster_id: str, total_nodes: int) -> dict[str, int]:
+    async def replicas_for(self, cluster_id: str | ClusterName, total_nodes: int) -> dict[str, int]:
         """Return the replica counts with which a cluster has a given number of nodes.
 
-        :param cluster_id: Id or full resource name.
-        :param total_nodes: Number of nodes, including the head.
-        :return: Replica count by pool id, for ``resize_cluster``.
-        :raises InvalidArgumentError: The cluster has no worker pool that can be resized, or several.
+        :param cluster_id: id or full resource name.
+        :param total_nodes: number of nodes, including the head.
+        :return: replica count by pool id, for ``resize_cluster``.
+        :raises InvalidArgumentError: the cluster has no worker pool that can be resized, or several.
         """
         cluster = (await self.get_cluster(cluster_id)).require_ray()
         open_pools = [pool for pool in cluster.pools if not pool.autoscaling]
@@ -111,12 +113,12 @@ class VertexRayClusterAsyncHook(VertexRayBaseAsyncHook):
         others = cluster.node_count - pools[0].replicas
         return {pools[0].pool_id: total_nodes - others}
 
-    async def delete_cluster(self, cluster_id: str) -> str | None:
+    async def delete_cluster(self, cluster_id: str | ClusterName) -> str | None:
         """Start the deletion of a cluster.
 
-        :param cluster_id: Id or full resource name.
-        :return: Name of the long-running operation; None if the cluster does not exist.
-        :raises PreconditionError: The cluster is PROVISIONING, so Vertex AI rejects the deletion.
+        :param cluster_id: id or full resource name.
+        :return: name of the long-running operation; None if the cluster does not exist.
+        :raises PreconditionError: the cluster is PROVISIONING, so Vertex AI rejects the deletion.
         """
         async with self.session() as (transport, project):
             return await ClustersApi(transport).delete(self.cluster_name(cluster_id, project))
@@ -124,7 +126,7 @@ class VertexRayClusterAsyncHook(VertexRayBaseAsyncHook):
     async def get_operation(self, operation: str) -> dict[str, Any]:
         """Return a long-running operation.
 
-        :param operation: Full name of the operation.
+        :param operation: full name of the operation.
         """
         location = operation.split("/locations/", 1)[1].split("/", 1)[0]
         async with self.session() as (transport, _):
@@ -133,8 +135,8 @@ class VertexRayClusterAsyncHook(VertexRayBaseAsyncHook):
     async def dashboard_answers(self, cluster: Cluster) -> bool:
         """Check whether the dashboard of a cluster serves the Jobs API.
 
-        :param cluster: The cluster, as ``get_cluster`` returns it.
-        :raises NotAuthorisedError: The dashboard rejects the credentials.
+        :param cluster: the cluster, as ``get_cluster`` returns it.
+        :raises NotAuthorisedError: the dashboard rejects the credentials.
         """
         if not cluster.dashboard_uri:
             return False
@@ -144,7 +146,7 @@ class VertexRayClusterAsyncHook(VertexRayBaseAsyncHook):
     async def live_nodes(self, cluster: Cluster) -> int:
         """Return the number of nodes that Ray reports as alive, including the head.
 
-        :param cluster: The cluster, as ``get_cluster`` returns it.
+        :param cluster: the cluster, as ``get_cluster`` returns it.
         """
         async with self.session() as (transport, _):
             uri = cluster.require_ray().dashboard_uri or ""
@@ -155,9 +157,9 @@ class VertexRayClusterAsyncHook(VertexRayBaseAsyncHook):
 def check_replicas(cluster: Cluster, replicas: dict[str, int]) -> None:
     """Validate that the service accepts a resize, and that jobs can run afterwards.
 
-    :param cluster: The cluster.
-    :param replicas: New replica count by pool id.
-    :raises InvalidArgumentError: A pool does not exist or autoscales, a count is out of range, or no worker remains.
+    :param cluster: the cluster.
+    :param replicas: new replica count by pool id.
+    :raises InvalidArgumentError: a pool does not exist or autoscales, a count is out of range, or no worker remains.
     """
     pools = {pool.pool_id: pool for pool in cluster.pools}
     for pool_id, count in replicas.items():
@@ -192,20 +194,20 @@ class VertexRayClusterHook(VertexRaySyncHook[VertexRayClusterAsyncHook]):
 
     @contextlib.contextmanager
     def connect(
-        self, cluster_id: str, *, namespace: str | None = None, runtime_env: dict[str, Any] | None = None
+        self, cluster_id: str | ClusterName, *, namespace: str | None = None, runtime_env: dict[str, Any] | None = None
     ) -> Iterator[Any]:
         """Connect this process to a cluster through the Ray Client, and yield the module ``ray``.
 
         This process must have the Ray version and the minor Python version of the cluster. It is disconnected at the
         end of the ``with`` block, also after an exception.
 
-        :param cluster_id: Id or full resource name.
+        :param cluster_id: id or full resource name.
         :param namespace: Ray namespace; default: an anonymous one.
         :param runtime_env: Ray runtime environment of the tasks and actors; Ray itself uploads local folders.
-        :raises RayClientVersionError: The versions differ; the message says what to install.
-        :raises RayClientConnectedError: This process is already connected to Ray.
-        :raises DashboardNotReadyError: The cluster is not RUNNING.
-        :raises ServiceUnavailableError: The cluster cannot be reached from this process.
+        :raises RayClientVersionError: the versions differ; the message says what to install.
+        :raises RayClientConnectedError: this process is already connected to Ray.
+        :raises DashboardNotReadyError: the cluster is not RUNNING.
+        :raises ServiceUnavailableError: the cluster cannot be reached from this process.
         """
         from airflow_provider_vertex_ray.hooks.ray_client import check_not_connected, connected
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_vertex_ray.core.cluster.client import ClustersApi
+from airflow_provider_vertex_ray.core.cluster.name import ClusterName
 from airflow_provider_vertex_ray.core.cluster.state import Cluster, ClusterState
 from airflow_provider_vertex_ray.core.job.client import JobRequest, JobsApi
 from airflow_provider_vertex_ray.core.job.packages import SAID_FROM, Package, Progress, pack, pack_module, ready_zip
@@ -34,14 +35,14 @@ class VertexRayJobAsyncHook(VertexRayBaseAsyncHook):
     """
 
     @contextlib.asynccontextmanager
-    async def jobs(self, cluster_id: str, dashboard_uri: str | None = None) -> AsyncIterator[JobsApi]:
+    async def jobs(self, cluster_id: str | ClusterName, dashboard_uri: str | None = None) -> AsyncIterator[JobsApi]:
         """Open the Jobs API of a cluster.
 
-        :param cluster_id: Id or full resource name.
-        :param dashboard_uri: The cluster's ``RAY_DASHBOARD_URI``, if it is known, which saves a request.
-        :raises ClusterFailedError: The cluster is in ERROR, or is being deleted.
-        :raises NotARayClusterError: The persistent resource is not a Ray cluster.
-        :raises DashboardNotReadyError: The cluster has no dashboard yet.
+        :param cluster_id: id or full resource name.
+        :param dashboard_uri: the cluster's ``RAY_DASHBOARD_URI``, if it is known, which saves a request.
+        :raises ClusterFailedError: the cluster is in ERROR, or is being deleted.
+        :raises NotARayClusterError: the persistent resource is not a Ray cluster.
+        :raises DashboardNotReadyError: the cluster has no dashboard yet.
         """
         async with self.session() as (transport, project):
             if dashboard_uri is None:
@@ -49,27 +50,27 @@ class VertexRayJobAsyncHook(VertexRayBaseAsyncHook):
                 dashboard_uri = usable_dashboard(cluster)
             yield JobsApi(transport, transport.addresses.dashboard(dashboard_uri))
 
-    async def submit_job(self, cluster_id: str, request: JobRequest) -> bool:
+    async def submit_job(self, cluster_id: str | ClusterName, request: JobRequest) -> bool:
         """Submit a job.
 
-        :param cluster_id: Id or full resource name.
-        :param request: The job.
+        :param cluster_id: id or full resource name.
+        :param request: the job.
         :return: True if the job was submitted; False if the cluster already had a job with that submission id.
         """
         async with self.jobs(cluster_id) as api:
             return await api.submit(request)
 
-    async def upload_working_dir(self, cluster_id: str, folder: str, excludes: Sequence[str] = ()) -> str:
+    async def upload_working_dir(self, cluster_id: str | ClusterName, folder: str, excludes: Sequence[str] = ()) -> str:
         """Upload a local folder to the cluster, unless the cluster already has one with the same content.
 
         This is for jobs that you submit yourself; the operators use ``prepare_environment``.
 
-        :param cluster_id: Id or full resource name.
-        :param folder: Path of the folder.
-        :param excludes: Patterns, as in ``.gitignore``, of what to leave out.
-        :return: The URI for ``runtime_env["working_dir"]``.
-        :raises InvalidArgumentError: The folder does not exist.
-        :raises PackageTooLargeError: The folder is larger than Ray accepts.
+        :param cluster_id: id or full resource name.
+        :param folder: path of the folder.
+        :param excludes: patterns, as in ``.gitignore``, of what to leave out.
+        :return: the URI for ``runtime_env["working_dir"]``.
+        :raises InvalidArgumentError: the folder does not exist.
+        :raises PackageTooLargeError: the folder is larger than Ray accepts.
         """
         with tempfile.TemporaryDirectory(prefix="vertex-ray-") as scratch:
             package = await asyncio.to_thread(pack, folder, Path(scratch) / "package.zip", excludes=excludes)
@@ -78,20 +79,20 @@ class VertexRayJobAsyncHook(VertexRayBaseAsyncHook):
         return package.uri
 
     async def prepare_environment(
-        self, cluster_id: str, environment: dict[str, Any], job_key: str, dashboard_uri: str | None = None
+        self, cluster_id: str | ClusterName, environment: dict[str, Any], job_key: str, dashboard_uri: str | None = None
     ) -> dict[str, Any]:
         """Upload the local code of a runtime environment to the cluster, before the job that uses it.
 
         A package above ``SMALL_PACKAGE_BYTES`` is uploaded once for each content. A smaller ``working_dir`` or wheel,
         which takes no time, is uploaded under a name of the job's own (see ``Package.for_job``).
 
-        :param cluster_id: Id or full resource name.
-        :param environment: The runtime environment, as ``runtime_environment`` returns it.
-        :param job_key: A text that is unique among the cluster's jobs, such as the submission id.
-        :param dashboard_uri: The cluster's ``RAY_DASHBOARD_URI``, if it is known, which saves a request.
-        :return: The environment to submit: with URIs instead of paths, and without ``excludes``.
-        :raises InvalidArgumentError: A folder or file does not exist or cannot be packed; nothing was uploaded.
-        :raises PackageTooLargeError: A package is larger than Ray accepts; nothing was uploaded.
+        :param cluster_id: id or full resource name.
+        :param environment: the runtime environment, as ``runtime_environment`` returns it.
+        :param job_key: a text that is unique among the cluster's jobs, such as the submission id.
+        :param dashboard_uri: the cluster's ``RAY_DASHBOARD_URI``, if it is known, which saves a request.
+        :return: the environment to submit: with URIs instead of paths, and without ``excludes``.
+        :raises InvalidArgumentError: a folder or file does not exist or cannot be packed; nothing was uploaded.
+        :raises PackageTooLargeError: a package is larger than Ray accepts; nothing was uploaded.
         """
         ready = {key: value for key, value in environment.items() if key != "excludes"}
         with tempfile.TemporaryDirectory(prefix="vertex-ray-") as scratch:
@@ -110,61 +111,61 @@ class VertexRayJobAsyncHook(VertexRayBaseAsyncHook):
                         ]
         return ready
 
-    async def get_job(self, cluster_id: str, submission_id: str) -> Job:
+    async def get_job(self, cluster_id: str | ClusterName, submission_id: str) -> Job:
         """Return a job.
 
-        :param cluster_id: Id or full resource name.
-        :param submission_id: Submission id of the job.
-        :raises JobNotFoundError: The cluster has no job with that id.
+        :param cluster_id: id or full resource name.
+        :param submission_id: submission id of the job.
+        :raises JobNotFoundError: the cluster has no job with that id.
         """
         async with self.jobs(cluster_id) as api:
             return await api.get(submission_id)
 
-    async def list_jobs(self, cluster_id: str) -> list[Job]:
+    async def list_jobs(self, cluster_id: str | ClusterName) -> list[Job]:
         """Return all jobs of a cluster. Not meant for polling.
 
-        :param cluster_id: Id or full resource name.
+        :param cluster_id: id or full resource name.
         """
         async with self.jobs(cluster_id) as api:
             return await api.list_all()
 
-    async def stop_job(self, cluster_id: str, submission_id: str) -> bool:
+    async def stop_job(self, cluster_id: str | ClusterName, submission_id: str) -> bool:
         """Request that a job stops.
 
-        :param cluster_id: Id or full resource name.
-        :param submission_id: Submission id of the job.
+        :param cluster_id: id or full resource name.
+        :param submission_id: submission id of the job.
         :return: True if the request was sent to a running job; False if the job had already ended.
-        :raises JobNotFoundError: The cluster has no job with that id.
+        :raises JobNotFoundError: the cluster has no job with that id.
         """
         async with self.jobs(cluster_id) as api:
             return await api.stop(submission_id)
 
-    async def delete_job(self, cluster_id: str, submission_id: str) -> bool:
+    async def delete_job(self, cluster_id: str | ClusterName, submission_id: str) -> bool:
         """Delete an ended job, so that its submission id can be reused.
 
-        :param cluster_id: Id or full resource name.
-        :param submission_id: Submission id of the job.
+        :param cluster_id: id or full resource name.
+        :param submission_id: submission id of the job.
         :return: True if the job was deleted; False if the cluster has no job with that id.
-        :raises JobRunningError: The job has not ended; it was not changed.
+        :raises JobRunningError: the job has not ended; it was not changed.
         """
         async with self.jobs(cluster_id) as api:
             return await delete_ended(api, submission_id)
 
-    async def get_job_logs(self, cluster_id: str, submission_id: str, *, max_bytes: int = 8 << 20) -> str:
+    async def get_job_logs(self, cluster_id: str | ClusterName, submission_id: str, *, max_bytes: int = 8 << 20) -> str:
         """Return a job's output so far.
 
-        :param cluster_id: Id or full resource name.
-        :param submission_id: Submission id of the job.
-        :param max_bytes: Size after which the output is cut off; default: 8 MiB.
+        :param cluster_id: id or full resource name.
+        :param submission_id: submission id of the job.
+        :param max_bytes: size after which the output is cut off; default: 8 MiB.
         """
         async with self.jobs(cluster_id) as api:
             return await api.logs(submission_id, max_bytes=max_bytes)
 
-    async def tail_job_logs(self, cluster_id: str, submission_id: str) -> AsyncIterator[str]:
+    async def tail_job_logs(self, cluster_id: str | ClusterName, submission_id: str) -> AsyncIterator[str]:
         """Yield a job's output from its start, as it arrives, until this connection ends.
 
-        :param cluster_id: Id or full resource name.
-        :param submission_id: Submission id of the job.
+        :param cluster_id: id or full resource name.
+        :param submission_id: submission id of the job.
         """
         async with self.jobs(cluster_id) as api, api.tail(submission_id) as frames:
             async for text in frames:
@@ -174,7 +175,7 @@ class VertexRayJobAsyncHook(VertexRayBaseAsyncHook):
 def _pack_all(environment: dict[str, Any], scratch: Path, job_key: str) -> dict[int | None, tuple[str, str, Package]]:
     """Pack all local code.
 
-    :return: Field, path and package by index in ``py_modules``; the ``working_dir`` has the key None.
+    :return: field, path and package by index in ``py_modules``; the ``working_dir`` has the key None.
     """
     excludes = environment.get("excludes") or ()
     found: dict[int | None, tuple[str, str, Package]] = {}
@@ -223,7 +224,7 @@ async def delete_ended(api: JobsApi, submission_id: str) -> bool:
     """Delete an ended job, so that its submission id can be reused.
 
     :return: True if the job was deleted; False if the cluster has no job with that id.
-    :raises JobRunningError: The job has not ended; it was not changed.
+    :raises JobRunningError: the job has not ended; it was not changed.
     """
     job = await api.find(submission_id)
     if job is None:
@@ -245,9 +246,9 @@ async def delete_ended(api: JobsApi, submission_id: str) -> bool:
 def usable_dashboard(cluster: Cluster) -> str:
     """Return the address of the cluster's dashboard.
 
-    :raises ClusterFailedError: The cluster is in ERROR (or a subtype for the reason), or is being deleted.
-    :raises NotARayClusterError: The persistent resource is not a Ray cluster.
-    :raises DashboardNotReadyError: The cluster has no dashboard yet.
+    :raises ClusterFailedError: the cluster is in ERROR (or a subtype for the reason), or is being deleted.
+    :raises NotARayClusterError: the persistent resource is not a Ray cluster.
+    :raises DashboardNotReadyError: the cluster has no dashboard yet.
     """
     cluster.require_ray()
     if cluster.state is ClusterState.ERROR:

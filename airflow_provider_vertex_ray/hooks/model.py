@@ -41,24 +41,24 @@ class VertexRayModelAsyncHook(VertexRayBaseAsyncHook):
     async def upload_model(self, request: dict[str, Any]) -> str:
         """Start the upload of a model.
 
-        :param request: Body of the REST request: ``model``, and optionally ``parentModel`` and ``modelId``.
-        :return: Name of the long-running operation.
+        :param request: body of the REST request: ``model``, and optionally ``parentModel`` and ``modelId``.
+        :return: name of the long-running operation.
         """
         return await self._do(lambda api, parent: api.upload_model(parent, request))
 
     async def get_model(self, model: str) -> dict[str, Any]:
         """Return a model.
 
-        :param model: Id or full resource name; append ``@version`` for a version other than the default.
-        :raises ModelNotFoundError: The model does not exist.
+        :param model: id or full resource name; append ``@version`` for a version other than the default.
+        :raises ModelNotFoundError: the model does not exist.
         """
         return await self._do(lambda api, parent: api.get_model(self._name("models", model, parent)))
 
     async def find_models(self, labels: dict[str, str], parent_model: str | None = None) -> list[dict[str, Any]]:
         """Return the models that have all of the given labels.
 
-        :param labels: The labels.
-        :param parent_model: Search the versions of this model instead.
+        :param labels: the labels.
+        :param parent_model: search the versions of this model instead.
         """
         condition = " AND ".join(f'labels.{key}="{value}"' for key, value in labels.items())
         if parent_model:
@@ -70,18 +70,18 @@ class VertexRayModelAsyncHook(VertexRayBaseAsyncHook):
     async def delete_model(self, model: str) -> str | None:
         """Start the deletion of a model.
 
-        :param model: Id or full resource name.
-        :return: Name of the long-running operation; None if the model does not exist.
-        :raises PreconditionError: The model is deployed.
+        :param model: id or full resource name.
+        :return: name of the long-running operation; None if the model does not exist.
+        :raises PreconditionError: the model is deployed.
         """
         return await self._do(lambda api, parent: api.delete_model(self._name("models", model, parent)))
 
     async def ensure_endpoint(self, endpoint_id: str, endpoint: dict[str, Any]) -> tuple[dict[str, Any], bool]:
         """Return an endpoint, and create it if it does not exist.
 
-        :param endpoint_id: Id of the endpoint.
-        :param endpoint: Body of the REST request for a new endpoint.
-        :return: The endpoint, and whether this call created it.
+        :param endpoint_id: id of the endpoint.
+        :param endpoint: body of the REST request for a new endpoint.
+        :return: the endpoint, and whether this call created it.
         """
         made = True
 
@@ -99,8 +99,8 @@ class VertexRayModelAsyncHook(VertexRayBaseAsyncHook):
     async def get_endpoint(self, endpoint: str) -> dict[str, Any]:
         """Return an endpoint.
 
-        :param endpoint: Id or full resource name.
-        :raises EndpointNotFoundError: The endpoint does not exist.
+        :param endpoint: id or full resource name.
+        :raises EndpointNotFoundError: the endpoint does not exist.
         """
         return await self._do(lambda api, parent: api.get_endpoint(self._name("endpoints", endpoint, parent)))
 
@@ -109,12 +109,12 @@ class VertexRayModelAsyncHook(VertexRayBaseAsyncHook):
     ) -> str | None:
         """Start the deployment of a model to an endpoint.
 
-        :param endpoint: Id or full resource name.
+        :param endpoint: id or full resource name.
         :param deployed: ``DeployedModel`` as in the REST API, with an ``id`` that the caller chooses.
-        :param traffic_split: Percentage of the traffic by deployed model id; ``"0"`` is the new one. None to leave the
+        :param traffic_split: percentage of the traffic by deployed model id; ``"0"`` is the new one. None to leave the
             split unchanged, so that the new one gets no traffic.
-        :return: Name of the long-running operation; None if a deployment with that id is in progress or done.
-        :raises EndpointNotFoundError: The endpoint does not exist.
+        :return: name of the long-running operation; None if a deployment with that id is in progress or done.
+        :raises EndpointNotFoundError: the endpoint does not exist.
         """
         name = endpoint
 
@@ -136,12 +136,12 @@ class VertexRayModelAsyncHook(VertexRayBaseAsyncHook):
 
         A model or endpoint that does not exist counts as done.
 
-        :param endpoint: Id or full resource name.
-        :param deployed_ids: Ids of the deployed models; None for all.
+        :param endpoint: id or full resource name.
+        :param deployed_ids: ids of the deployed models; None for all.
         :param deadline: Unix time at which the wait fails; None for no limit.
-        :param delete: Whether to delete the endpoint as well, if no deployed model remains.
+        :param delete: whether to delete the endpoint as well, if no deployed model remains.
         :return: ``undeployed`` (the ids of the models that this call undeployed) and ``endpoint_deleted``.
-        :raises OperationTimeoutError: An operation did not finish before the deadline.
+        :raises OperationTimeoutError: an operation did not finish before the deadline.
         """
         undeployed: list[str] = []
 
@@ -183,7 +183,7 @@ class VertexRayModelAsyncHook(VertexRayBaseAsyncHook):
 
         An operation that has ended, or that cannot be cancelled, is not an error.
 
-        :param operation: Full name of the operation.
+        :param operation: full name of the operation.
         """
         try:
             await self._do(lambda api, parent: api.cancel(operation), needs_parent=False)
@@ -193,17 +193,17 @@ class VertexRayModelAsyncHook(VertexRayBaseAsyncHook):
     async def get_operation(self, operation: str) -> dict[str, Any]:
         """Return a long-running operation.
 
-        :param operation: Full name of the operation.
+        :param operation: full name of the operation.
         """
         return await self._do(lambda api, parent: api.operation(operation), needs_parent=False)
 
     async def finished(self, operation: str, deadline: float | None) -> dict[str, Any]:
         """Wait for a long-running operation, and return its response.
 
-        :param operation: Full name of the operation.
+        :param operation: full name of the operation.
         :param deadline: Unix time at which the wait fails; None for no limit.
-        :raises OperationTimeoutError: The operation did not finish before the deadline.
-        :raises ServiceError: The operation failed.
+        :raises OperationTimeoutError: the operation did not finish before the deadline.
+        :raises ServiceError: the operation failed.
         """
         pause = FIRST_PAUSE
         while True:
@@ -234,11 +234,11 @@ class VertexRayModelAsyncHook(VertexRayBaseAsyncHook):
     ) -> tuple[list[Any], list[str]]:
         """Request predictions for chunks of instances, several chunks at a time.
 
-        :param endpoint: Id or full resource name.
-        :param chunks: Instances, as one list for each request.
-        :param parameters: Prediction parameters, as in the REST API.
-        :return: The predictions in the order of the instances, and the ids of the deployed models that made them.
-        :raises PredictionError: The endpoint rejected a chunk; the message names its instances.
+        :param endpoint: id or full resource name.
+        :param chunks: instances, as one list for each request.
+        :param parameters: prediction parameters, as in the REST API.
+        :return: the predictions in the order of the instances, and the ids of the deployed models that made them.
+        :raises PredictionError: the endpoint rejected a chunk; the message names its instances.
         """
         turn = asyncio.Semaphore(REQUESTS_AT_ONCE)
 
@@ -279,7 +279,7 @@ class VertexRayModelAsyncHook(VertexRayBaseAsyncHook):
     async def artifact_files(self, uri: str) -> list[str]:
         """Return the names of the files in an artifact folder in Cloud Storage.
 
-        :param uri: The folder (``gs://bucket/folder``).
+        :param uri: the folder (``gs://bucket/folder``).
         """
         return await self._do(lambda api, parent: api.artifact_files(uri), needs_parent=False)
 
@@ -298,7 +298,7 @@ class VertexRayModelAsyncHook(VertexRayBaseAsyncHook):
 def _split_without(split: dict[str, int], gone: str) -> dict[str, int] | None:
     """Distribute the traffic of one deployed model over the others in proportion.
 
-    :return: The new split; None if the model had no traffic.
+    :return: the new split; None if the model had no traffic.
     """
     if not split.get(gone):
         return None

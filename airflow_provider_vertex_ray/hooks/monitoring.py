@@ -46,11 +46,11 @@ class VertexRayMonitoringAsyncHook(VertexRayBaseAsyncHook):
     async def logs(self, query: LogQuery, *, most: int = MOST_ENTRIES) -> LogEntries:
         """Return the first log entries that match a query.
 
-        :param query: The query; its ``cluster_id`` may be a full resource name.
-        :param most: Maximum number of entries.
+        :param query: the query; its ``cluster_id`` may be a full resource name.
+        :param most: maximum number of entries.
         :raises InvalidRequestError: Cloud Logging rejects the filter.
-        :raises LogsNotAuthorisedError: The account may not read log entries.
-        :raises InvalidArgumentError: Neither the query nor the hook names a project.
+        :raises LogsNotAuthorisedError: the account may not read log entries.
+        :raises InvalidArgumentError: neither the query nor the hook names a project.
         """
         async with self._at(query.cluster_id) as (transport, project, cluster):
             return await LogsApi(transport, project).entries(replace(query, cluster_id=cluster), most)
@@ -58,10 +58,10 @@ class VertexRayMonitoringAsyncHook(VertexRayBaseAsyncHook):
     async def log_pages(self, query: LogQuery) -> AsyncGenerator[LogEntries, None]:
         """Yield all log entries that match a query, page by page.
 
-        :param query: The query; its ``cluster_id`` may be a full resource name.
+        :param query: the query; its ``cluster_id`` may be a full resource name.
         :raises InvalidRequestError: Cloud Logging rejects the filter.
-        :raises LogsNotAuthorisedError: The account may not read log entries.
-        :raises InvalidArgumentError: Neither the query nor the hook names a project.
+        :raises LogsNotAuthorisedError: the account may not read log entries.
+        :raises InvalidArgumentError: neither the query nor the hook names a project.
         """
         async with self._at(query.cluster_id) as (transport, project, cluster):
             pages = LogsApi(transport, project).pages(replace(query, cluster_id=cluster))
@@ -81,14 +81,14 @@ class VertexRayMonitoringAsyncHook(VertexRayBaseAsyncHook):
     ) -> list[str]:
         """Return the last lines of a job's output that Cloud Logging has, oldest first.
 
-        :param cluster_id: Id or full resource name.
-        :param submission_id: Submission id of the job.
-        :param count: Maximum number of lines.
+        :param cluster_id: id or full resource name.
+        :param submission_id: submission id of the job.
+        :param count: maximum number of lines.
         :param start: Unix time before which the job had not started, which speeds up the search; None if unknown.
-        :param seconds: Seconds for which to repeat the search while there are no lines, or not yet ``until``, because
+        :param seconds: seconds for which to repeat the search while there are no lines, or not yet ``until``, because
             lines arrive late.
-        :param until: A line that is known to be among them.
-        :raises LogsNotAuthorisedError: The account may not read log entries.
+        :param until: a line that is known to be among them.
+        :raises LogsNotAuthorisedError: the account may not read log entries.
         """
         query = LogQuery(cluster_id, submission_id=submission_id, start=start, newest_first=True)
         end = time.monotonic() + seconds
@@ -105,11 +105,11 @@ class VertexRayMonitoringAsyncHook(VertexRayBaseAsyncHook):
     async def query(self, promql: str, at: float | None = None, *, project_id: str | None = None) -> list[Series]:
         """Return the result of a PromQL query at one point in time.
 
-        :param promql: The query.
+        :param promql: the query.
         :param at: Unix time; None for now.
-        :param project_id: Project of the metrics; default: the hook's.
+        :param project_id: project of the metrics; default: the hook's.
         :raises InvalidRequestError: Cloud Monitoring rejects the query.
-        :raises MetricsNotAuthorisedError: The account may not read metrics.
+        :raises MetricsNotAuthorisedError: the account may not read metrics.
         """
         async with self.session() as (transport, known):
             return await MetricsApi(transport, validate_project(project_id or known)).query(promql, at)
@@ -119,13 +119,13 @@ class VertexRayMonitoringAsyncHook(VertexRayBaseAsyncHook):
     ) -> list[Series]:
         """Return the results of a PromQL query over a time range.
 
-        :param promql: The query.
+        :param promql: the query.
         :param start: Unix time at which the range starts.
         :param end: Unix time at which the range ends.
-        :param step: Seconds between two values; a series has at most 11,000.
-        :param project_id: Project of the metrics; default: the hook's.
+        :param step: seconds between two values; a series has at most 11,000.
+        :param project_id: project of the metrics; default: the hook's.
         :raises InvalidRequestError: Cloud Monitoring rejects the query.
-        :raises MetricsNotAuthorisedError: The account may not read metrics.
+        :raises MetricsNotAuthorisedError: the account may not read metrics.
         """
         async with self.session() as (transport, known):
             api = MetricsApi(transport, validate_project(project_id or known))
@@ -136,12 +136,12 @@ class VertexRayMonitoringAsyncHook(VertexRayBaseAsyncHook):
     ) -> dict[str, float | None]:
         """Return metrics of a cluster at one point in time.
 
-        :param cluster_id: Id or full resource name.
-        :param metrics: Names of metrics in ``metric_query.METRICS``; default: all.
+        :param cluster_id: id or full resource name.
+        :param metrics: names of metrics in ``metric_query.METRICS``; default: all.
         :param at: Unix time; None for now.
-        :return: Value by metric; None for an unknown value.
-        :raises InvalidArgumentError: A metric does not exist.
-        :raises MetricsNotAuthorisedError: The account may not read metrics.
+        :return: value by metric; None for an unknown value.
+        :raises InvalidArgumentError: a metric does not exist.
+        :raises MetricsNotAuthorisedError: the account may not read metrics.
         """
         async with self._at(cluster_id) as (transport, project, cluster):
             api = MetricsApi(transport, project)

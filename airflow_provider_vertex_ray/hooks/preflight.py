@@ -39,12 +39,12 @@ class VertexRayPreflightAsyncHook(VertexRayBaseAsyncHook):
 
         A check that cannot be made is a finding, not an error.
 
-        :param spec: Specification of the cluster.
-        :param checks: Names in ``preflight.CHECKS``; None for all that apply to the spec.
-        :param bucket: A bucket that jobs use: ``my-bucket`` or ``gs://my-bucket/folder``.
-        :param lease_uri: Folder in Cloud Storage with the leases (``gs://bucket/folder``).
-        :return: The findings.
-        :raises InvalidArgumentError: An argument is invalid; no request was made.
+        :param spec: specification of the cluster.
+        :param checks: names in ``preflight.CHECKS``; None for all that apply to the spec.
+        :param bucket: a bucket that jobs use: ``my-bucket`` or ``gs://my-bucket/folder``.
+        :param lease_uri: folder in Cloud Storage with the leases (``gs://bucket/folder``).
+        :return: the findings.
+        :raises InvalidArgumentError: an argument is invalid; no request was made.
         """
         spec = checked_spec(spec, self._location)
         names = choose_checks(checks)
@@ -67,8 +67,8 @@ class VertexRayPreflightAsyncHook(VertexRayBaseAsyncHook):
     async def _open(self, stack: contextlib.AsyncExitStack) -> tuple[Transport | None, str | None, str]:
         """Open the shared transport, if the connection has usable credentials.
 
-        :return: The transport, the project and an empty text; or None, the project if it is named, and the reason.
-        :raises AirflowNotFoundException: The Airflow connection does not exist.
+        :return: the transport, the project and an empty text; or None, the project if it is named, and the reason.
+        :raises AirflowNotFoundException: the Airflow connection does not exist.
         """
         from google.auth.exceptions import GoogleAuthError
 
@@ -85,9 +85,9 @@ class VertexRayPreflightAsyncHook(VertexRayBaseAsyncHook):
     async def quota(self, spec: ClusterSpec | dict[str, Any]) -> list[QuotaStatus]:
         """Return the training quotas that a cluster needs, each with its limit and usage.
 
-        :param spec: Specification of the cluster.
-        :raises InvalidArgumentError: The spec is invalid, or contains a machine type of unknown size.
-        :raises VertexRayError: The quotas could not be read.
+        :param spec: specification of the cluster.
+        :raises InvalidArgumentError: the spec is invalid, or contains a machine type of unknown size.
+        :raises VertexRayError: the quotas could not be read.
         """
         spec = checked_spec(spec, self._location)
         location = self._checked_location()
@@ -102,7 +102,7 @@ class VertexRayPreflightAsyncHook(VertexRayBaseAsyncHook):
 def checked_spec(spec: ClusterSpec | dict[str, Any], location: str | None) -> ClusterSpec:
     """Return the spec as a ``ClusterSpec`` that is valid for a region.
 
-    :raises InvalidArgumentError: The spec is invalid.
+    :raises InvalidArgumentError: the spec is invalid.
     """
     found = ClusterSpec.from_value(spec)
     found.to_persistent_resource(validate_location(location))

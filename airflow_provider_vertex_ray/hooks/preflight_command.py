@@ -106,7 +106,7 @@ def _read_spec(place: str | None) -> dict[str, Any]:
 def _connection(name: str | None) -> str:
     """Return the connection to use: the named one, or the default one, which need not exist.
 
-    :raises _BadInputError: The named connection does not exist.
+    :raises _BadInputError: the named connection does not exist.
     """
     wanted = name or DEFAULT_CONNECTION
     problem = _connection_problem(wanted)

@@ -46,10 +46,10 @@ def connected(
 ) -> Iterator[Any]:
     """Connect this process to a cluster, and yield the module ``ray``. See ``VertexRayClusterHook.connect``.
 
-    :param hook: The hook with the Airflow connection.
-    :param asynchronous: The asynchronous hook with the same connection.
-    :param cluster: The current state of the cluster.
-    :param options: Keyword arguments for ``ray.init``.
+    :param hook: the hook with the Airflow connection.
+    :param asynchronous: the asynchronous hook with the same connection.
+    :param cluster: the current state of the cluster.
+    :param options: keyword arguments for ``ray.init``.
     """
     check_not_connected()
     check_running(cluster)
@@ -76,7 +76,7 @@ def connected(
 def check_not_connected() -> None:
     """Validate that this process is not connected to Ray.
 
-    :raises RayClientConnectedError: This process is already connected.
+    :raises RayClientConnectedError: this process is already connected.
     """
     ray = sys.modules.get("ray")
     if ray is None:
@@ -90,9 +90,9 @@ def check_not_connected() -> None:
 def check_running(cluster: Cluster) -> None:
     """Validate that a cluster is RUNNING; the SDK would wait for it without a limit.
 
-    :raises ClusterFailedError: The cluster is in ERROR, or is being deleted.
-    :raises NotARayClusterError: The persistent resource is not a Ray cluster.
-    :raises DashboardNotReadyError: The cluster is not RUNNING.
+    :raises ClusterFailedError: the cluster is in ERROR, or is being deleted.
+    :raises NotARayClusterError: the persistent resource is not a Ray cluster.
+    :raises DashboardNotReadyError: the cluster is not RUNNING.
     """
     usable_dashboard(cluster)
     if cluster.state is not ClusterState.RUNNING:
@@ -123,10 +123,10 @@ def image_versions(cluster: Cluster) -> tuple[str | None, str | None]:
 def check_versions(cluster: Cluster, ray_version: str | None, python_version: str | None) -> None:
     """Compare this process's versions with the cluster's; Ray itself checks an unknown version.
 
-    :param cluster: The cluster.
-    :param ray_version: Its Ray version, such as ``2.47.1``; None if unknown.
-    :param python_version: Its Python version, such as ``3.11`` or ``3.11.9``; None if unknown.
-    :raises RayClientVersionError: The versions differ; the message says what to install.
+    :param cluster: the cluster.
+    :param ray_version: its Ray version, such as ``2.47.1``; None if unknown.
+    :param python_version: its Python version, such as ``3.11`` or ``3.11.9``; None if unknown.
+    :raises RayClientVersionError: the versions differ; the message says what to install.
     """
     local = _installed()
     own_python = _own_python()

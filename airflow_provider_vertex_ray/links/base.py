@@ -21,8 +21,8 @@ LINK_KEY = "vertex_ray_link"
 def persist_link_facts(context: Context, **facts: str | None) -> None:
     """Store the facts for the links; called before a deferral, so that the links work while the task waits.
 
-    :param context: The task's context.
-    :param facts: Facts by name, such as ``cluster_id``; those that are empty are left out.
+    :param context: the task's context.
+    :param facts: facts by name, such as ``cluster_id``; those that are empty are left out.
     """
     context["ti"].xcom_push(key=LINK_KEY, value={key: value for key, value in facts.items() if value})
 
@@ -53,7 +53,7 @@ class VertexRayLink(BaseOperatorLink):
     def url(self, facts: dict[str, str]) -> str:
         """Return the address.
 
-        :param facts: Stored facts by name.
-        :raises KeyError: A fact is missing.
+        :param facts: stored facts by name.
+        :raises KeyError: a fact is missing.
         """
         raise NotImplementedError

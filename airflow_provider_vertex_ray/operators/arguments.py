@@ -23,7 +23,7 @@ def _is_open(value: Any) -> bool:
 def check_strings(**arguments: Any) -> None:
     """Validate that each argument is a string, if it is set.
 
-    :raises InvalidArgumentError: An argument has another type.
+    :raises InvalidArgumentError: an argument has another type.
     """
     for field, value in arguments.items():
         if not _is_open(value) and not isinstance(value, str):
@@ -33,7 +33,7 @@ def check_strings(**arguments: Any) -> None:
 def check_mappings(**arguments: Any) -> None:
     """Validate that each argument is a dict, if it is set.
 
-    :raises InvalidArgumentError: An argument has another type.
+    :raises InvalidArgumentError: an argument has another type.
     """
     for field, value in arguments.items():
         if not _is_open(value) and not isinstance(value, Mapping):
@@ -43,7 +43,7 @@ def check_mappings(**arguments: Any) -> None:
 def check_lists(**arguments: Any) -> None:
     """Validate that each argument is a list or tuple, if it is set; a string is not.
 
-    :raises InvalidArgumentError: An argument has another type.
+    :raises InvalidArgumentError: an argument has another type.
     """
     for field, value in arguments.items():
         if not _is_open(value) and (isinstance(value, (str, bytes)) or not isinstance(value, Sequence)):
@@ -53,7 +53,7 @@ def check_lists(**arguments: Any) -> None:
 def check_flags(**arguments: Any) -> None:
     """Validate that each argument is True or False.
 
-    :raises InvalidArgumentError: An argument has another type.
+    :raises InvalidArgumentError: an argument has another type.
     """
     for field, value in arguments.items():
         check_flag(field, value)
@@ -62,7 +62,7 @@ def check_flags(**arguments: Any) -> None:
 def check_amounts(**arguments: Any) -> None:
     """Validate that each argument is a number of 0 or more, if it is set.
 
-    :raises InvalidArgumentError: An argument is not such a number.
+    :raises InvalidArgumentError: an argument is not such a number.
     """
     for field, value in arguments.items():
         if value is not None and not (is_number(value) and value >= 0):
@@ -72,7 +72,7 @@ def check_amounts(**arguments: Any) -> None:
 def check_counts(**arguments: Any) -> None:
     """Validate that each argument is a whole number of 1 or more, if it is set.
 
-    :raises InvalidArgumentError: An argument is not such a number.
+    :raises InvalidArgumentError: an argument is not such a number.
     """
     for field, value in arguments.items():
         if value is not None and not (is_whole(value) and value >= 1):
@@ -82,7 +82,7 @@ def check_counts(**arguments: Any) -> None:
 def resolve_deferrable(deferrable: Any) -> bool:
     """Return whether a task waits in the triggerer; None means Airflow's ``[operators] default_deferrable``.
 
-    :raises InvalidArgumentError: The value is not True, False or None.
+    :raises InvalidArgumentError: the value is not True, False or None.
     """
     if deferrable is None:
         return bool(conf.getboolean("operators", "default_deferrable", fallback=False))
@@ -93,7 +93,7 @@ def resolve_deferrable(deferrable: Any) -> bool:
 def spec_fields(spec: Any) -> Any:
     """Return a cluster spec as a dict of its fields, in which Airflow renders templates.
 
-    :param spec: The ``spec`` argument; a value that is known only when the task runs is returned as it is.
-    :raises InvalidArgumentError: The spec is malformed.
+    :param spec: the ``spec`` argument; a value that is known only when the task runs is returned as it is.
+    :raises InvalidArgumentError: the spec is malformed.
     """
     return spec if known_at_run_time(spec) else ClusterSpec.from_value(spec).to_dict()

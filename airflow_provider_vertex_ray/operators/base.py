@@ -101,7 +101,7 @@ class ConnectionMixin:
     def _name(self, cluster_id: str) -> ClusterName:
         """Return the full cluster name; the connection is read only when nothing else names the project.
 
-        :raises InvalidArgumentError: A part of the name is missing or malformed.
+        :raises InvalidArgumentError: a part of the name is missing or malformed.
         """
         if self.project_id or str(cluster_id).startswith("projects/"):
             return parse_cluster_name(cluster_id, self.project_id or None, self.location or None)
@@ -125,7 +125,7 @@ class ConnectionMixin:
 
         None is valid inside a ``VertexRayCluster`` group, which sets the id of its own cluster.
 
-        :raises InvalidArgumentError: The id is malformed, or None outside such a group.
+        :raises InvalidArgumentError: the id is malformed, or None outside such a group.
         """
         if cluster_id is None and not in_cluster_group(self):
             rule = "Use a cluster id or a full resource name, or put the task into a VertexRayCluster group."
@@ -149,8 +149,8 @@ def in_cluster_group(task: Any) -> bool:
 class VertexRayBaseOperator(ConnectionMixin, BaseOperator):
     """Base class of the operators.
 
-    :param project_id: Project ID; default: the project of the connection. (templated)
-    :param location: Region, such as ``us-central1``; not needed with a full resource name. (templated)
+    :param project_id: project ID; default: the project of the connection. (templated)
+    :param location: region, such as ``us-central1``; not needed with a full resource name. (templated)
     :param gcp_conn_id: Airflow connection to Google Cloud. (templated)
     :param impersonation_chain: Service account to impersonate, or a list of accounts that ends with it; default: the
         impersonation chain of the connection. (templated)

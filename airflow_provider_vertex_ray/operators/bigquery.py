@@ -58,40 +58,40 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
 
     The other arguments are those of ``VertexRaySubmitJobOperator``, except ``entrypoint`` and ``wait_for_completion``.
 
-    :param target_table: Table to write: ``project.dataset.table`` or ``dataset.table``. (templated)
-    :param source_table: Table to read. (templated)
+    :param target_table: table to write: ``project.dataset.table`` or ``dataset.table``. (templated)
+    :param source_table: table to read. (templated)
     :param query: SELECT statement, or the name of a ``.sql`` file, to read instead of ``source_table``. (templated)
-    :param columns: Columns of ``source_table`` to read; default: all. (templated)
+    :param columns: columns of ``source_table`` to read; default: all. (templated)
     :param row_filter: SQL condition on the rows of ``source_table`` to read; default: all. (templated)
-    :param transform: A function that takes a batch and returns a batch, or a class with ``__call__``, of which each
+    :param transform: a function that takes a batch and returns a batch, or a class with ``__call__``, of which each
         actor creates one instance; both are sent as source code, like functions of ``@task.vertex_ray``. Or
         ``"module:name"`` of an object in ``working_dir`` or ``py_modules``. None copies the rows.
-    :param batch_format: Format of the batches: ``pandas``, ``pyarrow`` or ``numpy``.
-    :param batch_size: Rows in a batch; None: Ray Data's default.
-    :param fn_kwargs: Additional keyword arguments of the transform, as JSON values. (templated)
-    :param fn_constructor_kwargs: Keyword arguments of the constructor of the class, as JSON values. (templated)
-    :param concurrency: Number of actors of a class, or ``(minimum, maximum)``; for a function, the maximum number of
+    :param batch_format: format of the batches: ``pandas``, ``pyarrow`` or ``numpy``.
+    :param batch_size: rows in a batch; None: Ray Data's default.
+    :param fn_kwargs: additional keyword arguments of the transform, as JSON values. (templated)
+    :param fn_constructor_kwargs: keyword arguments of the constructor of the class, as JSON values. (templated)
+    :param concurrency: number of actors of a class, or ``(minimum, maximum)``; for a function, the maximum number of
         tasks.
     :param num_cpus: CPUs for each task or actor of the transform.
     :param num_gpus: GPUs for each task or actor of the transform.
     :param write_disposition: ``WRITE_EMPTY`` (fail if the target has rows), ``WRITE_TRUNCATE`` or ``WRITE_APPEND``.
     :param create_disposition: ``CREATE_IF_NEEDED`` or ``CREATE_NEVER``.
-    :param schema_fields: Columns of the target, as in BigQuery's REST API. Default: the columns of the existing target
+    :param schema_fields: columns of the target, as in BigQuery's REST API. Default: the columns of the existing target
         for ``WRITE_APPEND``, else those of the rows. (templated)
-    :param time_partitioning: Time partitioning, as in BigQuery's REST API; default: that of the target. (templated)
-    :param range_partitioning: Range partitioning, as in BigQuery's REST API; default: that of the target. (templated)
-    :param cluster_fields: Columns to cluster the table by; default: those of the target. (templated)
-    :param bigquery_labels: Labels of the BigQuery jobs and staging tables. (templated)
-    :param staging_dataset: Dataset for the staging tables; default: that of the target. (templated)
-    :param staging_expiration: Seconds after which BigQuery deletes a staging table that the task could not delete.
-    :param rows_per_load: Minimum number of rows in one load job. BigQuery allows 1,500 load jobs per table and day.
-    :param maximum_bytes_billed: Fail before anything runs if a dry run shows that reading would bill more bytes. None:
+    :param time_partitioning: time partitioning, as in BigQuery's REST API; default: that of the target. (templated)
+    :param range_partitioning: range partitioning, as in BigQuery's REST API; default: that of the target. (templated)
+    :param cluster_fields: columns to cluster the table by; default: those of the target. (templated)
+    :param bigquery_labels: labels of the BigQuery jobs and staging tables. (templated)
+    :param staging_dataset: dataset for the staging tables; default: that of the target. (templated)
+    :param staging_expiration: seconds after which BigQuery deletes a staging table that the task could not delete.
+    :param rows_per_load: minimum number of rows in one load job. BigQuery allows 1,500 load jobs per table and day.
+    :param maximum_bytes_billed: fail before anything runs if a dry run shows that reading would bill more bytes. None:
         no limit.
-    :param bigquery_project_id: Project that BigQuery bills; default: ``project_id``. (templated)
-    :raises InvalidArgumentError: An argument is invalid; nothing was started.
-    :raises BigQueryTableError: A dataset or table does not exist, or is not as the step needs it; nothing was started.
-    :raises BytesBilledLimitError: Reading would bill more than ``maximum_bytes_billed``; nothing was started.
-    :raises BigQueryStepError: The step failed on the cluster.
+    :param bigquery_project_id: project that BigQuery bills; default: ``project_id``. (templated)
+    :raises InvalidArgumentError: an argument is invalid; nothing was started.
+    :raises BigQueryTableError: a dataset or table does not exist, or is not as the step needs it; nothing was started.
+    :raises BytesBilledLimitError: reading would bill more than ``maximum_bytes_billed``; nothing was started.
+    :raises BigQueryStepError: the step failed on the cluster.
     """
 
     template_fields: Sequence[str] = (
@@ -264,9 +264,9 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
     def _plan(self, context: Context) -> dict[str, Any]:
         """Return the plan of the step, which is sent to the cluster.
 
-        :raises InvalidArgumentError: A rendered argument is invalid.
-        :raises BigQueryTableError: A dataset or table does not exist, or is not as the step needs it.
-        :raises BytesBilledLimitError: Reading would bill too many bytes.
+        :raises InvalidArgumentError: a rendered argument is invalid.
+        :raises BigQueryTableError: a dataset or table does not exist, or is not as the step needs it.
+        :raises BytesBilledLimitError: reading would bill too many bytes.
         """
         self._check_templated()
         hook = self._bigquery
@@ -316,7 +316,7 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
     def _check_templated(self) -> None:
         """Validate the templated arguments, at DAG parse and again after rendering.
 
-        :raises InvalidArgumentError: An argument is invalid.
+        :raises InvalidArgumentError: an argument is invalid.
         """
         bigquery_step.check_source(self.source_table, self.query, self.columns, self.row_filter)
         check_strings(query=self.query, row_filter=self.row_filter, bigquery_project_id=self.bigquery_project_id)
@@ -364,8 +364,8 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
     def _layout(self, target: dict[str, Any] | None) -> dict[str, Any]:
         """Return partitioning and clustering: as given, else those of the target.
 
-        :param target: The existing target table; None if it does not exist.
-        :raises InvalidArgumentError: The target has another layout than the given one.
+        :param target: the existing target table; None if it does not exist.
+        :raises InvalidArgumentError: the target has another layout than the given one.
         """
         given = {
             "timePartitioning": ("time_partitioning", self.time_partitioning),
@@ -405,7 +405,7 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
         """Return the tables that were read and written, for OpenLineage.
 
-        :param task_instance: The task instance, whose XCom has the result.
+        :param task_instance: the task instance, whose XCom has the result.
         """
         from airflow.providers.common.compat.openlineage.facet import Dataset
         from airflow.providers.openlineage.extractors import OperatorLineage

@@ -37,12 +37,12 @@ __all__ = [
 class VertexRayGetClusterOperator(VertexRayBaseOperator):
     """Get one cluster; returns ``Cluster.summary()`` with ``cost_so_far``.
 
-    :param cluster_id: Cluster ID or full resource name. (templated)
-    :param price_table: Prices for ``cost_so_far``; see ``VertexRayClusterCostOperator``. None reports node-hours only.
+    :param cluster_id: cluster ID or full resource name. (templated)
+    :param price_table: prices for ``cost_so_far``; see ``VertexRayClusterCostOperator``. None reports node-hours only.
         (templated)
-    :raises InvalidArgumentError: An argument is invalid; raised before any request.
-    :raises ClusterNotFoundError: The cluster does not exist.
-    :raises NotARayClusterError: The resource is not a Ray cluster.
+    :raises InvalidArgumentError: an argument is invalid; raised before any request.
+    :raises ClusterNotFoundError: the cluster does not exist.
+    :raises NotARayClusterError: the resource is not a Ray cluster.
     """
 
     template_fields: Sequence[str] = ("cluster_id", "price_table", *VertexRayBaseOperator.connection_fields)
@@ -62,7 +62,7 @@ class VertexRayGetClusterOperator(VertexRayBaseOperator):
 
         name = self._name(self.cluster_id)
         table = load_price_table(self, self.price_table, name.location)
-        cluster = run_sync(lambda: self.cluster_hook.get_cluster(name.full)).require_ray()
+        cluster = run_sync(lambda: self.cluster_hook.get_cluster(name)).require_ray()
         persist_cluster_facts(context, name, cluster)
         return {**cluster.summary(), "cost_so_far": cost_so_far(cluster, time.time(), table)}
 
@@ -70,11 +70,11 @@ class VertexRayGetClusterOperator(VertexRayBaseOperator):
 class VertexRayListClustersOperator(VertexRayBaseOperator):
     """List the Ray clusters of a project and region; returns a list of ``Cluster.summary()`` with ``cost_so_far``.
 
-    :param labels: Only list clusters that have all of these labels; default: all clusters. (templated)
-    :param price_table: Prices for ``cost_so_far``; see ``VertexRayClusterCostOperator``. None reports node-hours only.
+    :param labels: only list clusters that have all of these labels; default: all clusters. (templated)
+    :param price_table: prices for ``cost_so_far``; see ``VertexRayClusterCostOperator``. None reports node-hours only.
         (templated)
-    :raises InvalidArgumentError: An argument is invalid; raised before any request.
-    :raises NotAuthorisedError: The credentials lack a permission.
+    :raises InvalidArgumentError: an argument is invalid; raised before any request.
+    :raises NotAuthorisedError: the credentials lack a permission.
     """
 
     template_fields: Sequence[str] = ("labels", "price_table", *VertexRayBaseOperator.connection_fields)
@@ -109,16 +109,16 @@ class VertexRayDeleteClusterOperator(VertexRayBaseOperator):
     A cluster that does not exist is not an error. Vertex AI does not delete a cluster that is PROVISIONING, so the task
     waits for that state to end. Returns ``cluster_id``, ``name`` and ``existed``.
 
-    :param cluster_id: Cluster ID or full resource name. (templated)
+    :param cluster_id: cluster ID or full resource name. (templated)
     :param lease_uri: Cloud Storage folder with the leases. The task fails if another run holds a lease on the cluster,
         and no run can acquire one during the deletion. None: leases are ignored. (templated)
-    :param delete_timeout: Seconds within which the cluster must be deleted, including the wait for PROVISIONING to end.
-    :param poll_interval: Seconds between two status requests.
-    :param deferrable: Whether to wait in the triggerer; default: ``[operators] default_deferrable``.
-    :raises InvalidArgumentError: An argument is invalid; raised before any request.
-    :raises LeaseHeldError: Another run holds a lease on the cluster.
-    :raises NotAuthorisedError: The credentials lack a permission.
-    :raises OperationTimeoutError: The cluster was not deleted within ``delete_timeout``.
+    :param delete_timeout: seconds within which the cluster must be deleted, including the wait for PROVISIONING to end.
+    :param poll_interval: seconds between two status requests.
+    :param deferrable: whether to wait in the triggerer; default: ``[operators] default_deferrable``.
+    :raises InvalidArgumentError: an argument is invalid; raised before any request.
+    :raises LeaseHeldError: another run holds a lease on the cluster.
+    :raises NotAuthorisedError: the credentials lack a permission.
+    :raises OperationTimeoutError: the cluster was not deleted within ``delete_timeout``.
     """
 
     template_fields: Sequence[str] = ("cluster_id", "lease_uri", *VertexRayBaseOperator.connection_fields)
@@ -179,7 +179,7 @@ class VertexRayDeleteClusterOperator(VertexRayBaseOperator):
         hook = self.cluster_hook
         async with hook.session():
             try:
-                cluster = await hook.get_cluster(name.full)
+                cluster = await hook.get_cluster(name)
             except ClusterNotFoundError:
                 return None
             await LeaseClosing(self, str(self.lease_uri), owner).close(

@@ -51,41 +51,41 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
     Returns ``Cluster.summary()``: ``cluster_id``, ``name``, ``state``, ``node_count``, ``pools``, ``dashboard_url`` and
     more; for a shared cluster also ``shared_name``, ``generation`` and ``lease_owner``.
 
-    :param spec: Spec of the cluster: a ``ClusterSpec``, or a dict of its fields. (templated)
-    :param cluster_id: Cluster ID: 1 to 63 characters of ``[a-z0-9-]``, starting with a letter. Vertex AI blocks the ID
+    :param spec: spec of the cluster: a ``ClusterSpec``, or a dict of its fields. (templated)
+    :param cluster_id: cluster ID: 1 to 63 characters of ``[a-z0-9-]``, starting with a letter. Vertex AI blocks the ID
         of a deleted cluster for up to 2 hours, so use an ID that changes with the run. (templated)
-    :param shared_name: Name of a shared cluster, instead of ``cluster_id``; at most 54 characters. (templated)
-    :param on_spec_mismatch: What to do if the shared cluster was created with another spec: ``attach`` (use it and log
+    :param shared_name: name of a shared cluster, instead of ``cluster_id``; at most 54 characters. (templated)
+    :param on_spec_mismatch: what to do if the shared cluster was created with another spec: ``attach`` (use it and log
         a warning), ``fail``, or ``replace`` (create the next generation; the old one is deleted once it is idle).
-    :param max_age: Seconds after which a shared cluster takes no new work: the next generation is created, and the old
+    :param max_age: seconds after which a shared cluster takes no new work: the next generation is created, and the old
         one is deleted once it is idle. None: no limit. Google recommends recreating a cluster every 30 days.
     :param lease_uri: Cloud Storage folder for leases, such as ``gs://bucket/leases``, which mark a shared cluster as in
         use. None: only jobs and drivers on the cluster count as use. (templated)
-    :param lease_ttl: Seconds after which this run's lease expires; the jobs of the run renew it.
-    :param lease_owner: Owner of the lease; default: ``<dag_id>/<run_id>``. (templated)
-    :param max_cost: Fail if the shared cluster has already cost more than this amount, in the currency of
+    :param lease_ttl: seconds after which this run's lease expires; the jobs of the run renew it.
+    :param lease_owner: owner of the lease; default: ``<dag_id>/<run_id>``. (templated)
+    :param max_cost: fail if the shared cluster has already cost more than this amount, in the currency of
         ``price_table``. None: no limit.
-    :param price_table: Prices for ``max_cost``; see ``VertexRayClusterCostOperator``. (templated)
-    :param provision_timeout: Seconds within which the cluster must be RUNNING with a dashboard that answers; creation
+    :param price_table: prices for ``max_cost``; see ``VertexRayClusterCostOperator``. (templated)
+    :param provision_timeout: seconds within which the cluster must be RUNNING with a dashboard that answers; creation
         takes 10 to 20 minutes.
-    :param dashboard_timeout: Seconds within which the dashboard must answer once the cluster is RUNNING.
-    :param delete_on_failure: Whether to delete a cluster that this task created and that did not become ready.
-    :param poll_interval: Seconds between two status requests.
-    :param deferrable: Whether to wait in the triggerer, without a worker slot; default:
+    :param dashboard_timeout: seconds within which the dashboard must answer once the cluster is RUNNING.
+    :param delete_on_failure: whether to delete a cluster that this task created and that did not become ready.
+    :param poll_interval: seconds between two status requests.
+    :param deferrable: whether to wait in the triggerer, without a worker slot; default:
         ``[operators] default_deferrable``.
-    :raises InvalidArgumentError: An argument is invalid; raised before any request.
+    :raises InvalidArgumentError: an argument is invalid; raised before any request.
     :raises InvalidRequestError: Vertex AI rejected the spec.
-    :raises NotAuthorisedError: The credentials lack a permission.
-    :raises QuotaExceededError: The training quota does not cover the cluster.
-    :raises StockoutError: The region has no capacity for the requested machines.
-    :raises NetworkExhaustedError: The peered network has no free IP range.
-    :raises NameNotReusableError: A cluster with this ID was deleted a short time ago.
-    :raises ClusterExistsError: A cluster with this ID exists and was not created by this task instance.
-    :raises ClusterFailedError: The cluster went into state ERROR.
-    :raises ProvisioningTimeoutError: The cluster was not RUNNING within ``provision_timeout``.
-    :raises DashboardNotReadyError: The dashboard did not answer within ``dashboard_timeout``.
-    :raises ClusterSpecMismatchError: The shared cluster has another spec, and ``on_spec_mismatch`` is ``fail``.
-    :raises BudgetExceededError: The shared cluster has already cost more than ``max_cost``.
+    :raises NotAuthorisedError: the credentials lack a permission.
+    :raises QuotaExceededError: the training quota does not cover the cluster.
+    :raises StockoutError: the region has no capacity for the requested machines.
+    :raises NetworkExhaustedError: the peered network has no free IP range.
+    :raises NameNotReusableError: a cluster with this ID was deleted a short time ago.
+    :raises ClusterExistsError: a cluster with this ID exists and was not created by this task instance.
+    :raises ClusterFailedError: the cluster went into state ERROR.
+    :raises ProvisioningTimeoutError: the cluster was not RUNNING within ``provision_timeout``.
+    :raises DashboardNotReadyError: the dashboard did not answer within ``dashboard_timeout``.
+    :raises ClusterSpecMismatchError: the shared cluster has another spec, and ``on_spec_mismatch`` is ``fail``.
+    :raises BudgetExceededError: the shared cluster has already cost more than ``max_cost``.
     """
 
     template_fields: Sequence[str] = (
@@ -218,9 +218,9 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
         hook = self.cluster_hook
         async with hook.session():
             try:
-                operation = await hook.create_cluster(name.full, spec, labels)
+                operation = await hook.create_cluster(name, spec, labels)
             except ClusterExistsError as error:
-                cluster = await hook.get_cluster(name.full)
+                cluster = await hook.get_cluster(name)
                 if cluster.labels.get(OWNER_LABEL) != owner:
                     whose = cluster.labels.get("airflow-dag")
                     by = f" by DAG {whose}, task {cluster.labels.get('airflow-task')}" if whose else ""

@@ -30,26 +30,26 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
 
     Returns ``Cluster.summary()`` with ``live_nodes``, the number of nodes that Ray reports as alive.
 
-    :param cluster_id: Cluster ID or full resource name. (templated)
-    :param replicas: New replica count by pool ID, such as ``{"worker-pool1": 4}``; the count of the head's pool
+    :param cluster_id: cluster ID or full resource name. (templated)
+    :param replicas: new replica count by pool ID, such as ``{"worker-pool1": 4}``; the count of the head's pool
         includes the head. Autoscaling pools cannot be resized, and no pool can have fewer than 1 replica. (templated)
-    :param total_nodes: New number of all nodes including the head, instead of ``replicas``, for a cluster with one
+    :param total_nodes: new number of all nodes including the head, instead of ``replicas``, for a cluster with one
         worker pool. (templated)
-    :param force: Whether to scale down even if running jobs use the nodes or other runs hold a lease on the cluster.
+    :param force: whether to scale down even if running jobs use the nodes or other runs hold a lease on the cluster.
     :param lease_uri: Cloud Storage folder with the leases. The task fails if it would scale down a cluster on which
         another run holds a lease, and no run can acquire one meanwhile. None: leases are ignored. (templated)
-    :param resize_timeout: Seconds within which the resize must finish; Vertex AI takes a few minutes.
-    :param poll_interval: Seconds between two status requests.
-    :param deferrable: Whether to wait in the triggerer; default: ``[operators] default_deferrable``.
-    :raises InvalidArgumentError: An argument is invalid, or the cluster cannot have this size.
-    :raises ClusterNotFoundError: The cluster does not exist.
-    :raises NotARayClusterError: The resource is not a Ray cluster.
-    :raises ClusterInUseError: Running jobs use the nodes, or their use could not be read.
-    :raises LeaseHeldError: Another run holds a lease on the cluster.
-    :raises QuotaExceededError: The training quota does not cover the new size.
-    :raises StockoutError: The region has no capacity for the new nodes.
-    :raises PreconditionError: The state of the cluster does not allow a resize.
-    :raises ResizeFailedError: The cluster did not reach the new size within ``resize_timeout``.
+    :param resize_timeout: seconds within which the resize must finish; Vertex AI takes a few minutes.
+    :param poll_interval: seconds between two status requests.
+    :param deferrable: whether to wait in the triggerer; default: ``[operators] default_deferrable``.
+    :raises InvalidArgumentError: an argument is invalid, or the cluster cannot have this size.
+    :raises ClusterNotFoundError: the cluster does not exist.
+    :raises NotARayClusterError: the resource is not a Ray cluster.
+    :raises ClusterInUseError: running jobs use the nodes, or their use could not be read.
+    :raises LeaseHeldError: another run holds a lease on the cluster.
+    :raises QuotaExceededError: the training quota does not cover the new size.
+    :raises StockoutError: the region has no capacity for the new nodes.
+    :raises PreconditionError: the state of the cluster does not allow a resize.
+    :raises ResizeFailedError: the cluster did not reach the new size within ``resize_timeout``.
     """
 
     template_fields: Sequence[str] = (
@@ -134,7 +134,7 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
     def _parse_replicas(self) -> dict[str, int]:
         """Return the new counts by pool; empty if ``total_nodes`` is used.
 
-        :raises InvalidArgumentError: A count is not a whole number.
+        :raises InvalidArgumentError: a count is not a whole number.
         """
         if self.replicas is None:
             _parse_total(self.total_nodes)
@@ -153,8 +153,8 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
         hook = self.cluster_hook
         async with hook.session():
             if not replicas:
-                replicas = await hook.replicas_for(name.full, _parse_total(self.total_nodes))
-            cluster = await hook.get_cluster(name.full)
+                replicas = await hook.replicas_for(name, _parse_total(self.total_nodes))
+            cluster = await hook.get_cluster(name)
             persist_cluster_facts(context, name, cluster)
             closing = LeaseClosing(self, str(self.lease_uri), owner)
             closed = None
@@ -162,7 +162,7 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
                 closed = cluster.name
                 await closing.close(closed, "it is being scaled down", self.resize_timeout)
             try:
-                return replicas, await hook.resize_cluster(name.full, replicas, force=self.force), closed
+                return replicas, await hook.resize_cluster(name, replicas, force=self.force), closed
             except BaseException:
                 if closed:
                     await closing.done(closed, gone=False)
@@ -172,7 +172,7 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
 def _parse_total(total_nodes: Any) -> int:
     """Return a total number of nodes, which a rendered template gives as a string.
 
-    :raises InvalidArgumentError: The value is not a whole number in the valid range.
+    :raises InvalidArgumentError: the value is not a whole number in the valid range.
     """
     try:
         found = int(total_nodes)

@@ -22,13 +22,13 @@ class VertexRayClusterCostOperator(VertexRayBaseOperator):
     ``cost`` (None when a node has no price), ``currency``, ``unpriced``, ``since`` and ``basis``. It is an estimate:
     the service keeps no history of a cluster's size, and disks are not included.
 
-    :param cluster_id: Cluster ID or full resource name. (templated)
-    :param price_table: Prices per hour: a dict (see ``PriceTable``), the path of a JSON file, ``variable:NAME`` for an
+    :param cluster_id: cluster ID or full resource name. (templated)
+    :param price_table: prices per hour: a dict (see ``PriceTable``), the path of a JSON file, ``variable:NAME`` for an
         Airflow Variable that holds the JSON, or ``catalog`` for the Cloud Billing Catalog. None reports node-hours
         only. (templated)
-    :raises InvalidArgumentError: An argument is invalid, or the price table is malformed.
-    :raises ClusterNotFoundError: The cluster does not exist.
-    :raises NotARayClusterError: The resource is not a Ray cluster.
+    :raises InvalidArgumentError: an argument is invalid, or the price table is malformed.
+    :raises ClusterNotFoundError: the cluster does not exist.
+    :raises NotARayClusterError: the resource is not a Ray cluster.
     """
 
     template_fields: Sequence[str] = ("cluster_id", "price_table", *VertexRayBaseOperator.connection_fields)
@@ -48,7 +48,7 @@ class VertexRayClusterCostOperator(VertexRayBaseOperator):
 
         name = self._name(self.cluster_id)
         table = load_price_table(self, self.price_table, name.location)
-        cluster = run_sync(lambda: self.cluster_hook.get_cluster(name.full)).require_ray()
+        cluster = run_sync(lambda: self.cluster_hook.get_cluster(name)).require_ray()
         persist_cluster_facts(context, name, cluster)
         found = cost_so_far(cluster, time.time(), table)
         self.log.info("Cluster %s: %s node-hours, cost %s %s", cluster.cluster_id, *map(found.get, _SHOWN))

@@ -48,31 +48,31 @@ class VertexRayDeployModelOperator(ModelBaseOperator):
     Returns ``endpoint`` (the resource name), ``endpoint_id``, ``deployed_model_id``, ``deployed_models``,
     ``traffic_split``, ``endpoint_created`` and ``adopted``.
 
-    :param model: Model ID or resource name, with ``@version`` to choose a version. (templated)
+    :param model: model ID or resource name, with ``@version`` to choose a version. (templated)
     :param endpoint_id: ID or resource name of an existing endpoint. None creates an endpoint. (templated)
-    :param endpoint_display_name: Display name of an endpoint that is created; default: the task ID. (templated)
-    :param deployed_model_display_name: Display name of the deployed model; default: the task ID. (templated)
-    :param machine_type: Machine type of each replica.
-    :param min_replica_count: Minimum number of replicas.
-    :param max_replica_count: Maximum number of replicas; default: ``min_replica_count``.
-    :param accelerator_type: Accelerator type of each replica, such as ``NVIDIA_TESLA_T4``.
-    :param accelerator_count: Number of accelerators of each replica.
-    :param autoscaling_targets: Target utilisation in percent by metric, such as ``{"cpu": 60, "gpu": 60}``.
+    :param endpoint_display_name: display name of an endpoint that is created; default: the task ID. (templated)
+    :param deployed_model_display_name: display name of the deployed model; default: the task ID. (templated)
+    :param machine_type: machine type of each replica.
+    :param min_replica_count: minimum number of replicas.
+    :param max_replica_count: maximum number of replicas; default: ``min_replica_count``.
+    :param accelerator_type: accelerator type of each replica, such as ``NVIDIA_TESLA_T4``.
+    :param accelerator_count: number of accelerators of each replica.
+    :param autoscaling_targets: target utilisation in percent by metric, such as ``{"cpu": 60, "gpu": 60}``.
     :param service_account: Service account that the container runs as. (templated)
-    :param traffic_percentage: Percentage of the endpoint's traffic for this model; the other models share the rest in
+    :param traffic_percentage: percentage of the endpoint's traffic for this model; the other models share the rest in
         proportion to their previous shares.
-    :param traffic_split: Percentage of the traffic by deployed model ID, instead of ``traffic_percentage``; ``"0"``
+    :param traffic_split: percentage of the traffic by deployed model ID, instead of ``traffic_percentage``; ``"0"``
         stands for this model. (templated)
-    :param deploy_timeout: Seconds within which the model must serve; Vertex AI takes 5 to 20 minutes.
-    :param poll_interval: Seconds between two status requests.
-    :param stop_on_kill: Whether to undo the deployment when the task is killed or cleared while it waits.
-    :param deferrable: Whether to wait in the triggerer; default: ``[operators] default_deferrable``.
-    :raises InvalidArgumentError: An argument is invalid; raised before any request.
-    :raises ModelNotFoundError: The model does not exist.
-    :raises EndpointNotFoundError: The endpoint does not exist.
+    :param deploy_timeout: seconds within which the model must serve; Vertex AI takes 5 to 20 minutes.
+    :param poll_interval: seconds between two status requests.
+    :param stop_on_kill: whether to undo the deployment when the task is killed or cleared while it waits.
+    :param deferrable: whether to wait in the triggerer; default: ``[operators] default_deferrable``.
+    :raises InvalidArgumentError: an argument is invalid; raised before any request.
+    :raises ModelNotFoundError: the model does not exist.
+    :raises EndpointNotFoundError: the endpoint does not exist.
     :raises DeployFailedError: Vertex AI could not deploy the model.
-    :raises OperationTimeoutError: The model did not serve within ``deploy_timeout``.
-    :raises NotAuthorisedError: The credentials lack a permission.
+    :raises OperationTimeoutError: the model did not serve within ``deploy_timeout``.
+    :raises NotAuthorisedError: the credentials lack a permission.
     """
 
     template_fields: Sequence[str] = (
@@ -306,15 +306,15 @@ class VertexRayUndeployModelOperator(ModelBaseOperator):
 
     Returns ``undeployed`` (IDs) and ``endpoint_deleted``.
 
-    :param endpoint_id: Endpoint ID or resource name. (templated)
+    :param endpoint_id: endpoint ID or resource name. (templated)
     :param deployed_model_id: ID of the deployed model; None: all models of the endpoint. (templated)
-    :param delete_endpoint: Whether to delete the endpoint: ``if_created`` (if ``VertexRayDeployModelOperator`` created
+    :param delete_endpoint: whether to delete the endpoint: ``if_created`` (if ``VertexRayDeployModelOperator`` created
         it), ``always`` or ``never``. An endpoint that still has models is kept.
-    :param undeploy_timeout: Seconds within which everything must be undeployed.
-    :param deferrable: Whether to wait in the triggerer; default: ``[operators] default_deferrable``.
-    :raises InvalidArgumentError: An argument is invalid; raised before any request.
-    :raises OperationTimeoutError: The models were not undeployed within ``undeploy_timeout``.
-    :raises NotAuthorisedError: The credentials lack a permission.
+    :param undeploy_timeout: seconds within which everything must be undeployed.
+    :param deferrable: whether to wait in the triggerer; default: ``[operators] default_deferrable``.
+    :raises InvalidArgumentError: an argument is invalid; raised before any request.
+    :raises OperationTimeoutError: the models were not undeployed within ``undeploy_timeout``.
+    :raises NotAuthorisedError: the credentials lack a permission.
     """
 
     template_fields: Sequence[str] = ("endpoint_id", "deployed_model_id", *ModelBaseOperator.connection_fields)

@@ -36,22 +36,22 @@ class VertexRayDeleteIdleClustersOperator(VertexRayBaseOperator):
     delete``), ``why``, ``idle_seconds``, ``age_seconds`` and ``cost_so_far``), ``seen`` (the number of clusters) and
     ``deleted`` (their IDs). The task log has one line for each cluster.
 
-    :param idle_for: Seconds for which a cluster must be idle before it is deleted.
-    :param max_age: Age in seconds from which a cluster is deleted as soon as it is idle. None: no limit.
-    :param label_filter: Only consider clusters with these labels; an empty value matches any value. Default: clusters
+    :param idle_for: seconds for which a cluster must be idle before it is deleted.
+    :param max_age: age in seconds from which a cluster is deleted as soon as it is idle. None: no limit.
+    :param label_filter: only consider clusters with these labels; an empty value matches any value. Default: clusters
         that this package created. ``{}``: all Ray clusters of the region. (templated)
-    :param dry_run: Whether to only report what would be deleted.
-    :param drain_timeout: Seconds to wait until clusters that are too old or superseded are idle. Clusters that are
+    :param dry_run: whether to only report what would be deleted.
+    :param drain_timeout: seconds to wait until clusters that are too old or superseded are idle. Clusters that are
         still in use then are left to the next run.
     :param lease_uri: Cloud Storage folder with the leases. None: only jobs and drivers on the cluster count as use.
         (templated)
-    :param price_table: Prices for ``cost_so_far``; see ``VertexRayClusterCostOperator``. (templated)
-    :param delete_timeout: Seconds within which all deletions must finish.
-    :param poll_interval: Seconds between two status requests.
-    :param deferrable: Whether to wait in the triggerer; default: ``[operators] default_deferrable``.
-    :raises InvalidArgumentError: An argument is invalid; raised before any request.
-    :raises NotAuthorisedError: The credentials lack a permission.
-    :raises OperationTimeoutError: A deletion did not finish within ``delete_timeout``.
+    :param price_table: prices for ``cost_so_far``; see ``VertexRayClusterCostOperator``. (templated)
+    :param delete_timeout: seconds within which all deletions must finish.
+    :param poll_interval: seconds between two status requests.
+    :param deferrable: whether to wait in the triggerer; default: ``[operators] default_deferrable``.
+    :raises InvalidArgumentError: an argument is invalid; raised before any request.
+    :raises NotAuthorisedError: the credentials lack a permission.
+    :raises OperationTimeoutError: a deletion did not finish within ``delete_timeout``.
     """
 
     template_fields: Sequence[str] = (

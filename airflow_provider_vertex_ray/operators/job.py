@@ -80,54 +80,54 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
     Returns ``Job.summary()`` with ``cluster_id``, ``dashboard_url``, ``logs_tail`` (the last lines of output) and
     ``result``: the JSON that the job printed on a line that starts with ``VERTEX_RAY_RESULT``.
 
-    :param cluster_id: Cluster ID or full resource name. (templated)
-    :param entrypoint: Shell command, or a list of arguments, which are quoted. (templated)
+    :param cluster_id: cluster ID or full resource name. (templated)
+    :param entrypoint: shell command, or a list of arguments, which are quoted. (templated)
     :param runtime_env: Ray runtime environment. (templated)
-    :param working_dir: Local folder, which is uploaded to the cluster, or the ``gs://`` or ``https://`` URI of a zip
+    :param working_dir: local folder, which is uploaded to the cluster, or the ``gs://`` or ``https://`` URI of a zip
         file. (templated)
-    :param py_modules: Local folders, ``.py`` files and wheels, or URIs of zip files and wheels. (templated)
-    :param excludes: Patterns in ``.gitignore`` syntax; matching files in local folders are not uploaded. (templated)
-    :param env_vars: Environment variables of the job. Airflow masks their values in its logs. (templated)
-    :param metadata: Strings that Ray stores with the job. (templated)
-    :param submission_id: Submission ID to use instead of the derived one; later attempts add a suffix. (templated)
+    :param py_modules: local folders, ``.py`` files and wheels, or URIs of zip files and wheels. (templated)
+    :param excludes: patterns in ``.gitignore`` syntax; matching files in local folders are not uploaded. (templated)
+    :param env_vars: environment variables of the job. Airflow masks their values in its logs. (templated)
+    :param metadata: strings that Ray stores with the job. (templated)
+    :param submission_id: submission ID to use instead of the derived one; later attempts add a suffix. (templated)
     :param lease_uri: Cloud Storage folder for leases, such as ``gs://bucket/leases``. The run holds a lease on the
         cluster from before the submission until the job ends. None: only the job itself marks the cluster as in use.
         (templated)
-    :param lease_ttl: Seconds after which the lease expires unless it is renewed.
-    :param lease_owner: Owner of the lease; default: ``<dag_id>/<run_id>``. (templated)
-    :param max_cost: Do not submit the job if the cluster has already cost more than this amount, in the currency of
+    :param lease_ttl: seconds after which the lease expires unless it is renewed.
+    :param lease_owner: owner of the lease; default: ``<dag_id>/<run_id>``. (templated)
+    :param max_cost: do not submit the job if the cluster has already cost more than this amount, in the currency of
         ``price_table``. None: no limit.
-    :param price_table: Prices for ``max_cost``; see ``VertexRayClusterCostOperator``. (templated)
+    :param price_table: prices for ``max_cost``; see ``VertexRayClusterCostOperator``. (templated)
     :param entrypoint_num_cpus: CPUs to reserve for the driver. None runs it on the head node, which has 0 logical CPUs.
     :param entrypoint_num_gpus: GPUs to reserve for the driver.
-    :param entrypoint_memory: Memory to reserve for the driver, in bytes.
-    :param entrypoint_resources: Custom resources to reserve for the driver, by name.
-    :param wait_for_completion: Whether to wait for the end of the job. If False, the task succeeds once the job is
+    :param entrypoint_memory: memory to reserve for the driver, in bytes.
+    :param entrypoint_resources: custom resources to reserve for the driver, by name.
+    :param wait_for_completion: whether to wait for the end of the job. If False, the task succeeds once the job is
         submitted.
-    :param stream_logs: Whether to copy the output of the job to the task log while it runs.
-    :param stop_on_kill: Whether to stop the job when the task is marked failed or success, cleared, or killed by its
+    :param stream_logs: whether to copy the output of the job to the task log while it runs.
+    :param stop_on_kill: whether to stop the job when the task is marked failed or success, cleared, or killed by its
         own timeout. A restart of the triggerer never stops the job.
-    :param pending_timeout: Seconds within which the driver must start, else the job is stopped. None: no limit.
-    :param job_timeout: Seconds within which the job must end, else it is stopped. None: no limit.
-    :param lost_timeout: Seconds to wait for a job that the cluster no longer knows, or for a cluster that does not
+    :param pending_timeout: seconds within which the driver must start, else the job is stopped. None: no limit.
+    :param job_timeout: seconds within which the job must end, else it is stopped. None: no limit.
+    :param lost_timeout: seconds to wait for a job that the cluster no longer knows, or for a cluster that does not
         answer, before the task fails.
-    :param poll_interval: Maximum number of seconds between two status requests.
-    :param deferrable: Whether to wait in the triggerer, without a worker slot; default:
+    :param poll_interval: maximum number of seconds between two status requests.
+    :param deferrable: whether to wait in the triggerer, without a worker slot; default:
         ``[operators] default_deferrable``.
-    :raises InvalidArgumentError: An argument is invalid; raised before any request.
-    :raises ClusterNotFoundError: The cluster does not exist.
-    :raises NotARayClusterError: The resource is not a Ray cluster.
-    :raises ClusterClosingError: The cluster is about to be deleted.
-    :raises BudgetExceededError: The cluster has already cost more than ``max_cost``.
-    :raises LeaseStoreError: The lease cannot be read or written.
-    :raises PackageTooLargeError: A local folder exceeds Ray's upload limit.
-    :raises SubmissionIdTakenError: The submission ID belongs to a job of another task.
-    :raises JobFailedError: The job failed; carries its exit code, message and last lines of output.
-    :raises JobStoppedError: The job was stopped.
-    :raises JobLostError: The cluster no longer knows the job, or did not answer for ``lost_timeout``.
-    :raises JobPendingTimeoutError: The driver did not start within ``pending_timeout``.
-    :raises JobTimeoutError: The job did not end within ``job_timeout``.
-    :raises JobNotStoppedError: The job of a cleared try did not stop.
+    :raises InvalidArgumentError: an argument is invalid; raised before any request.
+    :raises ClusterNotFoundError: the cluster does not exist.
+    :raises NotARayClusterError: the resource is not a Ray cluster.
+    :raises ClusterClosingError: the cluster is about to be deleted.
+    :raises BudgetExceededError: the cluster has already cost more than ``max_cost``.
+    :raises LeaseStoreError: the lease cannot be read or written.
+    :raises PackageTooLargeError: a local folder exceeds Ray's upload limit.
+    :raises SubmissionIdTakenError: the submission ID belongs to a job of another task.
+    :raises JobFailedError: the job failed; carries its exit code, message and last lines of output.
+    :raises JobStoppedError: the job was stopped.
+    :raises JobLostError: the cluster no longer knows the job, or did not answer for ``lost_timeout``.
+    :raises JobPendingTimeoutError: the driver did not start within ``pending_timeout``.
+    :raises JobTimeoutError: the job did not end within ``job_timeout``.
+    :raises JobNotStoppedError: the job of a cleared try did not stop.
     """
 
     template_fields: Sequence[str] = (
@@ -272,7 +272,7 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
     def _run(self, context: Context, cluster: str | None = None) -> Any:
         """Adopt or submit a job, then wait for it.
 
-        :param cluster: Cluster that replaces ``cluster_id``: the next generation of a shared cluster.
+        :param cluster: cluster that replaces ``cluster_id``: the next generation of a shared cluster.
         """
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
@@ -322,7 +322,7 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
     def _request(self, context: Context) -> JobRequest:
         """Return the submission request, without its submission ID.
 
-        :raises InvalidArgumentError: A rendered argument is invalid.
+        :raises InvalidArgumentError: a rendered argument is invalid.
         """
         from airflow_provider_vertex_ray.core.job.client import JobRequest
 
@@ -359,9 +359,9 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
 
         hook = self.job_hook
         async with hook.session():
-            cluster, lease = await self._held(await self.cluster_hook.get_cluster(name.full), context)
+            cluster, lease = await self._held(await self.cluster_hook.get_cluster(name), context)
             dashboard = usable_dashboard(cluster)
-            async with hook.jobs(name.full, dashboard) as api:
+            async with hook.jobs(name, dashboard) as api:
                 submission = self._submission(api, context)
                 found = await submission.find(record.attempt if record else 1)
                 adopted = found.job is not None
@@ -371,7 +371,7 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
                     async def prepare(ready: JobRequest) -> JobRequest:
                         remember(context, Record(name.full, found.attempt))
                         environment = await hook.prepare_environment(
-                            name.full, ready.runtime_env, ready.submission_id, dashboard
+                            name, ready.runtime_env, ready.submission_id, dashboard
                         )
                         return replace(ready, runtime_env=environment)
 
@@ -385,7 +385,7 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
 
         A job that still runs there is waited for there. If its task was cleared, the job is stopped.
 
-        :raises JobNotStoppedError: A job whose task was cleared did not stop.
+        :raises JobNotStoppedError: a job whose task was cleared did not stop.
         """
         from airflow_provider_vertex_ray.core.cluster.name import parse_cluster_name
         from airflow_provider_vertex_ray.hooks.job import usable_dashboard
@@ -394,8 +394,8 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
         hook = self.job_hook
         try:
             async with hook.session():
-                dashboard = usable_dashboard(await self.cluster_hook.get_cluster(name.full))
-                async with hook.jobs(name.full, dashboard) as api:
+                dashboard = usable_dashboard(await self.cluster_hook.get_cluster(name))
+                async with hook.jobs(name, dashboard) as api:
                     found = await self._submission(api, context).find(record.attempt)
         except JobNotStoppedError:
             raise

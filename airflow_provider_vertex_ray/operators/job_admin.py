@@ -64,7 +64,7 @@ class DeletedJob(TypedDict):
 class JobCallsOperator(VertexRayBaseOperator):
     """Base class of the operators that call the Jobs API of a cluster.
 
-    :param cluster_id: Cluster ID or full resource name. (templated)
+    :param cluster_id: cluster ID or full resource name. (templated)
     """
 
     template_fields: Sequence[str] = ("cluster_id", *VertexRayBaseOperator.connection_fields)
@@ -89,7 +89,7 @@ class JobCallsOperator(VertexRayBaseOperator):
         async def ask() -> T:
             hook = self.job_hook
             async with hook.session():
-                dashboard = usable_dashboard(await self.cluster_hook.get_cluster(name.full))
+                dashboard = usable_dashboard(await self.cluster_hook.get_cluster(name))
                 persist_link_facts(
                     context,
                     project_id=name.project,
@@ -98,7 +98,7 @@ class JobCallsOperator(VertexRayBaseOperator):
                     dashboard_uri=dashboard,
                     submission_id=submission_id,
                 )
-                async with hook.jobs(name.full, dashboard) as api:
+                async with hook.jobs(name, dashboard) as api:
                     return await call(api)
 
         return run_sync(ask)
@@ -107,7 +107,7 @@ class JobCallsOperator(VertexRayBaseOperator):
 class JobCallOperator(JobCallsOperator):
     """Base class of the operators on one job of a cluster.
 
-    :param submission_id: Submission ID of the job. (templated)
+    :param submission_id: submission ID of the job. (templated)
     """
 
     template_fields: Sequence[str] = ("cluster_id", "submission_id", *VertexRayBaseOperator.connection_fields)
@@ -122,12 +122,12 @@ class JobCallOperator(JobCallsOperator):
 class VertexRayGetJobOperator(JobCallOperator):
     """Get one job of a cluster; returns a ``ReadJob``.
 
-    :param cluster_id: Cluster ID or full resource name. (templated)
-    :param submission_id: Submission ID of the job. (templated)
-    :raises InvalidArgumentError: An argument is invalid; raised before any request.
-    :raises ClusterNotFoundError: The cluster does not exist.
-    :raises NotARayClusterError: The resource is not a Ray cluster.
-    :raises JobNotFoundError: The cluster does not know the job.
+    :param cluster_id: cluster ID or full resource name. (templated)
+    :param submission_id: submission ID of the job. (templated)
+    :raises InvalidArgumentError: an argument is invalid; raised before any request.
+    :raises ClusterNotFoundError: the cluster does not exist.
+    :raises NotARayClusterError: the resource is not a Ray cluster.
+    :raises JobNotFoundError: the cluster does not know the job.
     """
 
     def execute(self, context: Context) -> ReadJob:
@@ -143,16 +143,16 @@ class VertexRayStopJobOperator(JobCallOperator):
 
     A job that has already ended is not an error.
 
-    :param cluster_id: Cluster ID or full resource name. (templated)
-    :param submission_id: Submission ID of the job. (templated)
-    :param stop_timeout: Seconds within which the job must end. Ray kills a driver that ignores the stop after 3
+    :param cluster_id: cluster ID or full resource name. (templated)
+    :param submission_id: submission ID of the job. (templated)
+    :param stop_timeout: seconds within which the job must end. Ray kills a driver that ignores the stop after 3
         seconds.
-    :param deferrable: Whether to wait in the triggerer; default: ``[operators] default_deferrable``.
-    :raises InvalidArgumentError: An argument is invalid; raised before any request.
-    :raises ClusterNotFoundError: The cluster does not exist.
-    :raises NotARayClusterError: The resource is not a Ray cluster.
-    :raises JobNotFoundError: The cluster does not know the job.
-    :raises JobTimeoutError: The job did not end within ``stop_timeout``.
+    :param deferrable: whether to wait in the triggerer; default: ``[operators] default_deferrable``.
+    :raises InvalidArgumentError: an argument is invalid; raised before any request.
+    :raises ClusterNotFoundError: the cluster does not exist.
+    :raises NotARayClusterError: the resource is not a Ray cluster.
+    :raises JobNotFoundError: the cluster does not know the job.
+    :raises JobTimeoutError: the job did not end within ``stop_timeout``.
     """
 
     def __init__(self, *, stop_timeout: float = 300.0, deferrable: bool | None = None, **kwargs: Any) -> None:
@@ -187,11 +187,11 @@ class VertexRayStopJobOperator(JobCallOperator):
 class VertexRayListJobsOperator(JobCallsOperator):
     """List the jobs of a cluster, whoever submitted them; returns a list of ``JobSummary``.
 
-    :param cluster_id: Cluster ID or full resource name. (templated)
-    :param statuses: Only list jobs with these statuses, such as ``["RUNNING", "PENDING"]``; default: all. (templated)
-    :raises InvalidArgumentError: An argument is invalid; raised before any request.
-    :raises ClusterNotFoundError: The cluster does not exist.
-    :raises NotARayClusterError: The resource is not a Ray cluster.
+    :param cluster_id: cluster ID or full resource name. (templated)
+    :param statuses: only list jobs with these statuses, such as ``["RUNNING", "PENDING"]``; default: all. (templated)
+    :raises InvalidArgumentError: an argument is invalid; raised before any request.
+    :raises ClusterNotFoundError: the cluster does not exist.
+    :raises NotARayClusterError: the resource is not a Ray cluster.
     """
 
     template_fields: Sequence[str] = ("cluster_id", "statuses", *VertexRayBaseOperator.connection_fields)
@@ -216,12 +216,12 @@ class VertexRayDeleteJobOperator(JobCallOperator):
 
     A job that the cluster does not know is not an error. A job that has not ended is not deleted.
 
-    :param cluster_id: Cluster ID or full resource name. (templated)
-    :param submission_id: Submission ID of the job. (templated)
-    :raises InvalidArgumentError: An argument is invalid; raised before any request.
-    :raises ClusterNotFoundError: The cluster does not exist.
-    :raises NotARayClusterError: The resource is not a Ray cluster.
-    :raises JobRunningError: The job has not ended.
+    :param cluster_id: cluster ID or full resource name. (templated)
+    :param submission_id: submission ID of the job. (templated)
+    :raises InvalidArgumentError: an argument is invalid; raised before any request.
+    :raises ClusterNotFoundError: the cluster does not exist.
+    :raises NotARayClusterError: the resource is not a Ray cluster.
+    :raises JobRunningError: the job has not ended.
     """
 
     def execute(self, context: Context) -> DeletedJob:

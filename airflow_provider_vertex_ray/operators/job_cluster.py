@@ -56,7 +56,7 @@ class SharedClusterMixin(Base):
     async def _held(self, cluster: Cluster, context: Context) -> tuple[Cluster, dict[str, Any] | None]:
         """Acquire the lease; return the cluster, re-read afterwards, and the lease for the trigger to renew.
 
-        :raises ClusterClosingError: The cluster is about to be deleted.
+        :raises ClusterClosingError: the cluster is about to be deleted.
         """
         if not self.lease_uri:
             return cluster, None
@@ -73,7 +73,7 @@ class SharedClusterMixin(Base):
     def _go_to_successor(self, context: Context, name: ClusterName, error: VertexRayError) -> Any:
         """Wait for the next generation of a shared cluster, then run the job there.
 
-        :raises VertexRayError: The cluster is not shared; this is ``error``.
+        :raises VertexRayError: the cluster is not shared; this is ``error``.
         """
         from airflow_provider_vertex_ray.hooks.base import run_sync
 

@@ -27,9 +27,9 @@ LEASE_TTL = 900.0
 def check_lease(lease_uri: Any, lease_ttl: float = LEASE_TTL) -> None:
     """Validate the folder and the lifetime of a lease.
 
-    :param lease_uri: The ``lease_uri`` argument; None and templates pass.
-    :param lease_ttl: The ``lease_ttl`` argument, in seconds.
-    :raises InvalidArgumentError: The URI is malformed, or the lifetime is not positive.
+    :param lease_uri: the ``lease_uri`` argument; None and templates pass.
+    :param lease_ttl: the ``lease_ttl`` argument, in seconds.
+    :raises InvalidArgumentError: the URI is malformed, or the lifetime is not positive.
     """
     from airflow_provider_vertex_ray.core.sharing.lease_store import parse_lease_uri
 
@@ -48,9 +48,9 @@ def lease_owner_of(context: Context, lease_owner: str | None) -> str:
 class LeaseClosing:
     """Close a lease to new owners while its cluster is deleted or scaled down.
 
-    :param task: Task whose connection is used.
+    :param task: task whose connection is used.
     :param lease_uri: Cloud Storage folder with the leases.
-    :param owner: Owner of this run's lease, which is released first.
+    :param owner: owner of this run's lease, which is released first.
     """
 
     def __init__(self, task: VertexRayBaseOperator, lease_uri: str, owner: str) -> None:
@@ -61,11 +61,11 @@ class LeaseClosing:
     async def close(self, cluster: str, reason: str, seconds: float) -> None:
         """Close the lease to new owners.
 
-        :param cluster: Full name of the cluster, as the service returns it.
-        :param reason: Reason for others to read.
-        :param seconds: Seconds after which the lease opens again by itself.
-        :raises LeaseHeldError: Another run holds the lease.
-        :raises ClusterClosingError: Another run has already closed the lease.
+        :param cluster: full name of the cluster, as the service returns it.
+        :param reason: reason for others to read.
+        :param seconds: seconds after which the lease opens again by itself.
+        :raises LeaseHeldError: another run holds the lease.
+        :raises ClusterClosingError: another run has already closed the lease.
         """
         now = time.time()
         async with self._store() as store:
@@ -77,8 +77,8 @@ class LeaseClosing:
     async def done(self, cluster: str, *, gone: bool) -> None:
         """Open the lease again, or delete it with its cluster. A failure is logged only, as the closing expires.
 
-        :param cluster: Full name of the cluster, as the service returns it.
-        :param gone: Whether the cluster no longer exists.
+        :param cluster: full name of the cluster, as the service returns it.
+        :param gone: whether the cluster no longer exists.
         """
         try:
             async with self._store() as store:
@@ -105,10 +105,10 @@ class VertexRayReleaseClusterOperator(VertexRayBaseOperator):
     longer exists is not an error. Returns ``cluster_id`` and ``lease_owner``.
 
     :param lease_uri: Cloud Storage folder with the leases. (templated)
-    :param cluster_id: Cluster ID or full resource name. (templated)
-    :param lease_owner: Owner of the lease; default: ``<dag_id>/<run_id>``. (templated)
-    :raises InvalidArgumentError: An argument is invalid; raised before any request.
-    :raises LeaseStoreError: The lease cannot be read or written.
+    :param cluster_id: cluster ID or full resource name. (templated)
+    :param lease_owner: owner of the lease; default: ``<dag_id>/<run_id>``. (templated)
+    :raises InvalidArgumentError: an argument is invalid; raised before any request.
+    :raises LeaseStoreError: the lease cannot be read or written.
     """
 
     template_fields: Sequence[str] = (
@@ -145,7 +145,7 @@ class VertexRayReleaseClusterOperator(VertexRayBaseOperator):
         owner = lease_owner_of(context, self.lease_owner)
         hook = VertexRayLeaseAsyncHook(self.gcp_conn_id, self.impersonation_chain)
         try:
-            run_sync(lambda: hook.release_lease(self.lease_uri, name.full, owner))
+            run_sync(lambda: hook.release_lease(self.lease_uri, name, owner))
         except ClusterNotFoundError:
             self.log.info("Cluster %s no longer exists, so it has no lease to release", name.full)
         else:

@@ -45,31 +45,31 @@ class VertexRayUploadModelOperator(ModelBaseOperator):
     ``VertexRayDeployModelOperator`` accepts), ``version_aliases``, ``image_uri``, ``artifact_uri``, ``labels`` and
     ``adopted``.
 
-    :param display_name: Display name of the model. (templated)
+    :param display_name: display name of the model. (templated)
     :param artifact_uri: Cloud Storage folder with the model file, such as ``gs://bucket/folder``. (templated)
-    :param framework: Framework of the prebuilt container: ``sklearn``, ``xgboost``, ``pytorch`` or ``tensorflow``.
+    :param framework: framework of the prebuilt container: ``sklearn``, ``xgboost``, ``pytorch`` or ``tensorflow``.
         (templated)
-    :param framework_version: Version of the framework, such as ``1.6``; None: the newest container. (templated)
-    :param gpu: Whether to choose a container that uses an accelerator.
-    :param serving_container_image_uri: Image of a custom container, instead of ``framework``. (templated)
-    :param container_spec: Other fields of the API's ``ModelContainerSpec``, such as ``predictRoute``. (templated)
+    :param framework_version: version of the framework, such as ``1.6``; None: the newest container. (templated)
+    :param gpu: whether to choose a container that uses an accelerator.
+    :param serving_container_image_uri: image of a custom container, instead of ``framework``. (templated)
+    :param container_spec: other fields of the API's ``ModelContainerSpec``, such as ``predictRoute``. (templated)
     :param parent_model: ID or resource name of an existing model, to which this model is added as a version.
         (templated)
     :param model_id: ID of the new model; None: Vertex AI chooses one. (templated)
-    :param version_aliases: Aliases of the version, such as ``["champion"]``. (templated)
-    :param version_description: Description of the version. (templated)
-    :param is_default_version: Whether the version becomes the default version of the model.
-    :param labels: Labels in addition to those that identify the task. (templated)
-    :param metrics: Training metrics, numbers by name, which become labels. (templated)
-    :param submission_id: Submission ID of the Ray job that trained the model, which becomes a label. (templated)
-    :param upload_timeout: Seconds within which the upload must finish.
-    :param deferrable: Whether to wait in the triggerer; default: ``[operators] default_deferrable``.
-    :raises InvalidArgumentError: An argument is invalid; raised before any request.
-    :raises ArtifactNotFoundError: The folder has no file that the container loads; nothing was uploaded.
+    :param version_aliases: aliases of the version, such as ``["champion"]``. (templated)
+    :param version_description: description of the version. (templated)
+    :param is_default_version: whether the version becomes the default version of the model.
+    :param labels: labels in addition to those that identify the task. (templated)
+    :param metrics: training metrics, numbers by name, which become labels. (templated)
+    :param submission_id: submission ID of the Ray job that trained the model, which becomes a label. (templated)
+    :param upload_timeout: seconds within which the upload must finish.
+    :param deferrable: whether to wait in the triggerer; default: ``[operators] default_deferrable``.
+    :raises InvalidArgumentError: an argument is invalid; raised before any request.
+    :raises ArtifactNotFoundError: the folder has no file that the container loads; nothing was uploaded.
     :raises ModelNotFoundError: ``parent_model`` does not exist.
-    :raises ResourceExistsError: A model with ``model_id`` exists.
-    :raises OperationTimeoutError: The upload did not finish within ``upload_timeout``.
-    :raises NotAuthorisedError: The credentials lack a permission.
+    :raises ResourceExistsError: a model with ``model_id`` exists.
+    :raises OperationTimeoutError: the upload did not finish within ``upload_timeout``.
+    :raises NotAuthorisedError: the credentials lack a permission.
     """
 
     template_fields: Sequence[str] = (
@@ -213,7 +213,7 @@ class VertexRayUploadModelOperator(ModelBaseOperator):
     def _check_types(self) -> None:
         """Validate types at DAG parse, and again after rendering.
 
-        :raises InvalidArgumentError: An argument has another type.
+        :raises InvalidArgumentError: an argument has another type.
         """
         check_strings(
             display_name=self.display_name,

@@ -39,7 +39,7 @@ class ModelBaseOperator(VertexRayBaseOperator):
     def _resource(self, kind: str, value: str, field: str) -> str:
         """Return the full resource name.
 
-        :raises InvalidArgumentError: The name is malformed, or the project or location is missing.
+        :raises InvalidArgumentError: the name is malformed, or the project or location is missing.
         """
         project = self.project_id or (None if "/" in str(value) else self._connection_project())
         return resource_name(kind, value, field, project, self.location or None)

@@ -48,20 +48,20 @@ class VertexRayClusterMetricsOperator(MonitoringOperator):
     ``max``, ``last``, ``count`` and the ``series`` with their points, downsampled to about 40 KiB) and ``plot_path``. A
     metric without data is not an error; its values are None.
 
-    :param cluster_id: Cluster ID or full resource name. (templated)
-    :param metrics: Names of metrics: ``cpu``, ``memory``, ``gpu``, ``tasks``, ``actors``, ``nodes``.
-    :param queries: Custom PromQL queries, by their name in the result. (templated)
-    :param start: Start of the time range: an ISO 8601 time, a datetime, or unix seconds. (templated)
-    :param end: End of the time range; default: now. (templated)
-    :param window: Length of the time range before ``end`` in seconds, instead of ``start``; default: one hour.
-    :param step: Seconds between two points; default: chosen to give 240 points. Cloud Monitoring returns at most 11,000
+    :param cluster_id: cluster ID or full resource name. (templated)
+    :param metrics: names of metrics: ``cpu``, ``memory``, ``gpu``, ``tasks``, ``actors``, ``nodes``.
+    :param queries: custom PromQL queries, by their name in the result. (templated)
+    :param start: start of the time range: an ISO 8601 time, a datetime, or unix seconds. (templated)
+    :param end: end of the time range; default: now. (templated)
+    :param window: length of the time range before ``end`` in seconds, instead of ``start``; default: one hour.
+    :param step: seconds between two points; default: chosen to give 240 points. Cloud Monitoring returns at most 11,000
         points.
     :param plot_path: URI of a ``.png`` or ``.svg`` file to draw a plot to, in any storage that ``ObjectStoragePath``
         supports; requires the extra ``plots``. (templated)
-    :raises InvalidArgumentError: An argument is invalid; raised before any request.
-    :raises MetricsNotAuthorisedError: The credentials lack the permission to read metrics.
+    :raises InvalidArgumentError: an argument is invalid; raised before any request.
+    :raises MetricsNotAuthorisedError: the credentials lack the permission to read metrics.
     :raises InvalidRequestError: Cloud Monitoring rejected a query.
-    :raises RateLimitedError: The quota for reading metrics is exhausted, even after retries.
+    :raises RateLimitedError: the quota for reading metrics is exhausted, even after retries.
     :raises ServiceUnavailableError: Cloud Monitoring did not answer, even after retries.
     """
 

@@ -23,10 +23,10 @@ LINKS_SECONDS = 5.0
 class MonitoringOperator(VertexRayBaseOperator):
     """Base class of the operators on the logs and metrics of a cluster.
 
-    :param cluster_id: Cluster ID or full resource name. (templated)
-    :param start: Start of the time range: an ISO 8601 time, a datetime, or unix seconds. (templated)
-    :param end: End of the time range; default: now. (templated)
-    :param window: Length of the time range before ``end`` in seconds, instead of ``start``.
+    :param cluster_id: cluster ID or full resource name. (templated)
+    :param start: start of the time range: an ISO 8601 time, a datetime, or unix seconds. (templated)
+    :param end: end of the time range; default: now. (templated)
+    :param window: length of the time range before ``end`` in seconds, instead of ``start``.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class MonitoringOperator(VertexRayBaseOperator):
         """Store the facts for the links, with the dashboard's address if the cluster still exists."""
         dashboard = None
         try:
-            dashboard = (await asyncio.wait_for(self.cluster_hook.get_cluster(name.full), LINKS_SECONDS)).dashboard_uri
+            dashboard = (await asyncio.wait_for(self.cluster_hook.get_cluster(name), LINKS_SECONDS)).dashboard_uri
         except (VertexRayError, asyncio.TimeoutError) as error:
             self.log.info("The task has no link to the dashboard: %s", error)
         persist_link_facts(

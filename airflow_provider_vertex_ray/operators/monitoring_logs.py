@@ -48,23 +48,23 @@ class VertexRayClusterLogsOperator(MonitoringOperator):
     ``output_path`` and ``written`` (the number of entries in that file). Cloud Logging receives entries with a delay,
     so those of the last minute may be missing.
 
-    :param cluster_id: Cluster ID or full resource name. (templated)
-    :param submission_id: Only show the output of this job's driver. (templated)
-    :param file: Only show entries of files whose path contains this text, such as ``raylet`` or ``worker-``.
+    :param cluster_id: cluster ID or full resource name. (templated)
+    :param submission_id: only show the output of this job's driver. (templated)
+    :param file: only show entries of files whose path contains this text, such as ``raylet`` or ``worker-``.
         (templated)
-    :param severity: Only show entries of at least this severity, such as ``ERROR``. (templated)
-    :param text: Only show entries whose message contains this text, ignoring case. (templated)
-    :param start: Start of the time range: an ISO 8601 time, a datetime, or unix seconds. (templated)
-    :param end: End of the time range; default: now. (templated)
-    :param window: Length of the time range before ``end`` in seconds, instead of ``start``; default: one day.
-    :param max_entries: Maximum number of entries to show, up to 10,000.
-    :param newest_first: Whether to start with the newest entry, so that the newest entries are shown.
+    :param severity: only show entries of at least this severity, such as ``ERROR``. (templated)
+    :param text: only show entries whose message contains this text, ignoring case. (templated)
+    :param start: start of the time range: an ISO 8601 time, a datetime, or unix seconds. (templated)
+    :param end: end of the time range; default: now. (templated)
+    :param window: length of the time range before ``end`` in seconds, instead of ``start``; default: one day.
+    :param max_entries: maximum number of entries to show, up to 10,000.
+    :param newest_first: whether to start with the newest entry, so that the newest entries are shown.
     :param output_path: URI of a file to write all matching entries to, in any storage that ``ObjectStoragePath``
         supports: ``.log`` or ``.txt`` for lines with time, severity and file, ``.jsonl`` for JSON. (templated)
-    :raises InvalidArgumentError: An argument is invalid; raised before any request.
-    :raises LogsNotAuthorisedError: The credentials lack the permission to read logs.
+    :raises InvalidArgumentError: an argument is invalid; raised before any request.
+    :raises LogsNotAuthorisedError: the credentials lack the permission to read logs.
     :raises InvalidRequestError: Cloud Logging rejected the filter.
-    :raises RateLimitedError: The quota for reading logs is exhausted, even after retries.
+    :raises RateLimitedError: the quota for reading logs is exhausted, even after retries.
     :raises ServiceUnavailableError: Cloud Logging did not answer, even after retries.
     """
 

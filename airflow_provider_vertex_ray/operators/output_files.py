@@ -16,10 +16,10 @@ GOOGLE_SCHEMES = ("gs", "gcs")
 def check_file_uri(field: str, value: Any, suffixes: Sequence[str]) -> None:
     """Validate that a value is the URI of a file with one of the suffixes; None, templates and XComArgs pass.
 
-    :param field: Name of the argument.
-    :param value: Value of the argument.
-    :param suffixes: Valid suffixes, such as ``.png``.
-    :raises InvalidArgumentError: The value is not such a URI.
+    :param field: name of the argument.
+    :param value: value of the argument.
+    :param suffixes: valid suffixes, such as ``.png``.
+    :raises InvalidArgumentError: the value is not such a URI.
     """
     if value is None or known_at_run_time(value):
         return
@@ -40,8 +40,8 @@ def write_file(uri: str, content: IO[bytes], gcp_conn_id: str) -> None:
     """Write a file, whose content is complete before the first byte is sent.
 
     :param uri: URI of the file, which may name a connection (``gs://my_conn@bucket/name``).
-    :param content: The content.
-    :param gcp_conn_id: Connection for Cloud Storage if the URI names none.
+    :param content: the content.
+    :param gcp_conn_id: connection for Cloud Storage if the URI names none.
     """
     path = _path(uri, gcp_conn_id)
     if path.protocol in ("file", ""):

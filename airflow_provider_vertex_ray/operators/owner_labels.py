@@ -22,7 +22,7 @@ def label_value(text: str) -> str:
 def owner_labels(context: Context) -> dict[str, str]:
     """Return the labels that identify the task instance which creates a resource.
 
-    :param context: The task's context.
+    :param context: the task's context.
     """
     owner, parts = task_owner(context)
     return {

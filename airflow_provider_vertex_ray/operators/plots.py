@@ -24,8 +24,8 @@ Points = Sequence[tuple[float, float]]
 def check_can_draw(field: str, value: object) -> None:
     """Validate that matplotlib is installed, so that a task fails before its first request and not at the end.
 
-    :param field: Name of the argument with the file of the plot.
-    :param value: Value of that argument; None needs no matplotlib.
+    :param field: name of the argument with the file of the plot.
+    :param value: value of that argument; None needs no matplotlib.
     :raises InvalidArgumentError: matplotlib is not installed.
     """
     if value is not None and importlib.util.find_spec("matplotlib") is None:
@@ -44,12 +44,12 @@ def draw(
 ) -> bytes:
     """Draw one plot below the other, one for each metric, over the same time range; missing samples leave a gap.
 
-    :param title: Title of the figure.
-    :param metrics: Series of each metric, as labels and points.
-    :param span: Start and end of the time range in unix seconds.
-    :param step: Seconds between two points.
+    :param title: title of the figure.
+    :param metrics: series of each metric, as labels and points.
+    :param span: start and end of the time range in unix seconds.
+    :param step: seconds between two points.
     :param suffix: ``.png`` or ``.svg``.
-    :param units: Unit of each metric, by name.
+    :param units: unit of each metric, by name.
     :return: Content of the file.
     """
     # Not pyplot, which would look for a display and keep every figure in memory.

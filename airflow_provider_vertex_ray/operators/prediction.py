@@ -35,19 +35,19 @@ class VertexRayPredictOperator(ModelBaseOperator):
 
     Returns ``count``, ``deployed_model_ids``, and ``predictions`` or, if it is set, ``output_uri``.
 
-    :param endpoint_id: Endpoint ID or resource name. (templated)
-    :param instances: Instances in the form that the model's container expects; for scikit-learn and XGBoost, lists of
+    :param endpoint_id: endpoint ID or resource name. (templated)
+    :param instances: instances in the form that the model's container expects; for scikit-learn and XGBoost, lists of
         numbers. (templated)
     :param instances_uri: URI of a file with one JSON value per line or one JSON list, instead of ``instances``.
         (templated)
-    :param parameters: Prediction parameters, for containers that support them. (templated)
-    :param instances_per_request: Maximum number of instances in one request.
+    :param parameters: prediction parameters, for containers that support them. (templated)
+    :param instances_per_request: maximum number of instances in one request.
     :param output_uri: URI of a file for the predictions, one JSON value per line. Required for predictions larger than
         48 KiB. (templated)
-    :raises InvalidArgumentError: An argument or an instance is invalid; nothing was sent to the endpoint.
-    :raises EndpointNotFoundError: The endpoint does not exist.
-    :raises EndpointNotServingError: The endpoint has no deployed model with traffic; nothing was sent to it.
-    :raises PredictionError: The container rejected a request.
+    :raises InvalidArgumentError: an argument or an instance is invalid; nothing was sent to the endpoint.
+    :raises EndpointNotFoundError: the endpoint does not exist.
+    :raises EndpointNotServingError: the endpoint has no deployed model with traffic; nothing was sent to it.
+    :raises PredictionError: the container rejected a request.
     """
 
     template_fields: Sequence[str] = (
@@ -161,10 +161,10 @@ class VertexRayPredictOperator(ModelBaseOperator):
 def split_instances(instances: Sequence[Any], most: int, parameters_size: int = 0) -> list[list[Any]]:
     """Return the instances in lists, one for each request.
 
-    :param instances: The instances.
-    :param most: Maximum number of instances in a list.
-    :param parameters_size: Bytes of the parameters, which each request contains.
-    :raises InvalidArgumentError: A single instance is too large for a request.
+    :param instances: the instances.
+    :param most: maximum number of instances in a list.
+    :param parameters_size: bytes of the parameters, which each request contains.
+    :raises InvalidArgumentError: a single instance is too large for a request.
     """
     limit = LARGEST_REQUEST - _RESERVED_BYTES - parameters_size
     chunks: list[list[Any]] = []

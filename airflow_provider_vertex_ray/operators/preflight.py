@@ -33,12 +33,12 @@ class VertexRayPreflightOperator(VertexRayBaseOperator):
     by status, and ``findings``, each with ``check``, ``status`` (``pass``, ``warn``, ``fail`` or ``could_not_check``),
     ``subject``, ``found`` and ``remedy``.
 
-    :param spec: Spec of the cluster to check: a ``ClusterSpec``, or a dict of its fields. (templated)
-    :param checks: Names of the checks to run, from ``preflight.CHECKS``. None: all that apply.
-    :param bucket: Bucket that jobs use: ``my-bucket`` or ``gs://my-bucket/folder``. (templated)
+    :param spec: spec of the cluster to check: a ``ClusterSpec``, or a dict of its fields. (templated)
+    :param checks: names of the checks to run, from ``preflight.CHECKS``. None: all that apply.
+    :param bucket: bucket that jobs use: ``my-bucket`` or ``gs://my-bucket/folder``. (templated)
     :param lease_uri: Cloud Storage folder with the leases of shared clusters. (templated)
-    :raises InvalidArgumentError: An argument is invalid; raised before any request.
-    :raises PreflightFailedError: At least one finding has the status ``fail``.
+    :raises InvalidArgumentError: an argument is invalid; raised before any request.
+    :raises PreflightFailedError: at least one finding has the status ``fail``.
     """
 
     template_fields: Sequence[str] = ("spec", "bucket", "lease_uri", *VertexRayBaseOperator.connection_fields)

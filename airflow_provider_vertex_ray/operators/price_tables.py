@@ -23,8 +23,8 @@ CATALOG = "catalog"
 def check_price_table(value: Any) -> None:
     """Validate the form of a price table at DAG parse; files, Variables and the catalog are not read.
 
-    :param value: The ``price_table`` argument of an operator.
-    :raises InvalidArgumentError: The value cannot be a price table; names the invalid part.
+    :param value: the ``price_table`` argument of an operator.
+    :raises InvalidArgumentError: the value cannot be a price table; names the invalid part.
     """
     if isinstance(value, (dict, PriceTable)):
         PriceTable.from_value(value)
@@ -37,9 +37,9 @@ def check_price_table(value: Any) -> None:
 def check_cost_limit(max_cost: Any, price_table: Any) -> None:
     """Validate a cost limit and its prices at DAG parse.
 
-    :param max_cost: The ``max_cost`` argument of an operator; None means no limit.
-    :param price_table: The ``price_table`` argument of the same operator.
-    :raises InvalidArgumentError: The limit is not a positive number, or has no prices to compare with.
+    :param max_cost: the ``max_cost`` argument of an operator; None means no limit.
+    :param price_table: the ``price_table`` argument of the same operator.
+    :raises InvalidArgumentError: the limit is not a positive number, or has no prices to compare with.
     """
     check_price_table(price_table)
     if max_cost is None:
@@ -53,8 +53,8 @@ def check_cost_limit(max_cost: Any, price_table: Any) -> None:
 def read_price_table(value: Any) -> PriceTable | None:
     """Return the price table that a dict, a JSON file or an Airflow Variable holds; None for no value.
 
-    :param value: A dict, the path of a JSON file, or ``variable:NAME``.
-    :raises InvalidArgumentError: The table cannot be read, or is malformed.
+    :param value: a dict, the path of a JSON file, or ``variable:NAME``.
+    :raises InvalidArgumentError: the table cannot be read, or is malformed.
     """
     if value is None or value == "":
         return None
@@ -72,10 +72,10 @@ def read_price_table(value: Any) -> PriceTable | None:
 def load_price_table(task: ConnectionMixin, value: Any, location: str | None = None) -> PriceTable | None:
     """Return the prices of a task, from the Cloud Billing Catalog too; None for no value.
 
-    :param task: The task, whose connection reads the catalog.
-    :param value: What ``read_price_table`` accepts, or ``catalog``.
-    :param location: Region whose prices are needed; default: the task's.
-    :raises InvalidArgumentError: The table cannot be read, or is malformed.
+    :param task: the task, whose connection reads the catalog.
+    :param value: what ``read_price_table`` accepts, or ``catalog``.
+    :param location: region whose prices are needed; default: the task's.
+    :raises InvalidArgumentError: the table cannot be read, or is malformed.
     """
     if value == CATALOG:
         return _read_catalog(task, location or task.location)

@@ -47,9 +47,9 @@ _FRAME = re.compile(r'^( *)File "(.+)", line (\d+), in ')
 class NotPlainError(ValueError):
     """A value that cannot be represented as JSON.
 
-    :param path: Path of the value, such as ``rows[3]['when']``.
-    :param value: The value.
-    :param rule: What to use instead, as a sentence.
+    :param path: path of the value, such as ``rows[3]['when']``.
+    :param value: the value.
+    :param rule: what to use instead, as a sentence.
     """
 
     def __init__(self, path: str, value: object, rule: str) -> None:
@@ -69,10 +69,10 @@ def plain(value: Any, path: str, later: Callable[[Any], bool] | None = None) -> 
     become lists, NumPy scalars become Python numbers, and dates and times become ISO 8601 strings. Everything else is
     rejected.
 
-    :param value: Any value.
-    :param path: Name of the value in errors.
-    :param later: Recognises values that are not known yet; they become None.
-    :raises NotPlainError: Something in the value cannot be represented as JSON.
+    :param value: any value.
+    :param path: name of the value in errors.
+    :param later: recognises values that are not known yet; they become None.
+    :raises NotPlainError: something in the value cannot be represented as JSON.
     """
     return _plain(value, path, later, ())
 
@@ -172,10 +172,10 @@ def _advice(value: Any) -> str:
 def parse(source: str, filename: str, first_line: int) -> ast.FunctionDef | ast.ClassDef:
     """Parse the definition of a function or class, with the line numbers and columns that it has in its file.
 
-    :param source: Its lines as they are in the file, including decorators; they may be indented.
-    :param filename: Its file, for errors.
-    :param first_line: Number of its first line in the file.
-    :raises SyntaxError: This Python version cannot parse it, or it is neither ``def`` nor ``class``.
+    :param source: its lines as they are in the file, including decorators; they may be indented.
+    :param filename: its file, for errors.
+    :param first_line: number of its first line in the file.
+    :raises SyntaxError: this Python version cannot parse it, or it is neither ``def`` nor ``class``.
     """
     indented = source[:1] in (" ", "\t")
     # Not dedented: that would change multi-line strings, and the columns that a traceback marks.
@@ -253,7 +253,7 @@ class ResultError(Exception):
 def answer(payload: dict[str, Any], value: Any) -> dict[str, Any]:
     """Return the content for Airflow: the function's result, or the path of the object that contains it.
 
-    :raises ResultError: The result cannot be represented as JSON, or it is too large.
+    :raises ResultError: the result cannot be represented as JSON, or it is too large.
     """
     try:
         result = plain(value, "the result")
@@ -285,8 +285,8 @@ def store(path: str, data: bytes) -> None:
 
     :param path: ``scheme://…``; the name of an Airflow connection in it (``gs://connection@bucket/…``) is ignored,
         because the cluster has its own credentials.
-    :param data: The content.
-    :raises ResultError: No package on the cluster supports the scheme, or the write failed.
+    :param data: the content.
+    :raises ResultError: no package on the cluster supports the scheme, or the write failed.
     """
     scheme, _, rest = path.partition("://")
     host, slash, inside = rest.partition("/")
@@ -339,8 +339,8 @@ def _by_pyarrow(uri: str, data: bytes) -> bool:
 def explain(error: BaseException, limit: int) -> dict[str, str]:
     """Describe an exception for Airflow: type, message, and the traceback without frames of this module and of Ray.
 
-    :param error: The exception.
-    :param limit: Maximum number of bytes as JSON; longer texts are shortened in their middle.
+    :param error: the exception.
+    :param limit: maximum number of bytes as JSON; longer texts are shortened in their middle.
     """
     # Ray wraps what a remote function raised; the original type and message are more useful.
     cause = getattr(error, "cause", None)
@@ -419,7 +419,7 @@ def hand_back(payload: dict[str, Any], work: Callable[[], dict[str, Any]]) -> No
     The exit code is 0 after a result, otherwise 1.
 
     :param payload: ``marker``, the start of the last line, and ``max_bytes``.
-    :param work: Returns the content of the last line.
+    :param work: returns the content of the last line.
     """
     # Line by line, so that the function's output is visible while it runs.
     for stream in (sys.stdout, sys.stderr):

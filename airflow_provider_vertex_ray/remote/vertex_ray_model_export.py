@@ -49,12 +49,12 @@ def export_model(model: Any, uri: str, framework: str | None = None) -> dict[str
     The file is one object, which appears in Cloud Storage completely or not at all: a killed job leaves no partial
     model.
 
-    :param model: A fitted scikit-learn estimator or pipeline; an XGBoost booster or estimator; a LightGBM booster or
+    :param model: a fitted scikit-learn estimator or pipeline; an XGBoost booster or estimator; a LightGBM booster or
         estimator; a PyTorch module that ``torch.jit.script`` accepts; or a Ray Train ``Checkpoint`` or its folder.
-    :param uri: The folder (``gs://bucket/folder``).
+    :param uri: the folder (``gs://bucket/folder``).
     :param framework: ``sklearn``, ``xgboost``, ``pytorch`` or ``lightgbm``; default: derived from the model.
     :return: ``artifact_uri``, ``framework``, ``framework_version`` (major.minor), ``file``, ``bytes``.
-    :raises ExportError: The model or the framework is not supported, or the file could not be written.
+    :raises ExportError: the model or the framework is not supported, or the file could not be written.
     """
     if not uri.startswith("gs://") or not uri.removeprefix("gs://").strip("/"):
         raise ExportError(

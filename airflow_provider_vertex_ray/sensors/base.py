@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 class VertexRayBaseSensor(ConnectionMixin, BaseSensorOperator):
     """Base class of the sensors.
 
-    :param project_id: Project ID; default: the project of the connection. (templated)
-    :param location: Region, such as ``us-central1``; not needed with a full resource name. (templated)
+    :param project_id: project ID; default: the project of the connection. (templated)
+    :param location: region, such as ``us-central1``; not needed with a full resource name. (templated)
     :param gcp_conn_id: Airflow connection to Google Cloud. (templated)
     :param impersonation_chain: Service account to impersonate, or a list of accounts that ends with it; default: the
         impersonation chain of the connection. (templated)
-    :param deferrable: Whether to wait in the triggerer; default: ``[operators] default_deferrable``. Otherwise the
+    :param deferrable: whether to wait in the triggerer; default: ``[operators] default_deferrable``. Otherwise the
         sensor pokes in its ``mode``.
     """
 
@@ -95,8 +95,8 @@ class VertexRayBaseSensor(ConnectionMixin, BaseSensorOperator):
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the result of the wait.
 
-        :raises AirflowSensorTimeout: The timeout expired.
-        :raises AirflowSkipException: The timeout expired, and ``soft_fail`` is set.
+        :raises AirflowSensorTimeout: the timeout expired.
+        :raises AirflowSkipException: the timeout expired, and ``soft_fail`` is set.
         """
         try:
             return dict(self._with_links(context, result_of(event)))

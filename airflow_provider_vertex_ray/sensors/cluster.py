@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 class VertexRayClusterSensor(VertexRayBaseSensor):
     """Wait until a cluster is in one of the given states; returns ``Cluster.summary()``.
 
-    :param cluster_id: Cluster ID or full resource name. (templated)
-    :param target_states: States to wait for, such as ``["RUNNING"]``.
-    :raises InvalidArgumentError: An argument is invalid; raised before any request.
-    :raises ClusterNotFoundError: The cluster does not exist.
-    :raises ClusterFailedError: The cluster is in ERROR, which is not one of ``target_states``. A known reason has its
+    :param cluster_id: cluster ID or full resource name. (templated)
+    :param target_states: states to wait for, such as ``["RUNNING"]``.
+    :raises InvalidArgumentError: an argument is invalid; raised before any request.
+    :raises ClusterNotFoundError: the cluster does not exist.
+    :raises ClusterFailedError: the cluster is in ERROR, which is not one of ``target_states``. A known reason has its
         own type, such as QuotaExceededError or StockoutError.
-    :raises AirflowSensorTimeout: The timeout expired.
+    :raises AirflowSensorTimeout: the timeout expired.
     """
 
     template_fields: Sequence[str] = ("cluster_id", *VertexRayBaseSensor.connection_fields)
@@ -54,7 +54,7 @@ class VertexRayClusterSensor(VertexRayBaseSensor):
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
         name = self._name(self.cluster_id)
-        cluster = run_sync(lambda: self.cluster_hook.get_cluster(name.full))
+        cluster = run_sync(lambda: self.cluster_hook.get_cluster(name))
         self.log.info("Cluster %s is %s", name.cluster_id, cluster.state.value)
         if cluster.state.value in self.target_states:
             return PokeReturnValue(True, cluster.summary())

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 class VertexRayEndpointSensor(VertexRayBaseSensor):
     """Wait until an endpoint serves a model; returns its deployed models and traffic split.
 
-    :param endpoint_id: Endpoint ID or resource name. (templated)
+    :param endpoint_id: endpoint ID or resource name. (templated)
     :param deployed_model_id: ID of the deployed model to wait for; None: any model that gets traffic. (templated)
-    :raises InvalidArgumentError: An argument is invalid; raised before any request.
-    :raises EndpointNotFoundError: The endpoint does not exist.
-    :raises AirflowSensorTimeout: The timeout expired.
+    :raises InvalidArgumentError: an argument is invalid; raised before any request.
+    :raises EndpointNotFoundError: the endpoint does not exist.
+    :raises AirflowSensorTimeout: the timeout expired.
     """
 
     template_fields: Sequence[str] = ("endpoint_id", "deployed_model_id", *VertexRayBaseSensor.connection_fields)

@@ -26,13 +26,13 @@ class VertexRayClusterIdleSensor(VertexRayBaseSensor):
     A cluster is in use if it has a job or a Ray Client driver that has not ended or a live lease, or if one of these
     could not be read. A cluster in ERROR is idle.
 
-    :param cluster_id: Cluster ID or full resource name. (templated)
-    :param idle_for: Seconds for which the cluster must have been idle.
+    :param cluster_id: cluster ID or full resource name. (templated)
+    :param idle_for: seconds for which the cluster must have been idle.
     :param lease_uri: Cloud Storage folder with the leases. None: only jobs and drivers on the cluster count as use.
         (templated)
-    :raises InvalidArgumentError: An argument is invalid; raised before any request.
-    :raises ClusterNotFoundError: The cluster does not exist.
-    :raises AirflowSensorTimeout: The timeout expired.
+    :raises InvalidArgumentError: an argument is invalid; raised before any request.
+    :raises ClusterNotFoundError: the cluster does not exist.
+    :raises AirflowSensorTimeout: the timeout expired.
     """
 
     template_fields: Sequence[str] = ("cluster_id", "lease_uri", *VertexRayBaseSensor.connection_fields)

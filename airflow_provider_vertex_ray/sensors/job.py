@@ -26,17 +26,17 @@ class VertexRayJobSensor(VertexRayBaseSensor):
 
     The sensor never stops the job.
 
-    :param cluster_id: Cluster ID or full resource name. (templated)
-    :param submission_id: Submission ID of the job. (templated)
-    :param stream_logs: Whether to copy the output of the job to the log of this task; only if deferrable.
-    :raises InvalidArgumentError: An argument is invalid; raised before any request.
-    :raises ClusterNotFoundError: The cluster does not exist.
-    :raises NotARayClusterError: The resource is not a Ray cluster.
-    :raises JobNotFoundError: The cluster does not know the job.
-    :raises JobFailedError: The job failed; carries its exit code, message and last lines of output.
-    :raises JobStoppedError: The job was stopped.
-    :raises JobLostError: The cluster no longer knows the job, or no longer answers.
-    :raises AirflowSensorTimeout: The timeout expired.
+    :param cluster_id: cluster ID or full resource name. (templated)
+    :param submission_id: submission ID of the job. (templated)
+    :param stream_logs: whether to copy the output of the job to the log of this task; only if deferrable.
+    :raises InvalidArgumentError: an argument is invalid; raised before any request.
+    :raises ClusterNotFoundError: the cluster does not exist.
+    :raises NotARayClusterError: the resource is not a Ray cluster.
+    :raises JobNotFoundError: the cluster does not know the job.
+    :raises JobFailedError: the job failed; carries its exit code, message and last lines of output.
+    :raises JobStoppedError: the job was stopped.
+    :raises JobLostError: the cluster no longer knows the job, or no longer answers.
+    :raises AirflowSensorTimeout: the timeout expired.
     """
 
     template_fields: Sequence[str] = ("cluster_id", "submission_id", *VertexRayBaseSensor.connection_fields)
@@ -86,9 +86,9 @@ class VertexRayJobSensor(VertexRayBaseSensor):
         name = self._name(self.cluster_id)
         hook = self.job_hook
         async with hook.session():
-            dashboard = usable_dashboard(await self.cluster_hook.get_cluster(name.full))
+            dashboard = usable_dashboard(await self.cluster_hook.get_cluster(name))
             self._keep_link_facts(context, dashboard_uri=dashboard)
-            async with hook.jobs(name.full, dashboard) as api:
+            async with hook.jobs(name, dashboard) as api:
                 return await api.get(self.submission_id)
 
     def _keep_link_facts(self, context: Context, **more: str | None) -> None:

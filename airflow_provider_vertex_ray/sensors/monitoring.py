@@ -31,17 +31,17 @@ class VertexRayMetricSensor(VertexRayBaseSensor):
     (its time). A missing sample does not meet the condition, and ends the period. The sensor keeps waiting on 429, on
     5xx and when Cloud Monitoring does not answer.
 
-    :param cluster_id: Cluster ID or full resource name. (templated)
+    :param cluster_id: cluster ID or full resource name. (templated)
     :param metric: ``cpu``, ``memory``, ``gpu`` (percent), ``tasks``, ``actors`` or ``nodes``. (templated)
-    :param promql: Custom PromQL query, instead of ``metric``. If it returns several series, all must meet the
+    :param promql: custom PromQL query, instead of ``metric``. If it returns several series, all must meet the
         condition. (templated)
     :param comparison: ``<``, ``<=``, ``>``, ``>=``, ``==`` or ``!=``.
-    :param threshold: Number to compare the metric with.
-    :param for_seconds: Seconds for which the condition must hold, up to a week; 0: the last sample is enough.
-    :raises InvalidArgumentError: An argument is invalid; raised before any request.
+    :param threshold: number to compare the metric with.
+    :param for_seconds: seconds for which the condition must hold, up to a week; 0: the last sample is enough.
+    :raises InvalidArgumentError: an argument is invalid; raised before any request.
     :raises InvalidRequestError: Cloud Monitoring rejected the query.
-    :raises MetricsNotAuthorisedError: The credentials lack the permission to read metrics.
-    :raises AirflowSensorTimeout: The timeout expired.
+    :raises MetricsNotAuthorisedError: the credentials lack the permission to read metrics.
+    :raises AirflowSensorTimeout: the timeout expired.
     """
 
     template_fields: Sequence[str] = ("cluster_id", "metric", "promql", *VertexRayBaseSensor.connection_fields)
@@ -100,7 +100,7 @@ class VertexRayMetricSensor(VertexRayBaseSensor):
     def _query(self) -> str:
         """Return the PromQL query, from the rendered arguments.
 
-        :raises InvalidArgumentError: The metric does not exist, or the query is empty.
+        :raises InvalidArgumentError: the metric does not exist, or the query is empty.
         """
         if self.metric is not None:
             return metric_query(self.metric, self._name(self.cluster_id).cluster_id)
@@ -118,9 +118,7 @@ class VertexRayMetricSensor(VertexRayBaseSensor):
 
         name = self._name(self.cluster_id)
         try:
-            return run_sync(
-                lambda: asyncio.wait_for(self.cluster_hook.get_cluster(name.full), LINKS_SECONDS)
-            ).dashboard_uri
+            return run_sync(lambda: asyncio.wait_for(self.cluster_hook.get_cluster(name), LINKS_SECONDS)).dashboard_uri
         except (VertexRayError, asyncio.TimeoutError) as error:
             self.log.info("The task has no link to the dashboard: %s", error)
             return None

@@ -29,13 +29,13 @@ class VertexRayQuotaSensor(VertexRayBaseSensor):
     which has for each metric ``metric``, ``asked``, ``asked_at_most``, ``limit`` (None: unlimited), ``used`` and
     ``free``.
 
-    :param spec: Spec of the cluster: a ``ClusterSpec``, or a dict of its fields. (templated)
-    :param full_size: Whether autoscaling pools count with their maximum size. Otherwise they count with their minimum,
+    :param spec: spec of the cluster: a ``ClusterSpec``, or a dict of its fields. (templated)
+    :param full_size: whether autoscaling pools count with their maximum size. Otherwise they count with their minimum,
         the size with which a cluster starts.
-    :raises InvalidArgumentError: An argument is invalid; raised before any request.
-    :raises QuotaTooSmallError: A limit is smaller than what the cluster needs; raised at once.
-    :raises NotAuthorisedError: The credentials lack a permission.
-    :raises AirflowSensorTimeout: The timeout expired.
+    :raises InvalidArgumentError: an argument is invalid; raised before any request.
+    :raises QuotaTooSmallError: a limit is smaller than what the cluster needs; raised at once.
+    :raises NotAuthorisedError: the credentials lack a permission.
+    :raises AirflowSensorTimeout: the timeout expired.
     """
 
     template_fields: Sequence[str] = ("spec", *VertexRayBaseSensor.connection_fields)

@@ -32,26 +32,26 @@ class VertexRayCluster(TaskGroup):
     own.
 
     :param group_id: ID of the group.
-    :param spec: Spec of the cluster: a ``ClusterSpec``, or a dict of its fields.
+    :param spec: spec of the cluster: a ``ClusterSpec``, or a dict of its fields.
     :param cluster_id: ID of a cluster that belongs to the group; use one that changes with the run, such as
         ``etl-{{ ts_nodash | lower }}``.
-    :param shared_name: Name of a shared cluster, instead of ``cluster_id``.
-    :param delete: When the teardown deletes the cluster: ``always``, ``on_success`` (only if no task inside failed;
+    :param shared_name: name of a shared cluster, instead of ``cluster_id``.
+    :param delete: when the teardown deletes the cluster: ``always``, ``on_success`` (only if no task inside failed;
         otherwise the cluster is kept for debugging and incurs charges) or ``never``. Default: ``always`` for
         ``cluster_id``, and ``never`` for ``shared_name``, because others may use the cluster; a
         ``VertexRayDeleteIdleClustersOperator`` deletes it.
     :param lease_uri: Cloud Storage folder with the leases of shared clusters; the teardown releases the run's lease.
-    :param lease_ttl: Seconds after which the lease expires unless it is renewed.
-    :param deferrable: Whether setup and teardown wait in the triggerer; default: the DAG's ``default_args``, else
+    :param lease_ttl: seconds after which the lease expires unless it is renewed.
+    :param deferrable: whether setup and teardown wait in the triggerer; default: the DAG's ``default_args``, else
         ``[operators] default_deferrable``.
-    :param project_id: Project ID; default: that of ``default_args``, else the project of the connection.
-    :param location: Region; default: that of ``default_args``.
+    :param project_id: project ID; default: that of ``default_args``, else the project of the connection.
+    :param location: region; default: that of ``default_args``.
     :param gcp_conn_id: Airflow connection to Google Cloud; default: that of ``default_args``, else
         ``google_cloud_default``.
     :param impersonation_chain: Service account to impersonate, or a list of accounts that ends with it.
-    :param create: Other arguments of ``VertexRayCreateClusterOperator``, such as ``max_age`` or ``provision_timeout``.
-    :param kwargs: Arguments of Airflow's ``TaskGroup``.
-    :raises InvalidArgumentError: An argument is invalid; raised at DAG parse.
+    :param create: other arguments of ``VertexRayCreateClusterOperator``, such as ``max_age`` or ``provision_timeout``.
+    :param kwargs: arguments of Airflow's ``TaskGroup``.
+    :raises InvalidArgumentError: an argument is invalid; raised at DAG parse.
     """
 
     is_vertex_ray_cluster: ClassVar[bool] = True

@@ -15,7 +15,7 @@ FAILED_STATES = frozenset({"failed", "upstream_failed"})
 def states_of(context: Context, task_ids: Iterable[str]) -> dict[str, str | None]:
     """Return the state of each instance of the tasks, by name: ``task``, or ``task[3]`` for a mapped one.
 
-    :param context: Context of a task of the same run.
+    :param context: context of a task of the same run.
     :param task_ids: IDs of the tasks.
     """
     wanted = set(task_ids)

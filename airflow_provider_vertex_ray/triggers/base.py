@@ -26,7 +26,7 @@ class WaitTrigger(BaseTrigger):
     A user who clears the task, or marks it failed or successful, ends the wait for good: ``killed`` is called. A
     triggerer that stops or stalls does not: another one continues the wait.
 
-    :param arguments: The constructor's JSON-serialisable arguments, which are stored in Airflow's database. They
+    :param arguments: the constructor's JSON-serialisable arguments, which are stored in Airflow's database. They
         contain no secrets: each process takes the credentials from the Airflow connection.
     """
 
@@ -45,7 +45,7 @@ class WaitTrigger(BaseTrigger):
     async def wait(self) -> dict[str, Any]:
         """Wait, and return the result as JSON.
 
-        :raises VertexRayError: The wait failed.
+        :raises VertexRayError: the wait failed.
         """
         raise NotImplementedError
 
@@ -75,8 +75,8 @@ class WaitTrigger(BaseTrigger):
     def on_unreadable(self, error: VertexRayError, seconds: float) -> None:
         """Log that a poll got no usable answer.
 
-        :param error: What went wrong.
-        :param seconds: Seconds until the next poll; 0 when the deadline has passed.
+        :param error: what went wrong.
+        :param seconds: seconds until the next poll; 0 when the deadline has passed.
         """
         if seconds > 0:
             self.log.warning("Could not reach %s; retrying in %.1f s: %s", self.service, seconds, error.message)
@@ -132,7 +132,7 @@ class WaitTrigger(BaseTrigger):
 def result_of(event: dict[str, Any] | None) -> dict[str, Any]:
     """Return the result in a trigger's payload.
 
-    :raises VertexRayError: The payload contains an error, which is raised with its type.
+    :raises VertexRayError: the payload contains an error, which is raised with its type.
     """
     if event is None:
         raise VertexRayError("The trigger ended without an event.")

@@ -10,8 +10,8 @@ from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
 class VertexRayBigQueryTrigger(VertexRayJobTrigger):
     """Wait for the end of a job, and delete its staging tables if the task is killed.
 
-    :param staging: Where the staging tables are: ``dataset``, ``owner`` and ``project``.
-    :param arguments: Arguments of ``VertexRayJobTrigger``.
+    :param staging: where the staging tables are: ``dataset``, ``owner`` and ``project``.
+    :param arguments: arguments of ``VertexRayJobTrigger``.
     """
 
     def __init__(self, *, staging: dict[str, Any], **arguments: Any) -> None:

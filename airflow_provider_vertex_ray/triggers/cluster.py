@@ -32,12 +32,12 @@ NOT_FOUND_GRACE = 60.0
 class ClusterTrigger(WaitTrigger):
     """Base of the triggers that wait for one cluster.
 
-    :param cluster_name: Full resource name (``projects/…/locations/…/persistentResources/…``).
+    :param cluster_name: full resource name (``projects/…/locations/…/persistentResources/…``).
     :param gcp_conn_id: Airflow connection to Google Cloud.
     :param impersonation_chain: Service account to impersonate, or a chain of them.
-    :param poll_interval: Seconds between two polls at most; the first ones follow each other faster.
+    :param poll_interval: seconds between two polls at most; the first ones follow each other faster.
     :param deadline: Unix time at which the wait fails; None for no limit.
-    :param operation: Name of the long-running operation that the wait belongs to, if it is known.
+    :param operation: name of the long-running operation that the wait belongs to, if it is known.
     :param passthrough: JSON that is returned in the event unchanged.
     """
 
@@ -110,17 +110,17 @@ class ClusterTrigger(WaitTrigger):
 class VertexRayClusterReadyTrigger(ClusterTrigger):
     """Wait until a cluster is RUNNING and its dashboard serves the Jobs API; the result is ``Cluster.summary()``.
 
-    :param dashboard_timeout: Seconds that the dashboard may take to answer after RUNNING; up to five minutes have been
+    :param dashboard_timeout: seconds that the dashboard may take to answer after RUNNING; up to five minutes have been
         seen.
     :param created_at: Unix time of the create request, if this task made it: shortly afterwards, a 404 does not end
         the wait.
-    :raises QuotaExceededError: The quota does not suffice for the cluster.
-    :raises StockoutError: The region has no capacity for the cluster at the moment.
-    :raises NetworkExhaustedError: The network has no free IP range for the cluster.
-    :raises ClusterFailedError: The cluster failed for another reason, or is being deleted.
-    :raises ProvisioningTimeoutError: The cluster did not reach RUNNING before the deadline.
-    :raises DashboardNotReadyError: The cluster is RUNNING, but its dashboard did not answer in time.
-    :raises ClusterNotFoundError: The cluster does not exist.
+    :raises QuotaExceededError: the quota does not suffice for the cluster.
+    :raises StockoutError: the region has no capacity for the cluster at the moment.
+    :raises NetworkExhaustedError: the network has no free IP range for the cluster.
+    :raises ClusterFailedError: the cluster failed for another reason, or is being deleted.
+    :raises ProvisioningTimeoutError: the cluster did not reach RUNNING before the deadline.
+    :raises DashboardNotReadyError: the cluster is RUNNING, but its dashboard did not answer in time.
+    :raises ClusterNotFoundError: the cluster does not exist.
     """
 
     def __init__(self, *, dashboard_timeout: float = 600.0, created_at: float | None = None, **arguments: Any) -> None:
@@ -193,9 +193,9 @@ class VertexRayClusterDeleteTrigger(ClusterTrigger):
     The delete request is sent from here because Vertex AI rejects it while the cluster is PROVISIONING: it is repeated
     until the service accepts it. A cluster that does not exist counts as deleted.
 
-    :raises OperationTimeoutError: The cluster was not deleted before the deadline.
-    :raises NotAuthorisedError: The account may not delete clusters.
-    :raises ServiceError: The deletion failed for another reason.
+    :raises OperationTimeoutError: the cluster was not deleted before the deadline.
+    :raises NotAuthorisedError: the account may not delete clusters.
+    :raises ServiceError: the deletion failed for another reason.
     """
 
     _accepted = False
@@ -245,11 +245,11 @@ class VertexRayClusterDeleteTrigger(ClusterTrigger):
 class VertexRayClusterResizeTrigger(ClusterTrigger):
     """Wait for a resize and verify it: the service's replica counts, and the nodes that Ray itself reports as alive.
 
-    :param replicas: Expected replica count by pool id.
-    :raises ResizeFailedError: The cluster did not reach the expected size before the deadline.
-    :raises QuotaExceededError: The quota does not suffice for the new size.
-    :raises StockoutError: The region has no capacity for the new size at the moment.
-    :raises ClusterFailedError: The cluster failed, or the resize failed for another reason.
+    :param replicas: expected replica count by pool id.
+    :raises ResizeFailedError: the cluster did not reach the expected size before the deadline.
+    :raises QuotaExceededError: the quota does not suffice for the new size.
+    :raises StockoutError: the region has no capacity for the new size at the moment.
+    :raises ClusterFailedError: the cluster failed, or the resize failed for another reason.
     """
 
     def __init__(self, *, replicas: dict[str, int], **arguments: Any) -> None:
@@ -291,10 +291,10 @@ class VertexRayClusterResizeTrigger(ClusterTrigger):
 class VertexRayClusterStateTrigger(ClusterTrigger):
     """Wait until a cluster is in one of several states; the result is ``Cluster.summary()``.
 
-    :param states: Names of the states, such as ``RUNNING``.
-    :raises ClusterNotFoundError: The cluster does not exist.
-    :raises ClusterFailedError: The cluster is in ERROR, and ``states`` does not contain that.
-    :raises OperationTimeoutError: The cluster was in none of the states before the deadline.
+    :param states: names of the states, such as ``RUNNING``.
+    :raises ClusterNotFoundError: the cluster does not exist.
+    :raises ClusterFailedError: the cluster is in ERROR, and ``states`` does not contain that.
+    :raises OperationTimeoutError: the cluster was in none of the states before the deadline.
     """
 
     def __init__(self, *, states: Sequence[str], **arguments: Any) -> None:

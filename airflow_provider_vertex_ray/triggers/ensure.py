@@ -31,32 +31,32 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
     deleted, fail, or become too old. An error about a generation that this trigger created has ``made_here`` in its
     details.
 
-    :param shared_name: The shared name of the cluster's generations.
+    :param shared_name: the shared name of the cluster's generations.
     :param project_id: Google Cloud project; None for the connection's.
-    :param location: Region of the cluster.
+    :param location: region of the cluster.
     :param spec: ``ClusterSpec.to_dict()`` for a new generation.
-    :param labels: Additional labels for a new generation.
-    :param on_spec_mismatch: What to do if the live cluster has another spec: ``attach``, ``fail`` or ``replace``.
-    :param max_age: Seconds after which a generation gets no new work; None for no limit.
-    :param lease_uri: Folder in Cloud Storage with the leases; None for no leases.
-    :param lease_ttl: Seconds for which the lease is held.
-    :param lease_owner: Owner of the lease.
-    :param max_cost: Cost, in the currency of ``prices``, above which the cluster gets no new work; None for no limit.
-    :param prices: A price table as JSON.
+    :param labels: additional labels for a new generation.
+    :param on_spec_mismatch: what to do if the live cluster has another spec: ``attach``, ``fail`` or ``replace``.
+    :param max_age: seconds after which a generation gets no new work; None for no limit.
+    :param lease_uri: folder in Cloud Storage with the leases; None for no leases.
+    :param lease_ttl: seconds for which the lease is held.
+    :param lease_owner: owner of the lease.
+    :param max_cost: cost, in the currency of ``prices``, above which the cluster gets no new work; None for no limit.
+    :param prices: a price table as JSON.
     :param gcp_conn_id: Airflow connection to Google Cloud.
     :param impersonation_chain: Service account to impersonate, or a chain of them.
-    :param poll_interval: Seconds between two polls at most; the first ones follow each other faster.
+    :param poll_interval: seconds between two polls at most; the first ones follow each other faster.
     :param deadline: Unix time at which the wait fails; None for no limit.
-    :param dashboard_timeout: Seconds that the dashboard may take to answer after RUNNING.
+    :param dashboard_timeout: seconds that the dashboard may take to answer after RUNNING.
     :param passthrough: JSON that is returned in the event unchanged.
-    :raises ClusterSpecMismatchError: The live cluster has another spec, and ``on_spec_mismatch`` is ``fail``.
-    :raises BudgetExceededError: The live cluster has cost more than ``max_cost``.
-    :raises QuotaExceededError: The quota does not suffice for a new generation.
-    :raises StockoutError: The region has no capacity for a new generation at the moment.
-    :raises NetworkExhaustedError: The network has no free IP range for a new generation.
-    :raises ClusterFailedError: A new generation failed for another reason.
-    :raises ProvisioningTimeoutError: The cluster was not ready before the deadline.
-    :raises DashboardNotReadyError: The cluster is RUNNING, but its dashboard did not answer in time.
+    :raises ClusterSpecMismatchError: the live cluster has another spec, and ``on_spec_mismatch`` is ``fail``.
+    :raises BudgetExceededError: the live cluster has cost more than ``max_cost``.
+    :raises QuotaExceededError: the quota does not suffice for a new generation.
+    :raises StockoutError: the region has no capacity for a new generation at the moment.
+    :raises NetworkExhaustedError: the network has no free IP range for a new generation.
+    :raises ClusterFailedError: a new generation failed for another reason.
+    :raises ProvisioningTimeoutError: the cluster was not ready before the deadline.
+    :raises DashboardNotReadyError: the cluster is RUNNING, but its dashboard did not answer in time.
     """
 
     def __init__(
@@ -178,7 +178,7 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
     def _check_budget(self, cluster: Cluster) -> None:
         """Validate that the cluster has not cost more than ``max_cost``.
 
-        :raises BudgetExceededError: It has cost more.
+        :raises BudgetExceededError: it has cost more.
         """
         if self.arguments["max_cost"] is not None:
             from airflow_provider_vertex_ray.core.cost.price_table import PriceTable
@@ -190,7 +190,7 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
     async def _dashboard_answers(self, hook: VertexRayClusterAsyncHook, cluster: Cluster) -> bool:
         """Check whether the dashboard answers.
 
-        :raises DashboardNotReadyError: It has not answered for ``dashboard_timeout`` seconds.
+        :raises DashboardNotReadyError: it has not answered for ``dashboard_timeout`` seconds.
         """
         if self._running is None or self._running[0] != cluster.name:
             self._running = (cluster.name, time.time())

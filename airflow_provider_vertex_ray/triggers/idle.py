@@ -41,22 +41,22 @@ class VertexRayReaperTrigger(WaitTrigger):
     ids).
 
     :param project_id: Google Cloud project; None for the connection's.
-    :param location: Region of the clusters.
-    :param idle_for: Seconds without use after which a cluster is deleted.
-    :param max_age: Seconds after which a cluster is deleted as soon as it is unused; None for no limit.
-    :param labels: Consider only clusters with these labels; an empty value matches any.
-    :param dry_run: Whether to report only what would be deleted.
-    :param drain_timeout: Seconds to wait for clusters that are too old or superseded, but still in use.
-    :param lease_uri: Folder in Cloud Storage with the leases; None for no leases.
-    :param by: Who deletes, as it is written into the leases.
-    :param prices: A price table as JSON; None to report the cost in node-hours only.
+    :param location: region of the clusters.
+    :param idle_for: seconds without use after which a cluster is deleted.
+    :param max_age: seconds after which a cluster is deleted as soon as it is unused; None for no limit.
+    :param labels: consider only clusters with these labels; an empty value matches any.
+    :param dry_run: whether to report only what would be deleted.
+    :param drain_timeout: seconds to wait for clusters that are too old or superseded, but still in use.
+    :param lease_uri: folder in Cloud Storage with the leases; None for no leases.
+    :param by: who deletes, as it is written into the leases.
+    :param prices: a price table as JSON; None to report the cost in node-hours only.
     :param gcp_conn_id: Airflow connection to Google Cloud.
     :param impersonation_chain: Service account to impersonate, or a chain of them.
-    :param poll_interval: Seconds between two polls.
+    :param poll_interval: seconds between two polls.
     :param deadline: Unix time at which the wait for the deletions fails; None for no limit.
     :param passthrough: JSON that is returned in the event unchanged.
-    :raises OperationTimeoutError: Not all clusters were deleted before the deadline.
-    :raises VertexRayError: The clusters could not be listed.
+    :raises OperationTimeoutError: not all clusters were deleted before the deadline.
+    :raises VertexRayError: the clusters could not be listed.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class VertexRayReaperTrigger(WaitTrigger):
     async def _delete_unused(self, hook: VertexRayClusterAsyncHook, deletion: GuardedDelete) -> bool:
         """Check every cluster once, and delete the unused ones.
 
-        :return: Whether some are still to be deleted.
+        :return: whether some are still to be deleted.
         """
         every = await hook.list_clusters()
         superseded = superseded_among(every)
@@ -228,10 +228,10 @@ class VertexRayReaperTrigger(WaitTrigger):
 class VertexRayClusterIdleTrigger(ClusterTrigger):
     """Wait until a cluster has been idle for a while; the result is ``Cluster.summary()`` with ``idle_seconds``.
 
-    :param idle_for: Seconds for which the cluster must have been idle.
-    :param lease_uri: Folder in Cloud Storage with the leases; None for no leases.
-    :raises ClusterNotFoundError: The cluster does not exist.
-    :raises OperationTimeoutError: The cluster was not idle before the deadline.
+    :param idle_for: seconds for which the cluster must have been idle.
+    :param lease_uri: folder in Cloud Storage with the leases; None for no leases.
+    :raises ClusterNotFoundError: the cluster does not exist.
+    :raises OperationTimeoutError: the cluster was not idle before the deadline.
     """
 
     def __init__(self, *, idle_for: float, lease_uri: str | None = None, **arguments: Any) -> None:

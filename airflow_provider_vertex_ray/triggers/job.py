@@ -44,30 +44,30 @@ KILL_SECONDS = 20.0
 class VertexRayJobTrigger(WaitTrigger):
     """Wait for the end of a job; the result is ``Job.summary()`` with ``logs_tail`` and ``result``.
 
-    :param cluster_name: Full resource name of the cluster.
-    :param submission_id: Submission id of the job.
-    :param dashboard_uri: The cluster's ``RAY_DASHBOARD_URI``, if it is known.
+    :param cluster_name: full resource name of the cluster.
+    :param submission_id: submission id of the job.
+    :param dashboard_uri: the cluster's ``RAY_DASHBOARD_URI``, if it is known.
     :param gcp_conn_id: Airflow connection to Google Cloud.
     :param impersonation_chain: Service account to impersonate, or a chain of them.
-    :param poll_interval: Seconds between two status requests at most; see ``polling.Pace`` for shorter pauses.
+    :param poll_interval: seconds between two status requests at most; see ``polling.Pace`` for shorter pauses.
     :param pending_deadline: Unix time by which the driver must have started; otherwise the job is stopped.
     :param deadline: Unix time by which the job must have ended; otherwise it is stopped.
-    :param lost_timeout: Seconds after which a job that cannot be read counts as lost, because the cluster does not
+    :param lost_timeout: seconds after which a job that cannot be read counts as lost, because the cluster does not
         know it or does not answer.
-    :param stream_logs: Whether to copy the job's output to the task's log as it arrives.
-    :param raise_on_failure: Whether a job that ended in FAILED or STOPPED is an error; otherwise it is a result.
-    :param stop_at_deadline: Whether to stop the job at its deadline; otherwise only the wait ends.
-    :param stop_on_kill: Whether to stop the job when the waiting task is marked failed or successful, or is cleared.
+    :param stream_logs: whether to copy the job's output to the task's log as it arrives.
+    :param raise_on_failure: whether a job that ended in FAILED or STOPPED is an error; otherwise it is a result.
+    :param stop_at_deadline: whether to stop the job at its deadline; otherwise only the wait ends.
+    :param stop_on_kill: whether to stop the job when the waiting task is marked failed or successful, or is cleared.
     :param begun: Unix time at which the task began to wait. A trigger that starts much later has taken over from
         another one, and reads how much of the output is already in the task's log.
-    :param lease: The lease to renew meanwhile: ``uri``, ``cluster``, ``owner`` and ``ttl``; None for no lease.
+    :param lease: the lease to renew meanwhile: ``uri``, ``cluster``, ``owner`` and ``ttl``; None for no lease.
     :param passthrough: JSON that is returned in the event unchanged.
-    :raises JobFailedError: The job ended in FAILED.
-    :raises JobStoppedError: The job ended in STOPPED.
-    :raises JobLostError: The cluster was deleted or failed, or the job could not be read for ``lost_timeout`` seconds.
-    :raises JobPendingTimeoutError: The driver did not start before ``pending_deadline``.
-    :raises JobTimeoutError: The job did not end before ``deadline``, and a stop request was sent.
-    :raises OperationTimeoutError: The job did not end before ``deadline``, and ``stop_at_deadline`` is False.
+    :raises JobFailedError: the job ended in FAILED.
+    :raises JobStoppedError: the job ended in STOPPED.
+    :raises JobLostError: the cluster was deleted or failed, or the job could not be read for ``lost_timeout`` seconds.
+    :raises JobPendingTimeoutError: the driver did not start before ``pending_deadline``.
+    :raises JobTimeoutError: the job did not end before ``deadline``, and a stop request was sent.
+    :raises OperationTimeoutError: the job did not end before ``deadline``, and ``stop_at_deadline`` is False.
     """
 
     def __init__(
@@ -178,7 +178,7 @@ class VertexRayJobTrigger(WaitTrigger):
     async def killed(self) -> None:
         """Stop this job, and no other.
 
-        :raises JobNotStoppedError: The job is still running.
+        :raises JobNotStoppedError: the job is still running.
         """
         if not self.arguments["stop_on_kill"]:
             return
@@ -264,7 +264,7 @@ class VertexRayJobTrigger(WaitTrigger):
     async def _check_deadlines(self, api: JobsApi, job: Job | None) -> None:
         """Raise the error of a deadline that has passed.
 
-        :param job: The job; None while it cannot be read.
+        :param job: the job; None while it cannot be read.
         """
         status = job.status if job else self._status
         details = {"submission_id": self.submission_id}

@@ -32,9 +32,9 @@ E = TypeVar("E", bound=VertexRayError)
 class LastLines:
     """The last lines of a job's output, as far as they could be found.
 
-    :param lines: The last lines, oldest first.
-    :param source: Where they come from, for humans; empty if there are none.
-    :param missing: Why there are none, or no later ones; empty if Cloud Logging returned them.
+    :param lines: the last lines, oldest first.
+    :param source: where they come from, for humans; empty if there are none.
+    :param missing: why there are none, or no later ones; empty if Cloud Logging returned them.
     """
 
     lines: list[str] = field(default_factory=list)
@@ -65,10 +65,10 @@ async def last_lines(
     """Return the last lines that Cloud Logging has, or the reason why it has none. Never raises.
 
     :param connection: ``gcp_conn_id`` and ``impersonation_chain``.
-    :param cluster_name: Full resource name of the cluster.
-    :param submission_id: The job.
-    :param known: Lines that were read from the cluster; returned if Cloud Logging does not have the last of them.
-    :param hidden: Values to replace by ``***``.
+    :param cluster_name: full resource name of the cluster.
+    :param submission_id: the job.
+    :param known: lines that were read from the cluster; returned if Cloud Logging does not have the last of them.
+    :param hidden: values to replace by ``***``.
     :param begun: Unix time of the job's start, if it is known.
     """
     from airflow_provider_vertex_ray.core.job.log_follower import LONGEST_KEPT

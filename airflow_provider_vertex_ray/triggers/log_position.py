@@ -19,8 +19,8 @@ WRITE_SECONDS = 3.0
 class LogPosition:
     """The log position of one job.
 
-    :param ti: The task instance; None (a wait in the worker, or ``dag.test()``) stores nothing.
-    :param submission_id: The job.
+    :param ti: the task instance; None (a wait in the worker, or ``dag.test()``) stores nothing.
+    :param submission_id: the job.
     """
 
     def __init__(self, ti: Any, submission_id: str) -> None:

@@ -21,18 +21,18 @@ class VertexRayMetricTrigger(WaitTrigger):
 
     A missing answer, 429 and 5xx do not end the wait: the metric is unknown meanwhile.
 
-    :param cluster_name: Full resource name of the cluster.
-    :param promql: The PromQL query.
-    :param comparison: How the value compares with the threshold, such as ``<``; see ``MetricCondition``.
-    :param threshold: The value to compare with.
-    :param for_seconds: Seconds for which the condition must have held.
+    :param cluster_name: full resource name of the cluster.
+    :param promql: the PromQL query.
+    :param comparison: how the value compares with the threshold, such as ``<``; see ``MetricCondition``.
+    :param threshold: the value to compare with.
+    :param for_seconds: seconds for which the condition must have held.
     :param gcp_conn_id: Airflow connection to Google Cloud.
     :param impersonation_chain: Service account to impersonate, or a chain of them.
-    :param poll_interval: Seconds between two polls.
+    :param poll_interval: seconds between two polls.
     :param deadline: Unix time at which the wait fails; None for no limit.
-    :raises OperationTimeoutError: The condition did not hold before the deadline.
+    :raises OperationTimeoutError: the condition did not hold before the deadline.
     :raises InvalidRequestError: Cloud Monitoring rejects the query.
-    :raises MetricsNotAuthorisedError: The account may not read metrics.
+    :raises MetricsNotAuthorisedError: the account may not read metrics.
     """
 
     def __init__(

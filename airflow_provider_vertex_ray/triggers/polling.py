@@ -56,8 +56,8 @@ _waiting: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, int] = weakref.We
 class Backoff:
     """Pauses between polls, which grow from ``first`` to ``longest`` seconds.
 
-    :param longest: Seconds between two polls at most; the user's ``poll_interval``.
-    :param first: Seconds before the second poll; ``longest`` where that is shorter.
+    :param longest: seconds between two polls at most; the user's ``poll_interval``.
+    :param first: seconds before the second poll; ``longest`` where that is shorter.
     """
 
     def __init__(self, longest: float, first: float = 1.0) -> None:
@@ -92,17 +92,17 @@ async def poll_until(
 ) -> T:
     """Call ``look`` until it returns something other than None, at least once.
 
-    :param look: A single poll: the result, or None while the condition is not met. Its other errors end the wait.
-    :param backoff: The pauses between polls.
+    :param look: a single poll: the result, or None while the condition is not met. Its other errors end the wait.
+    :param backoff: the pauses between polls.
     :param deadline: Unix time after which the wait fails; None for no limit.
-    :param timed_out: Makes the error to raise when the deadline has passed.
-    :param on_unreadable: Called after a transient error, or a poll that was cut off, with the error and the seconds
+    :param timed_out: makes the error to raise when the deadline has passed.
+    :param on_unreadable: called after a transient error, or a poll that was cut off, with the error and the seconds
         until the next poll (0 when the deadline has passed).
-    :param transient: Types of errors that do not end the wait.
-    :param cut_off: Whether a poll is cancelled at the deadline (after ``SHORTEST_LOOK`` seconds at least). Use False
+    :param transient: types of errors that do not end the wait.
+    :param cut_off: whether a poll is cancelled at the deadline (after ``SHORTEST_LOOK`` seconds at least). Use False
         for one that creates something, which would be lost track of.
-    :return: What ``look`` returned.
-    :raises VertexRayError: The deadline passed, or ``look`` failed for good.
+    :return: what ``look`` returned.
+    :raises VertexRayError: the deadline passed, or ``look`` failed for good.
     """
     while True:
         failure: VertexRayError | None = None
@@ -132,9 +132,9 @@ async def pause(interval: float, deadline: float | None) -> None:
 def interval(poll_interval: float, age: float, waits: int) -> float:
     """Return the seconds until the next request for a job.
 
-    :param poll_interval: Seconds at most.
-    :param age: Seconds since the job started.
-    :param waits: Number of waits that share the event loop.
+    :param poll_interval: seconds at most.
+    :param age: seconds since the job started.
+    :param waits: number of waits that share the event loop.
     """
     return min(poll_interval, max(SHORTEST, age * SHARE_OF_AGE, waits / POLLS_PER_SECOND))
 
@@ -142,7 +142,7 @@ def interval(poll_interval: float, age: float, waits: int) -> float:
 async def take_turn() -> Callable[[], None]:
     """Wait until this wait may open its connections.
 
-    :return: A function to call once they are open; it is called after ``LONGEST_START`` seconds in any case.
+    :return: a function to call once they are open; it is called after ``LONGEST_START`` seconds in any case.
     """
     loop = asyncio.get_running_loop()
     gate = _starting.setdefault(loop, asyncio.Semaphore(STARTS_AT_ONCE))
@@ -162,7 +162,7 @@ async def take_turn() -> Callable[[], None]:
 class Pace:
     """Pauses between the status requests of one wait; a context manager, inside which the wait counts.
 
-    :param poll_interval: Seconds between two requests at most.
+    :param poll_interval: seconds between two requests at most.
     """
 
     def __init__(self, poll_interval: float) -> None:
@@ -182,9 +182,9 @@ class Pace:
     async def pause(self, age: float, left: float, log: JobLog | None) -> None:
         """Sleep until the next request is due.
 
-        :param age: Seconds since the job started.
-        :param left: Seconds until a deadline; the sleep ends there.
-        :param log: The job's output; news in it may make an earlier request worthwhile.
+        :param age: seconds since the job started.
+        :param left: seconds until a deadline; the sleep ends there.
+        :param log: the job's output; news in it may make an earlier request worthwhile.
         """
         length = interval(self._poll_interval, age, _waiting[self._loop])
         end = time.monotonic() + max(0.05, min(length, left))

@@ -17,16 +17,16 @@ class VertexRayQuotaTrigger(WaitTrigger):
     """Wait until the training quotas that a cluster needs are free; see ``VertexRayQuotaSensor``.
 
     :param project_id: Google Cloud project of the cluster; None for the connection's.
-    :param location: Region of the cluster.
-    :param spec: Fields of its ``ClusterSpec``.
-    :param full_size: Whether autoscaling pools count with their maximum size.
+    :param location: region of the cluster.
+    :param spec: fields of its ``ClusterSpec``.
+    :param full_size: whether autoscaling pools count with their maximum size.
     :param gcp_conn_id: Airflow connection to Google Cloud.
     :param impersonation_chain: Service account to impersonate, or a chain of them.
-    :param poll_interval: Seconds between two polls.
+    :param poll_interval: seconds between two polls.
     :param deadline: Unix time at which the wait fails; None for no limit.
-    :raises QuotaTooSmallError: A quota's limit is below what the cluster needs, so waiting is pointless.
-    :raises OperationTimeoutError: The quotas were not free before the deadline.
-    :raises NotAuthorisedError: The account may not read quotas.
+    :raises QuotaTooSmallError: a quota's limit is below what the cluster needs, so waiting is pointless.
+    :raises OperationTimeoutError: the quotas were not free before the deadline.
+    :raises NotAuthorisedError: the account may not read quotas.
     """
 
     service = "the quota services"
@@ -69,8 +69,8 @@ class VertexRayQuotaTrigger(WaitTrigger):
     async def look(self) -> dict[str, Any] | None:
         """Poll once.
 
-        :return: The quotas when all of them are free; None while they are not, or cannot be read.
-        :raises QuotaTooSmallError: A limit is below what the cluster needs.
+        :return: the quotas when all of them are free; None while they are not, or cannot be read.
+        :raises QuotaTooSmallError: a limit is below what the cluster needs.
         """
         full_size, location = self.arguments["full_size"], self.arguments["location"]
         try:

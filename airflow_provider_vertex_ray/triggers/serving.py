@@ -22,7 +22,7 @@ CLEAN_UP_SECONDS = 3600.0
 class ServingTrigger(WaitTrigger):
     """Base of the triggers in this module.
 
-    :param name: Full resource name of what is waited for; it contains the project and the region.
+    :param name: full resource name of what is waited for; it contains the project and the region.
     :param gcp_conn_id: Airflow connection to Google Cloud.
     :param impersonation_chain: Service account to impersonate, or a chain of them.
     :param deadline: Unix time at which the wait fails; None for no limit.
@@ -66,8 +66,8 @@ class ServingTrigger(WaitTrigger):
 class VertexRayOperationTrigger(ServingTrigger):
     """Wait for a long-running operation; the result is its response.
 
-    :raises OperationTimeoutError: The operation did not finish before the deadline.
-    :raises ServiceError: The operation failed.
+    :raises OperationTimeoutError: the operation did not finish before the deadline.
+    :raises ServiceError: the operation failed.
     """
 
     async def wait(self) -> dict[str, Any]:
@@ -80,14 +80,14 @@ class VertexRayOperationTrigger(ServingTrigger):
 class VertexRayEndpointTrigger(ServingTrigger):
     """Wait until an endpoint serves predictions; the result is ``endpoint_summary``.
 
-    :param deployed_model_id: The deployed model that it must serve; None for any.
-    :param operation: The operation of the deployment, if this task started it.
-    :param poll_interval: Seconds between two polls at most; the first ones follow each other faster.
-    :param stop_on_kill: Whether to undo the deployment when the task is killed.
-    :param delete_endpoint: Whether undoing the deployment also deletes the endpoint.
-    :raises DeployFailedError: The deployment failed.
-    :raises OperationTimeoutError: The endpoint did not serve before the deadline.
-    :raises EndpointNotFoundError: The endpoint does not exist.
+    :param deployed_model_id: the deployed model that it must serve; None for any.
+    :param operation: the operation of the deployment, if this task started it.
+    :param poll_interval: seconds between two polls at most; the first ones follow each other faster.
+    :param stop_on_kill: whether to undo the deployment when the task is killed.
+    :param delete_endpoint: whether undoing the deployment also deletes the endpoint.
+    :raises DeployFailedError: the deployment failed.
+    :raises OperationTimeoutError: the endpoint did not serve before the deadline.
+    :raises EndpointNotFoundError: the endpoint does not exist.
     """
 
     def __init__(
@@ -174,10 +174,10 @@ class VertexRayEndpointTrigger(ServingTrigger):
 class VertexRayUndeployTrigger(ServingTrigger):
     """Undeploy models, wait, and optionally delete the endpoint; see ``VertexRayModelAsyncHook.undeploy``.
 
-    :param deployed_model_ids: Ids of the deployed models; None for all.
-    :param delete_endpoint: Whether to delete the endpoint as well.
-    :param operation: Operation of a deployment to cancel first.
-    :raises OperationTimeoutError: The models were not undeployed before the deadline.
+    :param deployed_model_ids: ids of the deployed models; None for all.
+    :param delete_endpoint: whether to delete the endpoint as well.
+    :param operation: operation of a deployment to cancel first.
+    :raises OperationTimeoutError: the models were not undeployed before the deadline.
     """
 
     def __init__(

@@ -9,6 +9,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 from emulator_support.artifacts import (
     SKLEARN_IMAGE,
@@ -245,6 +246,7 @@ def test_no_predictor_survives_emulator(place: Path, uris: dict[str, str]) -> No
     assert all("response" in emulator.wait(operation) for operation in operations)
     awake, frozen = pids(emulator).values()
     os.kill(frozen, signal.SIGSTOP)
+    until(lambda: psutil.Process(frozen).status() == psutil.STATUS_STOPPED, what="the predictor is not frozen")
     emulator.kill()
     until(lambda: not is_alive(awake), 20.0, "the predictor outlives the emulator")
     # A frozen predictor cannot notice; the next emulator on the state directory ends it.

@@ -143,7 +143,7 @@ def large(size: int) -> list[str]:
 
 
 def test_a_large_result(cluster: EmulatorProcess, tmp_path: Path) -> None:
-    with pytest.raises(VertexRayTaskError, match=r"600,015 bytes as JSON, and up to 49,152 .*\s*Give result_path"):
+    with pytest.raises(VertexRayTaskError, match=r"600,015 bytes as JSON, and at most 49,152 .*\s*Set result_path"):
         run(large, 100_000)
     assert run(large, 100_000, result_path=f"file://{tmp_path}/results") == ["é" * 100_000]
     (file,) = (tmp_path / "results").iterdir()
@@ -169,7 +169,7 @@ def leaves() -> None:
 
 
 def test_a_function_that_never_returns(cluster: EmulatorProcess) -> None:
-    with pytest.raises(VertexRayTaskError, match="without handing back"):
+    with pytest.raises(VertexRayTaskError, match="without returning the function's result"):
         run(leaves)
 
 

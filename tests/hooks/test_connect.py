@@ -80,7 +80,7 @@ def test_exception_of_the_task_is_raised(seen: Seen) -> None:
 
 def test_failed_connection_has_a_typed_error(seen: Seen) -> None:
     assert seen["failed"]["kind"] == "ServiceUnavailableError"
-    assert "does not reach cluster shared at" in seen["failed"]["error"]
+    assert "could not reach cluster shared at" in seen["failed"]["error"]
     assert seen["again"]["cpus"] == 16.0
 
 

@@ -204,7 +204,7 @@ def _finish(operator: VertexRayBigQueryOperator, context: Any, waiting: Any) -> 
         ({"source_table": "shop.missing"}, "BigQuery rejected the source: .*missing"),
         ({"source_table": None, "query": "SELECT nothing FROM shop.source"}, "BigQuery rejected the source"),
         ({"target_table": "shop.filled"}, "has rows, and write_disposition is WRITE_EMPTY"),
-        ({"create_disposition": "CREATE_NEVER"}, "there is no demo-project.shop.new, and create_disposition"),
+        ({"create_disposition": "CREATE_NEVER"}, "demo-project.shop.new does not exist, and create_disposition"),
         ({"staging_dataset": "nowhere"}, "staging_dataset: dataset"),
     ],
     ids=str,

@@ -106,17 +106,20 @@ def validate_project(project_id: str | None, field: str = "project_id") -> str:
 
 
 def parse_cluster_name(
-    value: str, project_id: str | None = None, location: str | None = None, *, field: str = "cluster_id"
+    value: str | ClusterName, project_id: str | None = None, location: str | None = None, *, field: str = "cluster_id"
 ) -> ClusterName:
     """Return the full name of a cluster from an id or a full name.
 
-    :param value: an id, or a full ``projects/…/locations/…/persistentResources/…`` name
+    :param value: an id, a full ``projects/…/locations/…/persistentResources/…`` name, or a parsed name, which is
+        returned as it is
     :param project_id: project of a bare id; a full name takes precedence
     :param location: location of a bare id; a full name takes precedence
     :param field: name of the argument, for the error
     :raises InvalidArgumentError: ``value`` is neither an id nor a full name, or it is an id and the project or the
         location is missing
     """
+    if isinstance(value, ClusterName):
+        return value
     if isinstance(value, str) and "/" in value:
         parts = value.split("/")
         if len(parts) != 6 or parts[0::2] != ["projects", "locations", "persistentResources"]:

@@ -30,7 +30,7 @@ ACTING_HEADER = "X-Vertex-Ray-Page"
 class Viewer:
     """What one user may see and do; each permission is checked once per request.
 
-    :param user: The user, as Airflow's auth manager knows them.
+    :param user: the user, as Airflow's auth manager knows them.
     """
 
     def __init__(self, user: Any) -> None:
@@ -88,7 +88,7 @@ def check_same_site(request: Request) -> None:
     would add nothing. A program without a browser sends its credentials in ``Authorization``, and so cannot be tricked
     into a request; it needs the header as well.
 
-    :raises HTTPException: The request does not come from this page (403).
+    :raises HTTPException: the request does not come from this page (403).
     """
     if request.headers.get(ACTING_HEADER) != "1":
         raise HTTPException(403, f"The header {ACTING_HEADER}: 1 is missing.")

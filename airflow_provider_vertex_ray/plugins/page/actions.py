@@ -12,7 +12,6 @@ from fastapi import Body, Depends, FastAPI, HTTPException
 from fastapi.responses import JSONResponse
 
 from airflow_provider_vertex_ray.core.cluster.client import ClustersApi
-from airflow_provider_vertex_ray.core.cluster.name import parse_cluster_name
 from airflow_provider_vertex_ray.core.cluster.state import Cluster, ClusterState
 from airflow_provider_vertex_ray.core.job.client import JobsApi
 from airflow_provider_vertex_ray.core.sharing.activity import Activity
@@ -45,8 +44,8 @@ CurrentViewer = Annotated[Viewer, Depends(viewer_of)]
 class ActionResult:
     """The outcome of an action.
 
-    :param done: Whether the action was carried out.
-    :param message: A message for the user and for the audit log.
+    :param done: whether the action was carried out.
+    :param message: a message for the user and for the audit log.
     """
 
     done: bool
@@ -64,9 +63,9 @@ def add_actions(app: FastAPI, service: PageService) -> None:
 def needed_dags(row: ClusterRow, lease: Lease | None, *, jobs_too: bool) -> list[str | None]:
     """Return the DAGs that a user must be permitted to trigger to delete a cluster; None stands for all DAGs.
 
-    :param row: The cluster.
-    :param lease: The complete lease, including holders whose names the user may not see.
-    :param jobs_too: Whether to include the DAGs that use the cluster now, which would lose it; all if unknown.
+    :param row: the cluster.
+    :param lease: the complete lease, including holders whose names the user may not see.
+    :param jobs_too: whether to include the DAGs that use the cluster now, which would lose it; all if unknown.
     """
     facts = row.facts
     needed: list[str | None] = [row.owner.dag_id if row.owner else None]
@@ -98,11 +97,11 @@ class Actions:
     ) -> JSONResponse:
         """Delete a cluster.
 
-        :param viewer: The user.
-        :param source: Key of the connection and region.
-        :param cluster_id: Id of the cluster.
-        :param confirm: The cluster's id, as typed by the user.
-        :param force: Whether to delete the cluster even if it is in use, or if that is unknown.
+        :param viewer: the user.
+        :param source: key of the connection and region.
+        :param cluster_id: id of the cluster.
+        :param confirm: the cluster's id, as typed by the user.
+        :param force: whether to delete the cluster even if it is in use, or if that is unknown.
         """
         chosen, facts, row = self._find(viewer, source, cluster_id)
         if not viewer.may_act(needed_dags(row, facts.lease.value, jobs_too=force)):
@@ -118,10 +117,10 @@ class Actions:
     ) -> JSONResponse:
         """Stop a job.
 
-        :param viewer: The user.
-        :param source: Key of the connection and region.
-        :param cluster_id: Id of the cluster.
-        :param job: Submission id of the job.
+        :param viewer: the user.
+        :param source: key of the connection and region.
+        :param cluster_id: id of the cluster.
+        :param job: submission id of the job.
         """
         chosen, facts, _ = self._find(viewer, source, cluster_id)
         found = next((each for each in facts.jobs.value or () if each.submission_id == job), None)
@@ -183,14 +182,14 @@ class Actions:
         opened = await self._service.reader().connections.open(source)
         async with opened.acting() as transport:
             # Read again, because the name may now belong to a newer cluster than the one on the page.
-            now = await ClustersApi(transport).get(parse_cluster_name(cluster.name))
+            now = await ClustersApi(transport).get(cluster.resource_name)
             if now.create_time != cluster.create_time:
                 return ActionResult(
                     False, "The cluster was replaced by a newer one with the same name; reload the page."
                 )
             store = LeaseStore(transport, source.lease_uri) if source.lease_uri else None
             if force and store is not None:
-                await store.change(parse_cluster_name(now.name), lambda lease: _taken(lease, by, why))
+                await store.change(now.resource_name, lambda lease: _taken(lease, by, why))
             outcome = await GuardedDelete(transport, store, by).delete_if_unused(now, judge)
         self._service.reader().outdate(source, cluster)
         if outcome.deleted:

@@ -88,10 +88,10 @@ def _look_up(labels: Labels) -> Owner | None:
 class Audit:
     """A row of Airflow's audit log, written before an action and completed with its outcome.
 
-    :param event: Name of the event, such as ``vertex_ray.delete_cluster``.
-    :param user: Name of the user, as Airflow logs it.
-    :param owner: The task instance that the action concerns, if it is known.
-    :param facts: Details of the action.
+    :param event: name of the event, such as ``vertex_ray.delete_cluster``.
+    :param user: name of the user, as Airflow logs it.
+    :param owner: the task instance that the action concerns, if it is known.
+    :param facts: details of the action.
     """
 
     def __init__(self, event: str, user: str, owner: Owner | None, facts: dict[str, Any]) -> None:

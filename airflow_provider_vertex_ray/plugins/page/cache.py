@@ -21,10 +21,10 @@ NEVER = float("-inf")
 class Cached(Generic[T]):
     """A cached value.
 
-    :param value: The last value that was read; None if there is none yet.
+    :param value: the last value that was read; None if there is none yet.
     :param at: Unix time at which it was read.
-    :param error: Why the last read failed; None if it succeeded.
-    :param reading: Whether a read is in progress.
+    :param error: why the last read failed; None if it succeeded.
+    :param reading: whether a read is in progress.
     """
 
     value: T | None = None
@@ -54,9 +54,9 @@ class _Entry:
 class Cache:
     """Cached values by key, for one event loop.
 
-    :param concurrency: Number of concurrent reads.
-    :param most: Maximum number of values.
-    :param deadline: Seconds for one read, excluding the wait for its turn.
+    :param concurrency: number of concurrent reads.
+    :param most: maximum number of values.
+    :param deadline: seconds for one read, excluding the wait for its turn.
     """
 
     def __init__(self, *, concurrency: int = 8, most: int = 500, deadline: float = 10.0) -> None:
@@ -77,12 +77,12 @@ class Cache:
     ) -> Cached[T]:
         """Return the cached value, or wait for a first one. Never raises what ``read`` raises.
 
-        :param key: Key of the value.
-        :param read: Reads the value; not called while a read is in progress.
-        :param fresh: Seconds after a read, even a failed one, in which the value is not read again.
-        :param wait: Seconds to wait for a first value.
-        :param patient: Whether to wait for the read in progress even if a value is known.
-        :param since: Monotonic time; a read that began before it does not count, however fresh. Until there is another
+        :param key: key of the value.
+        :param read: reads the value; not called while a read is in progress.
+        :param fresh: seconds after a read, even a failed one, in which the value is not read again.
+        :param wait: seconds to wait for a first value.
+        :param patient: whether to wait for the read in progress even if a value is known.
+        :param since: monotonic time; a read that began before it does not count, however fresh. Until there is another
             one, the result is marked as being read.
         """
         until = time.monotonic() + wait

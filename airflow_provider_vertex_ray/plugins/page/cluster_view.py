@@ -64,9 +64,9 @@ class JobRow:
 class PlotView:
     """A metric over the last hour.
 
-    :param name: Name of the metric.
-    :param curve: Its curve.
-    :param summary: Its last value and its range, as text.
+    :param name: name of the metric.
+    :param curve: its curve.
+    :param summary: its last value and its range, as text.
     """
 
     name: str
@@ -118,12 +118,12 @@ def cluster_view(
 ) -> ClusterView:
     """Return the page of one cluster for a user.
 
-    :param row: The cluster.
-    :param metrics: Utilisation by metric.
-    :param log: Output of the chosen job, if any.
+    :param row: the cluster.
+    :param metrics: utilisation by metric.
+    :param log: output of the chosen job, if any.
     :param now: Unix time.
-    :param chosen: Filter of the jobs, one of ``FILTERS``.
-    :param shown: Number of jobs in the table.
+    :param chosen: filter of the jobs, one of ``FILTERS``.
+    :param shown: number of jobs in the table.
     """
     facts = row.facts
     fitting = [each for each in row.jobs if each.job.status in FILTERS[chosen]]
@@ -179,7 +179,7 @@ def log_view(
 ) -> LogView:
     """Return the end of a job's output for the template.
 
-    :param refused: Whether the user lacks the permission to read it.
+    :param refused: whether the user lacks the permission to read it.
     """
     tail = seen.value
     stale = f", {stale_note(seen, now)}" if stale_note(seen, now) else ""

@@ -29,10 +29,10 @@ LOOK = RetryPolicy(attempts=2, first_delay=0.2, longest_delay=1.0)
 class Opened:
     """An open connection.
 
-    :param transport: Transport for read calls.
-    :param project: The connection's project.
-    :param tokens: Token source for other transports.
-    :param since: Monotonic time at which the connection was opened.
+    :param transport: transport for read calls.
+    :param project: the connection's project.
+    :param tokens: token source for other transports.
+    :param since: monotonic time at which the connection was opened.
     """
 
     transport: Transport
@@ -43,7 +43,7 @@ class Opened:
     def project_of(self, source: Source) -> str:
         """Return the project of a source's clusters.
 
-        :raises InvalidArgumentError: Neither the source nor the connection names one.
+        :raises InvalidArgumentError: neither the source nor the connection names one.
         """
         return validate_project(source.project_id or self.project)
 
@@ -63,7 +63,7 @@ class Connections:
     async def open(self, source: Source) -> Opened:
         """Return the connection of a source, and open it if necessary.
 
-        :raises NotAuthorisedError: The connection has no usable credentials.
+        :raises NotAuthorisedError: the connection has no usable credentials.
         """
         addresses = Addresses.from_environment()
         key = (source.gcp_conn_id, source.impersonation_chain, addresses)

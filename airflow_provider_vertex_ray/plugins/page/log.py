@@ -33,9 +33,9 @@ _TERMINAL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\
 class LogTail:
     """The last lines of a job's output.
 
-    :param lines: The lines, with the values of the job's environment variables masked.
+    :param lines: the lines, with the values of the job's environment variables masked.
     :param where: ``dashboard`` or ``Cloud Logging``.
-    :param note: A note for the reader; may be empty.
+    :param note: a note for the reader; may be empty.
     """
 
     lines: tuple[str, ...]
@@ -46,7 +46,7 @@ class LogTail:
 async def read_log_tail(transport: Transport, project: str, cluster: Cluster, job: Job) -> LogTail:
     """Read the end of a job's output.
 
-    :raises VertexRayError: Neither the dashboard nor Cloud Logging could be read.
+    :raises VertexRayError: neither the dashboard nor Cloud Logging could be read.
     """
     hide = SecretMask(job.hidden)
     try:

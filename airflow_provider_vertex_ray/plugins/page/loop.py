@@ -29,7 +29,7 @@ class PageLoop:
     def result(self, work: Coroutine[Any, Any, T], timeout: float) -> T:
         """Run a coroutine in the loop, and wait for it.
 
-        :raises TimeoutError: The coroutine took longer, and was cancelled.
+        :raises TimeoutError: the coroutine took longer, and was cancelled.
         """
         future = self.submit(work)
         try:

@@ -13,11 +13,11 @@ WIDTH, HEIGHT = 600.0, 100.0
 class Curve:
     """A curve in a box of ``WIDTH`` by ``HEIGHT``, with 100 % at its top.
 
-    :param line: The ``d`` attribute of an SVG path, with gaps where values are missing.
-    :param area: The same path, closed at the bottom.
-    :param last: The last value; None if there is no curve.
-    :param least: The smallest value.
-    :param most: The largest value.
+    :param line: the ``d`` attribute of an SVG path, with gaps where values are missing.
+    :param area: the same path, closed at the bottom.
+    :param last: the last value; None if there is no curve.
+    :param least: the smallest value.
+    :param most: the largest value.
     """
 
     line: str = ""
@@ -33,7 +33,7 @@ def curve(points: Sequence[tuple[float, float]], start: float, end: float, step:
     :param points: Unix times and values, in order; values that are not finite, or outside the period, are ignored.
     :param start: Unix time at which the period starts.
     :param end: Unix time at which the period ends.
-    :param step: Seconds between two points; a longer interval is a gap.
+    :param step: seconds between two points; a longer interval is a gap.
     """
     known = [(at, value) for at, value in points if math.isfinite(value) and start <= at <= end]
     if not known or end <= start:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from airflow_provider_vertex_ray.core.cluster.client import ClustersApi
-from airflow_provider_vertex_ray.core.cluster.name import parse_cluster_name
 from airflow_provider_vertex_ray.core.cluster.state import Cluster, ClusterState
 from airflow_provider_vertex_ray.core.cost.catalog import catalog_prices
 from airflow_provider_vertex_ray.core.cost.price_table import PriceTable
@@ -52,9 +51,9 @@ _WITH_DASHBOARD = (ClusterState.RUNNING, ClusterState.UPDATING)
 class Look:
     """How long to wait for a read, and which data to accept.
 
-    :param until: Monotonic time until which to wait.
-    :param patient: Whether to wait even if older data is known.
-    :param since: Monotonic time; data that was read before it does not count.
+    :param until: monotonic time until which to wait.
+    :param patient: whether to wait even if older data is known.
+    :param since: monotonic time; data that was read before it does not count.
     """
 
     until: float
@@ -71,8 +70,8 @@ class Look:
 class Nodes:
     """A cluster's nodes, as Ray reports them.
 
-    :param alive: Number of nodes that are alive, including the head; None if unknown.
-    :param usage: Used and total amount by resource.
+    :param alive: number of nodes that are alive, including the head; None if unknown.
+    :param usage: used and total amount by resource.
     :param ids: Ray node ids of the nodes that are alive, the head's first.
     """
 
@@ -106,9 +105,9 @@ class ClusterFacts:
 class SourceFacts:
     """A source with its clusters.
 
-    :param source: The source.
-    :param listed: The list of clusters, as it was read.
-    :param clusters: The first ``MOST_CLUSTERS`` of them, with their facts.
+    :param source: the source.
+    :param listed: the list of clusters, as it was read.
+    :param clusters: the first ``MOST_CLUSTERS`` of them, with their facts.
     """
 
     source: Source
@@ -132,9 +131,9 @@ class PageReader:
     async def overview(self, sources: Sequence[Source], seconds: float, *, patient: bool = False) -> list[SourceFacts]:
         """Return all sources, as far as they are known in time.
 
-        :param sources: The sources.
-        :param seconds: Seconds to wait.
-        :param patient: Whether to wait even if older data is known.
+        :param sources: the sources.
+        :param seconds: seconds to wait.
+        :param patient: whether to wait even if older data is known.
         """
         look = Look(time.monotonic() + seconds, patient)
         return list(await asyncio.gather(*(self._source(source, look) for source in sources)))
@@ -144,12 +143,12 @@ class PageReader:
     ) -> tuple[ClusterFacts | None, Cached[Any]]:
         """Return one cluster, and how its source's list was read.
 
-        :param source: The source.
-        :param cluster_id: Id of the cluster.
-        :param seconds: Seconds to wait.
-        :param patient: Whether to wait even if older data is known.
-        :param anew: Whether to ignore data that was read before; what is not read in time is marked as ``reading``.
-        :return: The cluster, or None if it is not in the list (yet); and the list.
+        :param source: the source.
+        :param cluster_id: id of the cluster.
+        :param seconds: seconds to wait.
+        :param patient: whether to wait even if older data is known.
+        :param anew: whether to ignore data that was read before; what is not read in time is marked as ``reading``.
+        :return: the cluster, or None if it is not in the list (yet); and the list.
         """
         began = time.monotonic()
         look = Look(began + seconds, patient)
@@ -265,7 +264,7 @@ class PageReader:
 
         async def read() -> Lease:
             transport = (await self.connections.open(source)).transport
-            return (await LeaseStore(transport, uri).read(parse_cluster_name(cluster.name)))[0]
+            return (await LeaseStore(transport, uri).read(cluster.resource_name))[0]
 
         return await _seen(self._cloud, ("lease", source, cluster.name), read, FRESH, look)
 

@@ -37,9 +37,9 @@ FindOwner = Callable[[Cluster], Owner | None]
 class Meter:
     """The usage of a resource.
 
-    :param name: Name of the resource.
-    :param text: Used and total amount.
-    :param percent: Used share; None if unknown.
+    :param name: name of the resource.
+    :param text: used and total amount.
+    :param percent: used share; None if unknown.
     """
 
     name: str

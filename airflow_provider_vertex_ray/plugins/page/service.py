@@ -30,7 +30,7 @@ CONFIGURATION_SECONDS = 10.0
 class PageService:
     """The service behind the routes.
 
-    :param options: Returns an option of ``[vertex_ray]`` by its name.
+    :param options: returns an option of ``[vertex_ray]`` by its name.
     """
 
     def __init__(self, options: Callable[[str], str] = option) -> None:

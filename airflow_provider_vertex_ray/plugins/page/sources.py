@@ -27,11 +27,11 @@ class Source:
     """A connection and region whose clusters are shown.
 
     :param gcp_conn_id: Airflow connection to Google Cloud.
-    :param location: Region of the clusters.
+    :param location: region of the clusters.
     :param project_id: Google Cloud project; None for the connection's.
     :param impersonation_chain: Service account to impersonate, or a chain of them.
-    :param lease_uri: Folder in Cloud Storage with the leases; None for no leases.
-    :param price_table: Prices, as for ``VertexRayClusterCostOperator``.
+    :param lease_uri: folder in Cloud Storage with the leases; None for no leases.
+    :param price_table: prices, as for ``VertexRayClusterCostOperator``.
     :param idle_for: ``idle_for`` of the DAG that deletes idle clusters; None if there is none.
     :param max_age: ``max_age`` of that DAG.
     :param label_filter: ``label_filter`` of that DAG.
@@ -63,8 +63,8 @@ class Source:
 class Sources:
     """The configured sources.
 
-    :param sources: The valid sources, in the order of the configuration.
-    :param problems: Errors in the configuration, each as a sentence.
+    :param sources: the valid sources, in the order of the configuration.
+    :param problems: errors in the configuration, each as a sentence.
     """
 
     sources: tuple[Source, ...]
@@ -78,7 +78,7 @@ class Sources:
 def configured_sources(option: Callable[[str], str]) -> Sources:
     """Read and validate the configuration.
 
-    :param option: Returns an option's text by its name; an empty text if it is not set.
+    :param option: returns an option's text by its name; an empty text if it is not set.
     """
     text = option("page_sources").strip()
     if text:

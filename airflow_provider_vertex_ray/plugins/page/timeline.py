@@ -35,8 +35,8 @@ STEPS = (10, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 
 class Bar:
     """The bar of a job.
 
-    :param open: Whether the job has not ended.
-    :param cut: Whether the job started before the timeline.
+    :param open: whether the job has not ended.
+    :param cut: whether the job started before the timeline.
     """
 
     job: Job
@@ -51,7 +51,7 @@ class Bar:
 class Group:
     """The jobs of one node.
 
-    :param left_out: Number of jobs without a lane.
+    :param left_out: number of jobs without a lane.
     """
 
     label: str
@@ -65,8 +65,8 @@ class Group:
 class Timeline:
     """The whole timeline.
 
-    :param ticks: Positions in percent, and their labels.
-    :param left_out: Number of jobs that are not shown, because they are older or too many.
+    :param ticks: positions in percent, and their labels.
+    :param left_out: number of jobs that are not shown, because they are older or too many.
     """
 
     start: float
@@ -85,10 +85,10 @@ class Timeline:
 def timeline(jobs: Sequence[Job], nodes: Mapping[str, str], now: float) -> Timeline | None:
     """Lay out the jobs.
 
-    :param jobs: The jobs.
-    :param nodes: Names of the nodes by Ray node id, in their order in the timeline.
+    :param jobs: the jobs.
+    :param nodes: names of the nodes by Ray node id, in their order in the timeline.
     :param now: Unix time at which the bars of running jobs end.
-    :return: The timeline; None if no job has started.
+    :return: the timeline; None if no job has started.
     """
     begun = sorted((job for job in jobs if job.start_time), key=lambda job: -(job.start_time or 0))[:MOST_BARS]
     recent = [job for job in begun if _end(job, now) >= now - DAY] or begun

@@ -24,9 +24,9 @@ LONGEST_NAME = 72
 class Use:
     """The usage of a cluster.
 
-    :param head: The usage in a few words.
+    :param head: the usage in a few words.
     :param tone: ``good``, ``warn``, ``bad`` or ``quiet``.
-    :param detail: Who uses the cluster, or when the reaper deletes it.
+    :param detail: who uses the cluster, or when the reaper deletes it.
     """
 
     head: str
@@ -53,8 +53,8 @@ def activity_seen(facts: ClusterFacts, jobs: Sequence[VisibleJob], now: float, m
 def use_of(facts: ClusterFacts, activity: Activity | None, now: float) -> Use:
     """Return the usage of a cluster.
 
-    :param facts: The cluster.
-    :param activity: Its activity, as ``activity_seen`` returns it.
+    :param facts: the cluster.
+    :param activity: its activity, as ``activity_seen`` returns it.
     :param now: Unix time.
     """
     cluster, source = facts.cluster, facts.source

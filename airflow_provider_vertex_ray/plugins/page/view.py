@@ -33,8 +33,8 @@ class Problem:
     def of(cls, what: str, error: VertexRayError) -> Problem:
         """Return an error as a problem.
 
-        :param what: What could not be read.
-        :param error: Why.
+        :param what: what could not be read.
+        :param error: why.
         """
         # The errors' own remedies address tasks.
         remedy = "The page retries automatically." if isinstance(error, ServiceUnavailableError) else error.remedy

@@ -20,9 +20,9 @@ MayRead = Callable[[str], bool]
 class VisibleJob:
     """A job as a user may see it.
 
-    :param job: The job without its names if it is hidden, and without the values of its environment variables.
-    :param owner: The task instance that submitted the job; None if it is unknown or hidden.
-    :param hidden: Whether the job belongs to a DAG that the user may not read.
+    :param job: the job without its names if it is hidden, and without the values of its environment variables.
+    :param owner: the task instance that submitted the job; None if it is unknown or hidden.
+    :param hidden: whether the job belongs to a DAG that the user may not read.
     """
 
     job: Job

@@ -35,10 +35,10 @@ TRANSIENT = {
 def once(client: Any, base: str, location: str, start: Callable[[str], Any]) -> Any:
     """Do some work in a job, unless an earlier job has done it, and return that job.
 
-    :param client: A ``google.cloud.bigquery.Client``.
-    :param base: Prefix of the job id, which is the same for the same work.
+    :param client: a ``google.cloud.bigquery.Client``.
+    :param base: prefix of the job id, which is the same for the same work.
     :param location: BigQuery location of the job.
-    :param start: Starts a job with the given id.
+    :param start: starts a job with the given id.
     :raises google.api_core.exceptions.GoogleAPICallError: The job failed for a reason that is not transient.
     """
     from google.api_core.exceptions import Conflict, GoogleAPICallError

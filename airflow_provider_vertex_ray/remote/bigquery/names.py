@@ -10,7 +10,7 @@ __all__ = ["new_staging_id", "staging_prefix"]
 def staging_prefix(owner: str) -> str:
     """Return the prefix of the names of all staging tables of a task instance.
 
-    :param owner: Hash of the task instance.
+    :param owner: hash of the task instance.
     """
     return f"vertex_ray_staging_{owner}_"
 
@@ -20,6 +20,6 @@ def new_staging_id(owner: str) -> str:
 
     Data that an earlier run still sends, after its driver was killed, then never gets into this run's tables.
 
-    :param owner: Hash of the task instance.
+    :param owner: hash of the task instance.
     """
     return staging_prefix(owner) + uuid.uuid4().hex[:12]

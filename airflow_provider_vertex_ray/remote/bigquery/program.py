@@ -26,7 +26,7 @@ class StepError(RuntimeError):
 def main(plan: dict[str, Any]) -> NoReturn:
     """Run the step, return its result to Airflow, and exit.
 
-    :param plan: The plan that ``VertexRayBigQueryOperator`` derives from its parameters.
+    :param plan: the plan that ``VertexRayBigQueryOperator`` derives from its parameters.
     """
     runner.hand_back(plan, lambda: {"value": step(plan)})
 
@@ -58,7 +58,7 @@ def step(plan: dict[str, Any]) -> dict[str, Any]:
 def _query(client: Any, plan: dict[str, Any], table: str) -> int:
     """Run the query into a table, which has no limit of 10 GB as a response has.
 
-    :return: Number of billed bytes.
+    :return: number of billed bytes.
     """
     from google.cloud import bigquery
 
@@ -86,8 +86,8 @@ def _query(client: Any, plan: dict[str, Any], table: str) -> int:
 def _transform(client: Any, plan: dict[str, Any], source: str, out: str) -> tuple[int, int]:
     """Read, transform and stage the rows.
 
-    :return: Number of rows read and written.
-    :raises StepError: The staging table does not contain the rows that were written.
+    :return: number of rows read and written.
+    :raises StepError: the staging table does not contain the rows that were written.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy

@@ -99,7 +99,7 @@ def _arrow(field: Field) -> Any:
 def plain_columns(table: Any) -> Any:
     """Return the table with Ray's tensor columns converted to lists.
 
-    :raises SchemaError: A column contains Python objects.
+    :raises SchemaError: a column contains Python objects.
     """
     import pyarrow as pa
 
@@ -118,10 +118,10 @@ def plain_columns(table: Any) -> Any:
 def conform(table: Any, fields: list[Field], said_by: str) -> Any:
     """Return the table with exactly the given columns, in their order and with their types.
 
-    :param table: A ``pyarrow.Table``.
-    :param fields: The BigQuery fields.
-    :param said_by: Origin of the fields, for errors.
-    :raises SchemaError: The table has other columns, or values that do not fit.
+    :param table: a ``pyarrow.Table``.
+    :param fields: the BigQuery fields.
+    :param said_by: origin of the fields, for errors.
+    :raises SchemaError: the table has other columns, or values that do not fit.
     """
     import pyarrow as pa
 

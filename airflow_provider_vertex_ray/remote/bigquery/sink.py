@@ -40,9 +40,9 @@ def create_staging(client: Any, plan: dict[str, Any], table: str, fields: list[F
 class Clerk:
     """Shared state of the tasks of one step: an actor on the driver's node, which lives as long as the driver.
 
-    :param plan: The plan of the step.
-    :param table: The staging table.
-    :param fields: Its fields; None while they are unknown.
+    :param plan: the plan of the step.
+    :param table: the staging table.
+    :param fields: its fields; None while they are unknown.
     """
 
     def __init__(self, plan: dict[str, Any], table: str, fields: list[Field] | None) -> None:
@@ -62,8 +62,8 @@ class Clerk:
     def agreed(self, proposed: list[Field]) -> list[Field]:
         """Return the fields of all blocks: the known ones, or else those of the first block that asks.
 
-        :param proposed: The fields of the block that asks.
-        :raises SchemaError: The first block has a column without any values.
+        :param proposed: the fields of the block that asks.
+        :raises SchemaError: the first block has a column without any values.
         """
         if self._fields is None:
             unknown = [field["name"] for field in proposed if not _known(field)]
@@ -87,9 +87,9 @@ def _known(field: Field) -> bool:
 class StagingSink(Datasink):  # type: ignore[misc]
     """Load the blocks of one write task with one load job.
 
-    :param plan: The plan of the step.
-    :param table: The staging table.
-    :param clerk: The step's ``Clerk``.
+    :param plan: the plan of the step.
+    :param table: the staging table.
+    :param clerk: the step's ``Clerk``.
     """
 
     def __init__(self, plan: dict[str, Any], table: str, clerk: Any) -> None:

@@ -24,11 +24,11 @@ MOST_STREAMS = 1000
 class TableSource(Datasource):  # type: ignore[misc]
     """The rows of a table at the time at which the read starts.
 
-    :param project: Project that is billed.
-    :param table: The table, as ``project.dataset.table``.
-    :param columns: Columns to read; None for all.
+    :param project: project that is billed.
+    :param table: the table, as ``project.dataset.table``.
+    :param columns: columns to read; None for all.
     :param row_filter: SQL condition for the rows to read; None for all.
-    :param clerk: The ``Clerk`` actor, which counts the rows.
+    :param clerk: the ``Clerk`` actor, which counts the rows.
     """
 
     def __init__(self, project: str, table: str, columns: list[str] | None, row_filter: str | None, clerk: Any) -> None:
