@@ -16,19 +16,20 @@ REPOSITORY = Path(__file__).parent
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
 
-
-# Two heavy groups, one for each of two processes: one Airflow at a time, and beside it one real Ray at a time.
-HEAVY = {"system": 0, "ray": 1}
+# Groups of files that one process runs one after the other: at most one Airflow and one Ray beside it. The Airflows
+# begin, as they take longest; the light files run beside their first half, which does not like a busy machine.
+FIRST, LAST = "system", "ray"
 
 
 @functools.cache
-def _group(file: str) -> tuple[int, str]:
-    """Return the rank and the name of the group that one process runs: heavy ones begin first and take longest."""
+def _group(file: str) -> str:
+    """Return the group of a file; its own name where it may run in any process."""
     text = (REPOSITORY / file).read_text("utf-8")
-    for mark, rank in HEAVY.items():
-        if re.search(rf"mark\.{mark}\b", text):
-            return rank, mark
-    return len(HEAVY), file
+    return next((mark for mark in (FIRST, LAST) if re.search(rf"mark\.{mark}\b", text)), file)
+
+
+def _rank(nodeid: str) -> int:
+    return {FIRST: 0, LAST: 2}.get(_group(_file(nodeid)), 1)
 
 
 def _file(nodeid: str) -> str:
@@ -36,8 +37,8 @@ def _file(nodeid: str) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the heavy groups first, so that nothing waits for them at the end."""
-    items.sort(key=lambda item: _group(_file(item.nodeid))[0])
+    """Put the groups into their order."""
+    items.sort(key=lambda item: _rank(item.nodeid))
 
 
 # Its own groups by mark (--dist loadgroup) come to nothing with pytest 9.2.
@@ -48,6 +49,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class ByGroup(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return _group(_file(nodeid))[1]
+            return _group(_file(nodeid))
 
     return ByGroup(config, log)

@@ -11,11 +11,12 @@ pytestmark = [pytest.mark.soak, pytest.mark.system, pytest.mark.ray, pytest.mark
 
 ROUNDS = 4
 FROZEN_SECONDS = 45
+STOP_SECONDS = 10.0
 
 
 def test_the_matrix_again_and_again(tmp_path_factory: pytest.TempPathFactory) -> None:
     home = tmp_path_factory.mktemp("matrix")
-    outcome = run(home, CRASHES, KILLS, rounds=ROUNDS, frozen_seconds=FROZEN_SECONDS)
+    outcome = run(home, CRASHES, KILLS, rounds=ROUNDS, frozen_seconds=FROZEN_SECONDS, stop_seconds=STOP_SECONDS)
     assert outcome.failures == {}
     assert outcome.carried_out == outcome.jobs
     assert outcome.still_active == []

@@ -34,23 +34,29 @@ class Outcome:
 
 
 def run(
-    home: Path, crashes: Sequence[Case], kills: Sequence[Case], *, rounds: int = 1, frozen_seconds: float
+    home: Path,
+    crashes: Sequence[Case],
+    kills: Sequence[Case],
+    *,
+    rounds: int = 1,
+    frozen_seconds: float,
+    stop_seconds: float | None = None,
 ) -> Outcome:
     """Act out the matrix.
 
     :param crashes: the crashes to try
     :param kills: the kills to try
     :param rounds: How often each crash and each kill is tried.
+    :param stop_seconds: longest that the stop of a killed task's job may take; None for no limit
     :param frozen_seconds: How long a triggerer is frozen.
     """
-    return asyncio.run(_run(home, crashes, kills, rounds, frozen_seconds))
+    return asyncio.run(_run(World(home, stop_seconds), crashes, kills, rounds, frozen_seconds))
 
 
 async def _run(
-    home: Path, crashes: Sequence[Case], kills: Sequence[Case], rounds: int, frozen_seconds: float
+    world: World, crashes: Sequence[Case], kills: Sequence[Case], rounds: int, frozen_seconds: float
 ) -> Outcome:
-    outcome = Outcome(home)
-    world = World(home)
+    outcome = Outcome(world.home)
     cases = [*crashes, *kills, *SIBLINGS, *ENDURING]
     async with world.running([case.dag_id for case in cases]):
         lasting = [asyncio.create_task(_one(world, outcome, case, case.name)) for case in (*SIBLINGS, *ENDURING)]

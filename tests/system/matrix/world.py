@@ -47,10 +47,14 @@ class Seen:
 
 
 class World:
-    """What the scenarios act in. Everything of one scenario goes by its run id."""
+    """What the scenarios act in. Everything of one scenario goes by its run id.
 
-    def __init__(self, home: Path) -> None:
+    :param stop_seconds: longest that a stop may take; None where a busy machine decides
+    """
+
+    def __init__(self, home: Path, stop_seconds: float | None) -> None:
         self.home = home
+        self.stop_seconds = stop_seconds
         self.folder = home / "jobs"
         for name in ("released", "blocked"):
             (self.folder / name).mkdir(parents=True)
