@@ -157,10 +157,12 @@ class VertexRayClusterReadyTrigger(ClusterTrigger):
 
     async def _creation_failure(self, hook: VertexRayClusterAsyncHook) -> VertexRayError | None:
         failure = await self.operation_failure(hook)
-        # The same type as that of a cluster in ERROR, which may be seen before or after its operation.
-        if type(failure) is ServiceError:
-            return ClusterFailedError(failure.message, {**failure.details, "cluster": self.cluster_name})
-        return failure
+        if failure is None:
+            return None
+        # The same type and details as those of a cluster in ERROR, which may be read before or after its operation.
+        kind = ClusterFailedError if type(failure) is ServiceError else type(failure)
+        message = f"Cluster {self.cluster_id} could not be created: {failure.message}"
+        return kind(message, {"cluster": self.cluster_name, **failure.details})
 
     async def _check_dashboard(self, hook: VertexRayClusterAsyncHook, cluster: Cluster) -> dict[str, Any] | None:
         if self._running_since is None:
