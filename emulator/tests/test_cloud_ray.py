@@ -38,7 +38,7 @@ def all_entries(emulator: EmulatorProcess, text: str) -> list[dict[str, Any]]:
 
 def test_real_cluster_has_logs_and_metrics_after_deletion(tmp_path: Path) -> None:
     with EmulatorProcess(tmp_path, ["--provisioning-seconds", "0", "--scrape-seconds", "0.5"]) as emulator:
-        assert emulator.create("real", seconds=120)["state"] == "RUNNING"
+        assert emulator.create("real")["state"] == "RUNNING"
         command = f"python -c \"[print('number', k) for k in range({LINES})]; raise SystemExit('ERROR: at the end')\""
         run_job(emulator, "real", "job-1", command)
         driver = of_cluster("real", 'jsonPayload.tailed_path:"job-driver-job-1.log"')

@@ -38,7 +38,7 @@ print("VERTEX_RAY_RESULT " + json.dumps(found))
 def cluster(ray_process: EmulatorProcess) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         use(ray_process, monkeypatch)
-        ray_process.create("real", cluster_body(workers=2), 90)
+        ray_process.create("real", cluster_body(workers=2))
         yield
 
 

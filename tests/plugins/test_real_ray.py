@@ -17,7 +17,7 @@ pytestmark = pytest.mark.ray
 
 
 async def test_job_is_shown_on_its_node_with_its_cpu(ray_emulator: EmulatorProcess) -> None:
-    ray_emulator.create("real", BODY, seconds=180)
+    ray_emulator.create("real", BODY)
     submit(ray_emulator, "real", "on-a-worker", "echo hello && sleep 120", entrypoint_num_cpus=1)
     source = Source("google_cloud_default", LOCATION)
     reader = PageReader()

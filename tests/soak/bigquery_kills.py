@@ -64,7 +64,7 @@ class Kills:
             self.emulator.admin("DELETE", f"clusters/{self.cluster}")
         self.number += 1
         self.cluster = f"kills-{self.number}"
-        found = self.emulator.create(self.cluster, BODY, seconds=180)
+        found = self.emulator.create(self.cluster, BODY)
         assert found["state"] == "RUNNING", found
 
     def run(self, part: str, write_disposition: str) -> None:

@@ -179,7 +179,7 @@ class EmulatorProcess:
         answer = until(lambda: _done(self.api("GET", name, version=version)[1]), seconds, f"{name} is not done")
         return dict(answer)
 
-    def create(self, cluster_id: str, body: dict[str, Any] | None = None, seconds: float = 60.0) -> dict[str, Any]:
+    def create(self, cluster_id: str, body: dict[str, Any] | None = None, seconds: float = 240.0) -> dict[str, Any]:
         """Create a cluster, wait for the operation, and return the resource, which is then RUNNING or in ERROR."""
         path = f"persistentResources?persistentResourceId={cluster_id}"
         status, operation = self.api("POST", path, body or cluster_body())

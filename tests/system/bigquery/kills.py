@@ -79,7 +79,7 @@ class Kills:
         if not self._cluster:
             self._number += 1
             self._cluster = f"kills-{self._number}"
-            self.emulator.create(self._cluster, cluster_body(workers=2), 120)
+            self.emulator.create(self._cluster, cluster_body(workers=2))
         target, run_id = f"target_{case.name}".replace("-", "_"), f"run-{case.name}"
         table = f"{DATASET}.{target}"
         self.warehouse.sql(f"CREATE OR REPLACE TABLE {table} AS SELECT -x AS x, 0 AS z FROM UNNEST([1, 2, 3]) x")
