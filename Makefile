@@ -14,7 +14,7 @@
 AIRFLOW ?= 3.3.2
 PYTHON ?= python3.11
 PYTEST_ARGS ?=
-JOBS ?= 3
+JOBS ?= 2
 KEEP ?=
 DAG ?= example_vertex_ray_shared_cluster
 

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.ray, pytest.mark.asyncio(loop_scope="module")]
 
-ROOT = str(Path(processes.__file__).resolve().parents[2])
+PYTHON_PATH = os.pathsep.join(
+    [str(Path(processes.__file__).resolve().parents[2]), str(Path(__file__).resolve().parent)]
+)
 # In the place of an emulator: a process that has a cluster with a running job, and then waits.
 EMULATOR = """
 import asyncio, json, pathlib, sys
@@ -354,7 +356,7 @@ async def emulator(tmp_path) -> AsyncIterator[asyncio.subprocess.Process]:
         "-c",
         EMULATOR,
         str(tmp_path),
-        env={**os.environ, "PYTHONPATH": ROOT},
+        env={**os.environ, "PYTHONPATH": PYTHON_PATH},
         stdout=subprocess.PIPE,
     )
     assert process.stdout is not None
