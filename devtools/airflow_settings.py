@@ -181,7 +181,9 @@ class AirflowSettings:
                 # for dead resets the tasks that it runs.
                 "scheduler.scheduler_health_check_threshold": str(4 * self.health_seconds),
                 f"scheduler.{timeout}": str(4 * self.health_seconds),
-                f"scheduler.{check}": "3",
+                # Airflow 2 reports a dead task again at each check until its DAG processor has dealt with the first report,
+                # and the second one then fails the next try.
+                f"scheduler.{check}": "3" if self.major >= 3 else "10",
                 "scheduler.orphaned_tasks_check_interval": "5",
                 "scheduler.trigger_timeout_check_interval": "5",
                 "scheduler.local_task_job_heartbeat_sec": "2",

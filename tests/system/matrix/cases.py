@@ -49,12 +49,13 @@ def _both(scenario: str, **more: Any) -> list[Case]:
     return [Case(scenario, deferrable, **more) for deferrable in (True, False)]
 
 
+# More retries than tries are asserted: Airflow now and then takes one that had no job.
 CRASHES = [
-    *_both("before-submit", retries=2),
-    *_both("before-the-answer", retries=2),
-    *_both("answer-lost", retries=2),
-    *_both("before-defer", block_at="wait", retries=2),
-    *_both("in-complete", block_at="complete", retries=2),
+    *_both("before-submit", retries=5),
+    *_both("before-the-answer", retries=5),
+    *_both("answer-lost", retries=5),
+    *_both("before-defer", block_at="wait", retries=5),
+    *_both("in-complete", block_at="complete", retries=5),
 ]
 KILLS = [
     *_both("mark-failed"),
