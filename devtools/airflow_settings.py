@@ -181,8 +181,8 @@ class AirflowSettings:
                 # for dead resets the tasks that it runs.
                 "scheduler.scheduler_health_check_threshold": str(4 * self.health_seconds),
                 f"scheduler.{timeout}": str(4 * self.health_seconds),
-                # Airflow 2 reports a dead task at each check until its DAG processor has dealt with the first report, and
-                # the second report then fails the next try.
+                # Airflow 2 reports a dead task at each check until its DAG processor has handled the first report,
+                # and the second report then fails the next try.
                 f"scheduler.{check}": "3" if self.major >= 3 else "10",
                 "scheduler.orphaned_tasks_check_interval": "5",
                 "scheduler.trigger_timeout_check_interval": "5",
