@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from vertex_ray_emulator.backends.backend import PARTS, SIGNALS
 from vertex_ray_emulator.faults import Fault, Faults
 from vertex_ray_emulator.project.project_script import Project, ProjectScript
 from vertex_ray_emulator.settings import LOOPBACK
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from vertex_ray_emulator.request_log import RequestLog
     from vertex_ray_emulator.serving.serving import Serving
     from vertex_ray_emulator.surfaces.tokens import Tokens
-
-PARTS = ("head", "gcs", "dashboard", "agent", "raylet", "driver")
-SIGNALS = ("KILL", "STOP", "CONT", "TERM")
 
 Handler = Callable[[web.Request, re.Match[str]], Awaitable[dict[str, Any]]]
 
