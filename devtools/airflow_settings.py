@@ -51,7 +51,7 @@ class AirflowSettings:
     :param port: port of the API server (web server on 2.11) on 127.0.0.1.
     :param triggerers: number of triggerers.
     :param health_seconds: seconds without a heartbeat after which a triggerer counts as dead; the scheduler and tasks
-        have four times as many; None: Airflow's defaults (30 s, and 300 s for a task)
+        have 40 s; None: Airflow's defaults (30 s, and 300 s for a task)
     :param only: names of the components to run; None: all of them.
     :param users: on Airflow 3, role and password of each user by name; None: everybody is admin.
     """
@@ -179,8 +179,8 @@ class AirflowSettings:
                 "triggerer.triggerer_health_check_threshold": seconds,
                 # On a busy machine heartbeats are late without anything being dead, and a scheduler that takes itself
                 # for dead resets the tasks that it runs.
-                "scheduler.scheduler_health_check_threshold": str(4 * self.health_seconds),
-                f"scheduler.{timeout}": str(4 * self.health_seconds),
+                "scheduler.scheduler_health_check_threshold": "40",
+                f"scheduler.{timeout}": "40",
                 # Airflow 2 reports a dead task at each check until its DAG processor has handled the first report,
                 # and the second report then fails the next try.
                 f"scheduler.{check}": "3" if self.major >= 3 else "10",

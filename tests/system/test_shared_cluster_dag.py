@@ -13,7 +13,7 @@ from .conftest import System
 
 pytestmark = [pytest.mark.system, pytest.mark.ray, pytest.mark.timeout(600)]
 
-SHARDS = 4
+SHARDS = 2
 DEMO = DEMOS["example_vertex_ray_shared_cluster"]
 
 

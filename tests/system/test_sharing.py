@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections import Counter
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from emulator_support.process import until
 
+from airflow_provider_vertex_ray.core.sharing.lease import Lease
 from airflow_provider_vertex_ray.core.timestamps import parse_rfc3339
 from airflow_provider_vertex_ray.operators.idle import VertexRayDeleteIdleClustersOperator
 from devtools.dag_run_report import DagRunReport
@@ -94,21 +96,20 @@ def watch(connected: System) -> Iterator[Watch]:
                 each.result()
 
 
-@pytest.mark.parametrize("runs", [6, pytest.param(12, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("runs", [4, pytest.param(12, marks=pytest.mark.soak)])
 def test_runs_share_a_cluster_under_a_reaper_and_a_rollover(connected: System, watch: Watch, runs: int) -> None:
     system = connected
     (system.folder / "ledger").unlink(missing_ok=True)
-    at_once = runs * 2 // 3
+    at_once = runs // 2
     reports: list[DagRunReport] = []
 
     def run(number: int) -> DagRunReport:
         return system.airflow.run_dag(f"sharing_{number % 3}", timeout=600)
 
-    begin = time.monotonic()
     with ThreadPoolExecutor(runs) as pool:
-        # Two thirds at once; the others after the cluster has become too old for the third DAG.
+        # Half of them at once; the others after the cluster has become too old for the third DAG, which is one of them.
         first = [pool.submit(run, number) for number in range(at_once)]
-        until(lambda: time.monotonic() - begin > MAX_AGE + 15, 120)
+        until(lambda: watch.born and time.time() - min(list(watch.born.values())) > MAX_AGE + 1, 300)
         last = [pool.submit(run, number) for number in range(at_once, runs)]
         reports = [each.result() for each in (*first, *last)]
     assert [report.state for report in reports] == ["success"] * runs
@@ -117,9 +118,33 @@ def test_runs_share_a_cluster_under_a_reaper_and_a_rollover(connected: System, w
     assert Counter(lines) == Counter({f"{what} {job}": 1 for what in ("start", "end") for job in jobs})
     assert watch.too_many == []
     assert len(watch.born) >= 2, "there was no rollover"
-    until(lambda: reap(system)["seen"] == 0, 60)
+    _forget_retried(system, reports)
+    try:
+        until(lambda: reap(system)["seen"] == 0, 60)
+    except TimeoutError:
+        assert _leases(system) == {}, "clusters are left"
     assert system.emulator.clusters() == []
     assert system.storage.names() == []
+
+
+def _leases(system: System) -> dict[str, Lease]:
+    return {name: Lease.from_json(json.loads(system.storage.read(name))) for name in system.storage.names()}
+
+
+def _forget_retried(system: System, reports: list[DagRunReport]) -> None:
+    """Release what a retried task holds on a cluster of its first try, until that expires after 20 minutes.
+
+    A busy Airflow now and then fails a task that is resumed before its executor has seen the end of the deferral.
+    """
+    retried = {
+        f"{report.dag_id}/{report.run_id}"
+        for report in reports
+        if any(task.try_number > 1 for task in report.instances("shared.create_cluster"))
+    }
+    for name, lease in _leases(system).items() if retried else ():
+        for owner in set(lease.holders) & retried:
+            lease = lease.release(owner, time.time())
+        system.storage.put(name, json.dumps(lease.to_json()).encode())
 
 
 def test_the_example_reaper_and_the_example_group(connected: System) -> None:

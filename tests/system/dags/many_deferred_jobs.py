@@ -11,7 +11,7 @@ from airflow_provider_vertex_ray.cluster_spec import ClusterSpec, Resources
 from airflow_provider_vertex_ray.operators.cluster import VertexRayCreateClusterOperator, VertexRayDeleteClusterOperator
 from airflow_provider_vertex_ray.operators.job import VertexRaySubmitJobOperator
 
-SAMPLE, ALL = 12, 50
+SAMPLE, ALL = 6, 50
 # Longer than it takes to submit a few jobs through two slots, so that they wait together.
 JOB_SECONDS = 20
 

@@ -23,7 +23,7 @@ PROGRAM = (
     "import sys, time; note = lambda what: open(sys.argv[1], 'a').write(what + ' ' + sys.argv[2] + chr(10)); "
     "note('start'); time.sleep(float(sys.argv[3])); note('end')"
 )
-MAX_AGE = 40.0
+MAX_AGE = 30.0
 ARGUMENTS = {"schedule": None, "start_date": datetime(2026, 1, 1, tzinfo=timezone.utc), "catchup": False}
 
 for number in range(3):

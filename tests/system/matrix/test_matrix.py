@@ -9,7 +9,7 @@ from .runner import Outcome, run
 
 pytestmark = [pytest.mark.system, pytest.mark.ray, pytest.mark.timeout(1800)]
 
-FROZEN_SECONDS = 45
+FROZEN_SECONDS = 35
 
 
 @pytest.fixture(scope="module")

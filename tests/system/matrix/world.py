@@ -27,7 +27,7 @@ T = TypeVar("T")
 REPOSITORY = Path(__file__).resolve().parents[3]
 TRIGGERERS = ("triggerer", "triggerer-2")
 SLOTS = 20
-HEALTH_SECONDS = 10
+HEALTH_SECONDS = 20
 SETTLED_SECONDS = 5.0
 """Seconds for which one triggerer has had a wait before anything is done to it; more than two heartbeats."""
 
