@@ -37,7 +37,7 @@ $(READY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "PYTHON=$(PYTHON): Python 3.11 is needed, as on the clusters"; exit 2; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8'
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c $(CONSTRAINTS) --group dev -e '.[emulator,plots]' -e ./emulator
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c $(CONSTRAINTS) --group dev -e '.[client,emulator,plots]' -e ./emulator
 	@touch $@
 
 demo: $(READY)
@@ -50,10 +50,10 @@ ifneq ($(AIRFLOW),2.11)
 endif
 
 test: $(READY) browser
-	$(BIN)/python -m pytest -m "not soak" -n $(JOBS) --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not soak and not compat" -n $(JOBS) --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: $(READY)
-	$(BIN)/python -m pytest -m "not ray and not system and not soak" -n $(JOBS) --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not ray and not system and not soak and not compat" -n $(JOBS) --no-loadscope-reorder $(PYTEST_ARGS)
 
 soak: $(READY)
 	$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)

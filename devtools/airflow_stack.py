@@ -25,6 +25,7 @@ from devtools.metadata_reader import MetadataReader
 from devtools.postgres import Postgres
 from devtools.process_group import freeze, kill_all, thaw
 from devtools.process_keeper import ProcessKeeper
+from devtools.process_tree import descendants
 
 ProgressCallback = Callable[[DagRunReport], None]
 
@@ -184,6 +185,10 @@ class AirflowStack:
         deadline = time.monotonic() + timeout
         for dag_id in dag_ids:
             self._wait_for_dag(dag_id, deadline)
+
+    def processes(self, name: str) -> list[int]:
+        """Return the pids of a component and of everything that it started and that is alive."""
+        return sorted([self._pids[name], *descendants(self._pids[name])])
 
     def kill(self, name: str) -> None:
         """Send SIGKILL to a component and everything that it started, including the tasks of a scheduler."""

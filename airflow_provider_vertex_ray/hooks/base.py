@@ -21,6 +21,7 @@ from airflow_provider_vertex_ray.core.cluster.name import ClusterName, parse_clu
 from airflow_provider_vertex_ray.core.http.addresses import Addresses
 from airflow_provider_vertex_ray.core.http.auth import CredentialsTokenSource, EmulatorTokenSource, TokenSource
 from airflow_provider_vertex_ray.core.http.transport import Transport
+from airflow_provider_vertex_ray.hooks.threads import in_airflow_thread
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -109,6 +110,7 @@ class VertexRayBaseAsyncHook(GoogleBaseAsyncHook):
         self._project_id = project_id
         self._location = location
         chain = impersonation_chain
+        self._connection = (gcp_conn_id, impersonation_chain)
         self._key = (gcp_conn_id, chain if chain is None or isinstance(chain, str) else tuple(chain))
 
     @contextlib.asynccontextmanager
@@ -120,12 +122,7 @@ class VertexRayBaseAsyncHook(GoogleBaseAsyncHook):
         users = _shared.setdefault(loop, {})
         async with _opening.setdefault(loop, asyncio.Lock()):
             if key not in users:
-                hook = await self.get_sync_hook()
-                from asgiref.sync import sync_to_async
-
-                tokens = await sync_to_async(hook.token_source)()
-                # Not this hook's own project: the entry is shared with hooks for other projects.
-                project = await sync_to_async(hook.connection_project)()
+                tokens, project = await in_airflow_thread(self._token_source_and_project)
                 users[key] = _Shared(Transport(tokens, addresses), project)
             entry = users[key]
             entry.users += 1
@@ -136,6 +133,11 @@ class VertexRayBaseAsyncHook(GoogleBaseAsyncHook):
             if entry.users == 0:
                 del users[key]
                 await entry.transport.close()
+
+    def _token_source_and_project(self) -> tuple[TokenSource, str | None]:
+        hook = cast("VertexRayBaseHook", self.sync_hook_class(*self._connection))
+        # Not this hook's own project: the entry is shared with hooks for other projects.
+        return hook.token_source(), hook.connection_project()
 
     def cluster_name(
         self, cluster_id: str | ClusterName, project: str | None, location: str | None = None

@@ -436,7 +436,10 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
 
 def mask(variables: Any) -> None:
     """Mask the values of environment variables in Airflow's logs, except short ones, which would hide common words."""
-    from airflow.providers.common.compat.sdk import mask_secret
+    try:
+        from airflow.sdk.log import mask_secret
+    except ImportError:  # Airflow 2.11
+        from airflow.utils.log.secrets_masker import mask_secret  # type: ignore[import-not-found,no-redef]
 
     for value in variables.values() if isinstance(variables, dict) else ():
         if isinstance(value, str) and len(value) >= 5:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-T = TypeVar("T")
+from airflow_provider_vertex_ray.hooks.threads import in_airflow_thread
 
 log = logging.getLogger(__name__)
 
@@ -17,13 +16,6 @@ AIRFLOW_ANSWERS = "Airflow answers this process's triggers"
 
 LOG_POSITION_KEY = "vertex_ray_log"
 """XCom key of the log position. XCom is the only store that a trigger can write on every Airflow version."""
-
-
-async def _in_thread(work: Callable[[], T]) -> T:
-    # Airflow 3's connection to its supervisor recognises calls from sync_to_async's threads.
-    from asgiref.sync import sync_to_async
-
-    return await sync_to_async(work)()
 
 
 def _ids(ti: Any) -> dict[str, Any]:
@@ -64,7 +56,7 @@ async def task_state(ti: Any) -> str | None:
 
     :raises Exception: Airflow could not be reached.
     """
-    return await _in_thread(lambda: _task_state(_ids(ti)))
+    return await in_airflow_thread(lambda: _task_state(_ids(ti)))
 
 
 def _task_state(ids: dict[str, Any]) -> str | None:
@@ -96,12 +88,12 @@ def _task_state_in_database(ids: dict[str, Any]) -> str | None:
 async def keep_log_position(ti: Any, submission_id: str, position: int) -> None:
     """Store how many characters of the job's output were copied to the task's log."""
     value = {"submission_id": submission_id, "position": position}
-    await _in_thread(lambda: _xcom().set(key=LOG_POSITION_KEY, value=value, **_ids(ti)))
+    await in_airflow_thread(lambda: _xcom().set(key=LOG_POSITION_KEY, value=value, **_ids(ti)))
 
 
 async def kept_log_position(ti: Any, submission_id: str) -> int:
     """Return how many characters of the job's output an earlier triggerer has copied; 0 for none."""
-    value = await _in_thread(lambda: _xcom().get_one(key=LOG_POSITION_KEY, **_ids(ti)))
+    value = await in_airflow_thread(lambda: _xcom().get_one(key=LOG_POSITION_KEY, **_ids(ti)))
     if not isinstance(value, dict) or value.get("submission_id") != submission_id:
         return 0
     position = value.get("position")

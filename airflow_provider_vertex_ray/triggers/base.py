@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any, ClassVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_vertex_ray.errors import VertexRayError, error_from_dict
 
+log = logging.getLogger(__name__)
+
 HAS_ON_KILL = hasattr(BaseTrigger, "on_kill")
 """Whether Airflow notifies a trigger that its task was killed (3.3 and later)."""
 
 CANCEL_SECONDS = 5.0
 """Seconds in which a cancelled wait has to close what it opened."""
+
+END_SECONDS = 40.0
+"""Seconds in which a cancelled wait has to end, with everything that is cleaned up."""
 
 DEFERRED = "deferred"
 """State of a task instance that still waits for its trigger."""
@@ -87,7 +93,7 @@ class WaitTrigger(BaseTrigger):
         """Wait, then yield the only event."""
         # In a task of its own: Airflow signals a user's kill by the message of this generator's CancelledError, and
         # sync_to_async, which the wait uses for connections and XCom, raises one without that message.
-        if HAS_ON_KILL and (ti := getattr(self, "task_instance", None)) is not None:
+        if (ti := getattr(self, "task_instance", None)) is not None:
             from airflow_provider_vertex_ray.triggers.airflow_task import ask_ahead
 
             ask_ahead(ti)
@@ -95,14 +101,19 @@ class WaitTrigger(BaseTrigger):
         try:
             await asyncio.wait({work})
         except asyncio.CancelledError:
-            work.cancel()
-            await asyncio.wait({work}, timeout=CANCEL_SECONDS)
-            if not HAS_ON_KILL:
-                await self.on_kill()
+            # Airflow 3.1 and 3.2 cancel again every second, until this generator has ended.
+            await _through_cancellations(self._end(work), END_SECONDS)
             raise
         # Nothing may be awaited after the event: Airflow 3.3 would call on_kill for a task that it has resumed.
         self._event_sent = True
         yield TriggerEvent(work.result())  # type: ignore[no-untyped-call]
+
+    async def _end(self, work: asyncio.Task[dict[str, Any]]) -> None:
+        """End the wait; clean up after a user's kill where Airflow does not ask for that itself."""
+        work.cancel()
+        await asyncio.wait({work}, timeout=CANCEL_SECONDS)
+        if not HAS_ON_KILL:
+            await self.on_kill()
 
     async def on_kill(self) -> None:
         """Clean up if a user has killed the task.
@@ -127,6 +138,20 @@ class WaitTrigger(BaseTrigger):
             return
         if state != DEFERRED:
             await self.killed()
+
+
+async def _through_cancellations(work: Coroutine[Any, Any, None], seconds: float) -> None:
+    """Wait for work of at most some seconds, however often the waiting task is cancelled."""
+    task = asyncio.ensure_future(asyncio.wait_for(work, seconds))
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            continue
+    try:
+        task.result()
+    except (TimeoutError, asyncio.TimeoutError):
+        log.warning("The clean-up of a killed task did not end within %.0f s", seconds)
 
 
 def result_of(event: dict[str, Any] | None) -> dict[str, Any]:

@@ -28,6 +28,9 @@ STOP_SECONDS = 40.0
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
+PYTHON = os.environ.get("VERTEX_RAY_EMULATOR_PYTHON") or sys.executable
+"""The Python that has the emulator, where the tests run in one that it does not support."""
+
 QUICK = ["--backend", "fake", "--provisioning-seconds", "0", "--name-reuse-seconds", "0", "--deploy-seconds", "0"]
 """Arguments for an emulator without Ray and without delays."""
 
@@ -50,7 +53,7 @@ class EmulatorProcess:
         """Start the emulator and wait until it is ready."""
         self.state_dir.mkdir(parents=True, exist_ok=True)
         self._log = (self.state_dir / "emulator.log").open("ab")
-        command = [sys.executable, "-m", "vertex_ray_emulator", "start"]
+        command = [PYTHON, "-m", "vertex_ray_emulator", "start"]
         if "--port" not in self.arguments:
             command += ["--port", "0"]
         command += ["--state-dir", str(self.state_dir), *self.arguments]

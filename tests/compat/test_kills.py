@@ -1,0 +1,134 @@
+"""What a user does to a deferred task stops its job, and leaves the triggerer alone.
+
+``make compat`` runs this on each Airflow line; the rounds of each action are in the variable KILL_ROUNDS.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from emulator_support.process import EmulatorProcess, cluster_body, until
+
+from devtools.airflow_api import OPENER, AirflowApi
+from devtools.airflow_stack import AirflowStack
+
+pytestmark = [pytest.mark.compat, pytest.mark.system, pytest.mark.ray, pytest.mark.timeout(1800)]
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+ROUNDS = int(os.environ.get("KILL_ROUNDS", "1"))
+START_SECONDS = 180.0
+STOP_SECONDS = 120.0
+"""What a busy machine may take; the time that it took is printed."""
+
+SETTLED_SECONDS = 3.0
+DAG, TASK = "kills", "job"
+
+
+class World:
+    """One emulator with a cluster, and one Airflow."""
+
+    def __init__(self, home: Path) -> None:
+        self.emulator = EmulatorProcess(home / "emulator")
+        self.home = home
+        self.airflow: AirflowStack
+        self._dashboard = ""
+
+    def __enter__(self) -> World:
+        self.emulator.start()
+        try:
+            connection = {"conn_type": "google_cloud_platform", "extra": {"project": self.emulator.project}}
+            self.airflow = AirflowStack(
+                self.home / "airflow",
+                dag_folders=[Path(__file__).parent / "dags"],
+                environment={
+                    "VERTEX_RAY_EMULATOR_HOST": self.emulator.host,
+                    "AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT": json.dumps(connection),
+                },
+                python_path=[REPOSITORY],
+            )
+            self.emulator.create("kills", cluster_body(), 120)
+            (cluster,) = self.emulator.admin("GET", "clusters")["clusters"]
+            self._dashboard = cluster["dashboard_url"]
+            self.airflow.start(timeout=300)
+            self.airflow.wait_for_dags([DAG], 120)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if hasattr(self, "airflow"):
+            self.airflow.stop()
+        self.emulator.stop()
+
+    def jobs(self, run_id: str) -> list[dict[str, Any]]:
+        """Its jobs by Ray's own list, oldest first."""
+        with OPENER.open(f"{self._dashboard}/api/jobs/", timeout=60) as answer:
+            jobs = [job for job in json.load(answer) if (job["metadata"] or {}).get("run") == run_id]
+        return sorted(jobs, key=lambda job: job["start_time"] or 0)
+
+    def statuses(self, run_id: str) -> list[str]:
+        """Their statuses."""
+        return [job["status"] for job in self.jobs(run_id)]
+
+    def waits(self, run_id: str, jobs: int = 1) -> bool:
+        """Whether a triggerer waits for its last job, which runs."""
+        held = run_id in self.airflow.reader.trigger_holders()
+        return held and self.statuses(run_id)[jobs - 1 :] == ["RUNNING"]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with World(tmp_path_factory.mktemp("kills")) as found:
+        yield found
+
+
+def mark(state: str) -> Callable[[AirflowApi, str], None]:
+    return lambda api, run_id: api.mark_task(DAG, run_id, TASK, state)
+
+
+def clear(api: AirflowApi, run_id: str) -> None:
+    api.clear_task(DAG, run_id, TASK)
+
+
+ACTIONS = {"mark-failed": mark("failed"), "mark-success": mark("success"), "clear": clear}
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("turn", range(ROUNDS))
+def test_the_job_is_stopped_and_the_triggerer_lives(world: World, action: str, turn: int) -> None:
+    run_id = f"{action}-{turn}"
+    world.airflow.api.trigger(DAG, run_id, {})
+    until(lambda: world.waits(run_id), START_SECONDS, f"{run_id} does not wait")
+    triggerer = world.airflow.processes("triggerer")
+    since = _settled(world, run_id)
+    ACTIONS[action](world.airflow.api, run_id)
+    _stopped(world, run_id, since)
+    if action == "clear":
+        until(lambda: world.waits(run_id, 2), START_SECONDS, f"{run_id} does not run again")
+        assert world.statuses(run_id) == ["STOPPED", "RUNNING"]
+        _settled(world, run_id)
+        mark("failed")(world.airflow.api, run_id)
+        until(
+            lambda: world.statuses(run_id) == ["STOPPED"] * 2, STOP_SECONDS, f"the new job of {run_id} is not stopped"
+        )
+    assert world.airflow.processes("triggerer") == triggerer
+
+
+def _settled(world: World, run_id: str) -> float:
+    """A moment at which the triggerer has had the wait for some time."""
+    begun = time.monotonic()
+    until(lambda: time.monotonic() - begun > SETTLED_SECONDS, 60)
+    return time.time()
+
+
+def _stopped(world: World, run_id: str, since: float) -> None:
+    until(lambda: world.statuses(run_id)[:1] == ["STOPPED"], STOP_SECONDS, f"the job of {run_id} is not stopped")
+    took = world.jobs(run_id)[0]["end_time"] / 1000 - since
+    print(f"\nKILL {run_id} {took:.1f}")
