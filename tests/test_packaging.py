@@ -123,12 +123,16 @@ def test_the_wheels_metadata(wheel: Path) -> None:
     assert "\nLicense-Expression: Apache-2.0\n" in metadata
     assert any("LICENSE" in name for name in _names(wheel))
     for requirement in (
-        "apache-airflow>=2.11",
+        "apache-airflow!=3.0.*,>=2.11",
         "apache-airflow-providers-google",
         "google-cloud-aiplatform",
         "aiohttp",
     ):
         assert f"\nRequires-Dist: {requirement}" in metadata
+    # A Ray in the base would change the one in a Composer image.
+    rays = [line for line in metadata.splitlines() if line.startswith("Requires-Dist: ray")]
+    assert rays
+    assert all("extra == 'client'" in line for line in rays)
     assert f"provider_info = {PACKAGE}:get_provider_info" in entry_points
     assert "emulator" not in entry_points
     assert f"vertex-ray-preflight = {PACKAGE}.hooks.preflight_command:main" in entry_points

@@ -135,7 +135,7 @@ class VertexRayBaseAsyncHook(GoogleBaseAsyncHook):
                 await entry.transport.close()
 
     def _token_source_and_project(self) -> tuple[TokenSource, str | None]:
-        hook = cast("VertexRayBaseHook", self.sync_hook_class(*self._connection))
+        hook = self.sync_hook_class(*self._connection)
         # Not this hook's own project: the entry is shared with hooks for other projects.
         return hook.token_source(), hook.connection_project()
 
