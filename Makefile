@@ -4,7 +4,10 @@
 #   make check           the quick tests, without a real Airflow or Ray
 #   make test            all tests but the long ones; AIRFLOW=2.11 for the other Airflow line
 #                        (PYTEST_ARGS=… selects tests, JOBS=0 runs them in one process)
+#                        (AIRFLOW=3.1 PYTHON=python3.13: the unit tests on another set of constraints/)
 #   make soak            the long tests (an hour), with the same PYTEST_ARGS
+#   make compat          every line of Airflow and Python, and sets like Cloud Composer's; prints the table of the docs
+#                        (COMPAT=… names sets and options)
 #   make browser         find the Chromium for the page's tests, or install Debian's package; "make test" runs it first
 #   make lint            ruff, codespell, deptry, vulture and mypy
 #   make bench           the benchmarks
@@ -18,26 +21,30 @@ JOBS ?= 2
 KEEP ?=
 DAG ?= example_vertex_ray_shared_cluster
 
-ifeq ($(AIRFLOW),3.3.2)
-VENV := .venv
-else
-VENV := .venv-$(AIRFLOW)
-endif
+COMPAT ?=
+
+# The two sets on which everything is tested have Python 3.11 and the emulator; the others have environments of their
+# own, which devtools/compat.py makes.
+WHOLE := $(and $(filter 3.3.2 2.11,$(AIRFLOW)),$(filter python3.11,$(notdir $(PYTHON))))
+VENV := $(if $(filter 2.11,$(AIRFLOW)),.venv-2.11,.venv)
 BIN := $(VENV)/bin
 CONSTRAINTS := constraints/airflow-$(AIRFLOW).txt
 READY := $(VENV)/.ready-$(shell cat pyproject.toml emulator/pyproject.toml $(CONSTRAINTS) 2>/dev/null | cksum | cut -d' ' -f1)
 
-.PHONY: install demo browser check test soak lint bench constraints clean
+.PHONY: install demo browser check test soak compat lint bench constraints clean
 
 install: $(READY)
 
-# uv resolves and installs the 280 packages in seconds; pip takes minutes.
+# uv resolves and installs the 280 packages in seconds; pip takes minutes. It does not read pip's configuration, so an
+# index that is configured for pip alone is handed on.
 $(READY):
-	@test -f $(CONSTRAINTS) || { echo "AIRFLOW=$(AIRFLOW): the tested sets are $$(ls constraints)"; exit 2; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "PYTHON=$(PYTHON): Python 3.11 is needed, as on the clusters"; exit 2; }
+	@test -n "$(WHOLE)" || { echo "AIRFLOW=$(AIRFLOW) PYTHON=$(PYTHON): Airflow 3.3.2 or 2.11 and python3.11 are needed"; exit 2; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8'
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c $(CONSTRAINTS) --group dev -e '.[client,emulator,plots]' -e ./emulator
+	index=$${UV_DEFAULT_INDEX:-$${UV_INDEX_URL:-$${PIP_INDEX_URL:-$$($(PYTHON) -m pip config get global.index-url 2>/dev/null)}}}; \
+	if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$$index"; fi; \
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c $(CONSTRAINTS) \
+	  --group dev -e '.[client,emulator,plots]' -e ./emulator
 	@touch $@
 
 demo: $(READY)
@@ -49,8 +56,17 @@ ifneq ($(AIRFLOW),2.11)
 	-@$(BIN)/python -m devtools.browser
 endif
 
+ifneq ($(WHOLE),)
 test: $(READY) browser
 	$(BIN)/python -m pytest -m "not soak and not compat" -n $(JOBS) --no-loadscope-reorder $(PYTEST_ARGS)
+else
+test:
+	$(MAKE) install AIRFLOW=3.3.2 PYTHON=python3.11
+	.venv/bin/python -m devtools.compat airflow-$(AIRFLOW)-$(notdir $(PYTHON))
+endif
+
+compat: $(READY)
+	$(BIN)/python -m devtools.compat $(COMPAT)
 
 check: $(READY)
 	$(BIN)/python -m pytest -m "not ray and not system and not soak and not compat" -n $(JOBS) --no-loadscope-reorder $(PYTEST_ARGS)

@@ -24,6 +24,7 @@ class TestedSet:
         newest ones.
     :param whole: whether it is resolved for all tests, with the emulator and the service's Ray; the others have what
         the unit tests need, and the Ray that the Google provider brings.
+    :param lowest: whether the package's own requirements have the lowest version that it declares.
     :param composer: whether it stands for an image of Cloud Composer: what was there before this package.
     """
 
@@ -32,6 +33,7 @@ class TestedSet:
     python: str
     until: str | None = None
     whole: bool = False
+    lowest: bool = False
     composer: bool = False
 
 
@@ -47,6 +49,8 @@ SETS = [
     *_compat("3.1.8", "2026-05-01", "3.10", "3.11", "3.13"),
     *_compat("3.2.2", "2026-07-15", "3.10", "3.11", "3.13"),
     *_compat("3.3.2", None, "3.10", "3.13"),
+    TestedSet("lowest-python3.10", "2.11.0", "3.10", lowest=True),
+    TestedSet("lowest-python3.12", "2.11.0", "3.12", lowest=True),
     # Not the real images, whose lists nobody here can see: what resolves on a day after the release.
     TestedSet("composer-2.11.2", "2.11.2", "3.11", "2026-05-01", composer=True),
     TestedSet("composer-3.1.8", "3.1.8", "3.11", "2026-05-01", composer=True),
@@ -85,6 +89,8 @@ def _resolve(each: TestedSet) -> str:
         if each.composer:
             image.write_text("\n".join([*wanted, *IMAGE]))
             command += [str(image)]
+        elif each.lowest:
+            command += ["pyproject.toml", "--resolution", "lowest-direct"]
         else:
             command += ["pyproject.toml", "--group", "dev" if each.whole else "compat", "--extra", "plots"]
             if each.whole:
@@ -106,6 +112,8 @@ def _title(each: TestedSet) -> str:
     parts = [f"Airflow {each.airflow}", f"Python {each.python}"]
     if each.whole:
         parts.append(f"Ray {RAY}")
+    if each.lowest:
+        parts.append("lowest versions of its own requirements")
     if each.until:
         parts.append(f"releases until {each.until}")
     return ("Like Cloud Composer: " if each.composer else "The tested set: ") + ", ".join(parts)

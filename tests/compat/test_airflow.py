@@ -1,4 +1,4 @@
-"""What a user does to a deferred task stops its job, and leaves the triggerer alone.
+"""A DAG runs; what a user does to a deferred task stops its job, and leaves the triggerer alone.
 
 ``make compat`` runs this on each Airflow line; the rounds of each action are in the variable KILL_ROUNDS.
 """
@@ -56,7 +56,7 @@ class World:
             (cluster,) = self.emulator.admin("GET", "clusters")["clusters"]
             self._dashboard = cluster["dashboard_url"]
             self.airflow.start(timeout=300)
-            self.airflow.wait_for_dags([DAG], 120)
+            self.airflow.wait_for_dags([DAG, "steps"], 120)
         except BaseException:
             self.__exit__()
             raise
@@ -98,6 +98,13 @@ def clear(api: AirflowApi, run_id: str) -> None:
 
 
 ACTIONS = {"mark-failed": mark("failed"), "mark-success": mark("success"), "clear": clear}
+
+
+def test_a_dag_from_create_to_delete(world: World) -> None:
+    report = world.airflow.run_dag("steps", timeout=300)
+    assert report.state == "success"
+    assert report.xcom("ray.job")["result"] == 42
+    assert [cluster["id"] for cluster in world.emulator.admin("GET", "clusters")["clusters"]] == ["kills"]
 
 
 @pytest.mark.parametrize("action", ACTIONS)
