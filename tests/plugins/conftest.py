@@ -72,7 +72,7 @@ def page(auth_manager: Any, fake_emulator: EmulatorProcess, storage: StorageEmul
     service = PageService(lambda name: options.get(name, ""))
 
     def token(user: str) -> str:
-        return str(auth_manager.generate_jwt(SimpleAuthManagerUser(username=user, role=USERS[user], teams=[])))
+        return str(auth_manager.generate_jwt(SimpleAuthManagerUser(username=user, role=USERS[user])))
 
     yield Page(create_page(service), options, token)
     service.stop()
