@@ -23,7 +23,12 @@ from pathlib import Path
 from devtools.constraints import ROOT, SETS, TestedSet
 
 FOLDER = ROOT / ".compat"
-STEPS = ("install", "imports", "unit", "airflow")
+STEPS = ("install", "imports", "submit", "unit", "airflow")
+DEFAULT = "imports,unit,airflow"
+"""Steps that are run unless others are asked for; ``submit`` is a part of ``unit``, for CI."""
+
+COLUMNS = ("install", "imports", "unit", "airflow")
+UNIT = "not ray and not sdk and not system and not soak and not compat"
 UV = Path(sys.executable).with_name("uv")
 # They test what belongs to the repository, not to the environment: its documents, its wheel, its layout, its devtools;
 # or they need the emulator's own requirements in this environment.
@@ -59,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sets = {each.name: each for each in SETS if not each.whole}
     parser = argparse.ArgumentParser(prog="python -m devtools.compat", description=__doc__)
     parser.add_argument("names", nargs="*", help=f"sets to try, of {', '.join(sets)}; default: all of them")
-    parser.add_argument("--steps", default="imports,unit,airflow", help="steps to run; a set is always installed")
+    parser.add_argument("--steps", default=DEFAULT, help=f"steps to run, of {', '.join(STEPS[1:])}; default: {DEFAULT}")
     parser.add_argument("--rounds", type=int, default=1, help="how often each kill is tried")
     given = parser.parse_args(arguments)
     if unknown := set(given.names) - set(sets):
@@ -82,7 +87,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def _line(row: Row) -> str:
-    cells = (row.tested.name, row.tested.airflow, row.tested.python, *(row.cells.get(step, "") for step in STEPS))
+    cells = (row.tested.name, row.tested.airflow, row.tested.python, *(row.cells.get(step, "") for step in COLUMNS))
     return f"| {' | '.join(cells)} |"
 
 
@@ -116,7 +121,8 @@ def _try(tested: TestedSet, wheel: Path, steps: Sequence[str], rounds: int) -> R
     pytest = [str(own), "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     for step, selected in _selections().items():
         if step in steps:
-            row.cells[step] = _pytest(tested, step, [*pytest, *selected], environment, home)
+            column = "unit" if step == "submit" else step
+            row.cells[column] = _pytest(tested, step, [*pytest, *selected], environment, home)
     return row
 
 
@@ -124,7 +130,8 @@ def _selections() -> dict[str, list[str]]:
     left_out = [f"--ignore=tests/test_{name}.py" for name in NOT_OF_THE_ENVIRONMENT]
     return {
         "imports": ["tests/compat/test_imports.py"],
-        "unit": ["tests", "-n", "2", "-m", "not ray and not sdk and not system and not soak and not compat", *left_out],
+        "submit": ["tests/operators/test_submit.py", "-n", "2", "-m", UNIT],
+        "unit": ["tests", "-n", "2", "-m", UNIT, *left_out],
         "airflow": ["tests/compat/test_airflow.py", "-s"],
     }
 
