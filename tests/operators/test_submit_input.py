@@ -122,10 +122,13 @@ def test_a_zip_elsewhere_is_left_to_ray(fake_emulator: EmulatorProcess) -> None:
 @pytest.fixture
 def masked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What Airflow was told to hide."""
-    from airflow.providers.common.compat import sdk
+    try:
+        from airflow.sdk import log as masker
+    except ImportError:
+        from airflow.utils.log import secrets_masker as masker
 
     told: list[str] = []
-    monkeypatch.setattr(sdk, "mask_secret", told.append)
+    monkeypatch.setattr(masker, "mask_secret", told.append)
     return told
 
 
