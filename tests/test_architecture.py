@@ -31,6 +31,7 @@ THIRD_PARTY = {
     "core/http/transport.py": {"aiohttp"},
     "core/job/client.py": {"aiohttp"},
     "core/job/packages.py": {"pathspec"},
+    "core/threads.py": {"asgiref"},
 }
 LONGEST_FILE = 450
 

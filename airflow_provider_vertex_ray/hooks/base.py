@@ -21,7 +21,7 @@ from airflow_provider_vertex_ray.core.cluster.name import ClusterName, parse_clu
 from airflow_provider_vertex_ray.core.http.addresses import Addresses
 from airflow_provider_vertex_ray.core.http.auth import CredentialsTokenSource, EmulatorTokenSource, TokenSource
 from airflow_provider_vertex_ray.core.http.transport import Transport
-from airflow_provider_vertex_ray.hooks.threads import in_airflow_thread
+from airflow_provider_vertex_ray.core.threads import in_airflow_thread
 
 T = TypeVar("T")
 P = ParamSpec("P")

@@ -7,7 +7,7 @@ import logging
 import time
 from typing import Any
 
-from airflow_provider_vertex_ray.hooks.threads import in_airflow_thread
+from airflow_provider_vertex_ray.core.threads import in_airflow_thread
 
 log = logging.getLogger(__name__)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from airflow_provider_vertex_ray.core.threads import in_airflow_thread
 from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
 
 
@@ -23,8 +24,6 @@ class VertexRayBigQueryTrigger(VertexRayJobTrigger):
         await super().killed()
         if not self.arguments["stop_on_kill"]:
             return
-        from airflow_provider_vertex_ray.hooks.threads import in_airflow_thread
-
         await in_airflow_thread(self._drop)
 
     def _drop(self) -> None:
