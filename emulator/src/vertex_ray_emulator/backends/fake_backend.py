@@ -16,6 +16,7 @@ from aiohttp import web
 from vertex_ray_emulator.backends.backend import PARTS, SIGNALS, ClusterAddresses
 from vertex_ray_emulator.backends.fake_dashboard import FakeDashboard, FakeNode
 from vertex_ray_emulator.project.plan import NodePlan
+from vertex_ray_emulator.project.scaling import Demand
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -162,6 +163,13 @@ class FakeBackend:
                 seen[path] = seen.get(path, 0) + len(lines)
                 found.append((path, [line.rstrip("\n") for line in lines]))
         return found
+
+    async def demand(self, key: str) -> Demand:
+        """Return the resources of the jobs that fit on no node; a node without a running job is idle.
+
+        :raises KeyError: if the cluster does not exist.
+        """
+        return self._clusters[key].dashboard.demand()
 
     async def metrics_targets(self, key: str) -> list[str]:
         """Return an empty list: a fake cluster has no metrics but those set with the admin API."""
