@@ -282,9 +282,11 @@ class Emulator:
 def _backend(settings: Settings, node_environment: dict[str, str]) -> ClusterBackend:
     # Imported here, so that each backend runs without the requirements of the other.
     if settings.backend == "fake":
+        from vertex_ray_emulator.backends.entrypoints import Entrypoints
         from vertex_ray_emulator.backends.fake_backend import FakeBackend
 
-        return FakeBackend()
+        runs = settings.has("run-entrypoints")
+        return FakeBackend(Entrypoints(settings.state_dir, node_environment) if runs else None)
     from vertex_ray_emulator.backends.ray_backend import RayBackend
 
     return RayBackend(settings.state_dir, node_environment=node_environment)

@@ -21,6 +21,8 @@ from vertex_ray_emulator.project.scaling import Demand
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from vertex_ray_emulator.backends.entrypoints import Entrypoints
+
 LOOPBACK = "127.0.0.1"
 ENDING = frozenset({"KILL", "TERM"})
 
@@ -28,9 +30,9 @@ ENDING = frozenset({"KILL", "TERM"})
 class _Cluster:
     """A fake cluster: its dashboard and the server of the dashboard."""
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, entrypoints: Entrypoints | None) -> None:
         self.key = key
-        self.dashboard = FakeDashboard(f"session_fake_{key}")
+        self.dashboard = FakeDashboard(f"session_fake_{key}", entrypoints)
         self._runner: web.AppRunner | None = None
         self._client_socket: socket.socket | None = None
         self._started = 0
@@ -71,14 +73,18 @@ class _Cluster:
 
 
 class FakeBackend:
-    """Clusters without processes (implements ``ClusterBackend``)."""
+    """Clusters without Ray (implements ``ClusterBackend``).
 
-    def __init__(self) -> None:
+    :param entrypoints: runs the jobs' entrypoints that are not simulated; None to run none.
+    """
+
+    def __init__(self, entrypoints: Entrypoints | None = None) -> None:
+        self._entrypoints = entrypoints
         self._clusters: dict[str, _Cluster] = {}
 
     async def start(self, key: str, nodes: Sequence[NodePlan]) -> ClusterAddresses:
         """Start a cluster and its dashboard."""
-        cluster = self._clusters[key] = _Cluster(key)
+        cluster = self._clusters[key] = _Cluster(key, self._entrypoints)
         addresses = await cluster.serve()
         cluster.reconcile(nodes)
         return addresses

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from vertex_ray_emulator.access import guard
-from vertex_ray_emulator.backends.fake_jobs import DuplicateJobError, FakeJob, FakeJobs, JobNotTerminalError, JobRequest
+from vertex_ray_emulator.backends.fake_jobs import DuplicateJobError, FakeJob, FakeJobs, JobNotTerminalError
+from vertex_ray_emulator.backends.job_request import JobRequest
 from vertex_ray_emulator.project.scaling import Demand
 
 if TYPE_CHECKING:
+    from vertex_ray_emulator.backends.entrypoints import Entrypoints
     from vertex_ray_emulator.project.plan import NodePlan
 
 RAY_VERSION = "2.47.1"
@@ -55,12 +59,13 @@ class FakeDashboard:
     """The jobs and nodes of a fake cluster, served as Ray's dashboard does.
 
     :param session_name: the session name in the answer of ``GET /api/version``.
+    :param entrypoints: runs the entrypoints that are not simulated; None to run none.
     """
 
-    def __init__(self, session_name: str) -> None:
+    def __init__(self, session_name: str, entrypoints: Entrypoints | None = None) -> None:
         self.session_name = session_name
         self.nodes: dict[str, FakeNode] = {}
-        self.jobs = FakeJobs("http://127.0.0.1:0", self._place)
+        self.jobs = FakeJobs("http://127.0.0.1:0", self._place, entrypoints)
         self.gcs_alive = True
         self.agent_alive = True
         self.running = asyncio.Event()  # cleared while the dashboard is frozen
@@ -209,8 +214,10 @@ class FakeDashboard:
         uri = _package_uri(request)
         if uri is None:
             return _trouble()
-        async for _ in request.content.iter_any():
-            pass  # fake jobs do not need the content
+        path = self.jobs.package_path(uri)
+        with (path or Path(os.devnull)).open("wb") as file:
+            async for chunk in request.content.iter_any():
+                file.write(chunk)
         self.jobs.packages.add(uri)
         return web.Response()
 

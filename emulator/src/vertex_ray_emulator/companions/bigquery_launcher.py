@@ -10,9 +10,7 @@ import asyncio
 import contextlib
 import contextvars
 import functools
-import importlib.util
 import sys
-from pathlib import Path
 from typing import Any
 
 _upload_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("upload_id", default=None)
@@ -95,46 +93,6 @@ def _patch_row_counts() -> None:
     executor._copy_table_into_destination = counted
 
 
-def _guard_rest_api() -> None:
-    """Refuse web pages and other users, as the emulator's own surfaces do."""
-    from bqemulator import server  # type: ignore[import-not-found]
-
-    spec = importlib.util.spec_from_file_location("_emulator_access", Path(__file__).resolve().parents[1] / "access.py")
-    if spec is None or spec.loader is None:
-        raise ImportError("access.py of the emulator is missing")
-    access = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(access)
-    create = server.create_app
-
-    class Guard:
-        def __init__(self, app: Any) -> None:
-            self._app = app
-
-        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-            if scope["type"] in ("http", "websocket") and (why := self._refusal(scope)):
-                headers = [(b"content-type", b"text/plain"), (b"connection", b"close")]
-                await send({"type": "http.response.start", "status": 403, "headers": headers})
-                await send({"type": "http.response.body", "body": f"The emulator refused this: {why}.".encode()})
-                return
-            await self._app(scope, receive, send)
-
-        def _refusal(self, scope: Any) -> Any:
-            def values(name: bytes) -> list[str]:
-                return [value.decode("latin-1") for key, value in scope["headers"] if key == name]
-
-            site = values(b"sec-fetch-site")
-            refusal = access.web_refusal(values(b"host"), values(b"origin"), fetch_site=site[0] if site else "")
-            return refusal or access.user_refusal(scope["client"], scope["server"])
-
-    def guarded(*arguments: Any, **options: Any) -> Any:
-        app = create(*arguments, **options)
-        # The middleware that is added last is the outermost.
-        app.add_middleware(Guard)
-        return app
-
-    server.create_app = guarded
-
-
 def main(project: str) -> None:
     """Serve until SIGTERM; the log has the ports."""
     from bqemulator.cli import main as serve  # type: ignore[import-not-found]
@@ -143,7 +101,6 @@ def main(project: str) -> None:
     DuckDBEngine._load_spatial = DuckDBEngine._load_format_extensions = lambda self: None
     _patch_job_ids()
     _patch_row_counts()
-    _guard_rest_api()
     ports = ["--rest-port", "0", "--grpc-port", "0"]
     sys.argv = ["bqemulator", "start", *ports, "--project", project, "--log-level", "info", "--log-format", "json"]
     serve()

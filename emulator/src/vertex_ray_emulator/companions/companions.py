@@ -148,8 +148,8 @@ class Companions:
 
     async def _bigquery(self) -> Companion:
         python = await asyncio.to_thread(bigquery_python)
-        launcher = str(_HERE / "bigquery_launcher.py")
-        process = await self._run("bigquery", [str(python), "-I", launcher, self._project])
+        launcher = [str(_HERE / "bigquery_guard.py"), str(_HERE / "bigquery_launcher.py")]
+        process = await self._run("bigquery", [str(python), "-I", *launcher, self._project])
         ports: dict[str, int] = {}
 
         async def serves_both() -> bool:

@@ -69,7 +69,7 @@ def scaled(resource: Any, present: Sequence[str], demand: Demand, idle_seconds: 
             continue
         spare = len(wanted[pool.id]) - int(pool.autoscaling_spec.min_replica_count)
         for node_id in reversed(present_of(pool.id, wanted[pool.id])):
-            if spare > 0 and demand.idle.get(node_id, 0.0) >= idle_seconds:
+            if spare > 0 and demand.idle.get(node_id, -1.0) >= idle_seconds:
                 wanted[pool.id].remove(node_id)
                 spare -= 1
     return {pool_id: ids for pool_id, ids in wanted.items() if ids != have[pool_id]}
