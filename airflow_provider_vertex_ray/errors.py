@@ -350,6 +350,12 @@ class LeaseStoreError(VertexRayError):
     )
 
 
+class LeaseStoreUnavailableError(LeaseStoreError):
+    """The leases could not be read or written at the moment; a later attempt may succeed."""
+
+    remedy = "Try again; if it lasts, check that the host of Cloud Storage can be reached."
+
+
 class LeaseUnreadableError(LeaseStoreError):
     """The stored lease is not in a format that this version of the package can read."""
 

@@ -19,7 +19,7 @@ from airflow_provider_vertex_ray.core.preflight.quotas import QuotasApi
 from airflow_provider_vertex_ray.core.preflight.report import Report, choose_checks
 from airflow_provider_vertex_ray.core.preflight.requirements import PreflightRequest
 from airflow_provider_vertex_ray.core.preflight.run import preflight
-from airflow_provider_vertex_ray.core.sharing.lease_store import parse_lease_uri
+from airflow_provider_vertex_ray.core.sharing.lease_objects import parse_lease_uri
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 from airflow_provider_vertex_ray.hooks.base import VertexRayBaseAsyncHook, VertexRaySyncHook, sync_of
 

@@ -17,7 +17,7 @@ from airflow_provider_vertex_ray.operators.arguments import check_mappings, reso
 from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
 from airflow_provider_vertex_ray.operators.cluster_create import VertexRayCreateClusterOperator
 from airflow_provider_vertex_ray.operators.cluster_resize import VertexRayResizeClusterOperator
-from airflow_provider_vertex_ray.operators.leases import LeaseClosing, check_lease, lease_owner_of
+from airflow_provider_vertex_ray.operators.leases import LeaseClosing, check_lease
 from airflow_provider_vertex_ray.operators.price_tables import check_price_table, load_price_table
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.cluster import VertexRayClusterDeleteTrigger
@@ -152,12 +152,14 @@ class VertexRayDeleteClusterOperator(VertexRayBaseOperator):
         check_lease(self.lease_uri or None)
         name = self._name(self.cluster_id)
         persist_link_facts(context, project_id=name.project, location=name.location, cluster_id=name.cluster_id)
-        owner = lease_owner_of(context, None)
-        closed = run_sync(lambda: self._close(name, owner)) if self.lease_uri else None
+        closing = LeaseClosing(self, str(self.lease_uri), context)
+        closed = run_sync(lambda: self._close(name, closing)) if self.lease_uri else None
+        lease = {"uri": self.lease_uri, "cluster": closed, "owner": closing.owner, "token": closing.token}
         trigger = VertexRayClusterDeleteTrigger(
             cluster_name=name.full,
             poll_interval=self.poll_interval,
             deadline=deadline_after(self.delete_timeout),
+            lease=lease if closed else None,
             passthrough={"closed": closed},
             **self._connection_arguments(),
         )
@@ -169,12 +171,12 @@ class VertexRayDeleteClusterOperator(VertexRayBaseOperator):
 
         closed = ((event or {}).get("passthrough") or {}).get("closed")
         if closed:
-            closing = LeaseClosing(self, str(self.lease_uri), lease_owner_of(context, None))
+            closing = LeaseClosing(self, str(self.lease_uri), context)
             gone = (event or {}).get("status") == "success"
             run_sync(lambda: closing.done(closed, gone=gone))
         return result_of(event)
 
-    async def _close(self, name: ClusterName, owner: str) -> str | None:
+    async def _close(self, name: ClusterName, closing: LeaseClosing) -> str | None:
         """Close the lease to others; return the name of the cluster, or None if the cluster does not exist."""
         hook = self.cluster_hook
         async with hook.session():
@@ -182,7 +184,5 @@ class VertexRayDeleteClusterOperator(VertexRayBaseOperator):
                 cluster = await hook.get_cluster(name)
             except ClusterNotFoundError:
                 return None
-            await LeaseClosing(self, str(self.lease_uri), owner).close(
-                cluster.name, "it is being deleted", self.delete_timeout
-            )
+            await closing.close(cluster.name, "it is being deleted", self.delete_timeout)
             return cluster.name

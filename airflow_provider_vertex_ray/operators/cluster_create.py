@@ -21,7 +21,7 @@ from airflow_provider_vertex_ray.operators.arguments import (
     spec_fields,
 )
 from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
-from airflow_provider_vertex_ray.operators.leases import LEASE_TTL, check_lease, lease_owner_of
+from airflow_provider_vertex_ray.operators.leases import LEASE_TTL, check_lease, lease_holder_of, task_scope
 from airflow_provider_vertex_ray.operators.owner_labels import OWNER_LABEL, owner_labels
 from airflow_provider_vertex_ray.operators.price_tables import check_cost_limit, load_price_table
 from airflow_provider_vertex_ray.triggers.base import result_of
@@ -191,6 +191,7 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
 
     def _ensure(self, context: Context, spec: ClusterSpec) -> Any:
         check_lease(self.lease_uri, self.lease_ttl)
+        holder = lease_holder_of(self, context, self.lease_owner, task_scope(context))
         table = load_price_table(self, self.price_table)
         trigger = VertexRayClusterEnsureTrigger(
             shared_name=validate_shared_name(str(self.shared_name)),
@@ -202,7 +203,8 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
             max_age=self.max_age,
             lease_uri=self.lease_uri,
             lease_ttl=self.lease_ttl,
-            lease_owner=lease_owner_of(context, self.lease_owner),
+            lease_owner=holder.owner,
+            lease_scope=holder.scope,
             max_cost=self.max_cost,
             prices=table.to_json() if table else None,
             poll_interval=self.poll_interval,

@@ -12,7 +12,7 @@ from airflow_provider_vertex_ray.links.base import persist_cluster_facts, persis
 from airflow_provider_vertex_ray.links.link_sets import CLUSTER_LINKS
 from airflow_provider_vertex_ray.operators.arguments import check_flags, check_mappings, resolve_deferrable
 from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
-from airflow_provider_vertex_ray.operators.leases import LeaseClosing, check_lease, lease_owner_of
+from airflow_provider_vertex_ray.operators.leases import LeaseClosing, check_lease
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.cluster import VertexRayClusterResizeTrigger
 
@@ -108,8 +108,7 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
         name = self._name(str(self.cluster_id))
         replicas = self._parse_replicas()
         persist_link_facts(context, project_id=name.project, location=name.location, cluster_id=name.cluster_id)
-        owner = lease_owner_of(context, None)
-        replicas, operation, closed = run_sync(lambda: self._start(context, name, replicas, owner))
+        replicas, operation, closed = run_sync(lambda: self._start(context, name, replicas))
         trigger = VertexRayClusterResizeTrigger(
             cluster_name=name.full,
             replicas=replicas,
@@ -127,7 +126,7 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
 
         closed = ((event or {}).get("passthrough") or {}).get("closed")
         if closed:
-            closing = LeaseClosing(self, str(self.lease_uri), lease_owner_of(context, None))
+            closing = LeaseClosing(self, str(self.lease_uri), context)
             run_sync(lambda: closing.done(closed, gone=False))
         return result_of(event)
 
@@ -145,7 +144,7 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
             raise InvalidArgumentError("replicas", self.replicas, "Use whole numbers by pool ID.") from error
 
     async def _start(
-        self, context: Context, name: ClusterName, replicas: dict[str, int], owner: str
+        self, context: Context, name: ClusterName, replicas: dict[str, int]
     ) -> tuple[dict[str, int], str | None, str | None]:
         """Start the resize; return the counts, the operation, and the name of the cluster if its lease was closed."""
         from airflow_provider_vertex_ray.core.job.capacity import shrinks
@@ -156,7 +155,7 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
                 replicas = await hook.replicas_for(name, _parse_total(self.total_nodes))
             cluster = await hook.get_cluster(name)
             persist_cluster_facts(context, name, cluster)
-            closing = LeaseClosing(self, str(self.lease_uri), owner)
+            closing = LeaseClosing(self, str(self.lease_uri), context)
             closed = None
             if self.lease_uri and not self.force and shrinks(cluster, replicas):
                 closed = cluster.name

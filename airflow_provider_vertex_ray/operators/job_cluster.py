@@ -11,7 +11,7 @@ from airflow_provider_vertex_ray.errors import (
     ClusterNotFoundError,
     VertexRayError,
 )
-from airflow_provider_vertex_ray.operators.leases import lease_owner_of
+from airflow_provider_vertex_ray.operators.leases import lease_holder_of
 from airflow_provider_vertex_ray.operators.owner_labels import owner_labels
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.ensure import VertexRayClusterEnsureTrigger
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_vertex_ray.core.cluster.name import ClusterName
     from airflow_provider_vertex_ray.core.cluster.state import Cluster
+    from airflow_provider_vertex_ray.core.sharing.lease import HolderId
     from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
     from airflow_provider_vertex_ray.triggers.base import WaitTrigger
 
@@ -60,15 +61,20 @@ class SharedClusterMixin(Base):
         """
         if not self.lease_uri:
             return cluster, None
-        from airflow_provider_vertex_ray.core.sharing.lease_store import held_cluster
+        from airflow_provider_vertex_ray.core.sharing.holding import held_cluster
         from airflow_provider_vertex_ray.hooks.lease import VertexRayLeaseAsyncHook
 
-        owner = lease_owner_of(context, self.lease_owner)
+        who = self._holder(context)
         hook = VertexRayLeaseAsyncHook(self.gcp_conn_id, self.impersonation_chain)
         async with hook.store(self.lease_uri) as store, self.cluster_hook.session() as (transport, _):
-            held = await held_cluster(transport, store, cluster, owner, self.lease_ttl)
-        lease = {"uri": self.lease_uri, "cluster": held.name, "owner": owner, "ttl": self.lease_ttl}
-        return held, lease
+            held = await held_cluster(transport, store, cluster, who, self.lease_ttl)
+        names = {"owner": who.owner, "scope": who.scope}
+        return held, {"uri": self.lease_uri, "cluster": held.name, **names, "ttl": self.lease_ttl}
+
+    def _holder(self, context: Context) -> HolderId:
+        # On the next generation, the hold keeps the name of the cluster that the task was given: whoever releases the
+        # lease on that one finds it.
+        return lease_holder_of(self, context, self.lease_owner, str(self.cluster_id).rsplit("/", 1)[-1])
 
     def _go_to_successor(self, context: Context, name: ClusterName, error: VertexRayError) -> Any:
         """Wait for the next generation of a shared cluster, then run the job there.
@@ -80,6 +86,7 @@ class SharedClusterMixin(Base):
         found = run_sync(lambda: self._successor(name))
         if found is None:
             raise error
+        who = self._holder(context)
         self.log.warning("%s\nMoving the job to the next generation of shared cluster %s", error, found.shared_name)
         trigger = VertexRayClusterEnsureTrigger(
             shared_name=found.shared_name,
@@ -89,7 +96,9 @@ class SharedClusterMixin(Base):
             labels=owner_labels(context),
             lease_uri=self.lease_uri,
             lease_ttl=self.lease_ttl,
-            lease_owner=lease_owner_of(context, self.lease_owner),
+            lease_owner=who.owner,
+            lease_scope=who.scope,
+            shares_lease=True,
             poll_interval=self.poll_interval,
             deadline=deadline_after(SUCCESSOR_TIMEOUT),
             **self._connection_arguments(),

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vertex_ray.core.checks import check_duration, has_template
 from airflow_provider_vertex_ray.core.cluster.name import parse_cluster_name
+from airflow_provider_vertex_ray.core.sharing.lease import Closing, HolderId
 from airflow_provider_vertex_ray.errors import ClusterNotFoundError, InvalidArgumentError, VertexRayError
 from airflow_provider_vertex_ray.links.base import persist_link_facts
 from airflow_provider_vertex_ray.links.link_sets import NAMED_LINKS
 from airflow_provider_vertex_ray.operators.arguments import check_strings
-from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
+from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator, task_owner
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -31,7 +31,7 @@ def check_lease(lease_uri: Any, lease_ttl: float = LEASE_TTL) -> None:
     :param lease_ttl: the ``lease_ttl`` argument, in seconds.
     :raises InvalidArgumentError: the URI is malformed, or the lifetime is not positive.
     """
-    from airflow_provider_vertex_ray.core.sharing.lease_store import parse_lease_uri
+    from airflow_provider_vertex_ray.core.sharing.lease_objects import parse_lease_uri
 
     check_duration("lease_ttl", lease_ttl, none_allowed=False)
     check_strings(lease_uri=lease_uri)
@@ -45,18 +45,53 @@ def lease_owner_of(context: Context, lease_owner: str | None) -> str:
     return lease_owner or f"{ti.dag_id}/{ti.run_id}"
 
 
+def lease_group_of(task: Any) -> str | None:
+    """Return the ID of the ``VertexRayCluster`` group on whose cluster a task runs; None outside such a group."""
+    dag = task.get_dag() if task.has_dag() else None
+    groups = dag.task_group.get_task_group_dict() if dag is not None else {}
+    for group_id, group in groups.items():
+        if getattr(group, "is_vertex_ray_cluster", False) and task.task_id in group.lease_tasks:
+            return str(group_id)
+    return None
+
+
+def lease_holder_of(task: Any, context: Context, lease_owner: str | None, otherwise: str) -> HolderId:
+    """Return the identity of a task's hold on a shared cluster.
+
+    All tasks of a ``VertexRayCluster`` group share one hold, which its teardown releases.
+
+    :param task: the operator.
+    :param context: Airflow's context.
+    :param lease_owner: the ``lease_owner`` argument; None for the DAG run.
+    :param otherwise: scope of the hold outside such a group.
+    :raises InvalidArgumentError: ``lease_owner`` is too long or not printable.
+    """
+    scope = lease_group_of(task) or otherwise
+    # Runs may share an owner's name, but not their holds.
+    return HolderId(
+        lease_owner_of(context, lease_owner), f"{lease_owner_of(context, None)}/{scope}" if lease_owner else scope
+    )
+
+
+def task_scope(context: Context) -> str:
+    """Return the scope of a hold that belongs to one task instance."""
+    _, parts = task_owner(context)
+    return parts["task_id"] if parts["map_index"] == "-1" else f"{parts['task_id']}[{parts['map_index']}]"
+
+
 class LeaseClosing:
     """Close a lease to new owners while its cluster is deleted or scaled down.
 
     :param task: task whose connection is used.
     :param lease_uri: Cloud Storage folder with the leases.
-    :param owner: owner of this run's lease, which is released first.
+    :param context: Airflow's context; the holds of its DAG run do not count.
     """
 
-    def __init__(self, task: VertexRayBaseOperator, lease_uri: str, owner: str) -> None:
+    def __init__(self, task: VertexRayBaseOperator, lease_uri: str, context: Context) -> None:
         self._task = task
         self._uri = lease_uri
-        self._owner = owner
+        self.owner = lease_owner_of(context, None)
+        self.token, _ = task_owner(context)
 
     async def close(self, cluster: str, reason: str, seconds: float) -> None:
         """Close the lease to new owners.
@@ -67,12 +102,9 @@ class LeaseClosing:
         :raises LeaseHeldError: another run holds the lease.
         :raises ClusterClosingError: another run has already closed the lease.
         """
-        now = time.time()
+        mark = Closing(self.owner, reason, 0.0, 0.0, self.token)
         async with self._store() as store:
-            await store.change(
-                parse_cluster_name(cluster),
-                lambda lease: lease.release(self._owner, now).close(self._owner, reason, now, seconds),
-            )
+            await store.close(parse_cluster_name(cluster), mark, seconds, ignoring=self.owner)
 
     async def done(self, cluster: str, *, gone: bool) -> None:
         """Open the lease again, or delete it with its cluster. A failure is logged only, as the closing expires.
@@ -86,7 +118,7 @@ class LeaseClosing:
                 if gone:
                     await store.forget(name)
                 else:
-                    await store.change(name, lambda lease: lease.reopen(self._owner))
+                    await store.reopen(name, self.token)
         except VertexRayError as error:
             self._task.log.warning(
                 "Could not reopen the lease of %s; new jobs must wait until the closing expires: %s", cluster, error
@@ -100,6 +132,9 @@ class LeaseClosing:
 
 class VertexRayReleaseClusterOperator(VertexRayBaseOperator):
     """Release this run's lease on a shared cluster before it expires.
+
+    In a ``VertexRayCluster`` group, it releases what the tasks of the group hold, on all generations of the cluster;
+    elsewhere, everything that the run holds on this generation, and what jobs hold that moved from it to a newer one.
 
     The cluster keeps running; a ``VertexRayDeleteIdleClustersOperator`` deletes it once it is idle. A cluster that no
     longer exists is not an error. Returns ``cluster_id`` and ``lease_owner``.
@@ -143,9 +178,11 @@ class VertexRayReleaseClusterOperator(VertexRayBaseOperator):
         name = self._name(str(self.cluster_id))
         persist_link_facts(context, project_id=name.project, location=name.location, cluster_id=name.cluster_id)
         owner = lease_owner_of(context, self.lease_owner)
+        holder = lease_holder_of(self, context, self.lease_owner, name.cluster_id)
+        whole_run = lease_group_of(self) is None
         hook = VertexRayLeaseAsyncHook(self.gcp_conn_id, self.impersonation_chain)
         try:
-            run_sync(lambda: hook.release_lease(self.lease_uri, name, owner))
+            run_sync(lambda: hook.release_hold(self.lease_uri, name, holder, all_scopes=whole_run))
         except ClusterNotFoundError:
             self.log.info("Cluster %s no longer exists, so it has no lease to release", name.full)
         else:

@@ -56,6 +56,9 @@ class VertexRayCluster(TaskGroup):
 
     is_vertex_ray_cluster: ClassVar[bool] = True
 
+    lease_tasks: set[str]
+    """IDs of the tasks that use the group's cluster; they share one hold on it."""
+
     def __init__(
         self,
         group_id: str,
@@ -85,6 +88,7 @@ class VertexRayCluster(TaskGroup):
             )
             raise InvalidArgumentError("delete", delete, rule)
         super().__init__(group_id, **kwargs)
+        self.lease_tasks = set()
         parent = self.parent_group
         while parent is not None:
             if hasattr(parent, "_expand_input"):
@@ -150,6 +154,9 @@ class VertexRayCluster(TaskGroup):
         inside = [task for task in _tasks(self) if task is not set_up]
         for task in inside:
             self._fill(task)
+            if _argument(task, "cluster_id") == self.cluster_id:
+                self.lease_tasks.add(task.task_id)
+        self.lease_tasks.add(set_up.task_id)
         ids = {task.task_id for task in inside}
         first = [task for task in inside if not task.upstream_task_ids & ids]
         last = [task for task in inside if not task.downstream_task_ids & ids]
@@ -158,6 +165,7 @@ class VertexRayCluster(TaskGroup):
             set_up.set_downstream(task)
         if tear_down is None:
             return
+        self.lease_tasks.add(tear_down.task_id)
         for task in last:
             task.set_downstream(tear_down)
         # Not "on_failure_fail_dagrun": a teardown that succeeds would hide the failure of a task before it.
@@ -245,6 +253,12 @@ def _is_unset(task: Any, name: str) -> bool:
         return bool(getattr(task, name, None) == default)
     expanded = getattr(getattr(task, "expand_input", None), "value", None)
     return bool(partial.get(name, default) == default) and not (isinstance(expanded, dict) and name in expanded)
+
+
+def _argument(task: Any, name: str) -> Any:
+    """Return an argument of a task, mapped or not."""
+    partial = getattr(task, "partial_kwargs", None)
+    return getattr(task, name, None) if partial is None else partial.get(name)
 
 
 def _set_argument(task: Any, name: str, value: Any) -> None:

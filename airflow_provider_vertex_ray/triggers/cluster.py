@@ -12,11 +12,13 @@ from airflow_provider_vertex_ray.errors import (
     ClusterFailedError,
     ClusterNotFoundError,
     DashboardNotReadyError,
+    LeaseStoreUnavailableError,
     OperationTimeoutError,
     PreconditionError,
     ProvisioningTimeoutError,
     ResizeFailedError,
     ServiceError,
+    ServiceUnavailableError,
     VertexRayError,
 )
 from airflow_provider_vertex_ray.triggers.base import WaitTrigger
@@ -195,6 +197,11 @@ class VertexRayClusterDeleteTrigger(ClusterTrigger):
     The delete request is sent from here because Vertex AI rejects it while the cluster is PROVISIONING: it is repeated
     until the service accepts it. A cluster that does not exist counts as deleted.
 
+    :param lease: the lease of the cluster, which was closed for the deletion: ``uri``, ``cluster``, ``owner`` and
+        ``token``; None for no lease. It is closed again before each request, as the wait may have been interrupted.
+    :raises LeaseHeldError: a run has acquired the lease since.
+    :raises ClusterClosingError: another run has closed the lease since.
+    :raises LeaseStoreError: the lease cannot be read or written.
     :raises OperationTimeoutError: the cluster was not deleted before the deadline.
     :raises NotAuthorisedError: the account may not delete clusters.
     :raises ServiceError: the deletion failed for another reason.
@@ -203,6 +210,9 @@ class VertexRayClusterDeleteTrigger(ClusterTrigger):
     _accepted = False
     _existed = False
     _refusal = ""
+
+    def __init__(self, *, lease: dict[str, Any] | None = None, **arguments: Any) -> None:
+        super().__init__(lease=lease, **arguments)
 
     async def look(self, hook: VertexRayClusterAsyncHook) -> dict[str, Any] | None:
         """Check whether the cluster exists, and request its deletion until that is accepted."""
@@ -220,7 +230,7 @@ class VertexRayClusterDeleteTrigger(ClusterTrigger):
                 raise failure
             return None
         try:
-            self.operation = await hook.delete_cluster(self.cluster_name)
+            self.operation = await self._delete(hook)
             self._accepted = True
             self.log.info("Waiting for cluster %s to be deleted", self.cluster_id)
         except PreconditionError as error:
@@ -228,6 +238,25 @@ class VertexRayClusterDeleteTrigger(ClusterTrigger):
                 self._refusal = str(error)
                 self.log.info("Vertex AI rejected the deletion of cluster %s; retrying: %s", self.cluster_id, error)
         return None
+
+    async def _delete(self, hook: VertexRayClusterAsyncHook) -> str | None:
+        lease = self.arguments["lease"]
+        if not lease:
+            return await hook.delete_cluster(self.cluster_name)
+        from airflow_provider_vertex_ray.core.cluster.client import ClustersApi
+        from airflow_provider_vertex_ray.core.cluster.name import parse_cluster_name
+        from airflow_provider_vertex_ray.core.sharing.guarded_delete import CLOSING_SECONDS, delete_soon, new_closing
+        from airflow_provider_vertex_ray.core.sharing.lease_store import LeaseStore
+
+        mark = new_closing(lease["owner"], "it is being deleted", lease["token"])
+        name = parse_cluster_name(lease["cluster"])
+        async with hook.session() as (transport, _):
+            try:
+                store = LeaseStore(transport, lease["uri"])
+                await store.close(name, mark, CLOSING_SECONDS, ignoring=lease["owner"])
+            except LeaseStoreUnavailableError as error:
+                raise ServiceUnavailableError(error.message) from error
+            return await delete_soon(ClustersApi(transport), name)
 
     def timed_out(self) -> VertexRayError:
         """Tell whether the service ever accepted the deletion."""

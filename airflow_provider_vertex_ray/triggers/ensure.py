@@ -11,6 +11,7 @@ from airflow_provider_vertex_ray.core.sharing.generations import ClusterRequest,
 from airflow_provider_vertex_ray.errors import (
     DashboardNotReadyError,
     LeaseStoreError,
+    LeaseStoreUnavailableError,
     ProvisioningTimeoutError,
     VertexRayError,
 )
@@ -41,6 +42,9 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
     :param lease_uri: folder in Cloud Storage with the leases; None for no leases.
     :param lease_ttl: seconds for which the lease is held.
     :param lease_owner: owner of the lease.
+    :param lease_scope: the part of the owner that holds the lease, such as a task group.
+    :param shares_lease: whether other tasks hold the cluster by the same owner and scope, so that this wait releases
+        nothing.
     :param max_cost: cost, in the currency of ``prices``, above which the cluster gets no new work; None for no limit.
     :param prices: a price table as JSON.
     :param gcp_conn_id: Airflow connection to Google Cloud.
@@ -49,6 +53,7 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
     :param deadline: Unix time at which the wait fails; None for no limit.
     :param dashboard_timeout: seconds that the dashboard may take to answer after RUNNING.
     :param passthrough: JSON that is returned in the event unchanged.
+    :raises LeaseStoreError: the leases cannot be used; raised before a cluster is created.
     :raises ClusterSpecMismatchError: the live cluster has another spec, and ``on_spec_mismatch`` is ``fail``.
     :raises BudgetExceededError: the live cluster has cost more than ``max_cost``.
     :raises QuotaExceededError: the quota does not suffice for a new generation.
@@ -72,6 +77,8 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
         lease_uri: str | None = None,
         lease_ttl: float = 900.0,
         lease_owner: str = "",
+        lease_scope: str = "",
+        shares_lease: bool = False,
         max_cost: float | None = None,
         prices: dict[str, Any] | None = None,
         gcp_conn_id: str = "google_cloud_default",
@@ -92,6 +99,8 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
             lease_uri=lease_uri,
             lease_ttl=lease_ttl,
             lease_owner=lease_owner,
+            lease_scope=lease_scope,
+            shares_lease=shares_lease,
             max_cost=max_cost,
             prices=prices,
             gcp_conn_id=gcp_conn_id,
@@ -104,14 +113,15 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
         self._shared_name = shared_name
         self._deadline = deadline
         self._backoff = Backoff(poll_interval)
-        self._plan: Plan | None = None
         self._running: tuple[str, float] | None = None
+        self._trouble = ""
 
     async def wait(self) -> dict[str, Any]:
         """Find, wait for, or create the cluster, and acquire its lease."""
         from airflow_provider_vertex_ray.core.cluster.name import validate_project
         from airflow_provider_vertex_ray.core.cluster.spec import ClusterSpec
         from airflow_provider_vertex_ray.core.sharing.ensure import SharedClusterReconciler
+        from airflow_provider_vertex_ray.core.sharing.lease import HolderId
         from airflow_provider_vertex_ray.core.sharing.lease_store import LeaseStore
         from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
 
@@ -130,8 +140,9 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
                 spec,
                 given["labels"] or {},
                 LeaseStore(transport, given["lease_uri"]) if given["lease_uri"] else None,
-                given["lease_owner"],
+                HolderId(given["lease_owner"], given["lease_scope"]),
                 given["lease_ttl"],
+                given["shares_lease"],
                 notify=self.log.info,
             )
             result: dict[str, Any] | None = None
@@ -142,7 +153,7 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
                     deadline=self._deadline,
                     timed_out=lambda: self._timed_out(reconciler),
                     on_unreadable=self.on_unreadable,
-                    transient=(*TRANSIENT_ERRORS, LeaseStoreError),
+                    transient=(*TRANSIENT_ERRORS, LeaseStoreUnavailableError),
                     # A cluster whose creation was cut off would be lost track of, and bill.
                     cut_off=False,
                 )
@@ -154,22 +165,23 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
     async def _look(
         self, reconciler: SharedClusterReconciler, hook: VertexRayClusterAsyncHook
     ) -> dict[str, Any] | None:
-        found = self._plan = await reconciler.step()
-        while found.step is Step.CREATE:
+        found = await reconciler.step()
+        if found.step is Step.CREATE and found.number in reconciler.made and seconds_left(self._deadline) > 0:
             self._backoff.reset()
-            if seconds_left(self._deadline) <= 0:
-                return None
-            found = self._plan = await reconciler.step()
+            found = await reconciler.step()
+        self._trouble = ""
         if found.step is not Step.ATTACH or found.cluster is None:
             return None
         self._check_budget(found.cluster)
         if not await self._dashboard_answers(hook, found.cluster) or not await reconciler.confirm(found):
             return None
+        await reconciler.release_elsewhere(found)
         await reconciler.clean_up(found)
         return self._result(found, found.cluster)
 
     def on_unreadable(self, error: VertexRayError, seconds: float) -> None:
         """Log that a poll got no usable answer, from Vertex AI or from the lease store."""
+        self._trouble = error.message
         if isinstance(error, LeaseStoreError) and seconds > 0:
             self.log.warning("Could not access the lease store; retrying in %.1f s: %s", seconds, error.message)
         else:
@@ -215,11 +227,19 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
         }
 
     def _timed_out(self, reconciler: SharedClusterReconciler) -> ProvisioningTimeoutError:
-        found = self._plan
+        found = reconciler.latest
         cluster = found.cluster if found else None
-        state = f"cluster {cluster.cluster_id} is {cluster.state.value}" if cluster else "it has no cluster"
+        if cluster is not None:
+            state = f"cluster {cluster.cluster_id} is {cluster.state.value}"
+        elif found is not None and found.number in reconciler.made:
+            state = f"its generation {found.number} was requested, but cannot be found"
+        else:
+            state = "it has no cluster" if found else "its clusters could not be read"
+        if self._trouble:
+            state += f"; the last poll failed: {self._trouble}"
         made_here = found is not None and found.number in reconciler.made
         details = {"cluster": cluster.name, "made_here": made_here} if cluster else {}
         return ProvisioningTimeoutError(
-            f"Timed out waiting for the shared cluster {self._shared_name!r} to become ready; {state}.", details
+            f"Timed out waiting for the shared cluster {self._shared_name!r} to become ready; {state.rstrip('.')}.",
+            details,
         )

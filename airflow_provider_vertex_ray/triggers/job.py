@@ -60,7 +60,7 @@ class VertexRayJobTrigger(WaitTrigger):
     :param stop_on_kill: whether to stop the job when the waiting task is marked failed or successful, or is cleared.
     :param begun: Unix time at which the task began to wait. A trigger that starts much later has taken over from
         another one, and reads how much of the output is already in the task's log.
-    :param lease: the lease to renew meanwhile: ``uri``, ``cluster``, ``owner`` and ``ttl``; None for no lease.
+    :param lease: the lease to renew meanwhile: ``uri``, ``cluster``, ``owner``, ``scope`` and ``ttl``; None for none.
     :param passthrough: JSON that is returned in the event unchanged.
     :raises JobFailedError: the job ended in FAILED.
     :raises JobStoppedError: the job ended in STOPPED.
@@ -204,12 +204,14 @@ class VertexRayJobTrigger(WaitTrigger):
             yield
             return
         from airflow_provider_vertex_ray.core.cluster.name import parse_cluster_name
-        from airflow_provider_vertex_ray.core.sharing.lease_store import heartbeat
+        from airflow_provider_vertex_ray.core.sharing.holding import heartbeat
+        from airflow_provider_vertex_ray.core.sharing.lease import HolderId
         from airflow_provider_vertex_ray.hooks.lease import VertexRayLeaseAsyncHook
 
         hook = VertexRayLeaseAsyncHook(self.arguments["gcp_conn_id"], self.arguments["impersonation_chain"])
         name = parse_cluster_name(lease["cluster"])
-        async with hook.store(lease["uri"]) as store, heartbeat(store, name, lease["owner"], lease["ttl"]):
+        who = HolderId(lease["owner"], lease["scope"])
+        async with hook.store(lease["uri"]) as store, heartbeat(store, name, who, lease["ttl"]):
             yield
 
     async def _open_log(self, api: JobsApi, job: Job) -> JobLog:

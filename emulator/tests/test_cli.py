@@ -26,9 +26,17 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_start_writes_state_file_and_stop_removes_it(state_dir: Path) -> None:
     emulator = EmulatorProcess(state_dir, QUICK).start()
     state = json.loads((state_dir / "emulator.json").read_text())
-    assert set(state) == {"pid", "host", "project", "project_number", "env", "ports"}
+    assert set(state) == {"pid", "host", "project", "project_number", "profile", "traits", "env", "ports"}
     assert state["pid"] == emulator.pid
-    assert emulator.log() == f"vertex-ray-emulator is ready on {emulator.host}\n"
+    told = emulator.log()
+    assert told.startswith(f"vertex-ray-emulator is ready on {emulator.host}\nProject demo-project, ")
+    for line in (
+        f"export VERTEX_RAY_EMULATOR_HOST={emulator.host}",
+        "export AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT='google-cloud-platform://?project=demo-project'",
+        f'eval "$(vertex-ray-emulator env --state-dir {state_dir})"',
+        f"Next: vertex-ray-emulator status --state-dir {state_dir}",
+    ):
+        assert line in told
     emulator.create("c1")
     start = time.monotonic()
     assert emulator.stop() == 0
@@ -67,6 +75,51 @@ def test_start_after_crash_has_no_clusters_and_keeps_authority(state_dir: Path) 
         assert second.create("c1")["state"] == "RUNNING"
 
 
+def test_stop_ends_the_emulator_and_waits(state_dir: Path) -> None:
+    emulator = EmulatorProcess(state_dir, QUICK).start()
+    emulator.create("c1")
+    stopped = run("stop", "--state-dir", str(state_dir))
+    assert (stopped.returncode, stopped.stdout) == (0, f"The emulator on {emulator.host} has stopped.\n")
+    until(lambda: emulator.returncode is not None)
+    assert emulator.returncode == 0
+    again = run("stop", "--state-dir", str(state_dir))
+    assert again.returncode == 3
+    assert "Start one with: vertex-ray-emulator start" in again.stderr
+
+
+def test_state_of_a_dead_emulator_is_explained(state_dir: Path) -> None:
+    emulator = EmulatorProcess(state_dir, QUICK).start()
+    emulator.kill()
+    # Another process may have its process id by now.
+    file = state_dir / "emulator.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "pid": os.getpid()}))
+    for command in ("env", "status", "stop"):
+        answer = run(command, "--state-dir", str(state_dir))
+        assert answer.returncode == 3
+        assert f"on {emulator.host} has died" in answer.stderr
+
+
+def test_version() -> None:
+    answer = run("--version")
+    assert re.fullmatch(r"vertex-ray-emulator \d+\.\d+\.\d+ \(Python 3\.\d+\.\d+, Ray 2\.47\.1\)\n", answer.stdout)
+
+
+def test_status_names_another_address_in_the_environment(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with EmulatorProcess(state_dir, QUICK) as emulator:
+        monkeypatch.setenv("VERTEX_RAY_EMULATOR_HOST", "127.0.0.1:1")
+        answer = run("status", "--state-dir", str(state_dir))
+        assert answer.returncode == 0
+        assert f"127.0.0.1:1 here, but this emulator listens on {emulator.host}" in answer.stderr
+        monkeypatch.setenv("VERTEX_RAY_EMULATOR_HOST", emulator.host.replace("127.0.0.1", "localhost"))
+        assert run("status", "--state-dir", str(state_dir)).stderr == ""
+
+
+def test_another_project_is_named_as_such(emulator: EmulatorProcess) -> None:
+    status, answer = emulator.api("GET", "projects/other-project/locations/us-central1/persistentResources")
+    assert status == 403
+    assert "The Vertex Ray emulator has only the project 'demo-project'" in answer["error"]["message"]
+
+
 def test_start_on_taken_port_fails(state_dir: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -75,6 +128,7 @@ def test_start_on_taken_port_fails(state_dir: Path) -> None:
         refused = run("start", "--port", port, "--state-dir", str(state_dir), "--backend", "fake")
     assert refused.returncode == 1
     assert "address already in use" in refused.stderr
+    assert "--port 0 for a free one" in refused.stderr
     assert "Traceback" not in refused.stderr
 
 
@@ -132,6 +186,9 @@ def test_env_and_status_import_no_server() -> None:
         (["--delete-seconds", "-1"], "Invalid value for delete_seconds: -1.0."),
         (["--provisioning-seconds", "nan"], "Invalid value for provisioning_seconds: nan."),
         (["--token-seconds", "0"], "Invalid value for token_seconds: 0.0."),
+        (["--without", "warmup,websockets"], "Invalid value for without: 'websockets'."),
+        (["--leak-seconds", "inf"], "Invalid value for leak_seconds: inf."),
+        (["--dashboard-warmup-seconds", "-1"], "Invalid value for warmup_seconds: -1.0."),
         (["--project", "No"], "Invalid value for project: 'No'."),
         (["--project-number", "abc"], "Invalid value for project_number: 'abc'."),
     ],

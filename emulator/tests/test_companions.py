@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -109,6 +110,27 @@ def test_ray_data_reads_bigquery_in_job(emulator: EmulatorProcess, tmp_path: Pat
     assert status() == "SUCCEEDED", log
     assert "text of a client\n" in log
     assert "rows 100\n" in log
+
+
+def test_web_pages_reach_neither(emulator: EmulatorProcess) -> None:
+    for companion in emulator.admin("GET", "companions")["companions"]:
+        address = companion["address"]
+        path = {"storage": "/storage/v1/b?project=p", "bigquery": "/bigquery/v2/projects/demo-project/datasets"}
+        for headers, status in (
+            ({"Host": address}, 200),
+            ({"Host": "evil.example"}, 403),
+            ({"Host": address, "Origin": "http://evil.example"}, 403),
+            ({"Host": address, "Sec-Fetch-Site": "cross-site"}, 403),
+        ):
+            client = http.client.HTTPConnection(address, timeout=30)
+            client.putrequest("GET", path[companion["name"]], skip_host=True)
+            for name, value in headers.items():
+                client.putheader(name, value)
+            client.endheaders()
+            answer = client.getresponse()
+            assert answer.status == status, (companion["name"], headers)
+            assert not [name for name in answer.headers if name.lower().startswith("access-control")]
+            client.close()
 
 
 def test_status_shows_companions_and_dead_ones(emulator: EmulatorProcess) -> None:

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from emulator_support.data_plane import until
 from emulator_support.proxy_world import CUT, HOST, World, proxied
-from vertex_ray_emulator.surfaces.dashboard_proxy import Target
+from vertex_ray_emulator.surfaces.dashboard_target import Target
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

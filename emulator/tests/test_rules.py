@@ -24,7 +24,7 @@ def parse(body: dict[str, Any]) -> Any:
 
 def refusal(body: dict[str, Any]) -> ApiError:
     with pytest.raises(ApiError) as caught:
-        rules.check_create(parse(body))
+        rules.check_create(parse(body), "us-central1")
     return caught.value
 
 
@@ -67,8 +67,10 @@ def test_cluster_ids(text: str) -> None:
         lambda b: None,
         lambda b: b.update(labels={"team": "a_b-1", "größe": "", "日本": "値"}),
         lambda b: b.update(network="projects/123/global/networks/my-vpc", reservedIpRanges=["range"]),
-        lambda b: b.update(pscInterfaceConfig={"networkAttachment": "projects/p/regions/r1/networkAttachments/a"}),
-        lambda b: b.update(encryptionSpec={"kmsKeyName": "projects/p/locations/l/keyRings/r/cryptoKeys/k"}),
+        lambda b: b.update(
+            pscInterfaceConfig={"networkAttachment": "projects/p/regions/us-central1/networkAttachments/a"}
+        ),
+        lambda b: b.update(encryptionSpec={"kmsKeyName": "projects/p/locations/us-central1/keyRings/r/cryptoKeys/k"}),
         lambda b: b["resourceRuntimeSpec"].update(
             serviceAccountSpec={"enableCustomServiceAccount": True, "serviceAccount": "a@b.iam.example.com"}
         ),
@@ -86,7 +88,7 @@ def test_cluster_ids(text: str) -> None:
 def test_valid_resources_are_accepted(change: Change) -> None:
     body = cluster_body()
     change(body)
-    rules.check_create(parse(body))
+    rules.check_create(parse(body), "us-central1")
 
 
 @pytest.mark.parametrize(
@@ -192,9 +194,9 @@ def test_labels_have_only_allowed_characters_or_are_refused_by_name(key: str, va
     wrong = any(c.isupper() or c.isspace() or c in "/.:@" for c in key + value)
     if not key or max(len(key), len(value)) > 64 or wrong:
         with pytest.raises(ApiError, match=r"^labels:"):
-            rules.check_create(body)
+            rules.check_create(body, "us-central1")
     elif re.fullmatch("[a-z][a-z0-9_-]*", key) and re.fullmatch("[a-z0-9_-]*", value):
-        rules.check_create(body)
+        rules.check_create(body, "us-central1")
 
 
 @pytest.mark.parametrize(

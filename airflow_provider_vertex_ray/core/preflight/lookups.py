@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 
 from airflow_provider_vertex_ray.core.http.google_call import NoSuchResourceError, read_json
 from airflow_provider_vertex_ray.core.http.transport import Transport
-from airflow_provider_vertex_ray.core.sharing.lease_store import parse_lease_uri
+from airflow_provider_vertex_ray.core.sharing.lease_objects import parse_lease_uri
 from airflow_provider_vertex_ray.errors import InvalidArgumentError, ServiceError
 
 MOST_NAMES = 30

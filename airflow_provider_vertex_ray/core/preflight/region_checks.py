@@ -24,7 +24,7 @@ from airflow_provider_vertex_ray.core.preflight.requirements import (
     quota_page,
     unchecked,
 )
-from airflow_provider_vertex_ray.core.sharing.lease_store import parse_lease_uri
+from airflow_provider_vertex_ray.core.sharing.lease_objects import parse_lease_uri
 from airflow_provider_vertex_ray.errors import VertexRayError
 
 

@@ -29,9 +29,15 @@ REQUIRED_PERMISSIONS: tuple[str, ...] = tuple(
 )
 RESIZE_PERMISSION = "aiplatform.persistentResources.update"
 ACT_AS = "iam.serviceAccounts.actAs"
-LEASE_PERMISSIONS = ("storage.objects.get", "storage.objects.create", "storage.objects.delete")
-"""Permissions on the bucket of leases; to overwrite an object, Cloud Storage requires the permission to delete it."""
-BUCKET_PERMISSIONS = (*LEASE_PERMISSIONS, "storage.objects.list")
+BUCKET_PERMISSIONS = (
+    "storage.objects.get",
+    "storage.objects.create",
+    "storage.objects.delete",
+    "storage.objects.list",
+)
+"""Permissions on a bucket; to overwrite an object, Cloud Storage requires the permission to delete it."""
+LEASE_PERMISSIONS = BUCKET_PERMISSIONS
+"""Permissions on the bucket of leases."""
 
 ROLES: dict[str, str] = {
     **dict.fromkeys(

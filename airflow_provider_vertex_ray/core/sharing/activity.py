@@ -55,7 +55,7 @@ async def read_activity(transport: Transport, cluster: Cluster, store: LeaseStor
     lease: Lease | str | None = None
     if store is not None:
         try:
-            lease, _ = await store.read(cluster.resource_name)
+            lease = await store.read(cluster.resource_name)
         except VertexRayError as error:
             lease = error.message
     return activity_of(cluster, jobs, lease, now)
@@ -104,7 +104,7 @@ def activity_of(cluster: Cluster, jobs: Sequence[Job] | str, lease: Lease | str 
     if isinstance(lease, str):
         reasons.append(f"its lease cannot be read: {lease}")
     elif lease is not None:
-        reasons += _named("lease holder", [holder.owner for holder in lease.live(now)])
+        reasons += _named("lease holder", {holder.owner for holder in lease.live(now)})
         ends.append(lease.used_until(now))
     if reasons:
         return Activity(tuple(reasons))

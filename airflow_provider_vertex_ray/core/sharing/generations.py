@@ -51,10 +51,16 @@ def shared_name_of(cluster_id: str) -> str | None:
     return match[1] if match else None
 
 
+def generation_in(cluster_id: str, shared_name: str) -> int | None:
+    """Return the number in the id of a generation of a shared cluster; None for any other id."""
+    number = cluster_id.removeprefix(f"{shared_name}-g")
+    return int(number) if number != cluster_id and re.fullmatch(r"[1-9]\d{0,9}", number, re.ASCII) else None
+
+
 def generation_of(cluster: Cluster) -> int | None:
     """Return the number of a cluster's generation; None if the cluster is not shared."""
     number = cluster.labels.get(GENERATION_LABEL, "")
-    if SHARED_LABEL not in cluster.labels or not number.isdecimal():
+    if SHARED_LABEL not in cluster.labels or not re.fullmatch(r"\d{1,10}", number, re.ASCII):
         return None
     return int(number)
 

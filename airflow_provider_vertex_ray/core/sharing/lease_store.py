@@ -1,90 +1,48 @@
-"""Leases in Cloud Storage, one small object per cluster, and how to acquire and renew them.
+"""Leases of clusters in Cloud Storage: one object for each hold, and one that closes the cluster to new holders.
 
-An object is only overwritten if it still has the generation that was read. Source:
-https://cloud.google.com/storage/docs/request-preconditions and
-https://cloud.google.com/storage/docs/json_api/v1/objects.
+``<project>/<location>/<cluster>/holders/<key>.json``
+    a hold. Only its own holder writes it, so any number of holders can hold a cluster although Cloud Storage accepts
+    one write per second to the same object. A hold that lasts long enough is not written again.
+``<project>/<location>/<cluster>/closing.json``
+    the mark of whoever is about to delete the cluster or to scale it down. It is written under a precondition, so there
+    is one at a time.
 
-This module uses the shared transport instead of a client library: the async library does not return the generation of
-the object that it downloads, and the sync one would need a thread for each deferred task.
+**A holder writes its hold, then reads the mark. A closer writes the mark, then lists the holds.** Each step is atomic,
+and sees every step that ended before it began. If the holder does not see the mark, it read before the mark was
+written; so its hold was written before the mark, and the closer's list shows it. So at least one of them sees the
+other: never do both go on. If both see each other, the closer opens the lease again and the holder tries again.
+
+This also needs that nobody removes a hold that another task relies on: a holder that sees the mark leaves its hold,
+and only its release, its expiry, or the end of the cluster ends it. The mark is void after a while in case that its
+owner has died; so whoever closes must act soon after ``close``, which may be repeated to renew the mark and look again.
+A task that acquires a hold reads its cluster afterwards, because it may have been deleted together with its lease.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-import logging
-import random
-import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
-from urllib.parse import quote
+from dataclasses import replace
+from typing import Any
 
-from airflow_provider_vertex_ray.core.cluster.client import ClustersApi
 from airflow_provider_vertex_ray.core.cluster.name import ClusterName
-from airflow_provider_vertex_ray.core.cluster.state import Cluster
-from airflow_provider_vertex_ray.core.http.service_errors import read_error
-from airflow_provider_vertex_ray.core.http.transport import Answer, Transport
-from airflow_provider_vertex_ray.core.sharing.lease import Lease
+from airflow_provider_vertex_ray.core.http.transport import Transport
+from airflow_provider_vertex_ray.core.sharing.lease import OPEN, Closing, Holder, HolderId, Lease, closing_error
+from airflow_provider_vertex_ray.core.sharing.lease_objects import LeaseObjects, StoredObject
 from airflow_provider_vertex_ray.errors import (
-    InvalidArgumentError,
+    ClusterClosingError,
+    LeaseHeldError,
     LeaseStoreError,
+    LeaseStoreUnavailableError,
     LeaseUnreadableError,
-    ServiceUnavailableError,
-    VertexRayError,
 )
 
-log = logging.getLogger(__name__)
+DELETES_AT_ONCE = 16
+"""Number of objects that are deleted concurrently."""
 
-TIMEOUT = 20.0
-"""Seconds for one request."""
-
-ATTEMPTS = 4
-"""Attempts of a request that is not answered."""
-
-CHANGES = 30
-"""Attempts of a change while others are faster or the object is written too often."""
-
-LONGEST_PAUSE = 4.0
-"""Maximum number of seconds between two of these attempts. Cloud Storage accepts one write per second to the same
-object and answers 429 to others (https://cloud.google.com/storage/quotas#objects), so simultaneous runs have to queue.
-"""
-
-MOST_BYTES = 4 << 20
-"""Maximum size of a lease in bytes."""
-
-SHARE_OF_TTL = 1 / 3
-"""Share of its duration after which a lease is renewed."""
-
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
-
-
-class _ConflictError(VertexRayError):
-    """The object no longer has the generation that was read (412)."""
-
-
-class _MissingError(VertexRayError):
-    """The object does not exist (404)."""
-
-
-class _TooOftenError(ServiceUnavailableError):
-    """The object is written too often (429); this write had no effect."""
-
-
-def parse_lease_uri(uri: str) -> tuple[str, str]:
-    """Return the bucket and the folder of a ``lease_uri``; the folder is empty or ends with a slash.
-
-    :raises InvalidArgumentError: it is not a ``gs://`` URI
-    """
-    rule = "Use the URI of a folder in Cloud Storage, such as gs://bucket/leases."
-    if not isinstance(uri, str) or not uri.startswith("gs://"):
-        raise InvalidArgumentError("lease_uri", uri, rule)
-    bucket, _, folder = uri.removeprefix("gs://").partition("/")
-    folder = folder.strip("/")
-    if not _BUCKET.fullmatch(bucket) or ".." in folder or "//" in folder or not folder.isprintable():
-        raise InvalidArgumentError("lease_uri", uri, rule)
-    return bucket, f"{folder}/" if folder else ""
+ACQUIRE_TURNS = 3
+"""Attempts to acquire a hold while Cloud Storage takes longer than the hold lasts."""
 
 
 class LeaseStore:
@@ -97,178 +55,225 @@ class LeaseStore:
 
     def __init__(self, transport: Transport, uri: str) -> None:
         self.uri = uri
-        self._transport = transport
-        self._bucket, self._folder = parse_lease_uri(uri)
+        self._objects = LeaseObjects(transport, uri)
 
-    async def read(self, name: ClusterName) -> tuple[Lease, int]:
-        """Return the lease of a cluster and the generation of its object; an empty lease and 0 if there is none.
+    async def check(self) -> None:
+        """Validate that leases can be written, listed and deleted.
+
+        :raises LeaseStoreError: they cannot; it names ``lease_uri`` and the remedy
+        """
+        path = f"checks/{secrets.token_hex(8)}.json"
+        await self._objects.update(path, lambda content: OPEN if content is None else None)
+        for stored in await self._objects.list_below(path):
+            await self._objects.delete(stored.path, stored.generation)
+
+    async def check_readable(self) -> None:
+        """Validate that leases can be listed.
+
+        :raises LeaseStoreError: they cannot; it names ``lease_uri`` and the remedy
+        """
+        await self._objects.list_below("checks/")
+
+    async def read(self, name: ClusterName) -> Lease:
+        """Return the lease of a cluster; an empty lease if there is none.
 
         :raises LeaseStoreError: the lease cannot be read
-        :raises LeaseUnreadableError: the object is not a lease
+        :raises LeaseUnreadableError: an object of it has another form
         """
-        try:
-            answer = await self._request("GET", f"{self._object(name)}?alt=media")
-        except _MissingError:
-            return Lease(), 0
-        try:
-            generation = int(answer.headers["x-goog-generation"])
-            return Lease.from_json(json.loads(answer.text)), generation
-        except (ValueError, KeyError, RecursionError) as error:
-            raise LeaseUnreadableError(f"The lease of {name} is not JSON, or has no generation: {error!r}") from error
+        return _lease_of(name, await self._objects.list_below(_folder(name)))
 
-    async def change(self, name: ClusterName, step: Callable[[Lease], Lease]) -> Lease:
-        """Change a lease atomically, and return the new lease.
+    async def acquire(self, name: ClusterName, who: HolderId, ttl: float, *, writer: str = "") -> None:
+        """Acquire a hold, or renew it, so that it lasts for at least ``ttl`` seconds.
+
+        Read the cluster afterwards; it may have been deleted together with its lease.
+
+        :param name: the cluster, as the service names it, with the project's number, which is the same for all holders
+        :param who: the hold
+        :param ttl: seconds
+        :param writer: who may take the hold back with ``take_back``; a hold of another writer is written again
+        :raises ClusterClosingError: the cluster is about to be deleted or scaled down. The hold remains, because
+            another task with the same one may rely on it: release it if it is not to be used.
+        :raises LeaseStoreError: the lease could not be read or written
+        """
+
+        def hold(content: Any) -> Any:
+            now = time.time()
+            old = Holder.from_json(content) if content is not None else Holder(who.owner, now, now, who.scope)
+            if content is not None and old.lasts(now, ttl) and (not writer or old.writer == writer):
+                return None
+            return old.renewed(now, ttl, writer).to_json()
+
+        for _ in range(ACQUIRE_TURNS):
+            began = time.monotonic()
+            await self._objects.update(_holder_path(name, who), hold)
+            closing = await self._closing(name)
+            if closing is not None and closing.holds(time.time()):
+                raise closing_error(closing)
+            # A mark that is read after the hold has expired says nothing about what came in between.
+            if time.monotonic() - began < ttl / 2:
+                return
+        raise LeaseStoreUnavailableError(f"Cloud Storage is too slow for holds of {ttl:.0f} s in {self.uri}.")
+
+    async def renew(self, name: ClusterName, who: HolderId, ttl: float) -> bool:
+        """Renew a hold so that it lasts for at least ``ttl`` seconds; return False if it was released.
+
+        A closing is not looked at: a live hold keeps its cluster.
+
+        :raises LeaseStoreError: the lease could not be read or written
+        """
+        released = False
+
+        def hold(content: Any) -> Any:
+            nonlocal released
+            now = time.time()
+            old = Holder.from_json(content) if content is not None else None
+            released = old is None or old.released
+            return None if old is None or released or old.lasts(now, ttl) else old.renewed(now, ttl).to_json()
+
+        await self._objects.update(_holder_path(name, who), hold)
+        return not released
+
+    async def release(self, name: ClusterName, who: HolderId) -> None:
+        """Release a hold, if there is one; the time of the release is kept as the last use of the cluster.
+
+        :raises LeaseStoreError: the lease could not be read or written
+        """
+        await self._objects.update(_holder_path(name, who), lambda content: _ended(content, None))
+
+    async def release_all(self, name: ClusterName, owner: str) -> None:
+        """Release all holds of an owner, in any scope.
+
+        :raises LeaseStoreError: the lease could not be read or written
+        """
+        lease = await self.read(name)
+        for held in lease.holders.values():
+            if held.owner == owner and not held.released:
+                await self.release(name, held.holder_id)
+
+    async def take_back(self, name: ClusterName, who: HolderId, writer: str) -> None:
+        """Remove a hold that was not used, unless somebody else wrote it since.
+
+        :raises LeaseStoreError: the lease could not be read or written
+        """
+        path = _holder_path(name, who)
+        await self._objects.update(path, lambda content: _ended(content, writer))
+        stored = await self._objects.read(path)
+        if stored is not None and (held := Holder.from_json(stored.content)).released and held.writer == writer:
+            await self._objects.delete(path, stored.generation)
+
+    async def close(
+        self, name: ClusterName, mark: Closing, seconds: float, *, ignoring: str | None = None, force: bool = False
+    ) -> None:
+        """Close the lease to new holders for ``seconds``; if it is closed by the same token, renew that and look again.
 
         :param name: the cluster
-        :param step: returns the new lease for the old one. It may be called several times, and its exceptions are
-            propagated. Applied to its own result, it must return the same lease again, apart from times, because the
-            answer to a write may be lost.
+        :param mark: who closes, why, and the token; its times are set here
+        :param seconds: seconds after which the lease opens by itself; act within half of that
+        :param ignoring: owner whose holds do not count
+        :param force: whether holders do not count at all
+        :raises LeaseHeldError: the cluster is in use; the lease is open again
+        :raises ClusterClosingError: somebody else has already closed the lease
         :raises LeaseStoreError: the lease could not be read or written
-        :raises LeaseUnreadableError: the object is not a lease
         """
-        unanswered = 0
-        for turn in range(CHANGES):
-            old, generation = await self.read(name)
-            new = step(old)
-            if new == old:
-                return old
-            try:
-                await self._write(name, new, generation)
-                return new
-            except (_ConflictError, _TooOftenError):
-                # Full jitter: writers that collided must not collide again.
-                await asyncio.sleep(random.random() * min(0.05 * 2**turn, LONGEST_PAUSE))  # noqa: S311
-            except _MissingError as error:
-                raise LeaseStoreError(f"The bucket of {self.uri} does not exist: {error.message}") from error
-            except ServiceUnavailableError as error:
-                # It may have been written, which the next read shows.
-                log.info("A write to the lease of cluster %s was not answered; checking its effect: %s", name, error)
-                unanswered += 1
-                if unanswered >= ATTEMPTS:
-                    raise LeaseStoreError(f"The lease of {name} could not be written: {error.message}") from error
-                await self._transport.back_off(unanswered)
-        raise LeaseStoreError(
-            f"The lease of {name} could not be written, because it was changed by others {CHANGES} times in a row."
-        )
+
+        def closed(content: Any) -> Any:
+            now = time.time()
+            old = Closing.from_json(content) if content is not None else None
+            mine = old is not None and old.token == mark.token
+            if old is not None and not mine and old.holds(now):
+                raise ClusterClosingError(
+                    f"{old.by} is already about to change the cluster ({old.reason}).",
+                    {"by": old.by, "reason": old.reason, "until": old.until},
+                )
+            if old is not None and mine and old.until - now >= seconds * 0.75:
+                return None
+            since = old.since if old is not None and mine else now
+            return replace(mark, since=since, until=now + seconds).to_json()
+
+        if not force:
+            # Whoever cannot close must not keep others away, not even for a moment.
+            (await self.read(name)).check_unheld(time.time(), ignoring)
+        await self._objects.update(_closing_path(name), closed)
+        if force:
+            return
+        try:
+            (await self.read(name)).check_unheld(time.time(), ignoring)
+        except (LeaseHeldError, LeaseStoreError):
+            await self.reopen(name, mark.token)
+            raise
+
+    async def reopen(self, name: ClusterName, token: str) -> None:
+        """Open the lease to new holders, if it was closed with this token.
+
+        :raises LeaseStoreError: the lease could not be read or written
+        """
+
+        def opened(content: Any) -> Any:
+            old = Closing.from_json(content) if content is not None else None
+            return OPEN if old is not None and old.token == token else None
+
+        await self._objects.update(_closing_path(name), opened)
 
     async def forget(self, name: ClusterName) -> None:
         """Delete the lease of a cluster that was deleted.
 
         :raises LeaseStoreError: the lease could not be deleted
         """
-        try:
-            await self._request("DELETE", self._object(name))
-        except _MissingError:
-            return
+        stored = await self._objects.list_below(_folder(name))
+        await self._delete([each for each in stored if each.path != _closing_path(name)])
+        await self._delete([each for each in stored if each.path == _closing_path(name)])
 
-    async def _write(self, name: ClusterName, lease: Lease, generation: int) -> None:
-        # As by Google's own client: metadata and content in one request.
-        boundary = secrets.token_hex(16)
-        # In a public bucket, objects are cached for an hour by default.
-        metadata = {"name": self._path(name), "contentType": "application/json", "cacheControl": "no-store"}
-        parts = (metadata, lease.to_json())
-        head = f"--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n"
-        text = "".join(f"{head}{json.dumps(part, sort_keys=True)}\r\n" for part in parts)
-        url = f"{self._transport.addresses.storage()}/upload/storage/v1/b/{self._bucket}/o"
-        await self._transport.request(
-            "POST",
-            f"{url}?uploadType=multipart&ifGenerationMatch={generation}",
-            error_from=_storage_error,
-            data=f"{text}--{boundary}--".encode,
-            content_type=f"multipart/related; boundary={boundary}",
-            repeatable=False,
-            timeout=TIMEOUT,
-        )
+    async def tidy(self, name: ClusterName) -> None:
+        """Delete the holds that ended long ago.
 
-    async def _request(self, method: str, url: str) -> Answer:
-        try:
-            return await self._transport.request(
-                method, url, error_from=_storage_error, attempts=ATTEMPTS, timeout=TIMEOUT, max_bytes=MOST_BYTES
-            )
-        except ServiceUnavailableError as error:
-            raise LeaseStoreError(f"Could not reach the leases in {self.uri}: {error.message}") from error
+        :raises LeaseStoreError: the lease could not be read, or a hold not deleted
+        """
+        stored = await self._objects.list_below(_folder(name))
+        outdated = set(_lease_of(name, stored).outdated(time.time()))
+        await self._delete([each for each in stored if _key(each.path) in outdated])
 
-    def _object(self, name: ClusterName) -> str:
-        path = quote(self._path(name), safe="")
-        return f"{self._transport.addresses.storage()}/storage/v1/b/{self._bucket}/o/{path}"
+    async def _closing(self, name: ClusterName) -> Closing | None:
+        stored = await self._objects.read(_closing_path(name))
+        return Closing.from_json(stored.content) if stored is not None else None
 
-    def _path(self, name: ClusterName) -> str:
-        return f"{self._folder}{name.project}/{name.location}/{name.cluster_id}.json"
+    async def _delete(self, stored: list[StoredObject]) -> None:
+        for place in range(0, len(stored), DELETES_AT_ONCE):
+            some = stored[place : place + DELETES_AT_ONCE]
+            await asyncio.gather(*(self._objects.delete(each.path, each.generation) for each in some))
 
 
-def _storage_error(status: int, text: str) -> VertexRayError:
-    """Return the typed error for an HTTP answer of Cloud Storage."""
-    reason = read_error(text).message or text.strip()[:300]
-    message = f"Cloud Storage answered {status}: {reason}"
-    details = {"http_status": status}
-    # The service names the object, and the emulator answers just this. Anything else, such as the page of a proxy or
-    # "The specified bucket does not exist.", must not be mistaken for a lease without holders.
-    if status == 404 and (reason.startswith("No such object") or reason == "Not Found"):
-        return _MissingError(reason, details)
-    if status == 412:
-        return _ConflictError(reason, details)
-    if status == 429:
-        return _TooOftenError(message, details)
-    if status == 408 or status >= 500:
-        return ServiceUnavailableError(message, details)
-    return LeaseStoreError(message, details)
+def _folder(name: ClusterName) -> str:
+    return f"{name.project}/{name.location}/{name.cluster_id}/"
 
 
-async def hold(store: LeaseStore, name: ClusterName, owner: str, ttl: float) -> None:
-    """Acquire or renew a lease for ``ttl`` seconds from now.
-
-    :param store: the lease store
-    :param name: the cluster, as the service names it, with the project's number, which is the same for all holders
-    :param owner: name of the holder
-    :param ttl: seconds
-    :raises ClusterClosingError: the cluster is about to be deleted or scaled down
-    :raises LeaseStoreError: the lease could not be read or written
-    """
-    await store.change(name, lambda lease: lease.acquire(owner, time.time(), ttl))
+def _closing_path(name: ClusterName) -> str:
+    return f"{_folder(name)}closing.json"
 
 
-async def held_cluster(transport: Transport, store: LeaseStore, cluster: Cluster, owner: str, ttl: float) -> Cluster:
-    """Acquire the lease of a cluster and return the cluster, re-read afterwards.
-
-    :param transport: the connection
-    :param store: the lease store
-    :param cluster: the cluster
-    :param owner: name of the holder
-    :param ttl: seconds for which the lease is acquired
-    :raises ClusterClosingError: the cluster is about to be deleted or scaled down
-    :raises ClusterNotFoundError: the cluster was deleted before the lease was acquired
-    :raises LeaseStoreError: the lease could not be read or written
-    """
-    name = cluster.resource_name
-    await hold(store, name, owner, ttl)
-    return await ClustersApi(transport).get(name)
+def _holder_path(name: ClusterName, who: HolderId) -> str:
+    return f"{_folder(name)}holders/{who.key}.json"
 
 
-@contextlib.asynccontextmanager
-async def heartbeat(store: LeaseStore, name: ClusterName, owner: str, ttl: float) -> AsyncIterator[None]:
-    """Renew a lease periodically while the block runs.
+def _key(path: str) -> str:
+    return path.rsplit("/", 1)[-1].removesuffix(".json")
 
-    A failure is logged and retried, because the job on the cluster also keeps the cluster in use.
 
-    :param store: the lease store
-    :param name: the cluster
-    :param owner: name of the holder
-    :param ttl: seconds for which the lease is acquired each time
-    """
+def _lease_of(name: ClusterName, stored: list[StoredObject]) -> Lease:
+    holders: dict[str, Holder] = {}
+    closing = None
+    for each in stored:
+        if each.path == _closing_path(name):
+            closing = Closing.from_json(each.content)
+        elif each.path.startswith(f"{_folder(name)}holders/"):
+            holders[_key(each.path)] = Holder.from_json(each.content)
+        else:
+            raise LeaseUnreadableError(f"The object {each.path} is not part of a lease.")
+    return Lease(holders, closing)
 
-    async def beat() -> None:
-        while True:
-            try:
-                await hold(store, name, owner, ttl)
-            except VertexRayError as error:
-                log.warning(
-                    "Could not renew the lease of cluster %s; retrying in %.0f s: %s", name, ttl * SHARE_OF_TTL, error
-                )
-            await asyncio.sleep(ttl * SHARE_OF_TTL)
 
-    beating = asyncio.create_task(beat())
-    try:
-        yield
-    finally:
-        beating.cancel()
-        await asyncio.wait({beating})
+def _ended(content: Any, writer: str | None) -> Any:
+    """Return the stored form of a hold after its release; None if there is nothing to release."""
+    held = Holder.from_json(content) if content is not None else None
+    if held is None or held.released or (writer is not None and held.writer != writer):
+        return None
+    return held.ended(time.time()).to_json()

@@ -15,7 +15,7 @@ from airflow_provider_vertex_ray.core.cluster.client import ClustersApi
 from airflow_provider_vertex_ray.core.cluster.state import Cluster, ClusterState
 from airflow_provider_vertex_ray.core.job.client import JobsApi
 from airflow_provider_vertex_ray.core.sharing.activity import Activity
-from airflow_provider_vertex_ray.core.sharing.guarded_delete import CLOSING_SECONDS, GuardedDelete
+from airflow_provider_vertex_ray.core.sharing.guarded_delete import GuardedDelete
 from airflow_provider_vertex_ray.core.sharing.lease import Lease
 from airflow_provider_vertex_ray.core.sharing.lease_store import LeaseStore
 from airflow_provider_vertex_ray.errors import VertexRayError
@@ -188,9 +188,7 @@ class Actions:
                     False, "The cluster was replaced by a newer one with the same name; reload the page."
                 )
             store = LeaseStore(transport, source.lease_uri) if source.lease_uri else None
-            if force and store is not None:
-                await store.change(now.resource_name, lambda lease: _taken(lease, by, why))
-            outcome = await GuardedDelete(transport, store, by).delete_if_unused(now, judge)
+            outcome = await GuardedDelete(transport, store, by).delete_if_unused(now, judge, force=force)
         self._service.reader().outdate(source, cluster)
         if outcome.deleted:
             return ActionResult(True, f"Cluster {cluster.cluster_id} is being deleted.")
@@ -200,14 +198,6 @@ class Actions:
 
 def _log_outcome(audit: Audit, late: concurrent.futures.Future[ActionResult]) -> None:
     audit.outcome("cut off by the end of the API server" if late.cancelled() else late.result().message)
-
-
-def _taken(lease: Lease, by: str, why: str) -> Lease:
-    """Close the lease, whoever holds it, in one step, so that nobody can acquire it in between."""
-    now = time.time()
-    for owner in list(lease.holders):
-        lease = lease.release(owner, now)
-    return lease.close(by, why, now, CLOSING_SECONDS)
 
 
 async def _with_outcome(work: Any) -> ActionResult:

@@ -24,6 +24,9 @@ from airflow_provider_vertex_ray.plugins.page.visible import VisibleJob
 JOBS_SHOWN = 25
 """Number of jobs in the table at first, and added by each "show more"."""
 
+SHOWN_HOLDERS = 20
+"""Number of lease holders that are named; the others are counted."""
+
 LONGEST_ENTRYPOINT = 110
 TONES = {
     JobStatus.RUNNING: "busy",
@@ -235,11 +238,16 @@ def _facts(row: ClusterRow, now: float) -> tuple[tuple[str, str], ...]:
         ("Age", f"{row.age}{created}"),
         ("Cost so far", f"{cost} (at the current size since its creation)" if cost else ""),
         ("Shared as", row.shared),
-        ("Lease holders", ", ".join(row.holders) or ("nobody" if row.facts.lease.at is not None else "")),
+        ("Lease holders", _some(row.holders) or ("nobody" if row.facts.lease.at is not None else "")),
         ("Project", f"{cluster.project}, {cluster.location}"),
         ("Connection", row.facts.source.gcp_conn_id),
     )
     return tuple((name, text) for name, text in known if text)
+
+
+def _some(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - SHOWN_HOLDERS} more" if len(names) > SHOWN_HOLDERS else ""
+    return ", ".join(names[:SHOWN_HOLDERS]) + more
 
 
 def _problems(facts: ClusterFacts) -> tuple[Problem, ...]:

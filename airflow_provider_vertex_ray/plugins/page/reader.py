@@ -264,7 +264,7 @@ class PageReader:
 
         async def read() -> Lease:
             transport = (await self.connections.open(source)).transport
-            return (await LeaseStore(transport, uri).read(cluster.resource_name))[0]
+            return await LeaseStore(transport, uri).read(cluster.resource_name)
 
         return await _seen(self._cloud, ("lease", source, cluster.name), read, FRESH, look)
 

@@ -12,7 +12,7 @@ from airflow_provider_vertex_ray.core.checks import is_number
 from airflow_provider_vertex_ray.core.cluster.name import validate_location, validate_project
 from airflow_provider_vertex_ray.core.cost.price_table import PriceTable
 from airflow_provider_vertex_ray.core.sharing.idle_policy import Policy
-from airflow_provider_vertex_ray.core.sharing.lease_store import parse_lease_uri
+from airflow_provider_vertex_ray.core.sharing.lease_objects import parse_lease_uri
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
 SECTION = "vertex_ray"

@@ -55,8 +55,12 @@ def visible_lease(lease: Lease | None, may_read: MayRead) -> Lease | None:
     """Return the lease as a user may see it."""
     if lease is None:
         return None
+    # An owner may hold a cluster in several scopes; the hold that lasts longest stands for all.
+    by_owner = {}
+    for holder in sorted(lease.holders.values(), key=lambda each: (not each.released, each.expires)):
+        by_owner[holder.owner] = holder
     holders = {}
-    for place, holder in enumerate(lease.holders.values()):
+    for place, holder in enumerate(by_owner.values()):
         dag_id = dag_of_holder(holder)
         hidden = dag_id is not None and not may_read(dag_id)
         holders[f"{place} {holder.owner}"] = replace(holder, owner=HIDDEN_HOLDER) if hidden else holder

@@ -5,26 +5,35 @@ from __future__ import annotations
 import argparse
 import asyncio
 import datetime
+import errno
 import json
 import logging
+import os
 import shlex
 import signal
 import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vertex_ray_emulator.settings import Settings, default_state_dir
-from vertex_ray_emulator.state_file import read_state
+from vertex_ray_emulator import __version__
+from vertex_ray_emulator.profile import TRAITS
+from vertex_ray_emulator.runtime import UnsupportedRuntimeError, check_runtime, describe
+from vertex_ray_emulator.settings import WARMUP_SECONDS, Settings, default_state_dir
+from vertex_ray_emulator.state_file import StateDirectoryError, is_locked, read_left_state, read_state
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 NOT_RUNNING = 3
+STOP_SECONDS = 60.0
+"""A stopping emulator first ends its clusters, which takes seconds each on a busy machine."""
 _SECONDS = {
     "provisioning_seconds": "minimum duration of a create",
-    "dashboard_warmup_seconds": "time after RUNNING during which a dashboard answers 503",
+    "leak_seconds": "time for which a resource whose create failed stays PROVISIONING (trait leaked-creates)",
+    "autoscaling_idle_seconds": "time for which a node of an autoscaling pool is idle before it is removed",
     "name_reuse_seconds": "time after a delete during which the name is refused",
     "token_seconds": "lifetime of an access token",
     "delete_seconds": "minimum duration of a delete",
@@ -39,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="vertex-ray-emulator",
         description="A local emulator of Ray on Vertex AI: the API, with real Ray clusters behind it.",
     )
+    parser.add_argument("--version", action="version", version=f"vertex-ray-emulator {__version__} ({describe()})")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     start = commands.add_parser(
         "start", help="run the emulator until it is interrupted", formatter_class=_HelpFormatter
@@ -50,6 +60,27 @@ def _parser() -> argparse.ArgumentParser:
         choices=("ray", "fake"),
         default=defaults.backend,
         help="real Ray clusters, or instant ones that run no code",
+    )
+    start.add_argument(
+        "--profile",
+        choices=("google", "lenient"),
+        default=defaults.profile,
+        help="google: the darkest reading of what is known of the service; lenient: the brightest",
+    )
+    start.add_argument(
+        "--without",
+        type=_names,
+        default="",
+        metavar="TRAITS",
+        help="traits that the profile google is to lack, separated by commas: " + ", ".join(TRAITS),
+    )
+    start.add_argument(
+        "--dashboard-warmup-seconds",
+        type=float,
+        default=None,
+        metavar="SECONDS",
+        help=f"time after RUNNING during which a dashboard answers 524, by default {WARMUP_SECONDS:g} with the trait "
+        "warmup; without it 503, and by default not at all",
     )
     for name, text in _SECONDS.items():
         option = "--" + name.replace("_", "-")
@@ -73,13 +104,17 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAMES",
         help="other services' emulators to run beside this one, such as storage,bigquery",
     )
+    start.add_argument(
+        "--allow-other-users", action="store_true", help="admit requests of this machine's other users as well"
+    )
     start.add_argument("--project", default=defaults.project, help="id of the project")
     start.add_argument("--project-number", default=defaults.project_number, help="number of the project")
     env = commands.add_parser("env", help="print the environment variables that lead an unmodified SDK to the emulator")
     status = commands.add_parser("status", help="show the clusters; exit code 3 when no emulator is running")
+    stop = commands.add_parser("stop", help="stop the emulator and its clusters; exit code 3 when none is running")
     for command in (env, status):
         command.add_argument("--json", action="store_true", help="print JSON")
-    for command in (start, env, status):
+    for command in (start, env, status, stop):
         command.add_argument(
             "--state-dir", type=Path, default=defaults.state_dir, help="directory of the emulator's files"
         )
@@ -94,7 +129,7 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Help formatter that shows defaults, except empty ones."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default is False or action.default == "" else super()._get_help_string(action)
+        return action.help if action.default in (False, None, "") else super()._get_help_string(action)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -106,10 +141,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _env(options["state_dir"], as_json=options["json"])
     if command == "status":
         return _status(options["state_dir"], as_json=options["json"])
+    if command == "stop":
+        return _stop(options["state_dir"])
     try:
         settings = Settings(**options)
     except ValueError as error:
         return _fail(str(error), 2)
+    try:
+        # Before the imports, which fail in words that help nobody.
+        check_runtime(settings.backend)
+    except UnsupportedRuntimeError as error:
+        return _fail(str(error), 1)
     return _start(settings)
 
 
@@ -137,9 +179,13 @@ def _start(settings: Settings) -> int:
             await emulator.start()
         except (AlreadyRunningError, CompanionError) as error:
             return _fail(str(error), 1)
+        except StateDirectoryError as error:
+            return _fail(str(error), 1)
         except OSError as error:
-            return _fail(f"Could not listen on a port or write a file: {error}", 1)
-        print(f"vertex-ray-emulator is ready on {emulator.host}", flush=True)
+            taken = error.errno == errno.EADDRINUSE
+            advice = " Use another --port, or --port 0 for a free one." if taken else ""
+            return _fail(f"Could not listen on a port or write a file: {error}.{advice}", 1)
+        print(_greeting(settings, emulator.host), flush=True)
         await stop.wait()
         await emulator.stop()
         return 0
@@ -147,15 +193,65 @@ def _start(settings: Settings) -> int:
     return asyncio.run(serve())
 
 
+def _greeting(settings: Settings, host: str) -> str:
+    """Return what a user needs to know and to paste, once the emulator is ready."""
+    more = "" if settings.state_dir == default_state_dir() else f" --state-dir {shlex.quote(str(settings.state_dir))}"
+    clusters = "real Ray clusters" if settings.backend == "ray" else "instant clusters without Ray"
+    connection = f"google-cloud-platform://?project={settings.project}"
+    return f"""vertex-ray-emulator is ready on {host}
+Project {settings.project}, any location, {clusters}, profile {settings.profile}.
+
+For Airflow (scheduler, workers, triggerer):
+  export VERTEX_RAY_EMULATOR_HOST={host}
+  export AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT='{connection}'
+
+For the vertex_ray SDK and Ray's clients, in a shell of its own:
+  eval "$(vertex-ray-emulator env{more})"
+
+Next: vertex-ray-emulator status{more}
+Stop: Ctrl-C, or vertex-ray-emulator stop{more}"""
+
+
+def _not_running(state_dir: Path) -> str:
+    """Return why no emulator can be used, and what to do."""
+    left = read_left_state(state_dir)
+    start = "Start one with: vertex-ray-emulator start"
+    if is_locked(state_dir):
+        return f"The emulator on state directory {state_dir} is starting or stopping. Try again in a moment."
+    if left is not None:
+        died = f"The one with pid {left.get('pid')} on {left.get('host')} has died."
+        return f"No emulator is running on state directory {state_dir}. {died} {start}"
+    return f"No emulator is running on state directory {state_dir}. {start}"
+
+
 def _env(state_dir: Path, *, as_json: bool) -> int:
     state = read_state(state_dir)
     if state is None:
-        return _fail(f"No emulator is running on state directory {state_dir}.", NOT_RUNNING)
+        return _fail(_not_running(state_dir), NOT_RUNNING)
     if as_json:
         print(json.dumps(state["env"], indent=2))
     else:
         for name, value in state["env"].items():
             print(f"export {name}={shlex.quote(value)}")
+    return 0
+
+
+def _stop(state_dir: Path) -> int:
+    state = read_state(state_dir)
+    if state is None:
+        return _fail(_not_running(state_dir), NOT_RUNNING)
+    try:
+        os.kill(state["pid"], signal.SIGTERM)
+    except ProcessLookupError:
+        pass  # it has just ended
+    except PermissionError:
+        return _fail(f"The emulator (pid {state['pid']}) belongs to another user.", 1)
+    until = time.monotonic() + STOP_SECONDS
+    while is_locked(state_dir):
+        if time.monotonic() > until:
+            return _fail(f"The emulator (pid {state['pid']}) has not ended after {STOP_SECONDS:g} s.", 1)
+        time.sleep(0.05)
+    print(f"The emulator on {state['host']} has stopped.")
     return 0
 
 
@@ -166,22 +262,22 @@ def _status(state_dir: Path, *, as_json: bool) -> int:
         if as_json:
             print(json.dumps({"running": False}))
             return NOT_RUNNING
-        return _fail(f"No emulator is running on state directory {state_dir}.", NOT_RUNNING)
+        if state is not None:
+            text = f"The emulator (pid {state['pid']}) does not answer on {state['host']}."
+            return _fail(text, NOT_RUNNING)
+        return _fail(_not_running(state_dir), NOT_RUNNING)
     companions = _fetch(state["host"], "companions") or []
     if as_json:
-        print(
-            json.dumps(
-                {
-                    "running": True,
-                    "host": state["host"],
-                    "pid": state["pid"],
-                    "clusters": clusters,
-                    "companions": companions,
-                }
-            )
-        )
+        known = {name: state[name] for name in ("host", "pid", "project", "profile", "traits")}
+        print(json.dumps({"running": True, **known, "clusters": clusters, "companions": companions}))
         return 0
-    print(f"running on {state['host']} (pid {state['pid']}), project {state['project']}")
+    wanted = os.environ.get("VERTEX_RAY_EMULATOR_HOST")
+    if wanted and wanted.replace("localhost", "127.0.0.1") != state["host"]:
+        print(
+            f"warning: VERTEX_RAY_EMULATOR_HOST is {wanted} here, but this emulator listens on {state['host']}.",
+            file=sys.stderr,
+        )
+    print(f"running on {state['host']} (pid {state['pid']}), project {state['project']}, profile {state['profile']}")
     for each in companions:
         print(f"{each['name']} on {each['address']}" + ("" if each["alive"] else " HAS DIED"))
     rows = [("CLUSTER", "STATE", "NODES", "AGE", "DASHBOARD")]

@@ -15,9 +15,9 @@ Scope = Literal["control_plane", "auth", "dashboard", "provisioning", "deploymen
 Action = Literal[
     "status", "reset", "hang", "drop_response", "hold_response", "truncate", "ws_abort", "ws_close", "slow", "outcome"
 ]
-Outcome = Literal["quota", "stockout", "internal", "ip_ranges", "stuck", "partial", "slow", "unhealthy"]
+Outcome = Literal["quota", "stockout", "internal", "ip_ranges", "stuck", "leak", "partial", "slow", "unhealthy"]
 _OUTCOMES_OF: dict[str, set[str]] = {
-    "provisioning": {"quota", "stockout", "internal", "ip_ranges", "stuck", "partial", "slow"},
+    "provisioning": {"quota", "stockout", "internal", "ip_ranges", "stuck", "leak", "partial", "slow"},
     "deployment": {"quota", "stockout", "internal", "stuck", "slow", "unhealthy"},
 }
 
@@ -54,10 +54,12 @@ class Fault:
     :param code: name of the gRPC code; by default the one that corresponds to ``status``.
     :param message: text of the error. By default, an outcome has the service's own text.
     :param delay: seconds before the effect. For the outcome ``stuck``: seconds until the stuck resource changes to
-        ERROR; 0 for never.
+        ERROR; 0 for never. For ``leak``: seconds until the leaked resource changes to ERROR; 0 for the setting
+        ``leak_seconds``.
     :param after: number of websocket frames (``ws_abort``, ``ws_close``) or bytes (``truncate``) that pass first.
     :param outcome: outcome of a create, a resize, a delete (``stuck`` only) or a deployment. ``unhealthy`` is for
-        deployments only, ``ip_ranges`` and ``partial`` for clusters only; ``slow`` succeeds ``delay`` seconds later.
+        deployments only, ``ip_ranges``, ``leak`` and ``partial`` for clusters only; after a ``leak`` the operation has
+        failed, and the resource is PROVISIONING and not listed; ``slow`` succeeds ``delay`` seconds later.
     :param id: id by which the fault can be removed; :meth:`Faults.add` assigns one if it is empty.
     """
 

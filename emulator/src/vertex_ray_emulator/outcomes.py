@@ -2,49 +2,63 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vertex_ray_emulator.faults import DEFAULT_MESSAGE, Fault
 from vertex_ray_emulator.project.quota_metrics import cpu_metric, gpu_metric
+from vertex_ray_emulator.project.recorded_texts import (
+    INTERNAL,
+    IP_RANGES,
+    QUOTA,
+    QUOTA_METRICS,
+    STOCKOUT,
+    STOCKOUT_INSUFFICIENT,
+    quota_name,
+)
 from vertex_ray_emulator.wire.errors import CODES, UNAUTHENTICATED_MESSAGE, ApiError, code_for_status
 from vertex_ray_emulator.wire.protos import accelerator_name
 
-INTERNAL_TEXT = (
-    "An internal error occurred on your cluster. Please try recreating one in a few minutes. "
-    "If you still experience errors, contact Cloud AI."
-)
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 def internal() -> ApiError:
     """Return the error of a cluster that did not start because of an internal error of the service."""
-    return ApiError("INTERNAL", INTERNAL_TEXT)
+    return ApiError(INTERNAL.code, INTERNAL.text)
 
 
 def quota_metric(resource: Any) -> str:
-    """Return the training quota that a resource's last pool uses: ``…/custom_model_training_nvidia_t4_gpus``."""
+    """Return the training quota that a resource's last pool uses: ``custom_model_training_nvidia_t4_gpus``."""
     spec = resource.resource_pools[-1].machine_spec
     accelerator = accelerator_name(spec)
-    metric = gpu_metric(accelerator) if accelerator else cpu_metric(spec.machine_type)
-    return f"aiplatform.googleapis.com/{metric}"
+    return gpu_metric(accelerator) if accelerator else cpu_metric(spec.machine_type)
 
 
-def failure(fault: Fault, resource: Any, region: str) -> ApiError | None:
-    """Return the error of a provisioning fault; None for an outcome that is not a failure by itself."""
+def quota_text(metrics: Iterable[str], *, recorded: bool) -> str:
+    """Return the text of an exceeded quota.
+
+    :param metrics: metrics without their service, such as ``custom_model_training_cpus``.
+    :param recorded: use the text of recorded live runs, else that of custom jobs.
+    """
+    if recorded:
+        return QUOTA.text.format(quotas=", ".join(map(quota_name, metrics)))
+    return QUOTA_METRICS.text.format(metrics=", ".join(f"aiplatform.googleapis.com/{metric}" for metric in metrics))
+
+
+def failure(fault: Fault, resource: Any, region: str, *, recorded: bool = False) -> ApiError | None:
+    """Return the error of a provisioning fault; None for an outcome that is not a failure by itself.
+
+    :param fault: fault with an outcome.
+    :param resource: persistent resource that the fault applies to.
+    :param region: its region.
+    :param recorded: use the texts of recorded live runs where there are several.
+    """
+    stockout = STOCKOUT if recorded else STOCKOUT_INSUFFICIENT
     known = {
-        "quota": (
-            "RESOURCE_EXHAUSTED",
-            f"The following quota metrics exceed quota limits: {quota_metric(resource)}",
-        ),
-        "stockout": (
-            "RESOURCE_EXHAUSTED",
-            f"Resources are insufficient in region: {region}. Please try a different region. If you use "
-            "GPUs, please also try different accelerator types or fewer accelerators.",
-        ),
-        "internal": ("INTERNAL", INTERNAL_TEXT),
-        "ip_ranges": (
-            "FAILED_PRECONDITION",
-            "Couldn't find free blocks in allocated IP ranges. Please allocate new ranges for this service provider.",
-        ),
+        "quota": (QUOTA.code, quota_text([quota_metric(resource)], recorded=recorded)),
+        "stockout": (stockout.code, stockout.text.format(region=region)),
+        "internal": (INTERNAL.code, INTERNAL.text),
+        "ip_ranges": (IP_RANGES.code, IP_RANGES.text),
     }
     if fault.outcome not in known:
         return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import ssl
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from aiohttp import web
 
+from vertex_ray_emulator.access import OTHER_USERS_VARIABLE, guard
 from vertex_ray_emulator.admin import Admin, AdminCloud
 from vertex_ray_emulator.backends.processes import reclaim
 from vertex_ray_emulator.clusters.control_plane import ControlPlane
@@ -26,12 +26,14 @@ from vertex_ray_emulator.google.service_usage import ServiceUsage
 from vertex_ray_emulator.google.telemetry import Telemetry, WatchedPublisher
 from vertex_ray_emulator.project.project_script import Project
 from vertex_ray_emulator.request_log import RequestLog
+from vertex_ray_emulator.runtime import check_runtime
 from vertex_ray_emulator.serving.serving import Serving
 from vertex_ray_emulator.settings import LOOPBACK, Settings
-from vertex_ray_emulator.state_file import read_state, state_file_path
+from vertex_ray_emulator.state_file import lock_path, make_private, read_state, state_file_path, write_state
 from vertex_ray_emulator.surfaces import pki
 from vertex_ray_emulator.surfaces.connect_proxy import ConnectProxy, Destination
 from vertex_ray_emulator.surfaces.dashboard_proxy import DASHBOARD_DOMAIN, DashboardProxy
+from vertex_ray_emulator.surfaces.dashboard_target import ProxyLimits
 from vertex_ray_emulator.surfaces.grpc_forwarder import CHANNEL_OPTIONS, GrpcForwarder
 from vertex_ray_emulator.surfaces.grpc_server import GrpcApi
 from vertex_ray_emulator.surfaces.metadata import MetadataServer
@@ -77,11 +79,11 @@ class Emulator:
         self.faults = Faults()
         self.request_log = RequestLog()
         self.tokens = Tokens(settings.token_seconds)
-        self._publisher = Publisher(settings.dashboard_warmup_seconds, settings.dashboard_addresses)
+        self._publisher = Publisher(settings.warmup_seconds, settings.dashboard_addresses, settings.traits)
         self._given_backend = backend
         self._runners: list[web.AppRunner] = []
         self._lock: int | None = None
-        self.companions = Companions(settings.state_dir, settings.project)
+        self.companions = Companions(settings.state_dir, settings.project, limit_writes=settings.has("storage-writes"))
         # Cloud Storage from which predictors download their models.
         self.storage_host = os.environ.get("STORAGE_EMULATOR_HOST")
         self._node_environment: dict[str, str] = {}
@@ -95,17 +97,22 @@ class Emulator:
 
         :raises AlreadyRunningError: if another emulator runs on the state directory.
         :raises CompanionError: if an emulator of another service does not start.
-        :raises OSError: if the main port is taken.
+        :raises OSError: if the main port is taken, or the state directory is another user's.
+        :raises UnsupportedRuntimeError: if real clusters cannot run in this environment.
         """
+        if self._given_backend is None:
+            check_runtime(self.settings.backend)
         settings = self.settings
-        settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if settings.allow_other_users:
+            os.environ[OTHER_USERS_VARIABLE] = "1"  # the companions and the predictors inherit it
+        make_private(settings.state_dir)
         self._take_lock()
         state_file_path(settings.state_dir).unlink(missing_ok=True)
         reclaim(settings.state_dir)
         certificates = pki.ensure(settings.state_dir / "pki")
         key, certificate = certificates.key.read_bytes(), certificates.certificate.read_bytes()
 
-        await self.companions.start(settings.companions)
+        await self.companions.start(settings.companions, certificates)
         if (storage := self.companions.get("storage")) is not None:
             self.storage_host = f"http://{storage.address}"
         backend = self._given_backend or _backend(settings, self._node_environment)
@@ -118,7 +125,8 @@ class Emulator:
         rpcs = self._serving.rpcs()
         self._rest = RestApi(self._plane, pipeline, settings, rpcs, self._other_apis(project))
         self._metadata = MetadataServer(settings, self.tokens, self.faults, self.request_log)
-        self._dashboards = DashboardProxy(self._publisher.target, self.tokens, self.faults, self.request_log)
+        limits = ProxyLimits.of(settings.traits)
+        self._dashboards = DashboardProxy(self._publisher.target, self.tokens, self.faults, self.request_log, limits)
         self._admin = Admin(
             self._plane,
             backend,
@@ -159,6 +167,8 @@ class Emulator:
             **self.companions.environment(),
         }
         self._node_environment.update({name: self.env[name] for name in _FOR_JOBS if name in self.env})
+        if settings.allow_other_users:
+            self._node_environment[OTHER_USERS_VARIABLE] = "1"
         self._write_state_file()
 
     async def stop(self) -> None:
@@ -214,7 +224,7 @@ class Emulator:
 
     async def _serve(self, handler: Any, port: int, context: ssl.SSLContext | None) -> int:
         # Uploads to a dashboard are streamed, so no limit applies here; the REST API has its own.
-        application = web.Application(client_max_size=0)
+        application = web.Application(client_max_size=0, middlewares=[guard(secure=context is not None)])
         application.router.add_route("*", "/{path:.*}", handler)
         runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
         await runner.setup()
@@ -238,7 +248,7 @@ class Emulator:
     def _take_lock(self) -> None:
         """Take the lock of the state directory; the kernel releases it however this process ends."""
         state_dir = self.settings.state_dir
-        self._lock = os.open(state_dir / "emulator.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        self._lock = os.open(lock_path(state_dir), os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -261,21 +271,22 @@ class Emulator:
             "host": self.host,
             "project": self.settings.project,
             "project_number": self.settings.project_number,
+            "profile": self.settings.profile,
+            "traits": sorted(self.settings.traits),
             "env": self.env,
             "ports": self.ports,
         }
-        file = state_file_path(self.settings.state_dir)
-        new = file.with_suffix(".new")
-        new.write_text(json.dumps(state, indent=2) + "\n")
-        new.replace(file)
+        write_state(self.settings.state_dir, state)
 
 
 def _backend(settings: Settings, node_environment: dict[str, str]) -> ClusterBackend:
     # Imported here, so that each backend runs without the requirements of the other.
     if settings.backend == "fake":
+        from vertex_ray_emulator.backends.entrypoints import Entrypoints
         from vertex_ray_emulator.backends.fake_backend import FakeBackend
 
-        return FakeBackend()
+        runs = settings.has("run-entrypoints")
+        return FakeBackend(Entrypoints(settings.state_dir, node_environment) if runs else None)
     from vertex_ray_emulator.backends.ray_backend import RayBackend
 
     return RayBackend(settings.state_dir, node_environment=node_environment)

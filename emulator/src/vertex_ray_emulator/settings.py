@@ -9,10 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from vertex_ray_emulator.profile import DEFAULT_PROFILE, ProfileName, Trait, traits_of
+
 BackendKind = Literal["ray", "fake"]
 DashboardAddresses = Literal["localhost", "google"]
 
 LOOPBACK = "127.0.0.1"
+WARMUP_SECONDS = 2.0
+"""Default warm-up of dashboards with the trait ``warmup``; up to 300 s on the service, as reported."""
 COMPANIONS = ("storage", "bigquery")
 
 
@@ -30,7 +34,14 @@ class Settings:
     :param state_dir: directory of certificates, logs and the state file of the running emulator.
     :param backend: ``ray`` for real clusters, ``fake`` for instant ones that run no code.
     :param provisioning_seconds: minimum duration of a create; the service takes 9 to 14 minutes.
-    :param dashboard_warmup_seconds: seconds after RUNNING in which a dashboard answers 503; up to 300 on the service.
+    :param profile: ``google`` for the darkest reading of what is known of the service, ``lenient`` for the brightest.
+    :param without: traits of the profile to leave out, see ``profile.TRAITS``.
+    :param dashboard_warmup_seconds: seconds after RUNNING in which a dashboard answers 524, or 503 without the trait
+        ``warmup``; up to 300 on the service.
+    :param leak_seconds: how long a resource whose create failed stays PROVISIONING, with the trait ``leaked-creates``;
+        more than 3,000 on the service.
+    :param autoscaling_idle_seconds: how long a node of an autoscaling pool is idle before it is removed; 300 on the
+        service.
     :param name_reuse_seconds: seconds after a delete in which the name is refused; up to 7,200 on the service.
     :param token_seconds: lifetime of an access token; about 3,600 seconds on the service.
     :param delete_seconds: minimum duration of a delete.
@@ -43,6 +54,7 @@ class Settings:
         is reachable only by clients that use the proxy of the environment (``requests`` does; aiohttp, and so Ray's
         ``tail_job_logs``, does not). ``localhost`` puts ``localhost:PORT/`` before it, which every client can reach
         but the Google provider's Ray operators do not accept as a Vertex AI address.
+    :param allow_other_users: admit requests of other users of the machine.
     :param companions: other services' emulators to run beside this one: ``storage``, ``bigquery``.
     :param project: id of the only project.
     :param project_number: number of the project, which replaces the id in the resource names of answers.
@@ -52,7 +64,11 @@ class Settings:
     state_dir: Path = field(default_factory=default_state_dir)
     backend: BackendKind = "ray"
     provisioning_seconds: float = 0.5
-    dashboard_warmup_seconds: float = 0.0
+    profile: ProfileName = DEFAULT_PROFILE
+    without: tuple[str, ...] = ()
+    dashboard_warmup_seconds: float | None = None
+    leak_seconds: float = 5.0
+    autoscaling_idle_seconds: float = 10.0
     name_reuse_seconds: float = 5.0
     token_seconds: float = 3600.0
     delete_seconds: float = 0.0
@@ -61,16 +77,20 @@ class Settings:
     scrape_seconds: float = 5.0
     hold_get: bool = False
     dashboard_addresses: DashboardAddresses = "localhost"
+    allow_other_users: bool = False
     companions: tuple[str, ...] = ()
     project: str = "demo-project"
     project_number: str = "123456789012"
 
     def __post_init__(self) -> None:
+        traits_of(self.profile, self.without)
         if not 0 <= self.port <= 65535:
             raise ValueError(f"Invalid value for port: {self.port}. Use a number from 0 to 65535.")
         for name in (
             "provisioning_seconds",
-            "dashboard_warmup_seconds",
+            "warmup_seconds",
+            "leak_seconds",
+            "autoscaling_idle_seconds",
             "name_reuse_seconds",
             "delete_seconds",
             "resize_seconds",
@@ -96,3 +116,19 @@ class Settings:
             raise ValueError(
                 f"Invalid value for project_number: {self.project_number!r}. Use a number of 6 to 19 digits."
             )
+
+    @property
+    def traits(self) -> frozenset[str]:
+        """Names of the traits that this emulator has."""
+        return traits_of(self.profile, self.without)
+
+    def has(self, trait: Trait) -> bool:
+        """Return whether this emulator has a trait."""
+        return trait in self.traits
+
+    @property
+    def warmup_seconds(self) -> float:
+        """Seconds after RUNNING in which a dashboard is not ready."""
+        if self.dashboard_warmup_seconds is not None:
+            return self.dashboard_warmup_seconds
+        return WARMUP_SECONDS if self.has("warmup") else 0.0

@@ -12,7 +12,8 @@ from aiohttp import web
 from vertex_ray_emulator.faults import Fault, Faults
 from vertex_ray_emulator.request_log import RequestLog
 from vertex_ray_emulator.surfaces import pki
-from vertex_ray_emulator.surfaces.dashboard_proxy import DashboardProxy, Target
+from vertex_ray_emulator.surfaces.dashboard_proxy import DashboardProxy
+from vertex_ray_emulator.surfaces.dashboard_target import ProxyLimits, Target
 from vertex_ray_emulator.surfaces.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -124,11 +125,11 @@ class Upstream:
 class World:
     """The proxy, its settings, and a client with a valid token."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: ProxyLimits | None = None) -> None:
         self.tokens, self.faults, self.request_log = Tokens(), Faults(), RequestLog()
         self.upstream = Upstream()
         self.targets: dict[str, Target] = {}
-        self.proxy = DashboardProxy(self.targets.get, self.tokens, self.faults, self.request_log)
+        self.proxy = DashboardProxy(self.targets.get, self.tokens, self.faults, self.request_log, limits)
         self.authorization = f"Bearer {self.tokens.mint()[0]}"
         self.url = self.tls_url = ""
         self.session: aiohttp.ClientSession
@@ -155,9 +156,9 @@ async def _serve(app: web.Application, context: ssl.SSLContext | None = None) ->
 
 
 @contextlib.asynccontextmanager
-async def proxied(folder: Path) -> AsyncIterator[World]:
+async def proxied(folder: Path, limits: ProxyLimits | None = None) -> AsyncIterator[World]:
     """Start a proxy with certificates in a folder, and stop it at the end."""
-    made = World()
+    made = World(limits)
     made.certificates = pki.ensure(folder)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(made.certificates.certificate, made.certificates.key)

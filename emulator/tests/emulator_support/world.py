@@ -12,6 +12,7 @@ from vertex_ray_emulator.backends.backend import ClusterAddresses
 from vertex_ray_emulator.clusters.control_plane import ControlPlane
 from vertex_ray_emulator.faults import Faults
 from vertex_ray_emulator.project.plan import NodePlan
+from vertex_ray_emulator.project.scaling import Demand
 from vertex_ray_emulator.settings import Settings
 from vertex_ray_emulator.wire.errors import ApiError
 from vertex_ray_emulator.wire.protos import V1BETA1, PersistentResource
@@ -36,6 +37,7 @@ class ScriptedBackend:
         self.hold = asyncio.Event()
         self.hold.set()
         self.failure: Exception | None = None
+        self.wanted = Demand()
 
     async def _wait_or_fail(self) -> None:
         await self.hold.wait()
@@ -57,6 +59,9 @@ class ScriptedBackend:
 
     async def nodes(self, key: str) -> list[dict[str, Any]]:
         return [{"node_id": node, "pool_id": "", "alive": True} for node in self.running.get(key, [])]
+
+    async def demand(self, key: str) -> Demand:
+        return self.wanted
 
     async def kill(self, key: str, part: str, signal_name: str, **target: str | None) -> list[int]:
         return []

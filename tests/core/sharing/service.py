@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from collections import Counter
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -65,8 +66,15 @@ class World:
         self.time = START
         self.nodes: dict[str, Node] = {}
         self.blocked: set[str] = set()
-        self.objects: dict[str, tuple[bytes, int]] = {}
+        self.objects: dict[str, tuple[dict[str, str], int, float]] = {}
+        """Metadata, generation and time of the last write, by name."""
+        self.requests: Counter[str] = Counter()
+        self.writes_per_second = False
+        """Whether Cloud Storage takes only one write a second of the same object."""
+        self.late_answers = True
+        """Whether others may have their turns between a request and its answer."""
         self.generation = 0
+        self.page_size = 2
         self.wrong: list[str] = []
         self.log: list[str] = []
         self.on_create: Callable[[str], None] = lambda _: None
@@ -204,22 +212,41 @@ class World:
         ]
 
     def _storage(self, method: str, path: str, query: dict[str, str], data: bytes) -> tuple[int, Any, dict[str, str]]:
+        self.requests[method if "/o/" in path or method == "POST" else "LIST"] += 1
         if method == "POST":
-            parts = [part.split(b"\r\n\r\n", 1)[1].rstrip(b"\r\n") for part in data.split(data.split(b"\r\n")[0])[1:3]]
-            name = json.loads(parts[0])["name"]
-            if self.objects.get(name, (b"", 0))[1] != int(query["ifGenerationMatch"]):
+            part = data.split(data.split(b"\r\n")[0])[1].split(b"\r\n\r\n", 1)[1].rstrip(b"\r\n")
+            resource = json.loads(part)
+            name = resource["name"]
+            _, generation, written = self.objects.get(name, ({}, 0, -1.0))
+            if generation != int(query["ifGenerationMatch"]):
+                self.requests["412"] += 1
                 return 412, _error("conditionNotMet"), {}
+            if self.writes_per_second and self.time - written < 1:
+                self.requests["429"] += 1
+                return 429, _error("rateLimitExceeded"), {}
             self.generation += 1
-            self.objects[name] = (parts[1], self.generation)
+            self.objects[name] = (resource["metadata"], self.generation, self.time)
             return 200, {}, {}
+        if path.endswith("/o"):
+            # In pages of two, as the service has pages of a thousand.
+            names = sorted(each for each in self.objects if each.startswith(query["prefix"]))
+            names = [each for each in names if each > query.get("pageToken", "")]
+            page, more = names[: self.page_size], names[self.page_size :]
+            token = {"nextPageToken": page[-1]} if more else {}
+            return 200, {"kind": "storage#objects", "items": [self._object(each) for each in page], **token}, {}
         name = path.split("/o/", 1)[1]
         if name not in self.objects:
             return 404, _error("No such object"), {}
         if method == "DELETE":
+            if self.objects[name][1] != int(query["ifGenerationMatch"]):
+                return 412, _error("conditionNotMet"), {}
             del self.objects[name]
             return 204, {}, {}
-        content, generation = self.objects[name]
-        return 200, content.decode(), {"x-goog-generation": str(generation)}
+        return 200, self._object(name), {}
+
+    def _object(self, name: str) -> dict[str, Any]:
+        metadata, generation, _ = self.objects[name]
+        return {"name": name, "generation": str(generation), "metadata": metadata}
 
 
 def _error(status: str) -> dict[str, Any]:
@@ -251,7 +278,8 @@ class SimulatedTransport:
             raise ServiceUnavailableError("the request was lost")
         data = more["data"]() if more.get("data") else b""
         status, found, headers = world.answer(method, url, more.get("body"), data)
-        await world.turn()
+        if world.late_answers:
+            await world.turn()
         if lost < world.flaky:
             raise ServiceUnavailableError("the answer was lost")
         text = found if isinstance(found, str) else json.dumps(found)

@@ -17,14 +17,15 @@ from airflow_provider_vertex_ray.core.cluster.name import parse_cluster_name
 from airflow_provider_vertex_ray.core.cluster.state import Cluster, ClusterState
 from airflow_provider_vertex_ray.core.http.transport import Transport
 from airflow_provider_vertex_ray.core.job.client import dashboard_error
-from airflow_provider_vertex_ray.core.sharing import ensure, guarded_delete, lease, lease_store
+from airflow_provider_vertex_ray.core.sharing import ensure, guarded_delete, lease, lease_objects, lease_store
 from airflow_provider_vertex_ray.core.sharing.activity import Activity
 from airflow_provider_vertex_ray.core.sharing.ensure import SharedClusterReconciler
 from airflow_provider_vertex_ray.core.sharing.generations import ClusterRequest, Step
 from airflow_provider_vertex_ray.core.sharing.guarded_delete import GuardedDelete
+from airflow_provider_vertex_ray.core.sharing.holding import held_cluster
 from airflow_provider_vertex_ray.core.sharing.idle_policy import Decision, Policy, superseded_among, verdict
-from airflow_provider_vertex_ray.core.sharing.lease import CLOCK_SKEW
-from airflow_provider_vertex_ray.core.sharing.lease_store import LeaseStore, held_cluster, hold
+from airflow_provider_vertex_ray.core.sharing.lease import CLOCK_SKEW, HolderId
+from airflow_provider_vertex_ray.core.sharing.lease_store import LeaseStore
 from airflow_provider_vertex_ray.errors import (
     ClusterClosingError,
     ClusterNotFoundError,
@@ -115,7 +116,17 @@ class Simulation:
         """As ``VertexRayClusterEnsureTrigger`` does."""
         wanted = ClusterRequest("etl", SPEC.spec_hash(), "attach", max_age)
         found = SharedClusterReconciler(
-            self.transport, PROJECT, LOCATION, wanted, SPEC, {}, self.store, run, TTL, self.world.notify
+            self.transport,
+            PROJECT,
+            LOCATION,
+            wanted,
+            SPEC,
+            {},
+            self.store,
+            HolderId(run),
+            TTL,
+            False,
+            self.world.notify,
         )
         while True:
             try:
@@ -147,14 +158,14 @@ class Simulation:
         del self.believes[run]
         name = parse_cluster_name(cluster.name)
         try:
-            await self.store.change(name, lambda lease: lease.release(run, self.world.time + clock))
+            await self.store.release(name, HolderId(run))
         except VertexRayError:
             return
 
     async def job(self, run: str, job: str, cluster: Cluster, seconds: float) -> Cluster:
         while True:
             try:
-                held = await held_cluster(self.transport, self.store, cluster, run, TTL)
+                held = await held_cluster(self.transport, self.store, cluster, HolderId(run), TTL)
                 self.holds(run, held)
                 if held.state is ClusterState.RUNNING:
                     await self.submit(held, job, seconds)
@@ -170,8 +181,8 @@ class Simulation:
         while self.world.time < ends:
             await self.world.sleep(min(TTL / 3, max(1.0, ends - self.world.time)))
             try:
-                await hold(self.store, parse_cluster_name(held.name), run, TTL)
-                self.holds(run, held)
+                if await self.store.renew(parse_cluster_name(held.name), HolderId(run), TTL):
+                    self.holds(run, held)
             except VertexRayError as error:
                 self.world.notify(f"{run} can not renew: {error.message}")
         return held
@@ -236,10 +247,12 @@ class Simulation:
 def clocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The modules read the clock of whoever runs, in the world that is acted out."""
     current: list[World] = []
-    clock = types.SimpleNamespace(time=lambda: current[-1].time + offset.get())
+    clock = types.SimpleNamespace(time=lambda: current[-1].time + offset.get(), monotonic=lambda: current[-1].time)
     for module in (ensure, guarded_delete, lease_store):
         monkeypatch.setattr(module, "time", clock)
-    monkeypatch.setattr(lease_store, "asyncio", types.SimpleNamespace(sleep=lambda seconds: current[-1].sleep(seconds)))
+    monkeypatch.setattr(
+        lease_objects, "asyncio", types.SimpleNamespace(sleep=lambda seconds: current[-1].sleep(seconds))
+    )
     return current.append
 
 
@@ -294,7 +307,7 @@ def test_the_simulation_sees_a_reaper_that_does_not_close_the_lease(
 ) -> None:
     """Without it the same world shows what it is there for: a run that comes between the last look and the deletion."""
 
-    async def not_closed(self: GuardedDelete, name: Any, why: str) -> None:
+    async def not_closed(self: GuardedDelete, name: Any, mark: Any, force: bool) -> None:
         return None
 
     monkeypatch.setattr(GuardedDelete, "_close", not_closed)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vertex_ray_emulator.project.plan import NodePlan
+    from vertex_ray_emulator.project.scaling import Demand
 
 
 PARTS = ("head", "gcs", "dashboard", "agent", "raylet", "driver")
@@ -63,6 +64,13 @@ class ClusterBackend(Protocol):
         :param seen: position in each file, in a unit of the backend; it is updated.
         :param last: also return an incomplete last line, because no more lines follow.
         :return: paths with their lines; empty for an unknown key.
+        """
+        ...
+
+    async def demand(self, key: str) -> Demand:
+        """Return what the cluster's workload waits for, and which nodes are free or idle.
+
+        :raises Exception: if the cluster does not exist or its head does not answer.
         """
         ...
 

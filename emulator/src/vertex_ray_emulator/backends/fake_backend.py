@@ -16,9 +16,12 @@ from aiohttp import web
 from vertex_ray_emulator.backends.backend import PARTS, SIGNALS, ClusterAddresses
 from vertex_ray_emulator.backends.fake_dashboard import FakeDashboard, FakeNode
 from vertex_ray_emulator.project.plan import NodePlan
+from vertex_ray_emulator.project.scaling import Demand
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from vertex_ray_emulator.backends.entrypoints import Entrypoints
 
 LOOPBACK = "127.0.0.1"
 ENDING = frozenset({"KILL", "TERM"})
@@ -27,9 +30,9 @@ ENDING = frozenset({"KILL", "TERM"})
 class _Cluster:
     """A fake cluster: its dashboard and the server of the dashboard."""
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, entrypoints: Entrypoints | None) -> None:
         self.key = key
-        self.dashboard = FakeDashboard(f"session_fake_{key}")
+        self.dashboard = FakeDashboard(f"session_fake_{key}", entrypoints)
         self._runner: web.AppRunner | None = None
         self._client_socket: socket.socket | None = None
         self._started = 0
@@ -70,14 +73,18 @@ class _Cluster:
 
 
 class FakeBackend:
-    """Clusters without processes (implements ``ClusterBackend``)."""
+    """Clusters without Ray (implements ``ClusterBackend``).
 
-    def __init__(self) -> None:
+    :param entrypoints: runs the jobs' entrypoints that are not simulated; None to run none.
+    """
+
+    def __init__(self, entrypoints: Entrypoints | None = None) -> None:
+        self._entrypoints = entrypoints
         self._clusters: dict[str, _Cluster] = {}
 
     async def start(self, key: str, nodes: Sequence[NodePlan]) -> ClusterAddresses:
         """Start a cluster and its dashboard."""
-        cluster = self._clusters[key] = _Cluster(key)
+        cluster = self._clusters[key] = _Cluster(key, self._entrypoints)
         addresses = await cluster.serve()
         cluster.reconcile(nodes)
         return addresses
@@ -162,6 +169,13 @@ class FakeBackend:
                 seen[path] = seen.get(path, 0) + len(lines)
                 found.append((path, [line.rstrip("\n") for line in lines]))
         return found
+
+    async def demand(self, key: str) -> Demand:
+        """Return the resources of the jobs that fit on no node; a node without a running job is idle.
+
+        :raises KeyError: if the cluster does not exist.
+        """
+        return self._clusters[key].dashboard.demand()
 
     async def metrics_targets(self, key: str) -> list[str]:
         """Return an empty list: a fake cluster has no metrics but those set with the admin API."""

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from vertex_ray_emulator.backends.fake_jobs import DuplicateJobError, FakeJob, FakeJobs, JobNotTerminalError, JobRequest
+from vertex_ray_emulator.access import guard
+from vertex_ray_emulator.backends.fake_jobs import DuplicateJobError, FakeJob, FakeJobs, JobNotTerminalError
+from vertex_ray_emulator.backends.job_request import JobRequest
+from vertex_ray_emulator.project.scaling import Demand
 
 if TYPE_CHECKING:
+    from vertex_ray_emulator.backends.entrypoints import Entrypoints
     from vertex_ray_emulator.project.plan import NodePlan
 
 RAY_VERSION = "2.47.1"
@@ -30,6 +36,7 @@ class FakeNode:
         self.plan = plan
         self.ray_id = ray_id
         self.alive = True
+        self.idle_since = time.monotonic()
 
     @property
     def resources(self) -> dict[str, float]:
@@ -52,12 +59,13 @@ class FakeDashboard:
     """The jobs and nodes of a fake cluster, served as Ray's dashboard does.
 
     :param session_name: the session name in the answer of ``GET /api/version``.
+    :param entrypoints: runs the entrypoints that are not simulated; None to run none.
     """
 
-    def __init__(self, session_name: str) -> None:
+    def __init__(self, session_name: str, entrypoints: Entrypoints | None = None) -> None:
         self.session_name = session_name
         self.nodes: dict[str, FakeNode] = {}
-        self.jobs = FakeJobs("http://127.0.0.1:0", self._place)
+        self.jobs = FakeJobs("http://127.0.0.1:0", self._place, entrypoints)
         self.gcs_alive = True
         self.agent_alive = True
         self.running = asyncio.Event()  # cleared while the dashboard is frozen
@@ -65,7 +73,7 @@ class FakeDashboard:
 
     def application(self) -> web.Application:
         """Return a new aiohttp application that serves this cluster."""
-        app = web.Application(client_max_size=MAX_PACKAGE_BYTES, middlewares=[self._fail_dead_parts])
+        app = web.Application(client_max_size=MAX_PACKAGE_BYTES, middlewares=[guard(), self._fail_dead_parts])
         app.add_routes(
             [
                 web.get("/api/version", self._version),
@@ -95,6 +103,21 @@ class FakeDashboard:
             if node.alive and all(have.get(name, 0.0) >= amount for name, amount in demands.items()):
                 return node.ray_id
         return None
+
+    def demand(self) -> Demand:
+        """Return the demands of the jobs that wait for a node, and for how long each node has had no job."""
+        now = time.monotonic()
+        running = {job.node_id for job in self.jobs.all() if not job.terminal}
+        alive = {node.plan.node_id: node for node in self.nodes.values() if node.alive}
+        for node in alive.values():
+            if node.ray_id in running:
+                node.idle_since = now
+        waiting = [job for job in self.jobs.all() if job.status == "PENDING" and job.node_id is None]
+        return Demand(
+            [(demands, 1) for job in waiting if (demands := job.request.demands())],
+            {node_id: node.resources for node_id, node in alive.items()},
+            {node_id: now - node.idle_since for node_id, node in alive.items()},
+        )
 
     @web.middleware
     async def _fail_dead_parts(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -191,8 +214,10 @@ class FakeDashboard:
         uri = _package_uri(request)
         if uri is None:
             return _trouble()
-        async for _ in request.content.iter_any():
-            pass  # fake jobs do not need the content
+        path = self.jobs.package_path(uri)
+        with (path or Path(os.devnull)).open("wb") as file:
+            async for chunk in request.content.iter_any():
+                file.write(chunk)
         self.jobs.packages.add(uri)
         return web.Response()
 

@@ -1,21 +1,30 @@
 """Fake jobs that behave like those of Ray 2.47.1's job manager but start no processes.
 
 ``fake_dashboard`` serves them over HTTP. An entrypoint is a small script: ``sleep N``, ``echo TEXT``,
-``count N SECONDS`` (prints ``line 0`` to ``line N-1``), ``exit N`` and ``fail``, joined with ``&&``. Any other command
-succeeds at once. So thousands of jobs cost next to nothing, yet a job can take time, write to its log and fail.
+``count N SECONDS`` (prints ``line 0`` to ``line N-1``), ``exit N``, ``true`` and ``fail``, joined with ``&&``. So
+thousands of jobs cost next to nothing, yet a job can take time, write to its log and fail. Any other entrypoint is run
+in a process of this machine (``entrypoints``), or, where that is turned off, succeeds at once and says so in its log.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import shlex
+import tempfile
 import time
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from vertex_ray_emulator.backends.entrypoints import Entrypoints, package_file
+from vertex_ray_emulator.backends.job_request import JobRequest
 
 if TYPE_CHECKING:
     import signal
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+
+log = logging.getLogger(__name__)
 
 TERMINAL = frozenset({"STOPPED", "SUCCEEDED", "FAILED"})
 LINES_PER_FRAME = 10
@@ -24,6 +33,13 @@ COUNT_PAUSE = 0.05
 """Seconds between the batches of lines that ``count`` prints."""
 START_TIMEOUT = 900.0
 """Seconds after which a job that cannot be placed fails: Ray's default of ``RAY_JOB_START_TIMEOUT_SECONDS``."""
+SIMULATED = frozenset({"sleep", "echo", "count", "exit", "true", "fail"})
+"""Commands that are simulated."""
+NOT_RUN = (
+    "WARNING: this entrypoint was NOT RUN. The emulator's fake backend without the trait run-entrypoints simulates "
+    "only sleep, echo, count, exit, true and fail; start it with --profile google or --backend ray to run code."
+)
+_SHELL = frozenset(";|<>$`(){}\n")
 RUNTIME_ENV_LINE = "INFO job_manager.py:531 -- Runtime env is setting up."
 
 
@@ -33,82 +49,6 @@ class DuplicateJobError(ValueError):
 
 class JobNotTerminalError(RuntimeError):
     """A job cannot be deleted before it has ended."""
-
-
-def _numbers(value: Any) -> bool:
-    return isinstance(value, (int, float))
-
-
-def _strings(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(item, str) for pair in value.items() for item in pair)
-
-
-@dataclass
-class JobRequest:
-    """The body of ``POST /api/jobs/`` (``JobSubmitRequest`` of Ray 2.47.1).
-
-    :raises TypeError: if an argument has the wrong type; the message is Ray's.
-    """
-
-    entrypoint: str
-    submission_id: str | None = None
-    job_id: str | None = None
-    runtime_env: dict[str, Any] | None = None
-    metadata: dict[str, str] | None = None
-    entrypoint_num_cpus: float | None = None
-    entrypoint_num_gpus: float | None = None
-    entrypoint_memory: int | None = None
-    entrypoint_resources: dict[str, float] | None = None
-
-    @classmethod
-    def parse(cls, body: Mapping[str, Any]) -> JobRequest:
-        """Validate a decoded body; keys with the value null count as absent, as in Ray.
-
-        :raises TypeError: if an argument is unknown, missing or of the wrong type; the message is Ray's.
-        """
-        known = {each.name for each in fields(cls)}
-        given = {key: value for key, value in body.items() if value is not None}
-        for key in given:
-            if key not in known:
-                raise TypeError(f"JobSubmitRequest.__init__() got an unexpected keyword argument '{key}'")
-        if "entrypoint" not in given:
-            raise TypeError("JobSubmitRequest.__init__() missing 1 required positional argument: 'entrypoint'")
-        return cls(**given)
-
-    def __post_init__(self) -> None:
-        self._expect("entrypoint", "a string", isinstance(self.entrypoint, str))
-        for name in ("submission_id", "job_id"):
-            value = getattr(self, name)
-            self._expect(name, "a string if provided", value is None or isinstance(value, str))
-        self._expect("runtime_env", "a dict", self.runtime_env is None or isinstance(self.runtime_env, dict))
-        self._expect("metadata", "a dict", self.metadata is None or isinstance(self.metadata, dict))
-        if self.metadata is not None and not _strings(self.metadata):
-            wrong = next(v for v in self.metadata.values() if not isinstance(v, str))
-            raise TypeError(f"metadata values must be strings, got {type(wrong)}")
-        for name in ("entrypoint_num_cpus", "entrypoint_num_gpus"):
-            value = getattr(self, name)
-            self._expect(name, "a number", value is None or _numbers(value))
-        memory = self.entrypoint_memory
-        self._expect("entrypoint_memory", "an integer", memory is None or isinstance(memory, int))
-        resources = self.entrypoint_resources
-        self._expect("entrypoint_resources", "a dict", resources is None or isinstance(resources, dict))
-        for value in (resources or {}).values():
-            if not _numbers(value):
-                raise TypeError(f"entrypoint_resources values must be numbers, got {type(value)}")
-
-    def _expect(self, name: str, kind: str, holds: bool) -> None:
-        if not holds:
-            raise TypeError(f"{name} must be {kind}, got {type(getattr(self, name))}")
-
-    def demands(self) -> dict[str, float]:
-        """Return the logical resources that the entrypoint requests, by Ray's names."""
-        wanted = {
-            "CPU": self.entrypoint_num_cpus or 0,
-            "GPU": self.entrypoint_num_gpus or 0,
-            "memory": self.entrypoint_memory or 0,
-            **(self.entrypoint_resources or {}),
-        }
-        return {name: float(amount) for name, amount in wanted.items() if amount > 0}
 
 
 @dataclass
@@ -137,6 +77,11 @@ class FakeJob:
         """Wake all tasks that wait for a new line or status."""
         self.changed.set()
         self.changed = asyncio.Event()
+
+    def append(self, text: str) -> None:
+        """Append to the log."""
+        self.log.append(text)
+        self.notify()
 
     def details(self) -> dict[str, Any]:
         """Return the body of ``GET /api/jobs/{id}``, with the keys in Ray's order."""
@@ -177,20 +122,39 @@ def steps(entrypoint: str) -> Iterator[list[str]]:
     yield command
 
 
+def is_simulated(entrypoint: str) -> bool:
+    """Return whether an entrypoint consists of nothing but commands that are simulated."""
+    if _SHELL & set(entrypoint):
+        return False
+    return all(not command or command[0] in SIMULATED for command in steps(entrypoint))
+
+
 class FakeJobs:
     """The jobs of a cluster.
 
     :param agent_address: address of the node's agent in a job's details, ``http://host:port``.
     :param placement: returns the id of a node with the resources that an entrypoint requests, or None: then the job
         stays PENDING.
+    :param entrypoints: runs what is not simulated; None to run nothing.
     """
 
-    def __init__(self, agent_address: str, placement: Callable[[Mapping[str, float]], str | None]) -> None:
+    def __init__(
+        self,
+        agent_address: str,
+        placement: Callable[[Mapping[str, float]], str | None],
+        entrypoints: Entrypoints | None = None,
+    ) -> None:
+        self._entrypoints = entrypoints
+        self._folder = tempfile.TemporaryDirectory(prefix="vre-packages-") if entrypoints is not None else None
         self._agent_address = agent_address
         self._placement = placement
         self._jobs: dict[str, FakeJob] = {}
         self._sequence = 0
         self.packages: set[str] = set()
+
+    def package_path(self, uri: str) -> Path | None:
+        """Return the file for an uploaded package; None if no entrypoint will need it."""
+        return Path(self._folder.name) / package_file(uri) if self._folder is not None else None
 
     def get(self, submission_id: str) -> FakeJob | None:
         """Return the job with this submission id, or None if it does not exist."""
@@ -283,6 +247,8 @@ class FakeJobs:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._folder is not None:
+            await asyncio.to_thread(self._folder.cleanup)
 
     async def _run(self, job: FakeJob) -> None:
         package = (job.request.runtime_env or {}).get("working_dir", "")
@@ -314,6 +280,13 @@ class FakeJobs:
         return node
 
     async def _execute(self, job: FakeJob) -> int:
+        entrypoint = job.request.entrypoint
+        if not is_simulated(entrypoint):
+            if self._entrypoints is not None and self._folder is not None:
+                runtime_env = job.request.runtime_env or {}
+                return await self._entrypoints.run(entrypoint, runtime_env, Path(self._folder.name), job.append)
+            self._write(job, NOT_RUN)
+            log.warning("Job %s: %s", job.submission_id, NOT_RUN)
         for command in steps(job.request.entrypoint):
             name, *arguments = command or [""]
             if name == "sleep":

@@ -7,7 +7,9 @@ on stdout:
   ``{"ok": true, "ray_id": "...", "processes": {"raylet": 1234, ...}, "runtime_env_port": 5432}``;
 - ``{"op": "stop", "node_id": "pool-1"}`` stops a node; the answer is ``{"ok": true}``;
 - ``{"op": "agent"}`` asks for the head's agent; the answer is ``{"ok": true, "address": "127.0.0.1:5432"}``, with null
-  until the agent has registered.
+  until the agent has registered;
+- ``{"op": "demand"}`` asks what waits: the answer has ``pending``, a list of ``{"resources": {"CPU": 1}, "count": 9}``,
+  and ``nodes``, a list of ``{"ray_id": "...", "available": {"CPU": 3}, "idle": 4.2}`` with idle times in seconds.
 
 The end of stdin means that the emulator has ended, for whatever reason: the process kills the cluster, then exits.
 
@@ -87,6 +89,8 @@ class NodeHost:
             return {}
         if operation == "agent":
             return {"address": self._agent_address()}
+        if operation == "demand":
+            return self._demand()
         raise ValueError(f"unknown operation {operation!r}")
 
     def reap(self) -> None:
@@ -175,6 +179,33 @@ class NodeHost:
             return None
         host, port, _ = json.loads(found)
         return f"{host}:{port}"
+
+    def _demand(self) -> dict[str, Any]:
+        """Return what Ray tells its autoscaler."""
+        from ray.autoscaler.v2.sdk import get_cluster_resource_state
+        from ray.core.generated.autoscaler_pb2 import NodeStatus
+
+        state = get_cluster_resource_state(self._nodes["head"].get_gcs_client())
+        pending = [
+            {"resources": dict(each.request.resources_bundle), "count": each.count}
+            for each in state.pending_resource_requests
+        ]
+        # Bundles of placement groups, which are placed together or not at all.
+        pending += [
+            {"resources": dict(each.resources_bundle), "count": 1}
+            for gang in state.pending_gang_resource_requests
+            for each in gang.requests
+        ]
+        nodes = [
+            {
+                "ray_id": node.node_id.hex(),
+                "available": dict(node.available_resources),
+                "idle": node.idle_duration_ms / 1000 if node.status == NodeStatus.IDLE else 0.0,
+            }
+            for node in state.node_states
+            if node.status != NodeStatus.DEAD
+        ]
+        return {"pending": pending, "nodes": nodes}
 
 
 def _free_low_port() -> int:

@@ -19,6 +19,7 @@ from vertex_ray_emulator.backends.log_files import new_lines
 from vertex_ray_emulator.backends.processes import ClusterRecord, send, started_at
 from vertex_ray_emulator.backends.ray_cluster import Cluster, ClusterError, Node
 from vertex_ray_emulator.project.plan import NodePlan
+from vertex_ray_emulator.project.scaling import Demand
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -52,12 +53,9 @@ class RayBackend:
     :param state_dir: directory for the records of running clusters (see ``processes.reclaim``).
     :param node_environment: additional variables for nodes and jobs, which override inherited ones. The mapping is
         read when a cluster starts and may be filled until then.
-    :raises RuntimeError: if the machine has no ``/proc``, without which processes cannot be killed safely.
     """
 
     def __init__(self, state_dir: Path, *, node_environment: Mapping[str, str] | None = None) -> None:
-        if not Path("/proc/self/stat").exists():
-            raise RuntimeError("Real clusters require Linux (/proc). Use the fake backend on this machine.")
         self._state_dir = state_dir
         self._node_environment = {} if node_environment is None else node_environment
         self._clusters: dict[str, Cluster] = {}
@@ -172,6 +170,22 @@ class RayBackend:
         # session_latest is a link; the paths of the files must not change with it.
         session = (Path(cluster.record.temp_dir) / "session_latest").resolve()
         return new_lines(session / "logs", seen, last=last)
+
+    async def demand(self, key: str) -> Demand:
+        """Return what Ray reports to its autoscaler.
+
+        :raises KeyError: if the cluster does not exist.
+        :raises ClusterError: if its head does not answer.
+        """
+        cluster = self._clusters[key]
+        answer = await cluster.command(NODE_TIMEOUT, op="demand")
+        names = {node.ray_id: node_id for node_id, node in cluster.nodes.items()}
+        nodes = {names[each["ray_id"]]: each for each in answer["nodes"] if each["ray_id"] in names}
+        return Demand(
+            [(each["resources"], each["count"]) for each in answer["pending"]],
+            {node_id: each["available"] for node_id, each in nodes.items()},
+            {node_id: each["idle"] for node_id, each in nodes.items()},
+        )
 
     async def metrics_targets(self, key: str) -> list[str]:
         """Return the addresses of the nodes' agents from the file that the dashboard writes for Prometheus."""

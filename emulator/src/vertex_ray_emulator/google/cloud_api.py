@@ -7,6 +7,7 @@ over HTTP is supported: all their clients have a REST mode, which clients in Air
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -147,13 +148,24 @@ def _read_body(content_type: str, data: bytes) -> dict[str, Any]:
     return json_body(data)
 
 
+def _no_number(name: str) -> float:
+    raise ValueError(f"Unexpected token: {name}")  # NaN and Infinity, which Python's own encoder writes
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"Number out of range: {text}")
+    return number
+
+
 def json_body(data: bytes) -> dict[str, Any]:
     """Parse the JSON object in a request's body; an empty body is an empty object.
 
     :raises ApiError: INVALID_ARGUMENT for anything else, with the service's message.
     """
     try:
-        body = json.loads(data or b"{}")
+        body = json.loads(data or b"{}", parse_constant=_no_number, parse_float=_finite)
     except ValueError as error:
         raise invalid(f"Invalid JSON payload received. {error}") from error
     if not isinstance(body, dict):

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vertex_ray_emulator.project.catalog import ACCELERATORS, MACHINES
 from vertex_ray_emulator.wire.protos import accelerator_name
 
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
 HEAD = "head"
+SMALLEST_HEAD = MACHINES["n1-standard-16"]
+"""The smallest head whose dashboard is known to come up."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +47,7 @@ def is_ray(resource: Any) -> bool:
 
 
 def replicas(pool: Any) -> int:
-    """Return the number of nodes of a pool: its replica count, or the minimum of an autoscaling pool.
-
-    Emulated pools do not scale up; the service starts with the minimum as well.
-    """
+    """Return the number of nodes of a pool: its replica count, or the minimum of an autoscaling pool."""
     if pool.HasField("autoscaling_spec") and not pool.replica_count:
         return int(pool.autoscaling_spec.min_replica_count)
     return int(pool.replica_count)
@@ -70,20 +73,43 @@ def _node(pool: Any, node_id: str) -> NodePlan:
     )
 
 
-def node_plan(resource: Any) -> list[NodePlan]:
+def node_plan(resource: Any, present: Collection[str] = ()) -> list[NodePlan]:
     """Return the nodes of a Ray cluster, the head first.
 
-    Ids do not change when pools are resized, so that a resize adds and removes as few nodes as possible.
+    :param resource: the persistent resource.
+    :param present: ids of nodes that exist; as many of them as possible are kept.
     """
     head = head_pool_id(resource)
     nodes: list[NodePlan] = []
     for pool in resource.resource_pools:
-        for k in range(replicas(pool)):
-            if pool.id == head and k == 0:
-                nodes.insert(0, _node(pool, HEAD))
-            else:
-                nodes.append(_node(pool, f"{pool.id}-{k}"))
+        workers = replicas(pool)
+        # The ids of the workers in the head's pool begin with 1.
+        first = 0
+        if pool.id == head and workers:
+            nodes.insert(0, _node(pool, HEAD))
+            workers, first = workers - 1, 1
+        kept = present_of(pool.id, present)[:workers]
+        free = (f"{pool.id}-{k}" for k in itertools.count(first))
+        new = itertools.islice((each for each in free if each not in kept), workers - len(kept))
+        nodes.extend(_node(pool, node_id) for node_id in sorted([*kept, *new], key=_index))
     return nodes
+
+
+def present_of(pool_id: str, present: Iterable[str]) -> list[str]:
+    """Return the ids of a pool's workers out of the ids of nodes, in their order."""
+    found = [node_id for node_id in present if node_id != HEAD and node_id.rpartition("-")[0] == pool_id]
+    return sorted(found, key=_index)
+
+
+def _index(node_id: str) -> int:
+    return int(node_id.rpartition("-")[2])
+
+
+def has_small_head(resource: Any) -> bool:
+    """Return whether the head is smaller than 16 vCPUs and 60 GB, with which dashboards were reported to stay dead."""
+    pool = next(pool for pool in resource.resource_pools if pool.id == head_pool_id(resource))
+    machine = MACHINES[pool.machine_spec.machine_type]
+    return machine.cpus < SMALLEST_HEAD.cpus or machine.memory_bytes < SMALLEST_HEAD.memory_bytes
 
 
 def without_last_worker(nodes: list[NodePlan]) -> list[NodePlan]:

@@ -61,7 +61,11 @@ class Prediction:
         payload = {"instances": instances}
         if body.get("parameters") is not None:
             payload["parameters"] = body["parameters"]
-        found = json.loads(await self._call_predictor(deployed, json.dumps(payload).encode()))
+        answer = await self._call_predictor(deployed, json.dumps(payload).encode())
+        try:
+            found = json.loads(answer, parse_constant=_no_value)
+        except ValueError as error:
+            raise ApiError("INTERNAL", f"The model server's answer is not valid: {error}") from error
         message = deployed.message
         return {
             "predictions": found["predictions"],
@@ -91,4 +95,11 @@ class Prediction:
 
 
 def _plain(value: Any) -> Any:
-    return json_format.MessageToDict(value)
+    try:
+        return json_format.MessageToDict(value)
+    except json_format.SerializeToJsonError as error:
+        raise invalid(f"Invalid value at 'instances' (type.googleapis.com/google.protobuf.Value): {error}") from error
+
+
+def _no_value(name: str) -> float:
+    raise ValueError(f"google.protobuf.Value does not represent {name}.")

@@ -24,6 +24,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Protocol
 
+from vertex_ray_emulator.access import user_refusal, web_refusal
+
 LOOPBACK = "127.0.0.1"
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _SECONDS = 60.0
@@ -205,6 +207,10 @@ class _Handler(BaseHTTPRequestHandler):
     model: Model
 
     def do_POST(self) -> None:
+        hosts, origins = self.headers.get_all("Host", []), self.headers.get_all("Origin", [])
+        if refusal := web_refusal(hosts, origins) or user_refusal(self.client_address, self.connection.getsockname()):
+            self.send_error(403, f"The predictor refused this request: {refusal}.")
+            return
         status, body = answer(self.model, self.rfile.read(int(self.headers.get("Content-Length", 0))))
         self.send_response(status)
         self.send_header("Content-Type", "application/json")

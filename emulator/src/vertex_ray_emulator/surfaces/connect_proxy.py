@@ -11,6 +11,7 @@ import contextlib
 import logging
 from dataclasses import dataclass
 
+from vertex_ray_emulator.access import user_refusal
 from vertex_ray_emulator.settings import LOOPBACK
 from vertex_ray_emulator.surfaces.client_hello import RECORD_HEADER, offered_protocols
 
@@ -79,9 +80,12 @@ class ConnectProxy:
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), HEAD_SECONDS)
         words = head.split(b"\r\n", 1)[0].decode("latin-1").split()
         destination = self._destination(words)
-        if destination is None:
-            log.warning("Rejected a request for a host that the emulator does not serve: %s", " ".join(words[:2]))
-            body = b"The Vertex Ray emulator does not serve this host.\n"
+        # The servers behind it see the emulator's own connections, whoever is on the other end of the tunnel.
+        refusal = user_refusal(writer.get_extra_info("peername"), writer.get_extra_info("sockname"))
+        if destination is None or refusal is not None:
+            reason = refusal or "it does not serve this host"
+            log.warning("Rejected the request %s: %s", " ".join(words[:2]), reason)
+            body = f"The Vertex Ray emulator refused this request: {reason}.\n".encode()
             writer.write(b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body))
             writer.write(body)
             await writer.drain()

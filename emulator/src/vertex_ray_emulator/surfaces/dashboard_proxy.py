@@ -21,10 +21,18 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from vertex_ray_emulator.outcomes import as_error
-from vertex_ray_emulator.wire.errors import ApiError, unauthenticated
+from vertex_ray_emulator.surfaces.dashboard_target import (
+    ProxyLimits,
+    Target,
+    TooLargeError,
+    error_response,
+    timed_out,
+    too_large,
+)
+from vertex_ray_emulator.wire.errors import unauthenticated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from vertex_ray_emulator.faults import Fault, Faults
     from vertex_ray_emulator.request_log import RequestLog
@@ -55,20 +63,6 @@ _HANG_CHECK_SECONDS = 0.1
 _CLOSE_SECONDS = 5.0
 
 
-@dataclass(frozen=True)
-class Target:
-    """The dashboard of a running cluster.
-
-    :param cluster_id: the cluster's id, for the request log and for faults.
-    :param port: port of Ray's dashboard on 127.0.0.1.
-    :param warm_at: Unix time in seconds until which the proxy answers 503, as the service does for new clusters.
-    """
-
-    cluster_id: str
-    port: int
-    warm_at: float = 0.0
-
-
 @dataclass
 class _Exchange:
     """A request being forwarded, with its dashboard and its fault.
@@ -78,6 +72,8 @@ class _Exchange:
     :param record: records a status in the request log.
     :param fault: the fault to apply, if any.
     :param body: the body, if it had to be read before the request is forwarded.
+    :param answer: the answer, once it has begun.
+    :param too_large: whether the body has turned out to be too large.
     """
 
     request: web.Request
@@ -87,6 +83,8 @@ class _Exchange:
     record: Callable[[int], None]
     fault: Fault | None = None
     body: bytes | None = None
+    answer: web.StreamResponse | None = None
+    too_large: bool = False
 
     @property
     def base(self) -> str:
@@ -109,11 +107,18 @@ class DashboardProxy:
     :param faults: faults of the scopes ``auth`` and ``dashboard`` are applied.
     :param request_log: records each request: surface ``dashboard``, method such as ``GET /api/jobs/raysubmit_x``, and
         the cluster's id (or the host name, if it is unknown).
+    :param limits: limits of the proxy; none by default.
     """
 
     def __init__(
-        self, targets: Callable[[str], Target | None], tokens: Tokens, faults: Faults, request_log: RequestLog
+        self,
+        targets: Callable[[str], Target | None],
+        tokens: Tokens,
+        faults: Faults,
+        request_log: RequestLog,
+        limits: ProxyLimits | None = None,
     ) -> None:
+        self._limits = limits or ProxyLimits()
         self._targets = targets
         self._tokens = tokens
         self._faults = faults
@@ -175,21 +180,25 @@ class DashboardProxy:
 
         if not self._tokens.accepts(request.headers.get("Authorization")):
             record(401, authorised=False)
-            return _error_response(unauthenticated())
+            return error_response(unauthenticated())
         fault = self._faults.take("auth", method, resource)
         if fault is not None and fault.action == "status":
             await asyncio.sleep(fault.delay)
             refused = as_error(fault)
             record(refused.http_status, authorised=False)
-            return _error_response(refused)
+            return error_response(refused)
         if fault is not None and (answer := await self._apply_fault(request, fault, record)) is not None:
             return answer
         if target is None:
             record(404)
             return web.Response(status=404, text="No cluster has this dashboard address.")
-        if time.time() < target.warm_at:
-            record(503)
-            return web.Response(status=503, text="The dashboard is not ready yet.")
+        if (early := target.not_ready()) is not None:
+            record(early.status)
+            return early
+        limit = self._limits.request_bytes
+        if limit is not None and (request.content_length or 0) > limit:
+            record(413)
+            return too_large()
         exchange = _Exchange(request, target, path, prefix, record)
         # Uploads are PUT requests, too large to keep in memory.
         if request.method == "POST" and self._faults.need_body():
@@ -199,9 +208,17 @@ class DashboardProxy:
             answer = await self._apply_fault(request, exchange.fault, record)
             if answer is not None:
                 return answer
-        if request.headers.get("Upgrade", "").lower() == "websocket":
+        if self._limits.websockets and request.headers.get("Upgrade", "").lower() == "websocket":
             return await self._forward_websocket(exchange)
-        return await self._forward(exchange)
+        if self._limits.response_seconds is None:
+            return await self._forward(exchange)
+        try:
+            return await asyncio.wait_for(self._forward(exchange), self._limits.response_seconds)
+        except asyncio.TimeoutError:
+            if exchange.answer is not None:
+                return _cut(request, exchange.answer)
+            record(524)
+            return timed_out()
 
     async def _apply_fault(
         self, request: web.Request, fault: Fault, record: Callable[[int], None]
@@ -235,13 +252,26 @@ class DashboardProxy:
                 request.method,
                 exchange.url,
                 headers=_without(request.headers, _NOT_FOR_RAY),
-                data=exchange.body or (request.content.iter_any() if request.can_read_body else None),
+                data=exchange.body or (self._body(exchange) if request.can_read_body else None),
                 allow_redirects=False,
             ) as upstream:
                 return await self._answer(exchange, upstream)
-        except aiohttp.ClientError as error:
+        except (aiohttp.ClientError, TooLargeError) as error:
+            if exchange.too_large:
+                exchange.record(413)
+                return too_large()
             exchange.record(502)
             return web.Response(status=502, text=f"The dashboard does not answer: {error}")
+
+    async def _body(self, exchange: _Exchange) -> AsyncIterator[bytes]:
+        """Yield the body of a request, whose size is not known if it is sent in chunks."""
+        size = 0
+        async for chunk in exchange.request.content.iter_any():
+            size += len(chunk)
+            if self._limits.request_bytes is not None and size > self._limits.request_bytes:
+                exchange.too_large = True
+                raise TooLargeError
+            yield chunk
 
     async def _answer(self, exchange: _Exchange, upstream: aiohttp.ClientResponse) -> web.StreamResponse:
         """Stream Ray's answer to the client."""
@@ -260,6 +290,7 @@ class DashboardProxy:
         # On a plain request a websocket fault can only truncate the body.
         cut = exchange.action in ("truncate", "ws_abort", "ws_close")
         left = exchange.fault.after if exchange.fault is not None and cut else -1
+        exchange.answer = answer
         try:
             await answer.prepare(request)
             async for chunk in upstream.content.iter_any():
@@ -378,10 +409,6 @@ def _rewrite_location(location: str, exchange: _Exchange) -> str:
     """Rewrite a redirect within Ray's dashboard to the proxy's address."""
     path = location.removeprefix(exchange.base)
     return exchange.prefix + path if path.startswith("/") and not path.startswith("//") else location
-
-
-def _error_response(error: ApiError) -> web.Response:
-    return web.json_response(error.body(), status=error.http_status)
 
 
 def _disconnected(request: web.Request) -> bool:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from typing import TYPE_CHECKING
 
-from vertex_ray_emulator.surfaces.dashboard_proxy import DASHBOARD_DOMAIN, Target
+from vertex_ray_emulator.project.plan import has_small_head
+from vertex_ray_emulator.surfaces.dashboard_proxy import DASHBOARD_DOMAIN
+from vertex_ray_emulator.surfaces.dashboard_target import PERMISSION_SECONDS, Target
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from vertex_ray_emulator.backends.backend import ClusterAddresses
     from vertex_ray_emulator.clusters.lifecycle import Cluster
     from vertex_ray_emulator.settings import DashboardAddresses
@@ -20,10 +25,17 @@ class Publisher:
 
     :param warmup_seconds: how long a dashboard answers 503 after it is published.
     :param addresses: form of the dashboard addresses, see ``Settings.dashboard_addresses``.
+    :param traits: traits of the emulator (see ``profile.TRAITS``).
     """
 
-    def __init__(self, warmup_seconds: float, addresses: DashboardAddresses = "localhost") -> None:
+    def __init__(
+        self,
+        warmup_seconds: float,
+        addresses: DashboardAddresses = "localhost",
+        traits: Collection[str] = (),
+    ) -> None:
         self._warmup = warmup_seconds
+        self._traits = traits
         self._addresses = addresses
         self._targets: dict[str, Target] = {}
         self._hosts: dict[str, str] = {}
@@ -50,7 +62,15 @@ class Publisher:
             port = await self.ray_client.add(cluster.key, addresses.client_port, resource=cluster.id)
             uris["RAY_CLIENT_ENDPOINT"] = f"localhost:{port}"
         self._hosts[cluster.key] = host
-        self._targets[host] = Target(cluster.id, addresses.dashboard_port, time.time() + self._warmup)
+        dead = "small-heads" in self._traits and has_small_head(cluster.resource)
+        warm_at = math.inf if dead else time.time() + self._warmup
+        self._targets[host] = Target(
+            cluster.id,
+            addresses.dashboard_port,
+            warm_at,
+            permitted_at=warm_at + PERMISSION_SECONDS if "late-permissions" in self._traits else 0.0,
+            cold_status=524 if dead or "warmup" in self._traits else 503,
+        )
         return uris
 
     async def withdraw(self, cluster: Cluster) -> None:

@@ -54,6 +54,7 @@ class Names:
             raise ApiError(
                 "PERMISSION_DENIED",
                 f"Permission 'aiplatform.{permission}' denied on resource "
-                f"'//aiplatform.googleapis.com/{name}' (or it may not exist).",
+                f"'//aiplatform.googleapis.com/{name}' (or it may not exist). "
+                f"The Vertex Ray emulator has only the project {self._settings.project!r}.",
             )
         return name

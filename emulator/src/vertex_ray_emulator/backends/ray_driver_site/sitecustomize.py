@@ -6,6 +6,8 @@ This code runs in jobs: it must not import the emulator, and it must not fail.
 - A driver finds its node by the machine's address, which all nodes of an emulated cluster share: without this module
   Ray attaches it to any of them, and the driver dies when that node is removed. On the service a resize does not affect
   a driver on the head.
+- Ray's HTTP servers check no token, and a web page can reach them: they get the emulator's own check
+  (``access.guard``).
 - If Ray runs in a virtual environment, it copies all of it for each runtime environment with ``pip`` or ``uv``: more
   than a gigabyte. The service's images have no virtual environment, and a new one sees the installed packages, as it
   does here.
@@ -21,6 +23,8 @@ import sysconfig
 from pathlib import Path
 
 _VARIABLE = "VERTEX_RAY_EMULATOR_NODE"
+# Ray's HTTP servers, all of which run code for whoever reaches them.
+_SERVERS = ("ray/dashboard/dashboard.py", "ray/dashboard/agent.py", "ray/_private/runtime_env/agent/main.py")
 
 
 class _Patches:
@@ -77,6 +81,22 @@ def _see_installed_packages(virtualenv_utils) -> None:  # type: ignore[no-untype
     virtualenv_utils.create_or_get_virtualenv = create_beside
 
 
+def _guard_servers(web_app) -> None:  # type: ignore[no-untyped-def]
+    if not sys.argv[0].endswith(_SERVERS):
+        return
+    spec = importlib.util.spec_from_file_location("_emulator_access", Path(__file__).resolve().parents[2] / "access.py")
+    if spec is None or spec.loader is None:
+        raise ImportError("access.py of the emulator is missing")
+    access = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(access)
+    create = web_app.Application.__init__
+
+    def guarded(self, *arguments, middlewares=(), **options):  # type: ignore[no-untyped-def]
+        create(self, *arguments, middlewares=[access.guard(), *middlewares], **options)
+
+    web_app.Application.__init__ = guarded
+
+
 def _run_hidden_sitecustomize() -> None:
     """Run the environment's own ``sitecustomize``, which this module hides."""
     here = Path(__file__).resolve().parent
@@ -91,6 +111,7 @@ if os.environ.get(_VARIABLE):
         0,
         _Patches(  # type: ignore[no-untyped-call]
             {
+                "aiohttp.web_app": _guard_servers,
                 "ray._private.services": _attach_to_own_node,
                 "ray._private.runtime_env.virtualenv_utils": _see_installed_packages,
             }

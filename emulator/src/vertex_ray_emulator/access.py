@@ -1,0 +1,160 @@
+"""Who may use the emulator: programs of the same user on this machine; no web page, and no other user.
+
+A browser sends requests of any web page to 127.0.0.1, and by DNS rebinding a page can make itself same-origin with the
+emulator. Such requests carry a foreign ``Host`` or ``Origin``, and browsers do not let pages change these headers.
+Other users of the machine are told apart by the owner of the connection's other end, which the kernel knows.
+
+Every HTTP surface applies :func:`guard`, those of Ray's own processes and of the companions included. These load this
+file by its path, in environments without this package: it must import nothing but the standard library at the top.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import struct
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+OTHER_USERS_VARIABLE = "VERTEX_RAY_EMULATOR_OTHER_USERS"
+"""Environment variable that admits other users of the machine if it is ``1``; set by ``start --allow-other-users``."""
+LOCAL_NAMES = ("127.0.0.1", "localhost")
+GOOGLE_SUFFIXES = (".googleapis.com", ".aiplatform-training.googleusercontent.com")
+"""Suffixes of Google's host names, under which the unmodified SDK reaches the emulator over TLS."""
+_HOST = re.compile(r"([a-z0-9.-]+)(?::[0-9]{1,5})?")
+_TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
+_MAPPED = "0000000000000000FFFF0000"
+_checked: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
+
+
+def web_refusal(
+    hosts: Sequence[str],
+    origins: Sequence[str] = (),
+    *,
+    secure: bool = False,
+    fetch_site: str = "",
+    navigation: bool = False,
+) -> str | None:
+    """Return why a request may come from a web page; None if it cannot.
+
+    :param hosts: values of the header ``Host``.
+    :param origins: values of the header ``Origin``.
+    :param secure: whether the connection is TLS, with which Google's host names are served, too.
+    :param fetch_site: value of the header ``Sec-Fetch-Site``, which browsers send.
+    :param navigation: whether a person follows a link: a GET of a document for a whole tab.
+    """
+    if len(hosts) != 1:
+        return f"a request needs exactly one Host header, not {len(hosts)}"
+    host = hosts[0].strip().lower()
+    match = _HOST.fullmatch(host)
+    name = match.group(1) if match else ""
+    if name not in LOCAL_NAMES and not (secure and name.endswith(GOOGLE_SUFFIXES)):
+        return f"it serves 127.0.0.1 and localhost, not the host {hosts[0]!r}"
+    own = f"{'https' if secure else 'http'}://{host}"
+    if any(origin.strip().lower() != own for origin in origins):
+        return f"it does not serve web pages of the origin {', '.join(origins)!r}"
+    if fetch_site.strip().lower() not in ("", "none", "same-origin") and not navigation:
+        return f"it does not serve requests of other web pages (Sec-Fetch-Site: {fetch_site})"
+    return None
+
+
+def user_refusal(peer: Any, own: Any) -> str | None:
+    """Return why the other end of a connection may belong to another user; None if it does not, or no one can tell.
+
+    :param peer: address of the other end, as :meth:`socket.socket.getpeername` returns it.
+    :param own: address of this end.
+    """
+    if os.environ.get(OTHER_USERS_VARIABLE) == "1" or not Path(_TABLES[0]).exists():
+        return None
+    if not (isinstance(peer, tuple) and isinstance(own, tuple)):
+        return None  # a unix socket, which file permissions protect
+    owner = _owner(peer, own)
+    if owner in (os.getuid(), 0):
+        return None
+    whose = "an unknown user" if owner is None else f"the user with id {owner}"
+    return (
+        f"it belongs to the user with id {os.getuid()}, and the request came from {whose}. "
+        "Start it with --allow-other-users to share it"
+    )
+
+
+def _owner(peer: tuple[Any, ...], own: tuple[Any, ...]) -> int | None:
+    """Return the user id that owns the other end of a connection on this machine; None if there is no such socket."""
+    try:
+        ends = [f"{_hexadecimal(address[0])}:{address[1]:04X}" for address in (peer, own)]
+    except OSError:
+        return None
+    plain = " {} {} ".format(*ends).encode()
+    mapped = " {} {} ".format(*(_MAPPED + end for end in ends)).encode()
+    for table in _TABLES:
+        try:
+            content = Path(table).read_bytes()
+        except OSError:
+            continue
+        for needle in (plain, mapped):
+            at = content.find(needle)
+            if at >= 0:
+                # After the two addresses: state, queues, timer, retransmits, user id, timeout, inode.
+                fields = content[at + len(needle) : at + len(needle) + 200].split()
+                # The kernel reports a socket that its program has closed with user id 0 and inode 0.
+                return int(fields[4]) if fields[6] != b"0" else None
+    return None
+
+
+def _hexadecimal(address: str) -> str:
+    """Return an IPv4 address as the kernel writes it: the number in the machine's byte order."""
+    (number,) = struct.unpack("=I", socket.inet_aton(address.rpartition(":")[2]))
+    return f"{number:08X}"
+
+
+def guard(*, secure: bool = False) -> Any:
+    """Return an aiohttp middleware that answers 403 to web pages and to other users.
+
+    :param secure: whether the server speaks TLS.
+    """
+    from aiohttp import web
+
+    @web.middleware
+    async def check(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        headers = request.headers
+        navigation = (
+            request.method == "GET"
+            and headers.get("Sec-Fetch-Mode") == "navigate"
+            and headers.get("Sec-Fetch-Dest") == "document"
+        )
+        refusal = web_refusal(
+            headers.getall("Host", []),
+            headers.getall("Origin", []),
+            secure=secure,
+            fetch_site=headers.get("Sec-Fetch-Site", ""),
+            navigation=navigation,
+        )
+        refusal = refusal or _of_connection(request.transport)
+        if refusal is None:
+            return await handler(request)
+        text = f"The Vertex Ray emulator refused this request: {refusal}."
+        return web.json_response(
+            {"error": {"code": 403, "message": text, "status": "PERMISSION_DENIED"}},
+            status=403,
+            # The rest of a refused upload is not read.
+            headers={"Connection": "close"},
+        )
+
+    return check
+
+
+def _of_connection(transport: Any) -> str | None:
+    """Return why a connection is refused; each is looked up once, because the owner of a socket does not change."""
+    if transport is None or transport in _checked:
+        return None
+    refusal = user_refusal(transport.get_extra_info("peername"), transport.get_extra_info("sockname"))
+    if refusal is None:
+        _checked[transport] = True
+    return refusal

@@ -1,0 +1,22 @@
+"""Autoscaling of a real cluster by what Ray waits for, with the unmodified SDK."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from emulator_support.clients.stages import run_client
+from emulator_support.process import EmulatorProcess
+
+pytestmark = [pytest.mark.sdk, pytest.mark.ray]
+
+
+def test_official_notebooks_cluster_runs_1000_tasks_and_shrinks(tmp_path: Path) -> None:
+    arguments = ["--hold-get", "--autoscaling-idle-seconds", "3"]
+    with EmulatorProcess(tmp_path / "state", arguments) as emulator:
+        seen = run_client("autoscaling_sdk.py", emulator.sdk_env(), tmp_path)
+        assert seen["grown"]["status"] == "SUCCEEDED", seen["grown"]["logs"]
+        assert "tasks 1000 nodes 2" in seen["grown"]["logs"]
+        assert seen["grown"]["most"] == 3
+        assert set(seen["grown"]["states"]) == {"RUNNING", "UPDATING"}
+        assert seen["shrunk"]["counts"] == 1

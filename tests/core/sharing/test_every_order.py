@@ -1,0 +1,312 @@
+"""The protocol of holders and closers in every order of their requests, over the package's own code.
+
+A request to Cloud Storage is atomic and takes effect at one moment, so what can happen is the set of all orders of the
+requests. They are few enough to go through them all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+
+from airflow_provider_vertex_ray.core.cluster.client import ClustersApi
+from airflow_provider_vertex_ray.core.cluster.name import ClusterName
+from airflow_provider_vertex_ray.core.cluster.state import ClusterState
+from airflow_provider_vertex_ray.core.http.transport import Transport
+from airflow_provider_vertex_ray.core.sharing import guarded_delete, lease_objects, lease_store
+from airflow_provider_vertex_ray.core.sharing.generations import GENERATION_LABEL, SHARED_LABEL
+from airflow_provider_vertex_ray.core.sharing.guarded_delete import GuardedDelete, new_closing
+from airflow_provider_vertex_ray.core.sharing.holding import held_cluster
+from airflow_provider_vertex_ray.core.sharing.lease import HolderId
+from airflow_provider_vertex_ray.core.sharing.lease_store import LeaseStore
+from airflow_provider_vertex_ray.errors import ClusterClosingError, ClusterNotFoundError, LeaseHeldError
+from tests.support.clusters import SPEC
+
+from .service import LOCATION, PROJECT, START, Node, SimulatedTransport, World, stamp
+
+NAME = ClusterName(PROJECT, LOCATION, "etl-g1")
+TTL = 900.0
+RUN, OTHER = HolderId("dag/run", "group"), HolderId("dag/other")
+
+
+class OrderedWorld(World):
+    """A world in which a list of choices says whose turn it is; time passes only while all sleep.
+
+    :param choices: place of the one whose turn it is among those who wait, for each time that several do; then 0
+    """
+
+    def __init__(self, choices: list[int]) -> None:
+        super().__init__(0)
+        self.late_answers = False
+        self.choices = choices
+        self.made: list[tuple[int, int]] = []
+        """Each choice, and among how many it was."""
+        self.ok: set[str] = set()
+        """Who went on."""
+
+    async def run(self, tasks: list[asyncio.Task[Any]]) -> None:
+        while True:
+            await self._settle(tasks)
+            if all(task.done() for task in tasks):
+                for task in tasks:
+                    task.result()
+                return
+            if not self._turns:
+                self._sleeps.sort(key=lambda each: each[0])
+                due, future = self._sleeps.pop(0)
+                self.time = max(self.time, due)
+                future.set_result(None)
+                continue
+            place = 0
+            if len(self._turns) > 1:
+                number = len(self.made)
+                place = self.choices[number] if number < len(self.choices) else 0
+                self.made.append((place, len(self._turns)))
+            self._turns.pop(place).set_result(None)
+
+
+Actor = Callable[[OrderedWorld, Transport], Awaitable[None]]
+
+
+@dataclass
+class Seen:
+    """What happened in all orders."""
+
+    orders: int = 0
+    outcomes: set[frozenset[str]] = field(default_factory=set)
+    worlds: list[OrderedWorld] = field(default_factory=list)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[OrderedWorld]]:
+    current: list[OrderedWorld] = []
+    time = types.SimpleNamespace(time=lambda: current[-1].time, monotonic=lambda: current[-1].time)
+    for module in (lease_store, guarded_delete):
+        monkeypatch.setattr(module, "time", time)
+    sleep = types.SimpleNamespace(sleep=lambda seconds: current[-1].sleep(seconds))
+    monkeypatch.setattr(lease_objects, "asyncio", sleep)
+    yield current
+
+
+def every_order(
+    clock: list[OrderedWorld], prepare: Actor | None, *actors: Actor, until: frozenset[str] | None = None
+) -> Seen:
+    """Let the actors act in every order of their requests, or until these have all gone on."""
+    seen = Seen()
+    choices: list[int] | None = []
+    while choices is not None:
+        world = OrderedWorld(choices)
+        clock.append(world)
+
+        async def act(world: OrderedWorld = world) -> None:
+            transport = cast("Transport", SimulatedTransport(world))
+            if prepare is not None:
+                await world.run([asyncio.ensure_future(prepare(world, transport))])
+                world.made.clear()
+            await world.run([asyncio.ensure_future(actor(world, transport)) for actor in actors])
+
+        asyncio.run(act())
+        seen.orders += 1
+        seen.outcomes.add(frozenset(world.ok))
+        seen.worlds.append(world)
+        choices = None if until is not None and until <= world.ok else following(world.made)
+    return seen
+
+
+def following(made: list[tuple[int, int]]) -> list[int] | None:
+    """The choices of the next order; None after the last one."""
+    for place in range(len(made) - 1, -1, -1):
+        choice, among = made[place]
+        if choice + 1 < among:
+            return [each for each, _ in made[:place]] + [choice + 1]
+    return None
+
+
+def holder(label: str, who: HolderId = RUN, writer: str = "") -> Actor:
+    async def act(world: OrderedWorld, transport: Transport) -> None:
+        try:
+            await LeaseStore(transport, "gs://bucket/leases").acquire(NAME, who, TTL, writer=writer)
+            world.ok.add(label)
+        except ClusterClosingError:
+            pass
+
+    return act
+
+
+def closer(label: str) -> Actor:
+    async def act(world: OrderedWorld, transport: Transport) -> None:
+        try:
+            await LeaseStore(transport, "gs://bucket/leases").close(NAME, new_closing(label, "idle", label), 180.0)
+            world.ok.add(label)
+        except (LeaseHeldError, ClusterClosingError):
+            pass
+
+    return act
+
+
+async def long_ago(world: OrderedWorld, transport: Transport) -> None:
+    """Three holds that have expired, so that a listing has several pages."""
+    for number in range(3):
+        await holder("", HolderId(f"dag/old-{number}"))(world, transport)
+    world.ok.clear()
+    world.time += 10 * TTL
+
+
+async def held(world: OrderedWorld, transport: Transport) -> None:
+    await holder("", RUN)(world, transport)
+    world.ok.clear()
+    world.time += TTL / 2
+
+
+def both(outcomes: set[frozenset[str]], *labels: str) -> bool:
+    return any(set(labels) <= each for each in outcomes)
+
+
+@pytest.mark.parametrize(("who", "prepare"), [(RUN, None), (OTHER, None), (RUN, long_ago)])
+def test_a_holder_and_a_closer_never_both_go_on(clock: list[OrderedWorld], who: HolderId, prepare: Actor) -> None:
+    """Two holders, also with the same hold, of which one may rely on what the other wrote."""
+    second = [] if prepare else [holder("second", who)]
+    seen = every_order(clock, prepare, holder("first"), *second, closer("reaper"))
+    assert not both(seen.outcomes, "first", "reaper")
+    assert not both(seen.outcomes, "second", "reaper")
+    assert seen.orders > 30
+    assert {"reaper"} in seen.outcomes
+    assert {"first"} in seen.outcomes or {"first", "second"} in seen.outcomes
+
+
+def test_of_two_closers_and_a_holder_at_most_one_goes_on(clock: list[OrderedWorld]) -> None:
+    seen = every_order(clock, None, holder("run"), closer("one"), closer("two"))
+    assert seen.orders > 500
+    assert seen.outcomes <= {frozenset(), *(frozenset({each}) for each in ("run", "one", "two"))}
+    assert {frozenset({each}) for each in ("run", "one", "two")} <= seen.outcomes
+
+
+def test_a_live_hold_keeps_its_cluster_whatever_is_done_at_once(clock: list[OrderedWorld]) -> None:
+    async def renew(world: OrderedWorld, transport: Transport) -> None:
+        assert await LeaseStore(transport, "gs://bucket/leases").renew(NAME, RUN, TTL)
+        world.ok.add("renewed")
+
+    seen = every_order(clock, held, renew, holder("next job"), closer("reaper"))
+    assert not both(seen.outcomes, "reaper")
+    assert all("renewed" in each for each in seen.outcomes)
+
+
+def test_a_killed_try_never_takes_the_hold_of_the_next_one(clock: list[OrderedWorld]) -> None:
+    async def first_try(world: OrderedWorld, transport: Transport) -> None:
+        await holder("", RUN, "try 1")(world, transport)
+        world.ok.clear()
+
+    async def killed(world: OrderedWorld, transport: Transport) -> None:
+        await LeaseStore(transport, "gs://bucket/leases").take_back(NAME, RUN, "try 1")
+
+    async def look(world: OrderedWorld) -> bool:
+        asked = asyncio.ensure_future(
+            LeaseStore(cast("Transport", SimulatedTransport(world)), "gs://bucket/leases").read(NAME)
+        )
+        await world.run([asked])
+        return bool(asked.result().live(world.time))
+
+    seen = every_order(clock, first_try, killed, holder("try 2", RUN, "try 2"), closer("reaper"))
+    assert not both(seen.outcomes, "try 2", "reaper")
+    for world in seen.worlds:
+        if "try 2" in world.ok:
+            clock.append(world)
+            assert asyncio.run(look(world))
+    # Nothing is left of a try that nobody follows.
+    alone = every_order(clock, first_try, killed)
+    assert alone.worlds[0].objects.keys() <= {"leases/1234/us-central1/etl-g1/closing.json"}
+
+
+def running(world: OrderedWorld) -> None:
+    labels = {SHARED_LABEL: "etl", GENERATION_LABEL: "1"}
+    resource = {**SPEC.with_labels(labels).to_persistent_resource(LOCATION), "name": NAME.full}
+    world.nodes["etl-g1"] = Node({**resource, "createTime": stamp(START - 9000)}, START - 9000, START - 8000, "RUNNING")
+
+
+def test_a_job_and_a_reaper_never_both_go_on(clock: list[OrderedWorld]) -> None:
+    """As the operators do it: the cluster is read again after the hold, and deleted after all looks."""
+
+    async def job(world: OrderedWorld, transport: Transport) -> None:
+        running(world)
+        cluster = await ClustersApi(transport).get(NAME)
+        try:
+            cluster = await held_cluster(transport, LeaseStore(transport, "gs://bucket/leases"), cluster, RUN, TTL)
+        except (ClusterClosingError, ClusterNotFoundError):
+            return
+        if cluster.state is ClusterState.RUNNING:
+            world.ok.add("job")
+
+    async def reaper(world: OrderedWorld, transport: Transport) -> None:
+        running(world)
+        cluster = await ClustersApi(transport).get(NAME)
+        deletion = GuardedDelete(transport, LeaseStore(transport, "gs://bucket/leases"), "reaper")
+        if (await deletion.delete_if_unused(cluster, lambda _, activity: None if activity.busy else "idle")).deleted:
+            world.ok.add("reaper")
+
+    seen = every_order(clock, None, job, reaper)
+    assert seen.orders > 1000
+    assert not both(seen.outcomes, "job", "reaper")
+    assert {frozenset({"job"}), frozenset({"reaper"})} <= seen.outcomes
+
+
+# The same orders show what each part of the protocol is there for.
+
+
+def test_the_orders_show_a_holder_that_does_not_read_the_mark(
+    clock: list[OrderedWorld], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing(self: LeaseStore, name: ClusterName) -> None:
+        return None
+
+    monkeypatch.setattr(LeaseStore, "_closing", nothing)
+    assert both(every_order(clock, None, holder("run"), closer("reaper")).outcomes, "run", "reaper")
+
+
+def test_the_orders_show_a_holder_that_reads_the_mark_first(
+    clock: list[OrderedWorld], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = LeaseStore._closing
+
+    async def act(world: OrderedWorld, transport: Transport) -> None:
+        store = LeaseStore(transport, "gs://bucket/leases")
+        before = await real(store, NAME)
+
+        async def read_before(self: LeaseStore, name: ClusterName) -> Any:
+            return before
+
+        monkeypatch.setattr(LeaseStore, "_closing", read_before)
+        await holder("run")(world, transport)
+
+    assert both(every_order(clock, None, act, closer("reaper")).outcomes, "run", "reaper")
+
+
+def test_the_orders_show_a_closer_that_lists_only_before_its_mark(
+    clock: list[OrderedWorld], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = LeaseStore.close
+
+    async def lists_before(self: LeaseStore, name: ClusterName, mark: Any, seconds: float, **_: Any) -> None:
+        (await self.read(name)).check_unheld(clock[-1].time)
+        await real(self, name, mark, seconds, force=True)
+
+    monkeypatch.setattr(LeaseStore, "close", lists_before)
+    assert both(every_order(clock, None, holder("run"), closer("reaper")).outcomes, "run", "reaper")
+
+
+def test_the_orders_show_a_refused_holder_that_removes_a_shared_hold(clock: list[OrderedWorld]) -> None:
+    async def removes(world: OrderedWorld, transport: Transport) -> None:
+        store = LeaseStore(transport, "gs://bucket/leases")
+        try:
+            await store.acquire(NAME, RUN, TTL)
+            world.ok.add("first")
+        except ClusterClosingError:
+            await store.release(NAME, RUN)
+
+    broken = frozenset({"second", "reaper"})
+    seen = every_order(clock, None, removes, holder("second"), closer("reaper"), until=broken)
+    assert both(seen.outcomes, "second", "reaper")
