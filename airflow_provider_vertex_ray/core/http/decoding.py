@@ -166,6 +166,7 @@ class ArrayReader(Generic[T]):
         while (at := _SPACE.match(held, at).end()) < len(held):  # type: ignore[union-attr]
             char = held[at]
             if self._next == "{" and char == "{":
+                begin = at
                 try:
                     value, at = self._json.raw_decode(held, at)
                 except RecursionError:
@@ -177,6 +178,8 @@ class ArrayReader(Generic[T]):
                     # It may be incomplete. Doubled, so that a long element is not read again with each piece.
                     self._wanted = 2 * missing
                     break
+                if at - begin > LONGEST_ELEMENT:
+                    raise UnreadableAnswerError("An element of the list is too long.")
                 self._next, self._begun = ",", True
                 yield check_shape(value, self._kind)
                 continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections import deque
+from collections.abc import AsyncIterator
 from urllib.parse import unquote, urlsplit
 
 __all__ = ["Redactor", "describe"]
@@ -52,6 +53,30 @@ class Redactor:
             if found in content:
                 content = content.replace(found, b"***")
         return content
+
+    async def stream(self, pieces: AsyncIterator[str]) -> AsyncIterator[str]:
+        """Yield the pieces of a text without the secrets; the beginning of one is held back until the next piece."""
+        held = ""
+        async for piece in pieces:
+            text = self(held + piece)
+            end = len(text) - self._begun(text)
+            held = text[end:]
+            if end:
+                yield text[:end]
+        if held:
+            yield held
+
+    def _begun(self, text: str) -> int:
+        """Return the number of characters at the end of a text with which a secret begins."""
+        longest = 0
+        for secret in self._secrets:
+            at = max(0, len(text) - len(secret) + 1)
+            while (at := text.find(secret[0], at)) >= 0:
+                if secret.startswith(text[at:]):
+                    longest = max(longest, len(text) - at)
+                    break
+                at += 1
+        return longest
 
 
 def describe(error: BaseException) -> str:

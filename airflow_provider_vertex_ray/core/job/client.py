@@ -107,6 +107,8 @@ async def _log_pieces(pieces: AsyncIterator[bytes], url: str) -> AsyncIterator[s
     async for piece in pieces:
         if text := answer.feed(piece):
             yield text
+    if not answer.started:
+        raise UnreadableAnswerError(f"The answer of {url} is not the log of a job.")
     if not answer.complete:
         raise ServiceUnavailableError(f"The answer of {url} is incomplete.")
 
@@ -302,18 +304,14 @@ class JobsApi:
         raise AssertionError
 
     async def _log_once(self, submission_id: str, max_bytes: int) -> str:
-        answer = LogAnswer()
         found: list[str] = []
         size = 0
-        url = f"{self._url(submission_id)}/logs"
-        async with self._transport.stream(url, error_from=dashboard_error) as pieces:
+        async with self.log_so_far(submission_id) as pieces:
             async for piece in pieces:
-                found.append(answer.feed(piece))
-                size += len(found[-1])
+                found.append(piece)
+                size += len(piece)
                 if size >= max_bytes:
                     break
-        if not answer.started:
-            raise UnreadableAnswerError("The answer is not the log of a job.")
         return "".join(found)[:max_bytes]
 
     @contextlib.asynccontextmanager
@@ -327,7 +325,7 @@ class JobsApi:
         """
         url = f"{self._url(submission_id)}/logs"
         async with self._transport.stream(url, error_from=dashboard_error) as pieces:
-            yield _log_pieces(pieces, url)
+            yield self._transport.without_secrets(_log_pieces(pieces, url))
 
     @contextlib.asynccontextmanager
     async def tail(self, submission_id: str) -> AsyncIterator[AsyncIterator[str]]:
@@ -341,7 +339,8 @@ class JobsApi:
 
         url = "ws" + self._url(submission_id).removeprefix("http") + "/logs/tail"
         async with self._transport.websocket(url, error_from=dashboard_error) as connection:
-            yield (frame.data async for frame in connection if frame.type is aiohttp.WSMsgType.TEXT)
+            frames = (frame.data async for frame in connection if frame.type is aiohttp.WSMsgType.TEXT)
+            yield self._transport.without_secrets(frames)
 
     async def upload(self, package: Package, progress: Callable[[int], None] | None = None) -> bool:
         """Upload a package unless the cluster has it; the lookup keeps it on the cluster for ten more minutes.
