@@ -116,6 +116,15 @@ class ServiceUnavailableError(ServiceError):
     remedy = "The problem is usually temporary; retry the task."
 
 
+class UnreadableAnswerError(ServiceUnavailableError):
+    """An answer could not be read: it is empty, cut off, too large, or has another form than the service's answers.
+
+    It says nothing about what was asked for, so it is retried and waited out like no answer at all.
+    """
+
+    remedy = "A proxy or a maintenance page usually causes this for a short time; retry the task."
+
+
 # --- project set-up -------------------------------------------------------------------------------------------------
 
 

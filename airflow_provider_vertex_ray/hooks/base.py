@@ -22,10 +22,25 @@ from airflow_provider_vertex_ray.core.http.addresses import Addresses
 from airflow_provider_vertex_ray.core.http.auth import CredentialsTokenSource, EmulatorTokenSource, TokenSource
 from airflow_provider_vertex_ray.core.http.transport import Transport
 from airflow_provider_vertex_ray.core.threads import in_airflow_thread
+from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
 T = TypeVar("T")
 P = ParamSpec("P")
 A = TypeVar("A", bound="VertexRayBaseAsyncHook")
+
+
+def check_connection(gcp_conn_id: object, impersonation_chain: object) -> None:
+    """Validate what names the credentials, before anything is asked for.
+
+    :raises InvalidArgumentError: the connection's id or the impersonation chain is not text.
+    """
+    if not isinstance(gcp_conn_id, str) or not gcp_conn_id:
+        raise InvalidArgumentError("gcp_conn_id", gcp_conn_id, "Use the id of an Airflow connection.")
+    chain = impersonation_chain
+    accounts = [chain] if isinstance(chain, str) else chain if isinstance(chain, list | tuple) else None
+    if chain is not None and not (accounts and all(isinstance(each, str) and each for each in accounts)):
+        rule = "Use the e-mail address of a service account, a list of them, or None."
+        raise InvalidArgumentError("impersonation_chain", chain, rule)
 
 
 class VertexRayBaseHook(GoogleBaseHook):
@@ -35,6 +50,7 @@ class VertexRayBaseHook(GoogleBaseHook):
     :param impersonation_chain: Service account to impersonate, or a chain of them; default: the connection's.
     :param project_id: Google Cloud project of the clusters; default: the connection's.
     :param location: region of the clusters, such as ``us-central1``; not needed for full resource names.
+    :raises InvalidArgumentError: the connection's id or the impersonation chain is not text.
     """
 
     def __init__(
@@ -45,6 +61,7 @@ class VertexRayBaseHook(GoogleBaseHook):
         location: str | None = None,
         **kwargs: Any,
     ) -> None:
+        check_connection(gcp_conn_id, impersonation_chain)
         super().__init__(gcp_conn_id=gcp_conn_id, impersonation_chain=impersonation_chain, **kwargs)
         self.default_project_id = project_id
         self.default_location = location
@@ -101,6 +118,7 @@ class VertexRayBaseAsyncHook(GoogleBaseAsyncHook):
         project_id: str | None = None,
         location: str | None = None,
     ) -> None:
+        check_connection(gcp_conn_id, impersonation_chain)
         super().__init__(
             gcp_conn_id=gcp_conn_id,
             impersonation_chain=impersonation_chain,

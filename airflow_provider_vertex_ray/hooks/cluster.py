@@ -13,7 +13,7 @@ from airflow_provider_vertex_ray.core.cluster.spec import ClusterSpec
 from airflow_provider_vertex_ray.core.cluster.state import Cluster
 from airflow_provider_vertex_ray.core.job.capacity import check_shrink, shrinks
 from airflow_provider_vertex_ray.core.job.client import JobsApi
-from airflow_provider_vertex_ray.errors import InvalidArgumentError
+from airflow_provider_vertex_ray.errors import InvalidArgumentError, UnreadableAnswerError
 from airflow_provider_vertex_ray.hooks.base import VertexRayBaseAsyncHook, VertexRaySyncHook, sync_of
 
 
@@ -127,8 +127,11 @@ class VertexRayClusterAsyncHook(VertexRayBaseAsyncHook):
         """Return a long-running operation.
 
         :param operation: full name of the operation.
+        :raises UnreadableAnswerError: the name has no location.
         """
-        location = operation.split("/locations/", 1)[1].split("/", 1)[0]
+        location = operation.partition("/locations/")[2].partition("/")[0]
+        if not location:
+            raise UnreadableAnswerError(f"The service named an operation {operation!r}, which has no location.")
         async with self.session() as (transport, _):
             return await ClustersApi(transport).operation(location, operation)
 
@@ -151,7 +154,7 @@ class VertexRayClusterAsyncHook(VertexRayBaseAsyncHook):
         async with self.session() as (transport, _):
             uri = cluster.require_ray().dashboard_uri or ""
             nodes = await JobsApi(transport, transport.addresses.dashboard(uri)).nodes()
-        return sum(1 for node in nodes if (node.get("raylet") or {}).get("state") == "ALIVE")
+        return sum(1 for node in nodes if node.state == "ALIVE")
 
 
 def check_replicas(cluster: Cluster, replicas: dict[str, int]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_vertex_ray.core.checks import check_duration, is_number
 from airflow_provider_vertex_ray.core.cluster.name import validate_location, validate_project
 from airflow_provider_vertex_ray.core.deadlines import deadline_after
+from airflow_provider_vertex_ray.core.sharing.idle_policy import Unreadable
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 from airflow_provider_vertex_ray.links.base import persist_link_facts
 from airflow_provider_vertex_ray.links.cluster import VertexRayClusterListLink
@@ -33,11 +34,15 @@ class VertexRayDeleteIdleClustersOperator(VertexRayBaseOperator):
     deletion.
 
     Returns ``clusters`` (for each: ``cluster_id``, ``name``, ``state``, ``action`` (``kept``, ``deleted`` or ``would
-    delete``), ``why``, ``idle_seconds``, ``age_seconds`` and ``cost_so_far``), ``seen`` (the number of clusters) and
-    ``deleted`` (their IDs). The task log has one line for each cluster.
+    delete``), ``why``, ``idle_seconds``, ``age_seconds`` and ``cost_so_far``), ``seen`` (the number of clusters),
+    ``deleted`` (their IDs) and ``unreadable`` (for each cluster whose use could not be read, since when, and when last,
+    as Unix times). The task log has one line for each cluster, and a warning for each that could not be read.
 
     :param idle_for: seconds for which a cluster must be idle before it is deleted.
     :param max_age: age in seconds from which a cluster is deleted as soon as it is idle. None: no limit.
+    :param unreadable_for: seconds after which a cluster is deleted whose use could not be read all the time, for
+        example because its head node is dead. What runs on it, if anything, is lost. None: it is never deleted. Since
+        when a cluster could not be read comes from the XCom of the previous run, so the task must push its result.
     :param label_filter: only consider clusters with these labels; an empty value matches any value. Default: clusters
         that this package created. ``{}``: all Ray clusters of the region. (templated)
     :param dry_run: whether to only report what would be deleted.
@@ -67,6 +72,7 @@ class VertexRayDeleteIdleClustersOperator(VertexRayBaseOperator):
         *,
         idle_for: float = 3600.0,
         max_age: float | None = None,
+        unreadable_for: float | None = None,
         label_filter: dict[str, str] | None = None,
         dry_run: bool = False,
         drain_timeout: float = 0.0,
@@ -80,6 +86,7 @@ class VertexRayDeleteIdleClustersOperator(VertexRayBaseOperator):
         super().__init__(**kwargs)
         check_duration("idle_for", idle_for, none_allowed=False)
         check_duration("max_age", max_age)
+        check_duration("unreadable_for", unreadable_for)
         check_duration("delete_timeout", delete_timeout, none_allowed=False)
         check_duration("poll_interval", poll_interval, none_allowed=False)
         if not is_number(drain_timeout) or drain_timeout < 0:
@@ -90,6 +97,7 @@ class VertexRayDeleteIdleClustersOperator(VertexRayBaseOperator):
         check_price_table(price_table)
         self.idle_for = idle_for
         self.max_age = max_age
+        self.unreadable_for = unreadable_for
         self.label_filter = label_filter
         # Not "dry_run", which is a method of Airflow's operators.
         self.only_report = dry_run
@@ -112,6 +120,8 @@ class VertexRayDeleteIdleClustersOperator(VertexRayBaseOperator):
             location=validate_location(self.location),
             idle_for=self.idle_for,
             max_age=self.max_age,
+            unreadable_for=self.unreadable_for,
+            unreadable=self._unreadable_before(context) if self.unreadable_for is not None else None,
             labels={OWNER_LABEL: ""} if self.label_filter is None else self.label_filter,
             dry_run=self.only_report,
             drain_timeout=self.drain_timeout,
@@ -123,6 +133,23 @@ class VertexRayDeleteIdleClustersOperator(VertexRayBaseOperator):
             **self._connection_arguments(),
         )
         return self._wait(context, trigger, self.deferrable)
+
+    def _unreadable_before(self, context: Context) -> dict[str, list[float]]:
+        """Return which clusters could not be read in the previous run, and since when."""
+        try:
+            found = context["ti"].xcom_pull(task_ids=self.task_id, include_prior_dates=True)
+        except Exception:
+            self.log.warning(
+                "Could not read the result of the previous run; clusters that cannot be read count as such from now on",
+                exc_info=True,
+            )
+            return {}
+        before = found.get("unreadable") if isinstance(found, dict) else None
+        return {
+            str(name): state.to_json()
+            for name, value in (before.items() if isinstance(before, dict) else ())
+            if (state := Unreadable.of(value))
+        }
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the clusters and what was done with each."""

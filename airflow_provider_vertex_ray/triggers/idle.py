@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from airflow_provider_vertex_ray.core.sharing.activity import Activity
 from airflow_provider_vertex_ray.core.sharing.idle_policy import (
     Decision,
     Policy,
+    Unreadable,
     Verdict,
     duration,
     superseded_among,
@@ -32,18 +34,24 @@ if TYPE_CHECKING:
 MOST_REPORTED = 100
 """Maximum number of clusters in the event, which is stored in Airflow's database."""
 
+CHECKS_AT_ONCE = 8
+"""Number of clusters that are checked concurrently: a dead dashboard takes minutes to give up on."""
+
 
 class VertexRayReaperTrigger(WaitTrigger):
     """Delete unused clusters, and wait until they are gone.
 
     The result contains ``clusters`` (a list with ``cluster_id``, ``name``, ``state``, ``action``, ``why``,
-    ``idle_seconds``, ``age_seconds`` and ``cost_so_far``), ``seen`` (the number of clusters) and ``deleted`` (their
-    ids).
+    ``idle_seconds``, ``age_seconds`` and ``cost_so_far``), ``seen`` (the number of clusters), ``deleted`` (their ids)
+    and ``unreadable`` (for each cluster whose use could not be read, since when, and when last, as Unix times).
 
     :param project_id: Google Cloud project; None for the connection's.
     :param location: region of the clusters.
     :param idle_for: seconds without use after which a cluster is deleted.
     :param max_age: seconds after which a cluster is deleted as soon as it is unused; None for no limit.
+    :param unreadable_for: seconds after which a cluster whose use could not be read all the time is deleted; None for
+        never.
+    :param unreadable: the entry ``unreadable`` of the previous result.
     :param labels: consider only clusters with these labels; an empty value matches any.
     :param dry_run: whether to report only what would be deleted.
     :param drain_timeout: seconds to wait for clusters that are too old or superseded, but still in use.
@@ -66,6 +74,8 @@ class VertexRayReaperTrigger(WaitTrigger):
         idle_for: float,
         project_id: str | None = None,
         max_age: float | None = None,
+        unreadable_for: float | None = None,
+        unreadable: dict[str, list[float]] | None = None,
         labels: dict[str, str] | None = None,
         dry_run: bool = False,
         drain_timeout: float = 0.0,
@@ -83,6 +93,8 @@ class VertexRayReaperTrigger(WaitTrigger):
             idle_for=idle_for,
             project_id=project_id,
             max_age=max_age,
+            unreadable_for=unreadable_for,
+            unreadable=unreadable,
             labels=labels,
             dry_run=dry_run,
             drain_timeout=drain_timeout,
@@ -95,10 +107,12 @@ class VertexRayReaperTrigger(WaitTrigger):
             deadline=deadline,
             passthrough=passthrough,
         )
-        self._policy = Policy(idle_for, max_age)
+        self._policy = Policy(idle_for, max_age, unreadable_for)
         self._poll_interval = poll_interval
         self._deadline = deadline
         self._report: dict[str, dict[str, Any]] = {}
+        self._unreadable: dict[str, Unreadable] = {}
+        self._warned: set[str] = set()
 
     async def wait(self) -> dict[str, Any]:
         """Check all clusters, delete the unused ones, drain the outdated ones, and wait for the deletions."""
@@ -115,32 +129,85 @@ class VertexRayReaperTrigger(WaitTrigger):
             store = LeaseStore(transport, given["lease_uri"]) if given["lease_uri"] else None
             deletion = GuardedDelete(transport, store, given["by"] or "the reaper")
             while True:
-                pending = await self._delete_unused(hook, deletion)
+                every = await poll_until(
+                    hook.list_clusters,
+                    backoff=Backoff(self._poll_interval),
+                    deadline=self._deadline,
+                    timed_out=self._unlisted,
+                    on_unreadable=self.on_unreadable,
+                )
+                pending = await self._delete_unused(every, deletion)
                 if given["dry_run"] or not pending or time.time() >= drain_until:
                     break
                 await pause(self._poll_interval, drain_until)
             await self._wait_until_gone(hook)
         clusters = list(self._report.values())
         deleted = [each["cluster_id"] for each in clusters if each["action"] == "deleted"]
-        return {"clusters": clusters[:MOST_REPORTED], "seen": len(clusters), "deleted": deleted}
+        unreadable = {name: state.to_json() for name, state in list(self._unreadable.items())[:MOST_REPORTED]}
+        return {
+            "clusters": clusters[:MOST_REPORTED],
+            "seen": len(clusters),
+            "deleted": deleted,
+            "unreadable": unreadable,
+        }
 
-    async def _delete_unused(self, hook: VertexRayClusterAsyncHook, deletion: GuardedDelete) -> bool:
-        """Check every cluster once, and delete the unused ones.
+    def _unlisted(self) -> OperationTimeoutError:
+        return OperationTimeoutError(
+            f"Timed out waiting for a list of the clusters in {self.arguments['location']}; none was deleted."
+        )
+
+    async def _delete_unused(self, every: list[Cluster], deletion: GuardedDelete) -> bool:
+        """Check every cluster once, several at a time, and delete the unused ones.
 
         :return: whether some are still to be deleted.
         """
-        every = await hook.list_clusters()
         superseded = superseded_among(every)
+        chosen = [
+            cluster
+            for cluster in every
+            if has_labels(cluster, self.arguments["labels"])
+            and self._report.get(cluster.name, {}).get("action") != "deleted"
+        ]
+        room = asyncio.Semaphore(CHECKS_AT_ONCE)
+
+        async def check(cluster: Cluster) -> tuple[Verdict, Activity, bool]:
+            async with room:
+                try:
+                    return await self._delete_if_unused(cluster, deletion, cluster.name in superseded)
+                except Exception as error:  # one cluster must not keep the others from being checked
+                    self.log.exception("Could not check cluster %s", cluster.cluster_id)
+                    why = f"it could not be checked: {type(error).__name__}"
+                    return Verdict(Decision.KEEP, why), Activity((why,), unreadable=True), False
+
         pending = False
-        for cluster in every:
-            known = self._report.get(cluster.name)
-            if not has_labels(cluster, self.arguments["labels"]) or (known and known["action"] == "deleted"):
-                continue
-            decided, activity, deleted = await self._delete_if_unused(cluster, deletion, cluster.name in superseded)
+        for cluster, found in zip(chosen, await asyncio.gather(*map(check, chosen)), strict=True):
+            decided, activity, deleted = found
             pending = pending or decided.decision is Decision.DRAIN
             action = {Decision.KEEP: "kept", Decision.DRAIN: "kept", Decision.DELETE: "would delete"}[decided.decision]
-            self._record(cluster, activity, "deleted" if deleted else action, decided.why, known)
+            self._record(cluster, activity, "deleted" if deleted else action, decided.why)
         return pending
+
+    def _state_of(self, cluster: Cluster, activity: Activity) -> Unreadable | None:
+        """Note whether the use of a cluster can be read, and return since when it cannot."""
+        if not activity.unreadable:
+            self._unreadable.pop(cluster.name, None)
+            return None
+        before = self._unreadable.get(cluster.name) or Unreadable.of(
+            (self.arguments["unreadable"] or {}).get(cluster.name)
+        )
+        state = Unreadable.after(before, time.time(), self._policy.unreadable_for)
+        self._unreadable[cluster.name] = state
+        if cluster.name not in self._warned:
+            self._warned.add(cluster.name)
+            limit = self._policy.unreadable_for
+            self.log.warning(
+                "The use of cluster %s cannot be read, for %s now. It counts as in use and may incur charges; %s: %s",
+                cluster.cluster_id,
+                duration(state.seen - state.since),
+                f"it is deleted after {duration(limit)}" if limit is not None else "set unreadable_for to delete it",
+                "; ".join(activity.reasons),
+            )
+        return state
 
     async def _delete_if_unused(
         self, cluster: Cluster, deletion: GuardedDelete, superseded: bool
@@ -150,7 +217,8 @@ class VertexRayReaperTrigger(WaitTrigger):
         last: list[Verdict] = []
 
         def judge(now_seen: Cluster, activity: Activity) -> str | None:
-            last.append(verdict(now_seen, activity, self._policy, time.time(), superseded=superseded))
+            state = self._state_of(now_seen, activity)
+            last.append(verdict(now_seen, activity, self._policy, time.time(), superseded=superseded, unreadable=state))
             return last[-1].why if last[-1].decision is Decision.DELETE else None
 
         if self.arguments["dry_run"]:
@@ -171,10 +239,9 @@ class VertexRayReaperTrigger(WaitTrigger):
         )
         return kept, outcome.activity, False
 
-    def _record(
-        self, cluster: Cluster, activity: Activity, action: str, why: str, known: dict[str, Any] | None
-    ) -> None:
+    def _record(self, cluster: Cluster, activity: Activity, action: str, why: str) -> None:
         now = time.time()
+        known = self._report.get(cluster.name)
         self._report[cluster.name] = {
             "cluster_id": cluster.cluster_id,
             "name": cluster.name,

@@ -117,6 +117,7 @@ class VertexRayJobTrigger(WaitTrigger):
         self._status: JobStatus | None = None
         self._hidden: Sequence[str] = ()
         self._begun: float | None = None
+        self._dashboard_uri = dashboard_uri
         self._output: JobLog | None = None
         self._log_position = LogPosition(None, submission_id)
 
@@ -195,7 +196,7 @@ class VertexRayJobTrigger(WaitTrigger):
         return VertexRayJobAsyncHook(self.arguments["gcp_conn_id"], self.arguments["impersonation_chain"])
 
     def _jobs(self) -> contextlib.AbstractAsyncContextManager[JobsApi]:
-        return self._hook.jobs(self.cluster_name, self.arguments["dashboard_uri"])
+        return self._hook.jobs(self.cluster_name, self._dashboard_uri)
 
     @contextlib.asynccontextmanager
     async def _lease(self) -> AsyncIterator[None]:
@@ -246,7 +247,8 @@ class VertexRayJobTrigger(WaitTrigger):
                     await self._check_deadlines(api, job)
                 except (ServiceUnavailableError, RateLimitedError, JobNotFoundError) as error:
                     unread_since = unread_since or time.time()
-                    await self._check_lost(unread_since, error)
+                    if await self._check_lost(api, unread_since, error):
+                        unread_since = None
                     await self._check_deadlines(api, None)
                 left = min(seconds_left(self._deadline), seconds_left(self._pending_deadline_of(self._status)))
                 await pace.pause(time.time() - begin, left, self._output)
@@ -309,8 +311,11 @@ class VertexRayJobTrigger(WaitTrigger):
             return f"it could not be stopped: {error.message}"
         return "a stop request was sent"
 
-    async def _check_lost(self, since: float, error: VertexRayError) -> None:
-        """Raise if a job that cannot be read is lost: at once if its cluster is, otherwise after ``lost_timeout``."""
+    async def _check_lost(self, api: JobsApi, since: float, error: VertexRayError) -> bool:
+        """Raise if a job that cannot be read is lost: at once if its cluster is, otherwise after ``lost_timeout``.
+
+        :return: whether the cluster's dashboard has moved to another address, which is used from now on.
+        """
         from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
 
         self.log.warning("Could not read the status of Ray job %s; retrying: %s", self.submission_id, error.message)
@@ -331,6 +336,10 @@ class VertexRayJobTrigger(WaitTrigger):
                     f"Ray job {self.submission_id} is lost: its cluster is {cluster.state.value}{why}.",
                     details,
                 )
+            if cluster.dashboard_uri and api.move_to(cluster.dashboard_uri):
+                self._dashboard_uri = cluster.dashboard_uri
+                self.log.info("The dashboard of cluster %s has a new address", cluster.cluster_id)
+                return True
         waited = time.time() - since
         if waited > self._lost_timeout:
             raise JobLostError(
@@ -338,3 +347,4 @@ class VertexRayJobTrigger(WaitTrigger):
                 f"Last error: {error.message}",
                 details,
             )
+        return False

@@ -54,6 +54,9 @@ class Server:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         self.requests.append((request.method, request.raw_path, dict(request.headers), await request.read()))
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, web.Response):
+            # A response can be sent once only, and a request may be repeated.
+            return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
         return answer if isinstance(answer, web.StreamResponse) else await answer(request)
 
 

@@ -10,8 +10,11 @@ import secrets
 from typing import Any
 from urllib.parse import quote
 
+from airflow_provider_vertex_ray.core.cluster.answers import OperationAnswer, ResourceAnswer, ResourcePage
 from airflow_provider_vertex_ray.core.cluster.name import ClusterName
 from airflow_provider_vertex_ray.core.cluster.state import Cluster, ClusterState
+from airflow_provider_vertex_ray.core.http.decoding import JsonObject
+from airflow_provider_vertex_ray.core.http.paging import PageTokens
 from airflow_provider_vertex_ray.core.http.service_errors import control_plane_error
 from airflow_provider_vertex_ray.core.http.transport import Transport
 from airflow_provider_vertex_ray.errors import (
@@ -60,10 +63,10 @@ class ClustersApi:
         failures = 0
         while True:
             try:
-                answer = await self._transport.request(
-                    "POST", url, body=body, error_from=control_plane_error, repeatable=False
+                answer = await self._transport.read(
+                    OperationAnswer, "POST", url, body=body, error_from=control_plane_error, repeatable=False
                 )
-                return str(answer.json().get("name"))
+                return answer.name
             except ClusterExistsError as error:
                 found = await self._find(name)
                 if found is None:
@@ -96,22 +99,27 @@ class ClustersApi:
 
         :raises ClusterNotFoundError: the cluster does not exist
         """
-        answer = await self._transport.request("GET", self._url(name), error_from=control_plane_error)
-        return Cluster.from_resource(answer.json())
+        answer = await self._transport.read(
+            JsonObject, "GET", self._url(name), shape=ResourceAnswer, error_from=control_plane_error
+        )
+        return Cluster.from_resource(answer)
 
     async def list_all(self, project: str, location: str, *, page_size: int = 100) -> list[Cluster]:
         """Return all persistent resources of a region, including those without Ray."""
         found: list[Cluster] = []
+        tokens = PageTokens()
         token = ""
         while True:
             params = {"pageSize": str(page_size), **({"pageToken": token} if token else {})}
-            answer = await self._transport.request(
-                "GET", self._collection(project, location), params=params, error_from=control_plane_error
+            page = await self._transport.read(
+                ResourcePage,
+                "GET",
+                self._collection(project, location),
+                params=params,
+                error_from=control_plane_error,
             )
-            body = answer.json()
-            found += [Cluster.from_resource(item) for item in body.get("persistentResources") or []]
-            token = body.get("nextPageToken") or ""
-            if not token:
+            found += [Cluster.from_resource(item) for item in page.persistent_resources or []]
+            if not (token := tokens.follow(page.next_page_token)):
                 return found
 
     async def resize(self, name: ClusterName, pools: list[dict[str, Any]]) -> str | None:
@@ -125,7 +133,8 @@ class ClustersApi:
         failures = 0
         while True:
             try:
-                answer = await self._transport.request(
+                answer = await self._transport.read(
+                    OperationAnswer,
                     "PATCH",
                     self._url(name),
                     params={"updateMask": REPLICA_MASK},
@@ -133,7 +142,7 @@ class ClustersApi:
                     error_from=control_plane_error,
                     repeatable=False,
                 )
-                return str(answer.json().get("name"))
+                return answer.name
             except PreconditionError:
                 # The service rejects a second resize while one is in progress, even if it is a repetition.
                 if failures and (await self.get(name)).state is ClusterState.UPDATING:
@@ -148,20 +157,27 @@ class ClustersApi:
     async def delete(self, name: ClusterName) -> str | None:
         """Start the deletion of a cluster.
 
-        :return: name of the long-running operation; None if the cluster does not exist
+        :return: name of the long-running operation; None if the cluster does not exist, or is already being deleted
         :raises PreconditionError: the state of the cluster (PROVISIONING) does not allow a deletion
         """
         try:
-            answer = await self._transport.request("DELETE", self._url(name), error_from=control_plane_error)
+            answer = await self._transport.read(
+                OperationAnswer, "DELETE", self._url(name), error_from=control_plane_error
+            )
         except ClusterNotFoundError:
             return None
-        return str(answer.json().get("name"))
+        except PreconditionError:
+            # The answer to an earlier request may have been lost.
+            found = await self._find(name)
+            if found is None or found.state is ClusterState.STOPPING:
+                return None
+            raise
+        return answer.name
 
     async def operation(self, location: str, name: str) -> dict[str, Any]:
         """Return a long-running operation: ``done``, then ``error`` or ``response``."""
         url = f"{self._transport.addresses.control_plane(location)}/{name}"
-        answer = await self._transport.request("GET", url, error_from=control_plane_error)
-        return dict(answer.json())
+        return await self._transport.read(JsonObject, "GET", url, shape=OperationAnswer, error_from=control_plane_error)
 
     def _collection(self, project: str, location: str) -> str:
         base = self._transport.addresses.control_plane(location)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vertex_ray.core.cluster.name import ClusterName
 from airflow_provider_vertex_ray.core.http.service_errors import outcome_error
 from airflow_provider_vertex_ray.core.timestamps import parse_rfc3339
-from airflow_provider_vertex_ray.errors import ClusterFailedError, NotARayClusterError, ServiceError, VertexRayError
+from airflow_provider_vertex_ray.errors import (
+    ClusterFailedError,
+    NotARayClusterError,
+    ServiceError,
+    UnreadableAnswerError,
+)
+
+if TYPE_CHECKING:
+    from airflow_provider_vertex_ray.core.cluster.answers import PoolAnswer
 
 
 class ClusterState(str, Enum):
@@ -88,32 +95,36 @@ class Cluster:
     def from_resource(cls, resource: dict[str, Any]) -> Cluster:
         """Return the cluster that a PersistentResource in the API's JSON describes.
 
-        :raises VertexRayError: it is not a PersistentResource
+        :raises UnreadableAnswerError: it is not a PersistentResource
         """
-        name = str(resource.get("name", ""))
-        match = re.fullmatch(r"projects/([^/]+)/locations/([^/]+)/persistentResources/([^/]+)", name)
-        if match is None:
-            raise VertexRayError(f"The service answered with a resource named {name!r}, not a persistent resource.")
-        ray_spec = (resource.get("resourceRuntimeSpec") or {}).get("raySpec")
-        uris = dict((resource.get("resourceRuntime") or {}).get("accessUris") or {})
-        pools = tuple(_pool(pool) for pool in resource.get("resourcePools") or [])
-        error = resource.get("error") or {}
-        head = (ray_spec or {}).get("headNodeResourcePoolId") or (pools[0].pool_id if pools else None)
+        # DAG files import this module.
+        from airflow_provider_vertex_ray.core.cluster.answers import ResourceAnswer
+        from airflow_provider_vertex_ray.core.http.decoding import check_shape
+
+        try:
+            answer = check_shape(resource, ResourceAnswer)
+        except UnreadableAnswerError as error:
+            raise UnreadableAnswerError(f"The answer is not a persistent resource. {error.message}") from None
+        _, project, _, location, _, cluster_id = answer.name.split("/")
+        ray_spec = answer.resource_runtime_spec.ray_spec if answer.resource_runtime_spec else None
+        uris = (answer.resource_runtime.access_uris if answer.resource_runtime else None) or {}
+        pools = tuple(_pool(pool) for pool in answer.resource_pools or [])
+        head = (ray_spec.head_node_resource_pool_id if ray_spec else None) or (pools[0].pool_id if pools else None)
         return cls(
-            name=name,
-            project=match[1],
-            location=match[2],
-            cluster_id=match[3],
-            state=ClusterState.of(resource.get("state")),
+            name=answer.name,
+            project=project,
+            location=location,
+            cluster_id=cluster_id,
+            state=ClusterState.of(answer.state),
             pools=pools,
             head_pool_id=head,
             dashboard_uri=uris.get("RAY_DASHBOARD_URI"),
             access_uris=uris,
-            labels=dict(resource.get("labels") or {}),
-            error_message=error.get("message"),
-            error_code=error.get("code"),
-            create_time=resource.get("createTime"),
-            start_time=resource.get("startTime"),
+            labels=answer.labels or {},
+            error_message=answer.error.message if answer.error else None,
+            error_code=answer.error.code if answer.error else None,
+            create_time=answer.create_time,
+            start_time=answer.start_time,
             is_ray=ray_spec is not None,
             resource=resource,
         )
@@ -186,18 +197,17 @@ class Cluster:
         }
 
 
-def _pool(pool: dict[str, Any]) -> Pool:
-    machine = pool.get("machineSpec") or {}
-    scaling = pool.get("autoscalingSpec") or {}
-    bounds = (int(scaling.get("minReplicaCount") or 0), int(scaling.get("maxReplicaCount") or 0)) if scaling else None
-    # int64 fields are strings in protobuf's JSON.
-    replicas = int(pool.get("replicaCount") or (bounds[0] if bounds else 0))
-    accelerator = machine.get("acceleratorType")
+def _pool(pool: PoolAnswer) -> Pool:
+    from airflow_provider_vertex_ray.core.http.decoding import whole
+
+    scaling, machine = pool.autoscaling_spec, pool.machine_spec
+    bounds = (whole(scaling.min_replica_count), whole(scaling.max_replica_count)) if scaling else None
+    accelerator = machine.accelerator_type if machine else None
     return Pool(
-        pool_id=str(pool.get("id", "")),
-        machine_type=str(machine.get("machineType", "")),
-        replicas=replicas,
+        pool_id=pool.id or "",
+        machine_type=(machine.machine_type if machine else None) or "",
+        replicas=whole(pool.replica_count) or (bounds[0] if bounds else 0),
         accelerator_type=None if accelerator in (None, "ACCELERATOR_TYPE_UNSPECIFIED") else accelerator,
-        accelerator_count=int(machine.get("acceleratorCount") or 0),
+        accelerator_count=whole(machine.accelerator_count) if machine else 0,
         autoscaling=bounds,
     )

@@ -12,18 +12,22 @@ import re
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
+from airflow_provider_vertex_ray.core.cost.answers import SkuAnswer, SkuPage
 from airflow_provider_vertex_ray.core.cost.price_table import PriceTable
+from airflow_provider_vertex_ray.core.http.decoding import whole
+from airflow_provider_vertex_ray.core.http.paging import PageTokens
 from airflow_provider_vertex_ray.core.http.service_errors import answer_error
 from airflow_provider_vertex_ray.core.http.transport import Transport
-from airflow_provider_vertex_ray.errors import ServiceError
 
 SERVICE = "C7E2-9256-1C43"
 """Id of Vertex AI in the catalog."""
 
 PREFIXES = ("Vertex AI: Training/Pipelines on",)
 """Prefixes of the descriptions of applicable SKUs, before the machine family or the accelerator."""
+
+MAX_PAGE_BYTES = 16 << 20
+"""Maximum size of a page of the catalog in bytes."""
 
 KEPT_SECONDS = 86_400.0
 """Seconds for which the prices of a region are cached in this process; they change a few times a year."""
@@ -55,30 +59,30 @@ async def catalog_prices(
     return table
 
 
-async def _skus(transport: Transport, currency: str) -> list[dict[str, Any]]:
+async def _skus(transport: Transport, currency: str) -> list[SkuAnswer]:
     url = f"{transport.addresses.billing()}/v1/services/{SERVICE}/skus"
-    found: list[dict[str, Any]] = []
+    found: list[SkuAnswer] = []
+    tokens = PageTokens()
     token = ""
     while True:
         params = {"pageSize": "2000", "currencyCode": currency, **({"pageToken": token} if token else {})}
-        body = (await transport.request("GET", url, params=params, error_from=_error_from)).json()
-        if not isinstance(body, dict):
-            raise ServiceError(f"The Cloud Billing Catalog answered with {str(body)[:100]!r}.")
-        found += body.get("skus") or []
-        token = body.get("nextPageToken") or ""
-        if not token:
+        page = await transport.read(
+            SkuPage, "GET", url, params=params, error_from=_error_from, max_bytes=MAX_PAGE_BYTES
+        )
+        found += page.skus or []
+        if not (token := tokens.follow(page.next_page_token)):
             return found
 
 
-def table_of(skus: Sequence[dict[str, Any]], region: str, prefixes: Sequence[str], currency: str) -> PriceTable:
+def table_of(skus: Sequence[SkuAnswer], region: str, prefixes: Sequence[str], currency: str) -> PriceTable:
     """Return the price table in a list of SKUs; an ambiguous price is left out."""
     sums: dict[str, dict[str, dict[str, float]]] = {}
     for sku in skus:
-        text = str(sku.get("description", ""))
+        text = sku.description or ""
         prefix = next((each for each in prefixes if text.startswith(each)), None)
         price = _price(sku, currency)
         named = _named(text.removeprefix(prefix).strip()) if prefix else None
-        if prefix is None or price is None or named is None or region not in (sku.get("serviceRegions") or []):
+        if prefix is None or price is None or named is None or region not in (sku.service_regions or []):
             continue
         section, name = named
         by_prefix = sums.setdefault(section, {}).setdefault(name, {})
@@ -107,14 +111,15 @@ def _named(text: str) -> tuple[str, str] | None:
     return None
 
 
-def _price(sku: dict[str, Any], currency: str) -> float | None:
+def _price(sku: SkuAnswer, currency: str) -> float | None:
     """Return the price of a SKU per hour; None for tiered prices, other units and other currencies."""
-    infos = sku.get("pricingInfo") or []
-    expression = (infos[-1].get("pricingExpression") or {}) if infos else {}
-    rates = expression.get("tieredRates") or []
-    if len(rates) != 1 or expression.get("usageUnit") not in ("h", "GiBy.h"):
+    expression = sku.pricing_info[-1].pricing_expression if sku.pricing_info else None
+    rates = (expression.tiered_rates if expression else None) or []
+    if expression is None or len(rates) != 1 or expression.usage_unit not in ("h", "GiBy.h"):
         return None
-    unit = rates[0].get("unitPrice") or {}
-    if unit.get("currencyCode", currency) != currency:
+    unit = rates[0].unit_price
+    if unit is None:
+        return 0.0
+    if (unit.currency_code or currency) != currency:
         return None
-    return int(unit.get("units") or 0) + int(unit.get("nanos") or 0) / 1e9
+    return whole(unit.units) + whole(unit.nanos) / 1e9

@@ -7,10 +7,17 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from airflow_provider_vertex_ray.errors import InvalidArgumentError
+
 EMULATOR_VARIABLE = "VERTEX_RAY_EMULATOR_HOST"
 STORAGE_VARIABLE = "STORAGE_EMULATOR_HOST"
+UNIVERSE_VARIABLE = "GOOGLE_CLOUD_UNIVERSE_DOMAIN"
 DASHBOARD_SUFFIX = ".aiplatform-training.googleusercontent.com"
 _HOST = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+")
+_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_UNIVERSE = re.compile(rf"({_LABEL}\.)+[a-z][a-z0-9-]*[a-z0-9]")
+# Below such a domain, anybody can register a host, which would receive tokens.
+_OPEN_TO_ALL = re.compile(r"(ac|co|com|edu|go|gob|gov|gouv|ltd|me|ne|net|nom|or|org|plc|sch)\.[a-z]{2}")
 
 
 @dataclass(frozen=True)
@@ -18,7 +25,7 @@ class Addresses:
     """Base URLs of the services, either Google's own or those of a local emulator.
 
     :param emulator_host: ``host:port`` of the emulator; None for the real service
-    :param universe: Google's API domain (``GOOGLE_CLOUD_UNIVERSE_DOMAIN``)
+    :param universe: Google's API domain (``GOOGLE_CLOUD_UNIVERSE_DOMAIN``); all hosts below it may receive a token
     :param storage_emulator: ``host:port`` of a Cloud Storage emulator next to it, which only receives the emulator's
         token
     """
@@ -29,9 +36,15 @@ class Addresses:
 
     @classmethod
     def from_environment(cls) -> Addresses:
-        """Read VERTEX_RAY_EMULATOR_HOST, STORAGE_EMULATOR_HOST and GOOGLE_CLOUD_UNIVERSE_DOMAIN."""
+        """Read VERTEX_RAY_EMULATOR_HOST, STORAGE_EMULATOR_HOST and GOOGLE_CLOUD_UNIVERSE_DOMAIN.
+
+        :raises InvalidArgumentError: the universe domain is not a domain of one organisation
+        """
         host = _host_in(EMULATOR_VARIABLE)
-        universe = os.environ.get("GOOGLE_CLOUD_UNIVERSE_DOMAIN") or "googleapis.com"
+        universe = os.environ.get(UNIVERSE_VARIABLE, "").strip().lower() or "googleapis.com"
+        if not _UNIVERSE.fullmatch(universe) or _OPEN_TO_ALL.fullmatch(universe):
+            rule = "Use the whole domain of the APIs, such as googleapis.com, whose hosts may all receive a token."
+            raise InvalidArgumentError(UNIVERSE_VARIABLE, universe, rule)
         return cls(host, universe, _host_in(STORAGE_VARIABLE) if host else None)
 
     def control_plane(self, location: str) -> str:

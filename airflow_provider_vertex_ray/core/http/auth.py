@@ -1,19 +1,35 @@
-"""Access tokens: fetched when first needed, and refreshed before they expire or after they were rejected."""
+"""Access tokens: fetched when first needed, and renewed in the background before they expire, or after a refusal."""
 
 from __future__ import annotations
 
 import asyncio
 import datetime
+import logging
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol
 
-from airflow_provider_vertex_ray.errors import NotAuthorisedError
+import msgspec
+
+from airflow_provider_vertex_ray.core.http.decoding import decode
+from airflow_provider_vertex_ray.core.http.redact import describe
+from airflow_provider_vertex_ray.errors import NotAuthorisedError, ServiceUnavailableError, VertexRayError
 
 if TYPE_CHECKING:
     from google.auth.credentials import Credentials
 
+log = logging.getLogger(__name__)
+
 REFRESH_MARGIN = 225.0
 """Seconds before expiry at which a token is renewed; google-auth's own threshold, so that it agrees to refresh."""
+
+RETRY_SECONDS = 10.0
+"""Seconds after a failed renewal until the next one, while the token is still valid."""
+
+LAST_SECONDS = 10.0
+"""Seconds before expiry from which a token is no longer used: it must still be valid when a request arrives."""
+
+EXPIRED_LIFETIME = 20.0
+"""Seconds for which a new token is used whose expiry seems to be past: the clocks may differ."""
 
 
 class TokenSource(Protocol):
@@ -28,6 +44,7 @@ class TokenSource(Protocol):
         """Return a token that is not known to be invalid.
 
         :raises NotAuthorisedError: the credentials give no token
+        :raises ServiceUnavailableError: the server that gives tokens could not be reached
         """
         ...
 
@@ -37,28 +54,57 @@ class TokenSource(Protocol):
 
 
 class _RefreshingSource:
-    """Base class that runs a single refresh at a time, regardless of the number of tasks that wait for it."""
+    """Base class that runs a single renewal at a time, regardless of the number of tasks that wait for it.
+
+    While a token is valid, nobody waits for its renewal, and a renewal that fails is retried without an error.
+    """
 
     quota_project: str | None = None
 
     def __init__(self) -> None:
         self._token: str | None = None
         self._renew_at = 0.0
+        self._usable_until = 0.0
         self._lock = asyncio.Lock()
+        self._renewal: asyncio.Task[None] | None = None
 
     async def get(self) -> str:
-        if self._token is not None and time.time() < self._renew_at:
+        if self._token is not None and time.time() < self._usable_until:
+            if time.time() >= self._renew_at and (self._renewal is None or self._renewal.done()):
+                self._renewal = asyncio.create_task(self._renew_early())
             return self._token
         async with self._lock:
-            if self._token is None or time.time() >= self._renew_at:
-                self._token, lifetime = await self._fetch()
-                # Otherwise, a token that lives shorter than the margin would be fetched for every call.
-                self._renew_at = time.time() + max(lifetime - REFRESH_MARGIN, lifetime / 2)
+            if self._token is None or time.time() >= self._usable_until:
+                return await self._renew()
             return self._token
 
     def refused(self, token: str) -> None:
         if token == self._token:
             self._token = None
+
+    async def _renew(self) -> str:
+        token, lifetime = await self._fetch()
+        lifetime = lifetime if lifetime > 0 else EXPIRED_LIFETIME
+        now = time.time()
+        # Otherwise, a token that lives shorter than the margin would be fetched for every call.
+        self._renew_at = now + max(lifetime - REFRESH_MARGIN, lifetime / 2)
+        self._usable_until = now + lifetime - min(LAST_SECONDS, lifetime / 10)
+        self._token = token
+        return token
+
+    async def _renew_early(self) -> None:
+        async with self._lock:
+            if self._token is None or time.time() < self._renew_at:
+                return
+            try:
+                await self._renew()
+            except VertexRayError as error:
+                self._renew_at = time.time() + RETRY_SECONDS
+                log.warning(
+                    "Could not renew the access token; using the current one for up to %.0f s more, and retrying: %s",
+                    self._usable_until - time.time(),
+                    error.message,
+                )
 
     async def _fetch(self) -> tuple[str, float]:
         raise NotImplementedError
@@ -84,18 +130,33 @@ class CredentialsTokenSource(_RefreshingSource):
         return found if isinstance(found, str) and "@" in found else None
 
     async def _fetch(self) -> tuple[str, float]:
-        from google.auth.exceptions import GoogleAuthError
+        from google.auth.exceptions import GoogleAuthError, TransportError
         from google.auth.transport.requests import Request
 
         try:
             await asyncio.to_thread(self._credentials.refresh, Request())
         except GoogleAuthError as error:
-            raise NotAuthorisedError(f"The credentials could not be refreshed: {error}") from error
-        expiry: datetime.datetime | None = self._credentials.expiry
-        if expiry is None:
-            return self._credentials.token, 3600.0
+            text = f"The credentials could not be refreshed: {error}"
+            if isinstance(error, TransportError) or getattr(error, "retryable", False):
+                raise ServiceUnavailableError(text) from None
+            raise NotAuthorisedError(text) from None
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            # The answer of the token server was not what google-auth expects.
+            raise ServiceUnavailableError(f"The credentials could not be refreshed: {describe(error)}") from None
+        token, expiry = self._credentials.token, self._credentials.expiry
+        if not isinstance(token, str) or not token:
+            raise NotAuthorisedError("The credentials give no access token.")
+        if not isinstance(expiry, datetime.datetime):
+            return token, 3600.0
         # google-auth's expiry is naive, in UTC.
-        return self._credentials.token, expiry.replace(tzinfo=datetime.timezone.utc).timestamp() - time.time()
+        return token, expiry.replace(tzinfo=datetime.timezone.utc).timestamp() - time.time()
+
+
+class _TokenAnswer(msgspec.Struct):
+    """Answer of the metadata server (https://cloud.google.com/compute/docs/access/authenticate-workloads)."""
+
+    access_token: Annotated[str, msgspec.Meta(min_length=1)]
+    expires_in: Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 
 
 class EmulatorTokenSource(_RefreshingSource):
@@ -118,10 +179,11 @@ class EmulatorTokenSource(_RefreshingSource):
             ):
                 if answer.status != 200:
                     raise NotAuthorisedError(f"The emulator's token server answered {answer.status} at {self._url}.")
-                body = await answer.json()
-        except (aiohttp.ClientError, asyncio.TimeoutError) as error:
+                content = await answer.content.read(1 << 16)
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:
             raise NotAuthorisedError(
-                f"The emulator at {self._url} does not respond ({error!r}). Start it with 'vertex-ray-emulator start', "
-                "or unset VERTEX_RAY_EMULATOR_HOST."
-            ) from error
-        return str(body["access_token"]), float(body["expires_in"])
+                f"The emulator at {self._url} does not respond ({describe(error)}). Start it with "
+                "'vertex-ray-emulator start', or unset VERTEX_RAY_EMULATOR_HOST."
+            ) from None
+        found = decode(content, _TokenAnswer)
+        return found.access_token, found.expires_in

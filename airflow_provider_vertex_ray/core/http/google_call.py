@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from airflow_provider_vertex_ray.core.http.service_errors import read_error, service_error
 from airflow_provider_vertex_ray.core.http.transport import Transport
@@ -14,6 +14,8 @@ from airflow_provider_vertex_ray.errors import (
     ServiceUnavailableError,
     VertexRayError,
 )
+
+T = TypeVar("T")
 
 ATTEMPTS = 3
 """Attempts of a call: the caller needs an answer soon, or none."""
@@ -28,15 +30,17 @@ class NoSuchResourceError(ServiceError):
 
 async def read_json(
     transport: Transport,
+    kind: type[T],
     method: str,
     url: str,
     *,
     params: dict[str, str] | None = None,
     body: Any = None,
-) -> dict[str, Any]:
-    """Return the answer to a call that changes nothing.
+) -> T:
+    """Return the answer to a call that changes nothing, as an instance of its model.
 
     :param transport: the connection
+    :param kind: the model of the answer
     :param method: HTTP method
     :param url: full URL
     :param params: query parameters
@@ -46,13 +50,9 @@ async def read_json(
     :raises NotAuthorisedError: a permission is missing; ``details["permission"]`` names it if the answer does
     :raises VertexRayError: the call failed for another reason
     """
-    answer = await transport.request(
-        method, url, params=params, body=body, error_from=cloud_error, attempts=ATTEMPTS, timeout=TIMEOUT
+    return await transport.read(
+        kind, method, url, params=params, body=body, error_from=cloud_error, attempts=ATTEMPTS, timeout=TIMEOUT
     )
-    found = answer.json()
-    if not isinstance(found, dict):
-        raise ServiceError(f"{url} answered with something other than a JSON object: {answer.text[:200]!r}")
-    return found
 
 
 def cloud_error(status: int, text: str) -> VertexRayError:

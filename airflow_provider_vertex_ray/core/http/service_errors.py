@@ -23,6 +23,7 @@ from airflow_provider_vertex_ray.errors import (
     ServiceError,
     ServiceUnavailableError,
     StockoutError,
+    UnreadableAnswerError,
 )
 
 __all__ = ["ErrorBody", "answer_error", "control_plane_error", "outcome_error", "read_error", "service_error"]
@@ -76,7 +77,7 @@ def read_error(text: str) -> ErrorBody:
         error = json.loads(text)["error"]
         infos = [each for each in error.get("details") or [] if isinstance(each, dict) and "reason" in each]
         message, status = str(error.get("message") or ""), error.get("status")
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return ErrorBody()
     info = infos[0] if infos else {}
     reason, metadata = info.get("reason"), info.get("metadata")
@@ -113,6 +114,9 @@ def service_error(
     for text, kind in _TEXTS:
         if text in lowered:
             return kind(message, details)
+    if http_status is not None and http_status >= 500 and status in ("INTERNAL", "UNKNOWN"):
+        # Unlike that of an operation, an INTERNAL of a call may be gone with the next call.
+        return ServiceUnavailableError(message, details)
     name = status or _RPC_NAMES.get(rpc_code or 0) or _HTTP_NAMES.get(http_status or 0)
     if name is None and http_status is not None and http_status >= 500:
         return ServiceUnavailableError(message, details)
@@ -128,6 +132,9 @@ def answer_error(service: str, status: int, text: str) -> ServiceError:
     """
     body = read_error(text)
     message = body.message or f"{service} answered {status}: {text[:300]}"
+    if status == 404 and not body.message:
+        # Only an answer in the form of Google's APIs says that a resource does not exist; a proxy may lack the page.
+        return UnreadableAnswerError(message, {"http_status": status})
     return service_error(message, status=body.status, http_status=status)
 
 

@@ -1,23 +1,32 @@
-"""HTTP transport of all clients: access tokens and their refresh, retries, timeouts, and typed errors."""
+"""HTTP transport of all clients: access tokens and their refresh, retries, timeouts, and typed answers and errors."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
-import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_vertex_ray.core.http.addresses import Addresses
+from airflow_provider_vertex_ray.core.http.body import (
+    ACCEPTED_ENCODING,
+    TooLargeError,
+    beginning,
+    pieces_of,
+    whole_body,
+)
+from airflow_provider_vertex_ray.core.http.connections import MAX_CONNECTIONS, Connections, broken
+from airflow_provider_vertex_ray.core.http.decoding import MAX_JSON_BYTES, check_shape, decode_off_loop
+from airflow_provider_vertex_ray.core.http.redact import Redactor, describe
+from airflow_provider_vertex_ray.core.http.retry import TRANSIENT, RefusalGrace, RetryPolicy
 from airflow_provider_vertex_ray.errors import (
     InvalidArgumentError,
-    ServiceError,
+    InvalidRequestError,
+    NotAuthorisedError,
     ServiceUnavailableError,
+    UnreadableAnswerError,
     VertexRayError,
 )
 
@@ -26,41 +35,20 @@ if TYPE_CHECKING:
 
     from airflow_provider_vertex_ray.core.http.auth import TokenSource
 
+__all__ = ["Answer", "ErrorFrom", "RetryPolicy", "Transport"]
+
 log = logging.getLogger(__name__)
 
-TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504, 524})
-"""HTTP statuses after which a repeated request may succeed; a dashboard's front end answers 524 while Ray starts."""
+LONGEST_EXCERPT = 200
+"""Characters of an unreadable answer that are quoted."""
 
-MAX_CONNECTIONS = 100
-"""Maximum number of simultaneous connections for requests, without websockets."""
+TOKEN = "a token"  # noqa: S105 - not a token, but the name of the call that gets one
+"""What ``RefusalGrace`` remembers token requests by."""
 
 ErrorFrom = Callable[[int, str], VertexRayError]
 """Returns the typed error for an HTTP status and the body of an answer."""
 
-
-@dataclass(frozen=True)
-class RetryPolicy:
-    """Retry policy of calls that may be repeated.
-
-    :param attempts: total number of attempts
-    :param first_delay: seconds before the second attempt; doubles with each further attempt, with jitter
-    :param longest_delay: maximum number of seconds between two attempts, also for the server's Retry-After
-    """
-
-    attempts: int = 6
-    first_delay: float = 0.5
-    longest_delay: float = 20.0
-
-    def delay(self, failures: int, retry_after: str | None) -> float:
-        """Return the seconds to wait before the next attempt.
-
-        :param failures: number of failed attempts
-        :param retry_after: value of the server's Retry-After header, if there is one
-        """
-        if retry_after is not None and retry_after.isdigit():
-            return min(float(retry_after), self.longest_delay)
-        ceiling: float = min(self.first_delay * 2 ** (failures - 1), self.longest_delay)
-        return ceiling * (0.5 + random.random() / 2)  # noqa: S311 - spreads load, not a secret
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -68,25 +56,18 @@ class Answer:
     """A complete answer.
 
     :param status: HTTP status
-    :param text: body
+    :param content: body
     :param headers: headers, by lower-case name
     """
 
     status: int
-    text: str
+    content: bytes | bytearray | str
     headers: Mapping[str, str] = field(default_factory=dict)
 
-    def json(self) -> Any:
-        """Return the body as JSON; an empty body is an empty object.
-
-        :raises ServiceError: the body is not JSON, such as a login page, or was truncated at ``max_bytes``
-        """
-        try:
-            return json.loads(self.text) if self.text.strip() else {}
-        except ValueError as error:
-            raise ServiceError(
-                f"The service answered {self.status} with something that is not JSON: {self.text[:200]!r}"
-            ) from error
+    @property
+    def text(self) -> str:
+        """Return the body as text; bytes that are not UTF-8 are replaced."""
+        return self.content if isinstance(self.content, str) else self.content.decode("utf-8", "replace")
 
 
 class Transport:
@@ -110,7 +91,9 @@ class Transport:
         self._tokens = tokens
         self._retry = retry or RetryPolicy()
         self._timeout = timeout
-        self._sessions: dict[int, aiohttp.ClientSession] = {}
+        self._redact = Redactor()
+        self._connections = Connections(addresses, self._redact)
+        self._grace = RefusalGrace()
 
     async def __aenter__(self) -> Transport:
         return self
@@ -123,6 +106,10 @@ class Transport:
         """Return the e-mail address of the account, if it is known; it may be known only after the first token."""
         return getattr(self._tokens, "account", None)
 
+    def without_secrets(self, pieces: AsyncIterator[str]) -> AsyncIterator[str]:
+        """Return the pieces of a text that a server sent, without the tokens that were sent to it."""
+        return self._redact.stream(pieces)
+
     async def authenticate(self) -> None:
         """Get a token without calling any service.
 
@@ -132,12 +119,63 @@ class Transport:
 
     async def close(self) -> None:
         """Close all connections."""
-        while self._sessions:
-            _, session = self._sessions.popitem()
-            await session.close()
+        await self._connections.close()
 
-    async def request(
+    async def request(self, method: str, url: str, **options: Any) -> Answer:
+        """Send a request and return its complete answer; the options are those of ``read``."""
+
+        async def accept(answer: Answer) -> Answer:
+            return answer
+
+        return await self._ask(accept, method, url, **options)
+
+    async def read(
         self,
+        kind: type[T],
+        method: str,
+        url: str,
+        *,
+        error_from: ErrorFrom,
+        shape: Any = None,
+        max_bytes: int = MAX_JSON_BYTES,
+        **options: Any,
+    ) -> T:
+        """Send a request and return its JSON answer as an instance of its model.
+
+        An answer that cannot be read, such as a proxy's page, is treated like no answer: the request is repeated.
+
+        :param kind: the model of the answer, see ``decoding.decode``
+        :param method: HTTP method
+        :param url: full URL
+        :param error_from: returns the error for an answer with a status of 300 or above
+        :param shape: a model that the answer must fit as well; for a ``kind`` that keeps the whole content
+        :param max_bytes: maximum size of the answer, before and after decompression
+        :param params: query parameters
+        :param body: request body, sent as JSON
+        :param data: returns the raw request body; called for each attempt, because an open file can be read only once
+        :param content_type: content type of the raw body
+        :param repeatable: whether an attempt with an unknown outcome may be repeated. A 401 is always followed by an
+            attempt with a new token, because the rejected request had no effect.
+        :param attempts: total number of attempts, instead of the policy's
+        :param timeout: seconds for one attempt
+        :raises ServiceUnavailableError: there was no answer, even to the last attempt
+        :raises UnreadableAnswerError: the last answer could not be read, is a redirect, or refuses a call that had
+            worked a short time ago
+        :raises VertexRayError: the error that ``error_from`` returned for the last answer
+        :raises InvalidArgumentError: the URL may not receive the token
+        """
+
+        async def accept(answer: Answer) -> T:
+            found = await decode_off_loop(answer.content, kind)
+            if shape is not None:
+                check_shape(found, shape)
+            return found
+
+        return await self._ask(accept, method, url, error_from=error_from, max_bytes=max_bytes, **options)
+
+    async def _ask(
+        self,
+        accept: Callable[[Answer], Awaitable[T]],
         method: str,
         url: str,
         *,
@@ -149,96 +187,98 @@ class Transport:
         repeatable: bool = True,
         attempts: int | None = None,
         timeout: float | None = None,
-        max_bytes: int = 64 << 20,
-    ) -> Answer:
-        """Send a request and return its complete answer.
-
-        :param method: HTTP method
-        :param url: full URL
-        :param error_from: returns the error for an answer with a status of 300 or above
-        :param params: query parameters
-        :param body: request body, sent as JSON
-        :param data: returns the raw request body; called for each attempt, because an open file can be read only once
-        :param content_type: content type of the raw body
-        :param repeatable: whether an attempt with an unknown outcome may be repeated. A 401 is always followed by an
-            attempt with a new token, because the rejected request had no effect.
-        :param attempts: total number of attempts, instead of the policy's
-        :param timeout: seconds for one attempt
-        :param max_bytes: length at which an answer is truncated, to limit the use of memory
-        :raises ServiceUnavailableError: there was no answer, even to the last attempt
-        :raises VertexRayError: the error that ``error_from`` returned for the last answer
-        :raises InvalidArgumentError: the URL may not receive the token
-        """
-        import aiohttp
-
+        max_bytes: int = MAX_JSON_BYTES,
+    ) -> T:
         tries = (attempts or self._retry.attempts) if repeatable else 1
+        # Only what may be repeated may also be waited out.
+        call = f"{method} {url.partition('?')[0]}" if repeatable else ""
         failures = 0
         renewed = False
         while True:
             token = await self._token_for(url)
+            answer: Answer | None = None
             try:
                 answer, retry_after = await self._send(
                     method, url, token, params, body, data, content_type, timeout, max_bytes
                 )
-            except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+                if answer.status < 300:
+                    found = await accept(answer)
+                    self._grace.worked(call)
+                    return found
+            except UnreadableAnswerError as error:
                 failures += 1
+                if failures >= tries or isinstance(error, TooLargeError):
+                    raise self._unreadable(method, url, error, answer) from None
+                await self._pause(method, url, error.message, failures, None)
+                continue
+            except broken() as error:
+                failures += 1
+                why = self._redact(describe(error))
                 if failures >= tries:
-                    raise ServiceUnavailableError(f"{method} {url} was not answered: {error!r}") from error
-                await self._pause(method, url, repr(error), failures, None)
+                    # Not chained: the library's error contains the request's headers.
+                    raise ServiceUnavailableError(f"{method} {url} was not answered: {why}") from None
+                await self._pause(method, url, why, failures, None)
                 continue
             if answer.status == 401 and not renewed:
                 renewed = True
                 self._tokens.refused(token)
                 continue
-            if answer.status < 300:
-                return answer
             failures += 1
             if answer.status not in TRANSIENT or failures >= tries:
-                raise error_from(answer.status, answer.text)
+                raise self._refusal(call, error_from, answer.status, answer.text)
             await self._pause(method, url, f"status {answer.status}", failures, retry_after)
 
     @contextlib.asynccontextmanager
     async def stream(
-        self, url: str, *, error_from: ErrorFrom, quiet: float = 90.0
+        self,
+        url: str,
+        *,
+        error_from: ErrorFrom,
+        quiet: float = 90.0,
+        timeout: float | None = None,
+        max_bytes: int | None = None,
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """GET an answer of any length, in pieces; a single attempt, and another one with a new token after a 401.
 
         :param url: full URL
         :param error_from: returns the error for an answer with a status of 300 or above
         :param quiet: seconds without a piece after which the connection counts as lost
+        :param timeout: seconds for the whole answer; None for no limit
+        :param max_bytes: maximum size of the answer, before and after decompression; None for no limit
         :raises ServiceUnavailableError: there is no answer, or (while the pieces are read) only a part of it
+        :raises UnreadableAnswerError: (while the pieces are read) the answer is too large, or damaged
         :raises VertexRayError: the error that ``error_from`` returned for the answer
         """
         import aiohttp
 
         for renewed in (False, True):
             token = await self._token_for(url)
-            request = self._session(MAX_CONNECTIONS).get(
+            request = self._connections.session(MAX_CONNECTIONS).get(
                 url,
-                proxy=self._proxy_of(url),
+                proxy=self._connections.proxy_of(url),
                 headers=self._headers(token),
                 allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=quiet),
+                timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=30, sock_read=quiet),
             )
             async with contextlib.AsyncExitStack() as stack:
                 try:
                     response = await stack.enter_async_context(request)
-                    failed = (
-                        "" if response.status < 300 else (await response.content.read(1 << 16)).decode(errors="replace")
-                    )
-                except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
-                    raise ServiceUnavailableError(f"GET {url} was not answered: {error!r}") from error
+                    failed = b"" if response.status < 300 else await beginning(response)
+                except broken() as error:
+                    why = self._redact(describe(error))
+                    raise ServiceUnavailableError(f"GET {url} was not answered: {why}") from None
                 if response.status == 401 and not renewed:
                     self._tokens.refused(token)
                     continue
                 if response.status >= 300:
-                    raise error_from(response.status, failed)
-                yield _pieces(response)
+                    text = self._redact.content(failed).decode("utf-8", "replace")
+                    raise self._refusal("", error_from, response.status, text)
+                yield self._pieces(response, max_bytes)
                 return
 
     @contextlib.asynccontextmanager
     async def websocket(self, url: str, *, error_from: ErrorFrom) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-        """Open a websocket; a single attempt, and another one with a new token after a 401.
+        """Open a websocket; a single attempt, and another one with a new token after a 401. Redirects are not followed.
 
         :param url: full URL
         :param error_from: returns the error for an answer with a status of 300 or above
@@ -252,9 +292,9 @@ class Transport:
             token = await self._token_for(url)
             try:
                 # Each waiting job holds a websocket: with a limit, no connections would be left for requests.
-                connection = await self._session(0).ws_connect(
+                connection = await self._connections.session(0).ws_connect(
                     url,
-                    proxy=self._proxy_of(url),
+                    proxy=self._connections.proxy_of(url),
                     headers=self._headers(token),
                     heartbeat=30.0,
                     max_msg_size=16 << 20,
@@ -265,19 +305,24 @@ class Transport:
                 if error.status == 401 and not renewed:
                     self._tokens.refused(token)
                     continue
-                raise error_from(error.status, error.message) from error
-            except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
-                raise ServiceUnavailableError(f"Could not open websocket {url}: {error!r}") from error
+                raise self._refusal("", error_from, error.status, self._redact(error.message)) from None
+            except broken() as error:
+                raise ServiceUnavailableError(
+                    f"Could not open websocket {url}: {self._redact(describe(error))}"
+                ) from None
         assert connection is not None  # noqa: S101 - the loop breaks or raises
         try:
             yield connection
         finally:
-            await connection.close()
+            # What goes wrong while it closes is of no interest, and would hide the reason for closing.
+            with contextlib.suppress(*broken()):
+                await connection.close()
 
     def _headers(self, token: str) -> dict[str, str]:
         quota_project = self._tokens.quota_project
         return {
             "Authorization": f"Bearer {token}",
+            "Accept-Encoding": ACCEPTED_ENCODING,
             **({"X-Goog-User-Project": quota_project} if quota_project else {}),
         }
 
@@ -288,7 +333,15 @@ class Transport:
                 url,
                 "Use a host of Google's APIs, a cluster's dashboard or the emulator; no other host receives a token.",
             )
-        return await self._tokens.get()
+        try:
+            token = await self._tokens.get()
+        except NotAuthorisedError as error:
+            if not self._grace.tolerates(TOKEN):
+                raise
+            raise ServiceUnavailableError(self._redact(error.message), error.details) from None
+        self._grace.worked(TOKEN)
+        self._redact.add(token)
+        return token
 
     async def _send(
         self,
@@ -304,10 +357,10 @@ class Transport:
     ) -> tuple[Answer, str | None]:
         import aiohttp
 
-        async with self._session(MAX_CONNECTIONS).request(
+        async with self._connections.session(MAX_CONNECTIONS).request(
             method,
             url,
-            proxy=self._proxy_of(url),
+            proxy=self._connections.proxy_of(url),
             params=params,
             json=body,
             data=data() if data else None,
@@ -316,14 +369,42 @@ class Transport:
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=timeout or self._timeout),
         ) as response:
-            raw = bytearray()
-            async for chunk in response.content.iter_chunked(1 << 16):
-                raw += chunk
-                if len(raw) >= max_bytes:
-                    break
-            text = raw[:max_bytes].decode(response.charset or "utf-8", "replace")
+            content = await whole_body(response, max_bytes) if response.status < 300 else await beginning(response)
             headers = {key.lower(): value for key, value in response.headers.items()}
-            return Answer(response.status, text, headers), response.headers.get("Retry-After")
+            return Answer(response.status, self._redact.content(content), headers), response.headers.get("Retry-After")
+
+    def _unreadable(
+        self, method: str, url: str, error: UnreadableAnswerError, answer: Answer | None
+    ) -> UnreadableAnswerError:
+        """Return the error for an answer that could not be read, with the beginning of a page that is not JSON."""
+        start = answer.text[:LONGEST_EXCERPT].strip() if answer else ""
+        # JSON is not quoted: it may contain what users give their jobs, such as passwords.
+        quote = f" It begins with: {self._redact(start)!r}" if start[:1] == "<" else ""
+        details = {**error.details, **({"http_status": answer.status} if answer else {})}
+        text = f"The answer to {method} {url} could not be read. {error.message}{quote}"
+        return type(error)(text, details)
+
+    def _refusal(self, call: str, error_from: ErrorFrom, status: int, text: str) -> VertexRayError:
+        """Return the error for an answer with a status of 300 or above."""
+        if status < 400:
+            # Such as the way to a login page; following it could send the token to another host.
+            return UnreadableAnswerError(f"The service answered with a redirect ({status}).", {"http_status": status})
+        error = error_from(status, text)
+        refused = isinstance(error, NotAuthorisedError) or (
+            isinstance(error, InvalidRequestError) and call.startswith("GET ")
+        )
+        if call and refused and self._grace.tolerates(call):
+            return UnreadableAnswerError(f"{error.message} (the same call had worked before)", error.details)
+        return error
+
+    async def _pieces(self, response: aiohttp.ClientResponse, max_bytes: int | None) -> AsyncIterator[bytes]:
+        try:
+            async for piece in pieces_of(response, max_bytes):
+                yield piece
+        except broken() as error:
+            raise ServiceUnavailableError(
+                f"The answer to GET {response.url} is incomplete: {self._redact(describe(error))}"
+            ) from None
 
     async def back_off(self, failures: int) -> None:
         """Wait as long as the retry policy requires, for callers that check the outcome before they try again.
@@ -336,33 +417,3 @@ class Transport:
         delay = self._retry.delay(failures, retry_after)
         log.info("%s %s failed (%s); retrying in %.1f s", method, url, why, delay)
         await asyncio.sleep(delay)
-
-    def _session(self, limit: int) -> aiohttp.ClientSession:
-        import aiohttp
-
-        if limit not in self._sessions:
-            self._sessions[limit] = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=limit))
-        return self._sessions[limit]
-
-    def _proxy_of(self, url: str) -> str | None:
-        """Return the environment's proxy for Google's hosts; None for the emulator, which runs on this machine.
-
-        aiohttp's ``trust_env`` is not used: it also reads ``~/.netrc``, and rejects each request if an entry there
-        (such as ``default``) matches the host, because the header already contains the token.
-        """
-        if self.addresses.emulator_host is not None:
-            return None
-        parts = urlsplit(url)
-        if proxy_bypass(parts.hostname or ""):
-            return None
-        return getproxies().get({"wss": "https", "ws": "http"}.get(parts.scheme, parts.scheme))
-
-
-async def _pieces(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    import aiohttp
-
-    try:
-        async for piece in response.content.iter_chunked(1 << 16):
-            yield piece
-    except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
-        raise ServiceUnavailableError(f"The answer to GET {response.url} is incomplete: {error!r}") from error

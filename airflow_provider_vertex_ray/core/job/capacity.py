@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from airflow_provider_vertex_ray.core.cluster.state import Cluster
+from airflow_provider_vertex_ray.core.job.answers import HolderAnswer, NodeAnswer
 from airflow_provider_vertex_ray.core.job.client import JobsApi
 from airflow_provider_vertex_ray.errors import ClusterInUseError, VertexRayError
 
@@ -25,15 +25,15 @@ async def free_resources(api: JobsApi) -> str:
     return describe(*await _nodes_and_holders(api))
 
 
-async def _nodes_and_holders(api: JobsApi) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+async def _nodes_and_holders(api: JobsApi) -> tuple[list[NodeAnswer], list[HolderAnswer]]:
     """Return the nodes of a cluster, and the actors and tasks that hold resources on them."""
-    nodes = await api.state("nodes", detail=True)
-    actors = await api.state("actors", detail=True, state="ALIVE")
-    tasks = await api.state("tasks", detail=True, state="RUNNING")
-    return nodes, [*actors, *(task for task in tasks if task.get("type") != "ACTOR_TASK")]
+    nodes = await api.state(NodeAnswer, "nodes", detail=True)
+    actors = await api.state(HolderAnswer, "actors", detail=True, state="ALIVE")
+    tasks = await api.state(HolderAnswer, "tasks", detail=True, state="RUNNING")
+    return nodes, [*actors, *(task for task in tasks if task.type != "ACTOR_TASK")]
 
 
-def describe(nodes: Iterable[dict[str, Any]], holders: Iterable[dict[str, Any]]) -> str:
+def describe(nodes: Iterable[NodeAnswer], holders: Iterable[HolderAnswer]) -> str:
     """Describe the total and free resources of each node.
 
     :param nodes: nodes of Ray's state API, with ``resources_total``
@@ -41,19 +41,19 @@ def describe(nodes: Iterable[dict[str, Any]], holders: Iterable[dict[str, Any]])
     """
     used: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for holder in holders:
-        for resource, amount in (holder.get("required_resources") or {}).items():
-            used[str(holder.get("node_id"))][resource] += float(amount)
+        for resource, amount in (holder.required_resources or {}).items():
+            used[holder.node_id or ""][resource] += amount
     parts_by_node = []
-    alive = [node for node in nodes if node.get("state") == "ALIVE"]
+    alive = [node for node in nodes if node.state == "ALIVE"]
     for node in alive[:MOST_NODES]:
-        total = node.get("resources_total") or {}
-        taken = used[str(node.get("node_id"))]
+        total = node.resources_total or {}
+        taken = used[node.node_id or ""]
         parts = [
             f"{total[resource]:g} {resource} ({max(0.0, total[resource] - taken[resource]):g} free)"
             for resource in sorted(total)
             if resource in ("CPU", "GPU") or resource.startswith("accelerator_type:")
         ]
-        role = "head" if node.get("is_head_node") else "worker"
+        role = "head" if node.is_head_node else "worker"
         parts_by_node.append(f"{role}: {', '.join(parts) or 'no CPU'}")
     more = f"; and {len(alive) - MOST_NODES} more" if len(alive) > MOST_NODES else ""
     return "; ".join(parts_by_node) + more if parts_by_node else "none is alive"
@@ -80,7 +80,7 @@ async def check_shrink(api: JobsApi, cluster: Cluster, replicas: Mapping[str, in
     if not fewer:
         return
     try:
-        active = [job for job in await api.list_all(drivers=True) if not job.status.is_terminal]
+        active = [job for job in await api.in_use() if not job.status.is_terminal]
         if not active:
             return
         nodes, holders = await _nodes_and_holders(api)
@@ -97,7 +97,7 @@ async def check_shrink(api: JobsApi, cluster: Cluster, replicas: Mapping[str, in
         )
 
 
-def lacks(nodes: Iterable[dict[str, Any]], holders: Iterable[dict[str, Any]], fewer: int) -> str:
+def lacks(nodes: Iterable[NodeAnswer], holders: Iterable[HolderAnswer], fewer: int) -> str:
     """Describe what would be missing with fewer workers; empty for nothing.
 
     The check assumes that the largest nodes are removed, because it is unknown which ones will be.
@@ -107,23 +107,23 @@ def lacks(nodes: Iterable[dict[str, Any]], holders: Iterable[dict[str, Any]], fe
     :param fewer: number of workers to remove
     """
     workers = {
-        str(node.get("node_id")): node.get("resources_total") or {}
+        node.node_id or "": node.resources_total or {}
         for node in nodes
-        if node.get("state") == "ALIVE" and not node.get("is_head_node")
+        if node.state == "ALIVE" and not node.is_head_node
     }
     used: dict[str, float] = defaultdict(float)
     busy = set()
     for holder in holders:
-        if str(holder.get("node_id")) not in workers:
+        if (node_id := holder.node_id or "") not in workers:
             continue
-        busy.add(str(holder.get("node_id")))
-        for resource, amount in (holder.get("required_resources") or {}).items():
-            used[resource] += float(amount)
+        busy.add(node_id)
+        for resource, amount in (holder.required_resources or {}).items():
+            used[resource] += amount
     left = len(workers) - fewer
     if left < len(busy):
         return f"{left} workers would remain, but {len(busy)} are in use"
     for resource in COUNTED:
-        sizes = sorted(float(total.get(resource, 0)) for total in workers.values())
+        sizes = sorted(total.get(resource, 0.0) for total in workers.values())
         if used[resource] > sum(sizes[: max(0, left)]):
             return f"{sum(sizes[: max(0, left)]):g} {resource} would remain, but {used[resource]:g} are in use"
     return ""

@@ -7,26 +7,42 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
+from airflow_provider_vertex_ray.core.http.decoding import Blank
 from airflow_provider_vertex_ray.core.http.transport import Transport
+from airflow_provider_vertex_ray.core.job.answers import (
+    ActorAnswer,
+    DeletedAnswer,
+    JobAnswer,
+    MetadataAnswer,
+    NodesAnswer,
+    RayletAnswer,
+    StateAnswer,
+    StoppedAnswer,
+    SubmittedAnswer,
+    UsageAnswer,
+    VersionAnswer,
+)
+from airflow_provider_vertex_ray.core.job.dashboard_errors import dashboard_error
+from airflow_provider_vertex_ray.core.job.listing import JobListing
 from airflow_provider_vertex_ray.core.job.log_lines import LogAnswer
 from airflow_provider_vertex_ray.core.job.packages import Package
 from airflow_provider_vertex_ray.core.job.state import Job, JobStatus
 from airflow_provider_vertex_ray.errors import (
     InvalidRequestError,
     JobNotFoundError,
-    NotAuthorisedError,
-    ServiceError,
     ServiceUnavailableError,
     SubmissionIdTakenError,
+    UnreadableAnswerError,
     VertexRayError,
 )
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -36,14 +52,14 @@ SUBMIT_ATTEMPTS = 6
 UPLOAD_TIMEOUT = 1800.0
 """Seconds for the upload of one package."""
 
+LOG_ATTEMPTS = 3
+"""Attempts to read the output of a job."""
+
 REQUEST_KEY = "vertex_ray_request"
 """Key of the request id in a job's metadata, which identifies the job of a submission whose answer was lost."""
 
 JOB_ACTOR = "_ray_internal_job_actor_"
 """Prefix, before the submission id, of the name of the actor that runs a job's driver (JOB_ACTOR_NAME_TEMPLATE)."""
-
-DUPLICATE = re.compile(r"submission_id \S+ already exists")
-"""Ray answers 500 to a submission id that is in use; only the text of the traceback distinguishes it from a failure."""
 
 
 @dataclass(frozen=True)
@@ -86,44 +102,15 @@ class JobRequest:
         }
 
 
-def dashboard_error(status: int, text: str) -> VertexRayError:
-    """Return the typed error for an HTTP answer of a dashboard, or of the proxy in front of it."""
-    message = f"The cluster's dashboard answered {status}: {_last_line(text)}"
-    details = {"http_status": status}
-    if status in (401, 403):
-        return NotAuthorisedError(message, details)
-    if status == 404:
-        return JobNotFoundError(message, details)
-    if status in (400, 405, 413, 422):
-        message = f"The cluster's dashboard rejected the request ({status}): {_last_line(text)}"
-        return InvalidRequestError(message, details)
-    if DUPLICATE.search(text):
-        return SubmissionIdTakenError(message, details)
-    return ServiceUnavailableError(message, details)
-
-
-def _log_text(answer: str) -> str:
-    """Return the value of ``{"logs": "…"}``, even if the answer is truncated."""
-    log_answer = LogAnswer()
-    text = log_answer.feed(answer.encode())
-    if not log_answer.started:
-        raise ServiceError(f"The answer is not the log of a job: {answer[:200]!r}")
-    return text
-
-
 async def _log_pieces(pieces: AsyncIterator[bytes], url: str) -> AsyncIterator[str]:
     answer = LogAnswer()
     async for piece in pieces:
         if text := answer.feed(piece):
             yield text
+    if not answer.started:
+        raise UnreadableAnswerError(f"The answer of {url} is not the log of a job.")
     if not answer.complete:
         raise ServiceUnavailableError(f"The answer of {url} is incomplete.")
-
-
-def _last_line(text: str) -> str:
-    """Return the reason in a body, which may be a traceback or nested tracebacks: its last line with words."""
-    lines = [line.strip() for line in text.replace("\\n", "\n").splitlines() if re.search(r"\w", line)]
-    return lines[-1][:500] if lines else "(empty answer)"
 
 
 class JobsApi:
@@ -136,6 +123,19 @@ class JobsApi:
     def __init__(self, transport: Transport, dashboard: str) -> None:
         self._transport = transport
         self._base = dashboard
+
+    def move_to(self, dashboard_uri: str) -> bool:
+        """Send all further requests to the dashboard's current address.
+
+        :param dashboard_uri: the cluster's ``RAY_DASHBOARD_URI``
+        :return: whether that is another address than before
+        """
+        before, self._base = self._base, self._transport.addresses.dashboard(dashboard_uri)
+        return self._base != before
+
+    @property
+    def _listing(self) -> JobListing:
+        return JobListing(self._transport, f"{self._base}/api/jobs/")
 
     async def submit(self, request: JobRequest) -> bool:
         """Submit a job; afterwards, the cluster has exactly one job with this id.
@@ -154,7 +154,8 @@ class JobsApi:
         body["metadata"] = {**request.metadata, REQUEST_KEY: request_id}
         while True:
             try:
-                await self._transport.request(
+                await self._transport.read(
+                    SubmittedAnswer,
                     "POST",
                     f"{self._base}/api/jobs/",
                     body=body,
@@ -190,10 +191,10 @@ class JobsApi:
         :param attempts: attempts of the request; None for the default of the transport
         :raises JobNotFoundError: the job does not exist
         """
-        answer = await self._transport.request(
-            "GET", self._url(submission_id), error_from=dashboard_error, attempts=attempts, timeout=90
+        answer = await self._transport.read(
+            JobAnswer, "GET", self._url(submission_id), error_from=dashboard_error, attempts=attempts, timeout=90
         )
-        return Job.from_api(answer.json())
+        return Job.of(answer)
 
     async def find(self, submission_id: str) -> Job | None:
         """Return one job; None if it does not exist."""
@@ -203,15 +204,28 @@ class JobsApi:
             return None
 
     async def list_all(self, *, drivers: bool = False) -> list[Job]:
-        """Return all jobs of the cluster.
+        """Return all jobs of the cluster, with the beginning of their messages.
 
         The answer is not paged and slow with thousands of jobs: never poll it.
 
         :param drivers: whether to include programs that connected to the cluster without being submitted
+        :raises UnreadableAnswerError: the answer is not a list of jobs, or there are more than ``MOST_LISTED``
         """
-        answer = await self._transport.request("GET", f"{self._base}/api/jobs/", error_from=dashboard_error)
-        found = [Job.from_api(item) for item in answer.json()]
-        return [job for job in found if drivers or not job.is_driver]
+        return await self._listing.all(drivers=drivers)
+
+    async def newest(self, most: int) -> list[Job]:
+        """Return the active jobs and drivers of the cluster, then its newest ones, in all at most ``most``."""
+        return await self._listing.newest(most)
+
+    async def in_use(self) -> list[Job]:
+        """Return the active jobs and drivers of the cluster, and the one that ended last.
+
+        However many jobs the cluster has had, only these are kept in memory. Of more than ``MOST_ACTIVE`` active ones,
+        the others are left out.
+
+        :raises UnreadableAnswerError: the answer is not a list of jobs
+        """
+        return await self._listing.in_use()
 
     async def stop(self, submission_id: str) -> bool:
         """Request that a job stops: its driver gets a SIGTERM, and later a SIGKILL.
@@ -219,11 +233,12 @@ class JobsApi:
         :return: False if the job had already ended
         :raises JobNotFoundError: the job does not exist
         """
-        answer = await self._transport.request("POST", f"{self._url(submission_id)}/stop", error_from=dashboard_error)
-        stopped = bool(answer.json().get("stopped"))
-        if stopped:
+        answer = await self._transport.read(
+            StoppedAnswer, "POST", f"{self._url(submission_id)}/stop", error_from=dashboard_error
+        )
+        if answer.stopped:
             await self._kill_pending_driver(submission_id)
-        return stopped
+        return answer.stopped
 
     async def _kill_pending_driver(self, submission_id: str) -> None:
         """Kill the driver of a job that waits for resources: Ray reports a stop, but lets it wait for up to 15 minutes.
@@ -234,44 +249,70 @@ class JobsApi:
         try:
             if (await self.get(submission_id, attempts=1)).status is not JobStatus.PENDING:
                 return
-            for actor in await self.state("actors", name=f"{JOB_ACTOR}{submission_id}"):
+            for actor in await self.state(ActorAnswer, "actors", name=f"{JOB_ACTOR}{submission_id}"):
                 await self._transport.request(
                     "GET",
-                    f"{self._base}/api/actors/kill?actor_id={actor['actor_id']}&force_kill=true&no_restart=true",
+                    f"{self._base}/api/actors/kill?actor_id={quote(actor.actor_id)}&force_kill=true&no_restart=true",
                     error_from=dashboard_error,
                     attempts=2,
                 )
         except VertexRayError as error:
             log.debug("Could not kill the pending driver of Ray job %s: %s", submission_id, error)
 
-    async def state(self, kind: str, *, detail: bool = False, **filters: str) -> list[dict[str, Any]]:
+    async def state(self, kind: type[T], resource: str, /, *, detail: bool = False, **filters: str) -> list[T]:
         """Return a list of Ray's state API.
 
-        :param kind: ``nodes``, ``actors`` or ``tasks``
+        :param kind: model of an element
+        :param resource: ``nodes``, ``actors`` or ``tasks``
         :param detail: whether to include all fields
         :param filters: required values, by field
         """
         query = [("detail", "1")] if detail else []
         for field_name, value in filters.items():
             query += [("filter_keys", field_name), ("filter_predicates", "="), ("filter_values", value)]
-        answer = await self._transport.request(
-            "GET", f"{self._base}/api/v0/{kind}?{urlencode(query)}", error_from=dashboard_error, attempts=2
+        url = f"{self._base}/api/v0/{resource}?{urlencode(query)}"
+        answer: StateAnswer[T] = await self._transport.read(
+            StateAnswer[kind],  # type: ignore[valid-type]
+            "GET",
+            url,
+            error_from=dashboard_error,
+            attempts=2,
         )
-        return list(((answer.json().get("data") or {}).get("result") or {}).get("result") or [])
+        return answer.data.result.result
 
     async def delete(self, submission_id: str) -> None:
         """Delete a job that has ended, and its id; Ray rejects this for an active job.
 
         :raises JobNotFoundError: the job does not exist
         """
-        await self._transport.request("DELETE", self._url(submission_id), error_from=dashboard_error, repeatable=False)
+        await self._transport.read(
+            DeletedAnswer, "DELETE", self._url(submission_id), error_from=dashboard_error, repeatable=False
+        )
 
     async def logs(self, submission_id: str, *, max_bytes: int = 8 << 20) -> str:
-        """Return the output of a job so far, truncated after ``max_bytes``."""
-        answer = await self._transport.request(
-            "GET", f"{self._url(submission_id)}/logs", error_from=dashboard_error, max_bytes=max_bytes * 2
-        )
-        return _log_text(answer.text)[:max_bytes]
+        """Return the output of a job so far, truncated after ``max_bytes``.
+
+        :raises UnreadableAnswerError: the answer is not the log of a job
+        """
+        for attempt in range(1, LOG_ATTEMPTS + 1):
+            try:
+                return await self._log_once(submission_id, max_bytes)
+            except ServiceUnavailableError:
+                if attempt == LOG_ATTEMPTS:
+                    raise
+                await self._transport.back_off(attempt)
+        raise AssertionError
+
+    async def _log_once(self, submission_id: str, max_bytes: int) -> str:
+        found: list[str] = []
+        size = 0
+        async with self.log_so_far(submission_id) as pieces:
+            async for piece in pieces:
+                found.append(piece)
+                size += len(piece)
+                if size >= max_bytes:
+                    break
+        return "".join(found)[:max_bytes]
 
     @contextlib.asynccontextmanager
     async def log_so_far(self, submission_id: str) -> AsyncIterator[AsyncIterator[str]]:
@@ -284,7 +325,7 @@ class JobsApi:
         """
         url = f"{self._url(submission_id)}/logs"
         async with self._transport.stream(url, error_from=dashboard_error) as pieces:
-            yield _log_pieces(pieces, url)
+            yield self._transport.without_secrets(_log_pieces(pieces, url))
 
     @contextlib.asynccontextmanager
     async def tail(self, submission_id: str) -> AsyncIterator[AsyncIterator[str]]:
@@ -298,7 +339,8 @@ class JobsApi:
 
         url = "ws" + self._url(submission_id).removeprefix("http") + "/logs/tail"
         async with self._transport.websocket(url, error_from=dashboard_error) as connection:
-            yield (frame.data async for frame in connection if frame.type is aiohttp.WSMsgType.TEXT)
+            frames = (frame.data async for frame in connection if frame.type is aiohttp.WSMsgType.TEXT)
+            yield self._transport.without_secrets(frames)
 
     async def upload(self, package: Package, progress: Callable[[int], None] | None = None) -> bool:
         """Upload a package unless the cluster has it; the lookup keeps it on the cluster for ten more minutes.
@@ -309,11 +351,12 @@ class JobsApi:
         """
         url = f"{self._base}/api/packages/gcs/{quote(package.name)}"
         try:
-            await self._transport.request("GET", url, error_from=dashboard_error)
+            await self._transport.read(Blank, "GET", url, error_from=dashboard_error)
             return False
         except JobNotFoundError:
             pass
-        await self._transport.request(
+        await self._transport.read(
+            Blank,
             "PUT",
             url,
             data=lambda: package.open(progress),
@@ -328,8 +371,13 @@ class JobsApi:
         :raises NotAuthorisedError: the dashboard responds but rejects the credentials
         """
         try:
-            await self._transport.request(
-                "GET", f"{self._base}/api/version", error_from=dashboard_error, attempts=1, timeout=15
+            await self._transport.read(
+                VersionAnswer,
+                "GET",
+                f"{self._base}/api/version",
+                error_from=dashboard_error,
+                attempts=1,
+                timeout=15,
             )
         except (ServiceUnavailableError, JobNotFoundError, InvalidRequestError):
             return False
@@ -338,28 +386,31 @@ class JobsApi:
     async def versions(self) -> tuple[str | None, str | None]:
         """Return the Ray and Python versions on the head, such as ``("2.47.1", "3.11.9")``; None for an unknown one."""
         try:
-            answer = await self._transport.request(
-                "GET", f"{self._base}/api/v0/cluster_metadata", error_from=dashboard_error
+            answer = await self._transport.read(
+                MetadataAnswer, "GET", f"{self._base}/api/v0/cluster_metadata", error_from=dashboard_error, attempts=3
             )
-        except (JobNotFoundError, InvalidRequestError):
+        except (JobNotFoundError, InvalidRequestError, UnreadableAnswerError):
             return None, None
-        data = answer.json().get("data") or {}
-        return data.get("rayVersion"), data.get("pythonVersion")
+        return (answer.data.ray_version, answer.data.python_version) if answer.data else (None, None)
 
-    async def nodes(self) -> list[dict[str, Any]]:
-        """Return Ray's own list of nodes, whose ``raylet.state`` is ALIVE or DEAD."""
-        answer = await self._transport.request("GET", f"{self._base}/nodes?view=summary", error_from=dashboard_error)
-        return list((answer.json().get("data") or {}).get("summary") or [])
+    async def nodes(self) -> list[RayletAnswer]:
+        """Return the nodes of the cluster by Ray's own list, whose ``state`` is ALIVE or DEAD."""
+        answer = await self._transport.read(
+            NodesAnswer, "GET", f"{self._base}/nodes?view=summary", error_from=dashboard_error
+        )
+        return [node.raylet for node in answer.data.summary if node.raylet]
 
     async def usage(self) -> dict[str, tuple[float, float]]:
         """Return the used and total amounts of each resource by Ray's own count; empty if unknown.
 
         The figures are those that Ray's autoscaler last reported, a few seconds ago.
         """
-        answer = await self._transport.request("GET", f"{self._base}/api/cluster_status", error_from=dashboard_error)
-        status = (answer.json().get("data") or {}).get("clusterStatus") or {}
-        found = (status.get("loadMetricsReport") or {}).get("usage") or {}
-        return {str(name): (float(used), float(total)) for name, (used, total) in found.items()}
+        answer = await self._transport.read(
+            UsageAnswer, "GET", f"{self._base}/api/cluster_status", error_from=dashboard_error
+        )
+        status = answer.data.cluster_status if answer.data else None
+        report = status.load_metrics_report if status else None
+        return (report.usage if report else None) or {}
 
     def _url(self, submission_id: str) -> str:
         return f"{self._base}/api/jobs/{quote(submission_id, safe='')}"

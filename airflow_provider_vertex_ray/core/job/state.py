@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vertex_ray.core.checks import is_whole
 from airflow_provider_vertex_ray.errors import JobFailedError, JobStoppedError, SubmissionIdTakenError, VertexRayError
+
+if TYPE_CHECKING:
+    from airflow_provider_vertex_ray.core.job.answers import JobAnswer, JobUseAnswer
 
 OWNER_KEY = "airflow_owner"
 """Key of ``owner_key(...)`` in a job's metadata, which distinguishes the jobs of a task from all others."""
@@ -26,6 +29,9 @@ TRY_ID_KEY = "airflow_try_id"
 
 RESULT_MARKER = "VERTEX_RAY_RESULT "
 """Prefix of the output line that carries the job's result, as JSON, to the task's XCom."""
+
+DRIVER = "DRIVER"
+"""Type of a program that connected to the cluster without being submitted as a job."""
 
 MAX_RESULT_BYTES = 48 * 1024
 """Maximum size of a result in bytes: it is part of the trigger's event, whose column holds 64 KiB on MySQL."""
@@ -76,21 +82,48 @@ class Job:
     """Values of its environment variables, which may be secrets."""
 
     @classmethod
-    def from_api(cls, data: dict[str, Any]) -> Job:
-        """Return the job that the API's JSON describes."""
+    def from_api(cls, data: Mapping[str, Any]) -> Job:
+        """Return the job that the API's JSON describes.
+
+        :raises UnreadableAnswerError: it is not a job
+        """
+        # DAG files import this module.
+        from airflow_provider_vertex_ray.core.http.decoding import check_shape
+        from airflow_provider_vertex_ray.core.job.answers import JobAnswer
+
+        return cls.of(check_shape(data, JobAnswer))
+
+    @classmethod
+    def of(cls, answer: JobAnswer) -> Job:
+        """Return the job that an answer describes."""
+        from airflow_provider_vertex_ray.core.http.decoding import clean
+
+        variables = answer.runtime_env.env_vars if answer.runtime_env else None
         return cls(
-            submission_id=str(data.get("submission_id") or data.get("job_id") or ""),
-            status=JobStatus.of(data.get("status")),
-            message=str(data.get("message") or ""),
-            error_type=data.get("error_type"),
-            entrypoint=str(data.get("entrypoint") or ""),
-            exit_code=data.get("driver_exit_code"),
-            start_time=data.get("start_time") or None,
-            end_time=data.get("end_time") or None,
-            metadata={str(k): str(v) for k, v in (data.get("metadata") or {}).items()},
-            is_driver=data.get("type") == "DRIVER",
-            node_id=data.get("driver_node_id") or None,
-            hidden=tuple(str(v) for v in ((data.get("runtime_env") or {}).get("env_vars") or {}).values()),
+            submission_id=clean(answer.submission_id or answer.job_id),
+            status=JobStatus.of(answer.status),
+            message=clean(answer.message),
+            error_type=clean(answer.error_type) or None,
+            entrypoint=clean(answer.entrypoint),
+            exit_code=answer.driver_exit_code,
+            start_time=answer.start_time or None,
+            end_time=answer.end_time or None,
+            metadata={clean(key): clean(str(value)) for key, value in (answer.metadata or {}).items()},
+            is_driver=answer.type == DRIVER,
+            node_id=clean(answer.driver_node_id) or None,
+            hidden=tuple(clean(str(value)) for value in (variables or {}).values()),
+        )
+
+    @classmethod
+    def in_use(cls, answer: JobUseAnswer) -> Job:
+        """Return the job that an answer describes, as far as it tells whether the job uses its cluster."""
+        from airflow_provider_vertex_ray.core.http.decoding import clean
+
+        return cls(
+            submission_id=clean(answer.submission_id or answer.job_id),
+            status=JobStatus.of(answer.status),
+            end_time=answer.end_time or None,
+            is_driver=answer.type == DRIVER,
         )
 
     @property

@@ -12,8 +12,10 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from airflow_provider_vertex_ray.core.http.decoding import check_shape, clean
 from airflow_provider_vertex_ray.core.http.service_errors import read_error, service_error
 from airflow_provider_vertex_ray.core.http.transport import Transport
+from airflow_provider_vertex_ray.core.monitoring.answers import EntryAnswer, EntryPage
 from airflow_provider_vertex_ray.core.monitoring.log_query import LogQuery
 from airflow_provider_vertex_ray.core.timestamps import parse_rfc3339
 from airflow_provider_vertex_ray.errors import (
@@ -29,6 +31,9 @@ PAGE_SIZE = 1000
 
 MAX_BYTES = 16 << 20
 """Maximum size in bytes of the messages that one call keeps in memory."""
+
+MAX_PAGE_BYTES = 16 << 20
+"""Maximum size in bytes of a page; an entry has at most 256 KiB."""
 
 ATTEMPTS = 9
 """Attempts of a request: the quota applies to one minute, and this many attempts last a minute and a half."""
@@ -59,19 +64,27 @@ class LogEntry:
 
     @classmethod
     def from_api(cls, data: Mapping[str, Any]) -> LogEntry:
-        """Return the entry that the API's JSON describes; the message of an entry without one is its JSON."""
-        payload = data.get("jsonPayload") or {}
-        message = data.get("textPayload") or payload.get("message") or payload.get("log")
+        """Return the entry that the API's JSON describes.
+
+        :raises UnreadableAnswerError: it is not an entry
+        """
+        return cls.of(check_shape(data, EntryAnswer))
+
+    @classmethod
+    def of(cls, answer: EntryAnswer) -> LogEntry:
+        """Return the entry that an answer describes; the message of an entry without one is its JSON."""
+        payload = answer.json_payload or {}
+        message = answer.text_payload or payload.get("message") or payload.get("log")
         if not isinstance(message, str):
             rest = {key: value for key, value in payload.items() if key != "tailed_path"}
             message = json.dumps(rest, ensure_ascii=False) if rest else ""
-        stamp = str(data.get("timestamp") or data.get("receiveTimestamp") or "")
+        path = payload.get("tailed_path")
         return cls(
-            time=parse_rfc3339(stamp) or 0.0,
-            severity=str(data.get("severity") or "DEFAULT"),
-            message=message.rstrip("\n"),
-            path=str(payload.get("tailed_path") or ""),
-            node=str((data.get("labels") or {}).get(NODE_LABEL) or "") or None,
+            time=parse_rfc3339(answer.timestamp or answer.receive_timestamp) or 0.0,
+            severity=answer.severity or "DEFAULT",
+            message=clean(message).rstrip("\n"),
+            path=clean(path) if isinstance(path, str) else "",
+            node=(answer.labels or {}).get(NODE_LABEL) or None,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -170,19 +183,18 @@ class LogsApi:
                 "pageSize": page_size,
                 **({"pageToken": token} if token else {}),
             }
-            answer = await self._transport.request(
+            page = await self._transport.read(
+                EntryPage,
                 "POST",
                 f"{self._transport.addresses.logging()}/v2/entries:list",
                 body=body,
                 error_from=_error_of(query),
                 attempts=attempts,
                 timeout=timeout,
+                max_bytes=MAX_PAGE_BYTES,
             )
-            data = answer.json()
-            if not isinstance(data, dict):
-                raise ServiceError(f"Cloud Logging answered with {str(data)[:100]!r}.")
-            found = tuple(LogEntry.from_api(each) for each in data.get("entries") or ())
-            following = str(data.get("nextPageToken") or "")
+            found = tuple(LogEntry.of(each) for each in page.entries or ())
+            following = page.next_page_token or ""
             empty = 0 if found else empty + 1
             yield LogEntries(found, bool(following))
             if not following or following == token or empty >= EMPTY_PAGES:

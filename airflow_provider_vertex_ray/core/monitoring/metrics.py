@@ -12,14 +12,17 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
+from airflow_provider_vertex_ray.core.http.body import TooLargeError
 from airflow_provider_vertex_ray.core.http.service_errors import read_error, service_error
 from airflow_provider_vertex_ray.core.http.transport import Transport
+from airflow_provider_vertex_ray.core.monitoring.answers import MatrixAnswer, SeriesAnswer
 from airflow_provider_vertex_ray.errors import (
     ClusterNotFoundError,
     InvalidRequestError,
     MetricsNotAuthorisedError,
     NotAuthorisedError,
     ServiceError,
+    UnreadableAnswerError,
     VertexRayError,
 )
 
@@ -82,37 +85,42 @@ class MetricsApi:
     async def _ask(self, path: str, promql: str, more: dict[str, str]) -> list[Series]:
         # A form in the body, because a query may be longer than a URL may be.
         form = urlencode({"query": promql, **more}).encode()
-        answer = await self._transport.request(
-            "POST",
-            f"{self._transport.addresses.monitoring()}/v1/projects/{self._project}/location/global/prometheus/api/v1/{path}",
-            data=lambda: form,
-            content_type="application/x-www-form-urlencoded",
-            error_from=_error_of(promql),
-            max_bytes=MAX_BYTES,
-        )
-        if len(answer.text) >= MAX_BYTES:
+        base = f"{self._transport.addresses.monitoring()}/v1/projects/{self._project}/location/global/prometheus"
+        try:
+            answer = await self._transport.read(
+                MatrixAnswer,
+                "POST",
+                f"{base}/api/v1/{path}",
+                data=lambda: form,
+                content_type="application/x-www-form-urlencoded",
+                error_from=_error_of(promql),
+                max_bytes=MAX_BYTES,
+            )
+        except TooLargeError:
             raise InvalidRequestError(
                 f"The answer is larger than {MAX_BYTES >> 20} MiB; aggregate the series, or request fewer points. "
                 f"The query was: {promql}"
-            )
-        body = answer.json()
+            ) from None
+        if answer.status != "success":
+            raise InvalidRequestError(f"Cloud Monitoring: {answer.error} The query was: {promql}")
         try:
-            if body["status"] != "success":
-                raise InvalidRequestError(f"Cloud Monitoring: {body.get('error')} The query was: {promql}")
-            return list(_series(body["data"]))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ServiceError(f"Cloud Monitoring answered with {answer.text[:200]!r}.") from error
+            return list(_series(answer))
+        except (TypeError, ValueError) as error:
+            raise UnreadableAnswerError(f"Cloud Monitoring answered with an unexpected form: {error}.") from None
 
 
-def _series(data: dict[str, Any]) -> Iterable[Series]:
-    result = data.get("result") or []
-    if data["resultType"] == "scalar":
+def _series(answer: MatrixAnswer) -> Iterable[Series]:
+    if answer.data is None:
+        raise ValueError("it has no data")
+    result = answer.data.result or []
+    if answer.data.result_type == "scalar":
         yield Series({}, (_point(result),))
         return
     for each in result:
-        labels = {str(key): str(value) for key, value in (each.get("metric") or {}).items()}
-        points = each["values"] if "values" in each else [each["value"]]
-        yield Series(labels, tuple(_point(point) for point in points))
+        if not isinstance(each, SeriesAnswer):
+            raise ValueError("an element is not a series")
+        points = each.values if each.values is not None else [each.value] if each.value else []
+        yield Series(each.metric or {}, tuple(_point(point) for point in points))
 
 
 def _point(pair: Any) -> tuple[float, float]:
@@ -144,6 +152,6 @@ def _prometheus_error(text: str) -> str:
     """Return the message of an error in Prometheus' own form, ``{"error": "…"}``; empty for any other text."""
     try:
         error = json.loads(text)["error"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return ""
     return error if isinstance(error, str) else ""

@@ -9,13 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 from urllib.parse import quote, urlencode
 
 from airflow_provider_vertex_ray.core.http.google_call import NoSuchResourceError, read_json
+from airflow_provider_vertex_ray.core.http.paging import PageTokens
 from airflow_provider_vertex_ray.core.http.transport import Transport
 from airflow_provider_vertex_ray.core.sharing.lease_objects import parse_lease_uri
+from airflow_provider_vertex_ray.core.preflight.answers import (
+    AnyObject,
+    KeyAnswer,
+    NetworkAnswer,
+    PermissionsAnswer,
+    ServicesAnswer,
+    ZonesPage,
+)
 from airflow_provider_vertex_ray.errors import InvalidArgumentError, ServiceError
+
+T = TypeVar("T")
 
 MOST_NAMES = 30
 """Maximum number of names in one request to Service Usage."""
@@ -53,9 +64,10 @@ class ServicesApi:
             part = [f"{parent}/services/{name}" for name in names[begin : begin + MOST_NAMES]]
             query = urlencode([("names", name) for name in part])
             url = f"{self._transport.addresses.service_usage()}/v1/{parent}/services:batchGet?{query}"
-            for service in (await read_json(self._transport, "GET", url)).get("services") or []:
-                name = str((service.get("config") or {}).get("name") or service.get("name", "").rsplit("/", 1)[-1])
-                found[name] = service.get("state") == ENABLED
+            answer = await read_json(self._transport, ServicesAnswer, "GET", url)
+            for service in answer.services or []:
+                name = (service.config.name if service.config else None) or (service.name or "").rsplit("/", 1)[-1]
+                found[name] = service.state == ENABLED
         return found
 
 
@@ -88,8 +100,8 @@ class PermissionsApi:
 
     async def _test(self, url: str, permissions: Sequence[str]) -> set[str]:
         body = {"permissions": list(permissions)}
-        found = await read_json(self._transport, "POST", f"{url}:testIamPermissions", body=body)
-        return set(found.get("permissions") or [])
+        found = await read_json(self._transport, PermissionsAnswer, "POST", f"{url}:testIamPermissions", body=body)
+        return set(found.permissions or [])
 
 
 class NetworksApi:
@@ -101,31 +113,29 @@ class NetworksApi:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    async def network(self, name: str) -> dict[str, Any]:
+    async def network(self, name: str) -> NetworkAnswer:
         """Return the network ``projects/…/global/networks/…``.
 
         :raises NoSuchResourceError: the network does not exist
         :raises VertexRayError: the network cannot be read
         """
-        return await self._get(name)
+        return await self._get(name, NetworkAnswer)
 
-    async def attachment(self, name: str) -> dict[str, Any]:
-        """Return the network attachment ``projects/…/regions/…/networkAttachments/…``.
+    async def check_attachment(self, name: str) -> None:
+        """Check that the network attachment ``projects/…/regions/…/networkAttachments/…`` exists.
 
         :raises NoSuchResourceError: the network attachment does not exist
         :raises VertexRayError: the network attachment cannot be read
         """
-        return await self._get(name)
+        await self._get(name, AnyObject)
 
-    async def _get(self, name: str) -> dict[str, Any]:
-        return await read_json(self._transport, "GET", f"{self._transport.addresses.compute()}/compute/v1/{name}")
+    async def _get(self, name: str, kind: type[T]) -> T:
+        return await read_json(self._transport, kind, "GET", f"{self._transport.addresses.compute()}/compute/v1/{name}")
 
 
-def peering_state(network: dict[str, Any]) -> str | None:
+def peering_state(network: NetworkAnswer) -> str | None:
     """Return the state of a network's peering with Google's services, such as ``ACTIVE``; None if there is none."""
-    states = [
-        str(each.get("state")) for each in network.get("peerings") or [] if each.get("name") == SERVICE_NETWORKING
-    ]
+    states = [str(each.state) for each in network.peerings or [] if each.name == SERVICE_NETWORKING]
     return states[0] if states else None
 
 
@@ -160,18 +170,18 @@ class MachineTypesApi:
         url = f"{self._transport.addresses.compute()}/compute/v1/projects/{self._project}/aggregated/{kind}"
         params = {"filter": f"name={name}", "maxResults": "500"}
         found: set[str] = set()
+        tokens = PageTokens()
         token = ""
         while True:
-            answer = await read_json(
-                self._transport, "GET", url, params={**params, **({"pageToken": token} if token else {})}
+            page = await read_json(
+                self._transport, ZonesPage, "GET", url, params={**params, **({"pageToken": token} if token else {})}
             )
-            for place, part in (answer.get("items") or {}).items():
+            for place, part in (page.items or {}).items():
                 zone = place.removeprefix("zones/")
                 # Zones without any are part of the answer as well, with a warning.
-                if part.get(kind) and zone.rpartition("-")[0] == self._location:
+                if (part.machine_types or part.accelerator_types) and zone.rpartition("-")[0] == self._location:
                     found.add(zone)
-            token = answer.get("nextPageToken") or ""
-            if not token:
+            if not (token := tokens.follow(page.next_page_token)):
                 return found
 
 
@@ -198,9 +208,8 @@ async def encryption_key(transport: Transport, name: str) -> EncryptionKey:
     :raises NoSuchResourceError: the key does not exist
     :raises VertexRayError: the key cannot be read
     """
-    found = await read_json(transport, "GET", f"{transport.addresses.kms()}/v1/{name}")
-    primary = found.get("primary") or {}
-    return EncryptionKey(str(found.get("purpose", "")), primary.get("state"))
+    found = await read_json(transport, KeyAnswer, "GET", f"{transport.addresses.kms()}/v1/{name}")
+    return EncryptionKey(found.purpose or "", found.primary.state if found.primary else None)
 
 
 async def permissions_in(transport: Transport, bucket: str, permissions: Sequence[str]) -> set[str] | None:
@@ -216,16 +225,16 @@ async def permissions_in(transport: Transport, bucket: str, permissions: Sequenc
     url = f"{transport.addresses.storage()}/storage/v1/b/{bucket}"
     query = urlencode([("permissions", permission) for permission in permissions])
     try:
-        found = await read_json(transport, "GET", f"{url}/iam/testPermissions?{query}")
+        found = await read_json(transport, PermissionsAnswer, "GET", f"{url}/iam/testPermissions?{query}")
     except NoSuchResourceError:
         raise
     except ServiceError as error:
         # The answer of a server that does not have this method, and not Cloud Storage's own answer.
         if error.details.get("http_status") != 404:
             raise
-        await read_json(transport, "GET", url)
+        await read_json(transport, AnyObject, "GET", url)
         return None
-    return set(found.get("permissions") or [])
+    return set(found.permissions or [])
 
 
 def bucket_uri(bucket: str) -> str:

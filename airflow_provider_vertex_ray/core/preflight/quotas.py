@@ -8,12 +8,14 @@ https://cloud.google.com/monitoring/alerts/using-quota-metrics, which need ``mon
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
+from airflow_provider_vertex_ray.core.http.decoding import whole
 from airflow_provider_vertex_ray.core.http.google_call import read_json
+from airflow_provider_vertex_ray.core.http.paging import PageTokens
 from airflow_provider_vertex_ray.core.http.transport import Transport
+from airflow_provider_vertex_ray.core.preflight.answers import BucketAnswer, QuotaAnswer, SeriesAnswer, SeriesPage
 from airflow_provider_vertex_ray.core.preflight.quota_demand import Demand, QuotaStatus
 from airflow_provider_vertex_ray.core.timestamps import rfc3339
 from airflow_provider_vertex_ray.errors import ServiceError
@@ -61,11 +63,13 @@ class QuotasApi:
         """
         name = quote(f"{SERVICE}/{metric}", safe="")
         base = f"{self._transport.addresses.service_usage()}/v1beta1/projects/{self._project}/services/{SERVICE}"
-        found = await read_json(self._transport, "GET", f"{base}/consumerQuotaMetrics/{name}", params={"view": "FULL"})
+        found = await read_json(
+            self._transport, QuotaAnswer, "GET", f"{base}/consumerQuotaMetrics/{name}", params={"view": "FULL"}
+        )
         limits = [
-            limit_in(each.get("quotaBuckets") or [], self._location)
-            for each in found.get("consumerQuotaLimits") or []
-            if _REGIONAL in str(each.get("unit", ""))
+            limit_in(each.quota_buckets or [], self._location)
+            for each in found.consumer_quota_limits or []
+            if _REGIONAL in (each.unit or "")
         ]
         known = [limit for limit in limits if limit is not None]
         if not known:
@@ -99,34 +103,31 @@ class QuotasApi:
             "aggregation.perSeriesAligner": "ALIGN_NEXT_OLDER",
         }
         url = f"{self._transport.addresses.monitoring()}/v3/projects/{self._project}/timeSeries"
-        found: list[Mapping[str, Any]] = []
+        found: list[SeriesAnswer] = []
+        tokens = PageTokens()
         token = ""
         while True:
             more = {"pageToken": token} if token else {}
-            answer = await read_json(self._transport, "GET", url, params={**params, **more})
-            found += answer.get("timeSeries") or []
-            token = answer.get("nextPageToken") or ""
-            if not token:
+            page = await read_json(self._transport, SeriesPage, "GET", url, params={**params, **more})
+            found += page.time_series or []
+            if not (token := tokens.follow(page.next_page_token)):
                 return max((newest(series) for series in found), default=0)
 
 
-def limit_in(buckets: Sequence[Mapping[str, Any]], location: str) -> int | None:
+def limit_in(buckets: Sequence[BucketAnswer], location: str) -> int | None:
     """Return a region's limit in a quota's buckets, or that of all regions; -1 for no limit, None for no bucket.
 
     A limit of 0 is missing in Google's JSON.
     """
-    own = [bucket for bucket in buckets if (bucket.get("dimensions") or {}).get("region") == location]
-    general = [bucket for bucket in buckets if not bucket.get("dimensions")]
+    own = [bucket for bucket in buckets if (bucket.dimensions or {}).get("region") == location]
+    general = [bucket for bucket in buckets if not bucket.dimensions]
     for bucket in (*own, *general):
-        return int(bucket.get("effectiveLimit") or 0)
+        return whole(bucket.effective_limit)
     return None
 
 
-def newest(series: Mapping[str, Any]) -> int:
+def newest(series: SeriesAnswer) -> int:
     """Return the latest value of a time series; 0 if it has none."""
-    points = series.get("points") or []
-    latest: Mapping[str, Any] = max(
-        points, key=lambda point: str((point.get("interval") or {}).get("endTime", "")), default={}
-    )
-    value = latest.get("value") or {}
-    return int(value.get("int64Value") or value.get("doubleValue") or 0)
+    points = sorted(series.points or [], key=lambda point: (point.interval.end_time if point.interval else None) or "")
+    value = points[-1].value if points else None
+    return 0 if value is None else whole(value.int64_value) or int(value.double_value or 0)

@@ -143,7 +143,7 @@ async def _attachment(asked: PreflightRequest, api: NetworksApi, given: str) -> 
         found = f"it is in {region}, but the cluster will be in {asked.location}"
         return Finding("network", Status.FAIL, given, found, _create_attachment(short, asked.location, project))
     try:
-        await api.attachment(name)
+        await api.check_attachment(name)
     except NoSuchResourceError:
         found = "the network attachment does not exist"
         return Finding("network", Status.FAIL, given, found, _create_attachment(short, region, project))

@@ -17,6 +17,7 @@ from airflow_provider_vertex_ray.errors import (
     RateLimitedError,
     ServiceDisabledError,
     ServiceUnavailableError,
+    UnreadableAnswerError,
     VertexRayError,
 )
 
@@ -191,7 +192,9 @@ def unchecked(
             if needed in ROLES
             else f"Check that project {where} exists and that the connection's account has access to it."
         )
-    elif isinstance(error, (ServiceUnavailableError, RateLimitedError)):
+    elif isinstance(error, (ServiceUnavailableError, RateLimitedError)) and not isinstance(
+        error, UnreadableAnswerError
+    ):
         found, remedy = f"no answer: {error.message}", AGAIN
     else:
         found, remedy = f"unexpected answer: {error.message}", AGAIN

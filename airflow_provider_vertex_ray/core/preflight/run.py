@@ -152,7 +152,7 @@ async def _part(
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             # JSON of another form than Google's, for example from a proxy.
             log.warning("Check %s failed, because its answer has an unexpected form", name, exc_info=True)
-            found = f"unexpected answer: {error!r}"
+            found = f"unexpected answer: {type(error).__name__}"
             return [Finding(name, Status.COULD_NOT_CHECK, check.subject(asked), found, AGAIN)]
 
 

@@ -8,11 +8,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
+from airflow_provider_vertex_ray.core.cluster.answers import OperationAnswer
+from airflow_provider_vertex_ray.core.http.decoding import MAX_JSON_BYTES, JsonObject, check_shape
+from airflow_provider_vertex_ray.core.http.paging import PageTokens
 from airflow_provider_vertex_ray.core.http.service_errors import control_plane_error
 from airflow_provider_vertex_ray.core.http.transport import Transport
+from airflow_provider_vertex_ray.core.serving.answers import (
+    EndpointAnswer,
+    ModelAnswer,
+    ModelPage,
+    ObjectPage,
+    PredictionAnswer,
+)
 from airflow_provider_vertex_ray.core.serving.resource_name import location_of
 from airflow_provider_vertex_ray.errors import (
     ArtifactNotFoundError,
@@ -26,6 +36,11 @@ from airflow_provider_vertex_ray.errors import (
     ResourceExistsError,
     VertexRayError,
 )
+
+T = TypeVar("T")
+
+MAX_PREDICTION_BYTES = 16 << 20
+"""Maximum size of the answer to a prediction request in bytes; a dedicated endpoint accepts requests of 10 MB."""
 
 
 class ServingApi:
@@ -41,26 +56,25 @@ class ServingApi:
 
     async def upload_model(self, parent: str, request: dict[str, Any]) -> str:
         """Start the upload of a model, and return the name of the long-running operation."""
-        answer = await self._call("POST", f"{parent}/models:upload", ModelNotFoundError, body=request, repeatable=False)
-        return str(answer["name"])
+        return await self._start("POST", f"{parent}/models:upload", ModelNotFoundError, body=request, repeatable=False)
 
     async def get_model(self, name: str) -> dict[str, Any]:
         """Return a model, or one version of it (``…@2``).
 
         :raises ModelNotFoundError: the model or its version does not exist
         """
-        return await self._call("GET", name, ModelNotFoundError)
+        return await self._call(JsonObject, "GET", name, ModelNotFoundError, shape=ModelAnswer)
 
     async def list_models(self, parent: str, condition: str) -> list[dict[str, Any]]:
         """Return the models that match a filter."""
-        return await self._pages(f"{parent}/models", "models", condition, ModelNotFoundError)
+        return await self._models(f"{parent}/models", condition)
 
     async def list_versions(self, model: str, condition: str) -> list[dict[str, Any]]:
         """Return the versions of a model that match a filter.
 
         :raises ModelNotFoundError: the model does not exist
         """
-        return await self._pages(f"{model.partition('@')[0]}:listVersions", "models", condition, ModelNotFoundError)
+        return await self._models(f"{model.partition('@')[0]}:listVersions", condition)
 
     async def delete_model(self, name: str) -> str | None:
         """Start the deletion of a model, and return the name of the operation; None if the model does not exist."""
@@ -76,17 +90,16 @@ class ServingApi:
         :param endpoint: the Endpoint to create
         :raises ResourceExistsError: the id is in use
         """
-        answer = await self._call(
+        return await self._start(
             "POST", f"{parent}/endpoints", EndpointNotFoundError, params={"endpointId": endpoint_id}, body=endpoint
         )
-        return str(answer["name"])
 
     async def get_endpoint(self, name: str) -> dict[str, Any]:
         """Return an endpoint.
 
         :raises EndpointNotFoundError: the endpoint does not exist
         """
-        return await self._call("GET", name, EndpointNotFoundError)
+        return await self._call(JsonObject, "GET", name, EndpointNotFoundError, shape=EndpointAnswer)
 
     async def deploy_model(self, endpoint: str, deployed: dict[str, Any], split: dict[str, int] | None) -> str:
         """Start the deployment of a model, with an id that the caller chose, and return the name of the operation.
@@ -100,8 +113,7 @@ class ServingApi:
         if split is not None:
             body["trafficSplit"] = split
         # The id makes a repeated request harmless: the service rejects it.
-        answer = await self._call("POST", f"{endpoint}:deployModel", EndpointNotFoundError, body=body)
-        return str(answer["name"])
+        return await self._start("POST", f"{endpoint}:deployModel", EndpointNotFoundError, body=body)
 
     async def undeploy_model(self, endpoint: str, deployed_id: str, split: dict[str, int] | None) -> str | None:
         """Start to undeploy a model, and return the name of the operation; None if there is nothing to undeploy.
@@ -114,10 +126,9 @@ class ServingApi:
         if split is not None:
             body["trafficSplit"] = split
         try:
-            answer = await self._call("POST", f"{endpoint}:undeployModel", EndpointNotFoundError, body=body)
+            return await self._start("POST", f"{endpoint}:undeployModel", EndpointNotFoundError, body=body)
         except EndpointNotFoundError:
             return None
-        return str(answer["name"])
 
     async def delete_endpoint(self, name: str) -> str | None:
         """Start the deletion of an endpoint, and return the name of the operation; None if it does not exist.
@@ -136,7 +147,15 @@ class ServingApi:
         """
         body = {"instances": instances, **({"parameters": parameters} if parameters is not None else {})}
         try:
-            return await self._call("POST", f"{endpoint}:predict", EndpointNotFoundError, body=body)
+            return await self._call(
+                JsonObject,
+                "POST",
+                f"{endpoint}:predict",
+                EndpointNotFoundError,
+                shape=PredictionAnswer,
+                body=body,
+                max_bytes=MAX_PREDICTION_BYTES,
+            )
         except (InvalidRequestError, PreconditionError) as error:
             raise PredictionError(_container_text(error.message), error.details) from None
 
@@ -144,11 +163,11 @@ class ServingApi:
 
     async def operation(self, name: str) -> dict[str, Any]:
         """Return a long-running operation: ``done``, then ``error`` or ``response``."""
-        return await self._call("GET", name, VertexRayError)
+        return await self._call(JsonObject, "GET", name, VertexRayError, shape=OperationAnswer)
 
     async def cancel(self, name: str) -> None:
         """Request the cancellation of a long-running operation."""
-        await self._call("POST", f"{name}:cancel", VertexRayError, body={})
+        await self._call(JsonObject, "POST", f"{name}:cancel", VertexRayError, body={})
 
     async def artifact_files(self, uri: str) -> list[str]:
         """Return the names of the objects directly in a folder of Cloud Storage.
@@ -167,35 +186,35 @@ class ServingApi:
             return control_plane_error(status, text)
 
         names: list[str] = []
+        tokens = PageTokens()
         token = ""
         while True:
             params = {"prefix": prefix, "delimiter": "/", **({"pageToken": token} if token else {})}
-            answer = await self._transport.request("GET", url, params=params, error_from=failed)
-            found = answer.json()
-            names += [str(item["name"]).removeprefix(prefix) for item in found.get("items") or ()]
-            token = found.get("nextPageToken") or ""
-            if not token:
+            page = await self._transport.read(ObjectPage, "GET", url, params=params, error_from=failed)
+            names += [item.name.removeprefix(prefix) for item in page.items or ()]
+            if not (token := tokens.follow(page.next_page_token)):
                 return sorted(name for name in names if name)
 
     async def _delete(self, name: str, missing: type[VertexRayError]) -> str | None:
         try:
-            answer = await self._call("DELETE", name, missing)
+            return await self._start("DELETE", name, missing)
         except missing:
             return None
-        return str(answer["name"])
 
-    async def _pages(self, path: str, key: str, condition: str, missing: type[VertexRayError]) -> list[dict[str, Any]]:
+    async def _models(self, path: str, condition: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
+        tokens = PageTokens()
         token = ""
         while True:
             params = {"filter": condition, **({"pageToken": token} if token else {})}
-            answer = await self._call("GET", path, missing, params=params)
-            found += answer.get(key) or []
-            token = answer.get("nextPageToken") or ""
-            if not token:
+            page = await self._call(ModelPage, "GET", path, ModelNotFoundError, params=params)
+            for model in page.models or []:
+                check_shape(model, ModelAnswer)
+                found.append(model)
+            if not (token := tokens.follow(page.next_page_token)):
                 return found
 
-    async def _call(
+    async def _start(
         self,
         method: str,
         path: str,
@@ -204,12 +223,37 @@ class ServingApi:
         params: dict[str, str] | None = None,
         body: Any = None,
         repeatable: bool = True,
-    ) -> dict[str, Any]:
-        url = f"{self._transport.addresses.control_plane(location_of(path))}/{path}"
-        answer = await self._transport.request(
-            method, url, params=params, body=body, error_from=_error_from(missing), repeatable=repeatable
+    ) -> str:
+        """Start a long-running operation, and return its name."""
+        found = await self._call(
+            OperationAnswer, method, path, missing, params=params, body=body, repeatable=repeatable
         )
-        return dict(answer.json() or {})
+        return found.name
+
+    async def _call(
+        self,
+        kind: type[T],
+        method: str,
+        path: str,
+        missing: type[VertexRayError],
+        *,
+        shape: Any = None,
+        params: dict[str, str] | None = None,
+        body: Any = None,
+        repeatable: bool = True,
+        max_bytes: int = MAX_JSON_BYTES,
+    ) -> T:
+        return await self._transport.read(
+            kind,
+            method,
+            f"{self._transport.addresses.control_plane(location_of(path))}/{path}",
+            shape=shape,
+            params=params,
+            body=body,
+            error_from=_error_from(missing),
+            repeatable=repeatable,
+            max_bytes=max_bytes,
+        )
 
 
 def _error_from(missing: type[VertexRayError]) -> Callable[[int, str], VertexRayError]:
@@ -228,6 +272,6 @@ def _container_text(message: str) -> str:
     """Return the container's own message, which the service embeds in its message as JSON."""
     try:
         inner = json.loads(message)
-    except ValueError:
+    except (ValueError, RecursionError):
         return message
     return str(inner.get("error", inner) if isinstance(inner, dict) else inner)

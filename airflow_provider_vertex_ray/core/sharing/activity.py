@@ -5,6 +5,7 @@ Unknown means busy: anything that cannot be read counts as use.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_vertex_ray.core.cluster.state import Cluster, ClusterState
 from airflow_provider_vertex_ray.core.job.state import Job
 from airflow_provider_vertex_ray.core.sharing.lease import Lease
-from airflow_provider_vertex_ray.errors import VertexRayError
+from airflow_provider_vertex_ray.errors import InvalidArgumentError, VertexRayError
 
 if TYPE_CHECKING:
     from airflow_provider_vertex_ray.core.http.transport import Transport
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
 SHOWN = 5
 """Maximum number of users of one kind that are named; the others are counted."""
 
+LONGEST_READ = 240.0
+"""Seconds within which a dashboard must have listed its jobs."""
+
+CLOCK_SECONDS = 3600.0
+"""Seconds by which the clock of a cluster may be ahead."""
+
 
 @dataclass(frozen=True)
 class Activity:
@@ -28,10 +35,12 @@ class Activity:
 
     :param reasons: why the cluster is in use, or counts as in use; empty if it is idle
     :param idle_since: Unix time at which its last use ended; None while it is in use
+    :param unreadable: whether it only counts as in use because its use could not be read
     """
 
     reasons: tuple[str, ...]
     idle_since: float | None = None
+    unreadable: bool = False
 
     @property
     def busy(self) -> bool:
@@ -71,23 +80,25 @@ async def _jobs(transport: Transport, cluster: Cluster) -> Sequence[Job] | str:
 
     try:
         api = JobsApi(transport, transport.addresses.dashboard(cluster.dashboard_uri))
-        return await api.list_all(drivers=True)
-    except VertexRayError as error:
-        return error.message
-    except (ValueError, TypeError, AttributeError) as error:
-        # A truncated answer, or one that does not come from Ray.
-        return f"the answer is not valid: {error!r}"
+        return await asyncio.wait_for(api.in_use(), LONGEST_READ)
+    except (VertexRayError, InvalidArgumentError) as error:
+        # An invalid argument is an address that may not receive a token.
+        return error.message if isinstance(error, VertexRayError) else str(error)
+    except asyncio.TimeoutError:
+        return f"its dashboard did not answer within {LONGEST_READ:.0f} s"
 
 
 def activity_of(cluster: Cluster, jobs: Sequence[Job] | str, lease: Lease | str | None, now: float) -> Activity:
     """Determine the activity of a cluster from its jobs and its lease.
 
     :param cluster: the cluster
-    :param jobs: all jobs and drivers of the cluster, or the reason why they could not be read
+    :param jobs: the active jobs and drivers of the cluster and those that ended last, or the reason why they could not
+        be read
     :param lease: its lease, the reason why it could not be read, or None if there are no leases
     :param now: Unix time
     """
     reasons: list[str] = []
+    unreadable: list[str] = []
     ends = [cluster.created, cluster.started]
     if cluster.state is ClusterState.ERROR:
         # Nothing runs there any longer, but a holder of its lease may still need it.
@@ -95,19 +106,22 @@ def activity_of(cluster: Cluster, jobs: Sequence[Job] | str, lease: Lease | str 
     elif cluster.state is not ClusterState.RUNNING:
         reasons.append(f"it is {cluster.state.value}")
     if isinstance(jobs, str):
-        reasons.append(f"its jobs cannot be read: {jobs}")
+        unreadable.append(f"its jobs cannot be read: {jobs}")
     else:
         active = [job for job in jobs if not job.status.is_terminal]
         reasons += _named("job", [job.submission_id for job in active if not job.is_driver])
         reasons += _named("Ray Client driver", [job.submission_id for job in active if job.is_driver])
-        ends += [job.end_time / 1000 for job in jobs if job.end_time]
+        ended = [job.end_time / 1000 for job in jobs if job.end_time]
+        if any(end > now + CLOCK_SECONDS for end in ended):
+            unreadable.append("its jobs cannot be read: one ends in the future")
+        ends += ended
     if isinstance(lease, str):
-        reasons.append(f"its lease cannot be read: {lease}")
+        unreadable.append(f"its lease cannot be read: {lease}")
     elif lease is not None:
         reasons += _named("lease holder", {holder.owner for holder in lease.live(now)})
         ends.append(lease.used_until(now))
-    if reasons:
-        return Activity(tuple(reasons))
+    if reasons or unreadable:
+        return Activity((*reasons, *unreadable), unreadable=not reasons)
     known = [end for end in ends if end is not None]
     # Without any time, it is not known to have been idle for long.
     return Activity((), max(known) if known else now)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
+from airflow_provider_vertex_ray.core.checks import is_number
 from airflow_provider_vertex_ray.core.cluster.state import Cluster, ClusterState
 from airflow_provider_vertex_ray.core.sharing.activity import Activity
 from airflow_provider_vertex_ray.core.sharing.generations import SHARED_LABEL, generation_of, too_old
@@ -28,10 +29,55 @@ class Policy:
 
     :param idle_for: seconds without any use
     :param max_age: age in seconds above which a cluster is deleted as soon as it is unused; None for no limit
+    :param unreadable_for: seconds after which a cluster whose use could not be read all the time is deleted; None for
+        never
     """
 
     idle_for: float
     max_age: float | None = None
+    unreadable_for: float | None = None
+
+
+LONGEST_GAP = 25 * 3600.0
+"""Seconds between two runs of the reaper up to which a cluster counts as unreadable in between, if it was in both.
+
+Longer ones are allowed up to ``unreadable_for``. Otherwise, two short problems could delete a cluster."""
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """How long the use of a cluster could not be read; each run of the reaper passes it to the next one.
+
+    :param since: Unix time at which it could not be read for the first time since it could
+    :param seen: Unix time at which it could not be read for the last time
+    """
+
+    since: float
+    seen: float
+
+    @classmethod
+    def after(cls, before: Unreadable | None, now: float, unreadable_for: float | None) -> Unreadable:
+        """Return the state of a cluster that cannot be read now.
+
+        :param before: the state in the previous run; None if it could be read
+        :param now: Unix time
+        :param unreadable_for: see ``Policy``
+        """
+        if before is None or not before.since <= before.seen <= now:
+            return cls(now, now)
+        continuous = now - before.seen <= max(unreadable_for or 0.0, LONGEST_GAP)
+        return cls(before.since if continuous else now, now)
+
+    def to_json(self) -> list[float]:
+        """Return the state as JSON."""
+        return [self.since, self.seen]
+
+    @classmethod
+    def of(cls, value: object) -> Unreadable | None:
+        """Return the state that ``to_json`` wrote; None for any other value."""
+        if not isinstance(value, list | tuple) or len(value) != 2 or not all(is_number(each) for each in value):
+            return None
+        return cls(float(value[0]), float(value[1]))
 
 
 @dataclass(frozen=True)
@@ -62,7 +108,15 @@ def superseded_among(clusters: Iterable[Cluster]) -> set[str]:
     }
 
 
-def verdict(cluster: Cluster, activity: Activity, policy: Policy, now: float, *, superseded: bool = False) -> Verdict:
+def verdict(
+    cluster: Cluster,
+    activity: Activity,
+    policy: Policy,
+    now: float,
+    *,
+    superseded: bool = False,
+    unreadable: Unreadable | None = None,
+) -> Verdict:
     """Decide what happens to a cluster.
 
     :param cluster: the cluster
@@ -70,6 +124,7 @@ def verdict(cluster: Cluster, activity: Activity, policy: Policy, now: float, *,
     :param policy: the limits
     :param now: Unix time
     :param superseded: whether the cluster is superseded by a newer generation
+    :param unreadable: how long the use of the cluster could not be read; None if it could
     """
     if cluster.state is ClusterState.STOPPING:
         return Verdict(Decision.KEEP, "it is already being deleted")
@@ -80,6 +135,10 @@ def verdict(cluster: Cluster, activity: Activity, policy: Policy, now: float, *,
         reason = f"it is older than {duration(policy.max_age or 0)}"
     if activity.busy:
         users = "; ".join(activity.reasons)
+        if activity.unreadable and unreadable is not None and policy.unreadable_for is not None:
+            unread = now - unreadable.since
+            if unread >= policy.unreadable_for:
+                return Verdict(Decision.DELETE, f"its use could not be read for {duration(unread)}: {users}")
         if reason:
             return Verdict(Decision.DRAIN, f"{reason}, but in use: {users}")
         return Verdict(Decision.KEEP, f"in use: {users}")

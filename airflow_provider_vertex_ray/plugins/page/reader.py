@@ -295,20 +295,18 @@ async def _seen(cache: Cache, key: Hashable, read: Callable[[], Awaitable[T]], f
 
 
 async def _read_jobs(api: JobsApi) -> tuple[Job, ...]:
-    found = await api.list_all(drivers=True)
     # Active jobs are kept, however old they are.
-    kept = sorted(found, key=lambda job: (job.status.is_terminal, -(job.start_time or 0)))[:MOST_JOBS]
+    kept = await api.newest(MOST_JOBS)
     return tuple(sorted(kept, key=lambda job: -(job.start_time or 0)))
 
 
 async def _read_nodes(api: JobsApi) -> Nodes:
     nodes, usage = await asyncio.gather(api.nodes(), api.usage())
-    alive = [node.get("raylet") or {} for node in nodes]
-    alive = [node for node in alive if node.get("state") == "ALIVE"]
-    ids = sorted(alive, key=lambda node: not node.get("isHeadNode"))
+    alive = [node for node in nodes if node.state == "ALIVE"]
+    ids = sorted(alive, key=lambda node: not node.is_head_node)
     found: dict[str, tuple[float | None, float]] = {name: usage[name] for name in ("CPU", "GPU") if name in usage}
     for name in ("CPU", "GPU"):
         if name not in found:
-            total = sum(float((node.get("resourcesTotal") or {}).get(name) or 0) for node in alive)
+            total = sum((node.resources_total or {}).get(name, 0.0) for node in alive)
             found[name] = (None, total)
-    return Nodes(len(alive), found, tuple(str(node.get("nodeId")) for node in ids))
+    return Nodes(len(alive), found, tuple(node.node_id or "" for node in ids))

@@ -27,6 +27,7 @@ from airflow_provider_vertex_ray.errors import (
     ServiceError,
     ServiceUnavailableError,
     StockoutError,
+    UnreadableAnswerError,
     VertexRayError,
 )
 from tests.support.clusters import BODY, LOCATION, cluster_ids, start
@@ -284,5 +285,6 @@ async def test_interrupted_answer_is_requested_again(api: ClustersApi, fake_emul
 
 async def test_an_error_that_is_no_json() -> None:
     async with serving(web.Response(status=404, text="<html>404</html>")) as server, transport_to(server) as transport:
-        with pytest.raises(ClusterNotFoundError, match="The Vertex AI API answered 404: <html>"):
+        # A page that a proxy lacks says nothing about the cluster.
+        with pytest.raises(UnreadableAnswerError, match="The Vertex AI API answered 404: <html>"):
             await ClustersApi(transport).get(NAME)

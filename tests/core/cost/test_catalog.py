@@ -10,7 +10,9 @@ import pytest
 from aiohttp import web
 
 from airflow_provider_vertex_ray.core.cost import catalog as price_catalog
+from airflow_provider_vertex_ray.core.cost.answers import SkuAnswer
 from airflow_provider_vertex_ray.core.cost.catalog import catalog_prices, table_of
+from airflow_provider_vertex_ray.core.http.decoding import check_shape
 from airflow_provider_vertex_ray.errors import NotAuthorisedError, ServiceError
 from airflow_provider_vertex_ray.price_table import NodeKind
 from tests.support.server import serving, transport_to
@@ -49,6 +51,10 @@ def forgotten() -> Iterator[None]:
     price_catalog._kept.clear()
 
 
+def read(skus: list[Any]) -> list[SkuAnswer]:
+    return [check_shape(each, SkuAnswer) for each in skus]
+
+
 def page(skus: list[Any], token: str = "") -> web.Response:
     return web.json_response({"skus": skus, "nextPageToken": token})
 
@@ -72,16 +78,16 @@ async def test_prices_come_from_all_pages_also_after_a_502() -> None:
 
 
 def test_ambiguous_and_non_hourly_skus_have_no_price() -> None:
-    table = table_of(SKUS, REGION, (P,), "USD")
+    table = table_of(read(SKUS), REGION, (P,), "USD")
     assert set(table.regions[REGION]["vcpu"]) == {"n1"}
     assert table.price(NodeKind("e2-standard-8"), REGION).missing == ("e2-standard-8 in us-central1",)
-    assert table_of(SKUS, REGION, (P,), "EUR").regions == {REGION: {}}
+    assert table_of(read(SKUS), REGION, (P,), "EUR").regions == {REGION: {}}
 
 
 def test_prices_of_several_prefixes_add_up_where_all_have_one() -> None:
     fee = "Vertex AI: Management fee on"
     skus = [*SKUS[:3], sku(f"{fee} N1 Predefined Instance Core running in Americas", 5_000_000)]
-    table = table_of(skus, REGION, (P, fee), "USD")
+    table = table_of(read(skus), REGION, (P, fee), "USD")
     assert table.regions[REGION]["vcpu"] == {"n1": pytest.approx(0.041353)}
     assert table.regions[REGION]["gib"] == {}
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from google.auth.exceptions import RefreshError
+from google.auth.exceptions import RefreshError, TransportError
 
 from airflow_provider_vertex_ray.core.http import auth
 from airflow_provider_vertex_ray.core.http.auth import CredentialsTokenSource, EmulatorTokenSource
-from airflow_provider_vertex_ray.errors import NotAuthorisedError
+from airflow_provider_vertex_ray.errors import NotAuthorisedError, ServiceUnavailableError, UnreadableAnswerError
 from tests.support.server import serving
 
 
@@ -57,6 +57,15 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return shift
 
 
+async def renewed(tokens: CredentialsTokenSource) -> str:
+    """Return the token that follows the current one, which may be renewed in the background."""
+    before = found = await tokens.get()
+    while found == before:
+        await asyncio.sleep(0.005)
+        found = await tokens.get()
+    return found
+
+
 async def test_many_tasks_make_one_refresh_in_a_thread() -> None:
     credentials = Credentials(takes=0.05)
     tokens = source(credentials)
@@ -72,7 +81,9 @@ async def test_a_token_is_renewed_before_it_expires(clock: list[float]) -> None:
     clock[0] = 3600 - auth.REFRESH_MARGIN - 10
     assert await tokens.get() == "token-1"
     clock[0] = 3600 - auth.REFRESH_MARGIN + 10
-    assert await tokens.get() == "token-2"
+    # Nobody waits for the renewal.
+    assert await tokens.get() == "token-1"
+    assert await renewed(tokens) == "token-2"
 
 
 async def test_a_short_token_is_not_fetched_for_each_call(clock: list[float]) -> None:
@@ -80,7 +91,7 @@ async def test_a_short_token_is_not_fetched_for_each_call(clock: list[float]) ->
     tokens = source(credentials)
     assert [await tokens.get(), await tokens.get()] == ["token-1", "token-1"]
     clock[0] = 60
-    assert await tokens.get() == "token-2"
+    assert await renewed(tokens) == "token-2"
 
 
 async def test_a_token_without_expiry_is_kept_for_an_hour(clock: list[float]) -> None:
@@ -116,6 +127,48 @@ async def test_a_refresh_that_fails_is_tried_again_by_the_next_call() -> None:
         await tokens.get()
     credentials.error = None
     assert await tokens.get() == "token-2"
+
+
+@pytest.mark.parametrize("error", [TransportError("no server"), RefreshError("invalid_grant"), OSError("down")])
+async def test_renewal_that_fails_leaves_the_valid_token(clock: list[float], error: Exception) -> None:
+    credentials = Credentials()
+    tokens = source(credentials)
+    await tokens.get()
+    clock[0] = 3600 - auth.REFRESH_MARGIN + 1
+    credentials.error = error
+    for _ in range(100):
+        assert await tokens.get() == "token-1"
+        await asyncio.sleep(0.001)
+    # Once, and not by each call.
+    assert credentials.refreshes == 2
+    clock[0] += auth.RETRY_SECONDS
+    credentials.error = None
+    assert await renewed(tokens) == "token-3"
+
+
+async def test_expired_token_is_not_used_while_its_renewal_fails(clock: list[float]) -> None:
+    credentials = Credentials()
+    tokens = source(credentials)
+    await tokens.get()
+    clock[0] = 3600
+    credentials.error = TransportError("no metadata server")
+    with pytest.raises(ServiceUnavailableError, match="no metadata server"):
+        await tokens.get()
+
+
+@pytest.mark.parametrize("token", [None, "", 7])
+async def test_credentials_without_a_token_raise(token: object) -> None:
+    credentials = Credentials()
+    credentials.refresh = lambda request: setattr(credentials, "token", token)  # type: ignore[method-assign]
+    with pytest.raises(NotAuthorisedError, match="no access token"):
+        await source(credentials).get()
+
+
+@pytest.mark.parametrize("text", ["", "<html>", "[]", "{}", '{"access_token": 7, "expires_in": 1}', "[" * 100_000])
+async def test_odd_answer_of_the_emulators_token_server_raises(text: str) -> None:
+    async with serving(web.Response(text=text)) as server:
+        with pytest.raises(UnreadableAnswerError):
+            await EmulatorTokenSource(server.host).get()
 
 
 async def test_a_cancelled_caller_does_not_block_the_others() -> None:

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from airflow_provider_vertex_ray.core.job.capacity import MOST_NODES, describe
+from typing import Any
 
-HEAD = {"node_id": "h", "is_head_node": True, "state": "ALIVE", "resources_total": {"memory": 1e9}}
-WORKER = {
+from airflow_provider_vertex_ray.core.http.decoding import check_shape
+from airflow_provider_vertex_ray.core.job import capacity
+from airflow_provider_vertex_ray.core.job.answers import HolderAnswer, NodeAnswer
+from airflow_provider_vertex_ray.core.job.capacity import MOST_NODES
+
+
+def describe(nodes: list[dict[str, Any]], holders: list[dict[str, Any]]) -> str:
+    return capacity.describe(
+        [check_shape(each, NodeAnswer) for each in nodes], [check_shape(each, HolderAnswer) for each in holders]
+    )
+
+
+HEAD: dict[str, Any] = {"node_id": "h", "is_head_node": True, "state": "ALIVE", "resources_total": {"memory": 1e9}}
+WORKER: dict[str, Any] = {
     "node_id": "w",
     "state": "ALIVE",
     "resources_total": {"CPU": 8.0, "GPU": 1.0, "memory": 1e9, "accelerator_type:T4": 1.0},

@@ -23,6 +23,7 @@ from airflow_provider_vertex_ray.errors import (
     ServiceError,
     ServiceUnavailableError,
     SubmissionIdTakenError,
+    UnreadableAnswerError,
     VertexRayError,
 )
 from tests.support.clusters import dashboard_of, jobs_of, start, submit
@@ -192,7 +193,8 @@ async def test_the_tail_tells_all_from_the_beginning_and_then_ends(api: JobsApi)
 
 
 async def test_the_tail_of_a_job_that_there_is_not(api: JobsApi) -> None:
-    with pytest.raises(JobNotFoundError):
+    # The refusal of a websocket has no text that distinguishes Ray's answer from a proxy's.
+    with pytest.raises(ServiceUnavailableError):
         async with api.tail("nobodys"):
             pass
 
@@ -214,7 +216,7 @@ async def test_no_logs_yet() -> None:
 
 async def test_logs_that_are_something_else() -> None:
     async with serving(web.Response(text="<html>sign in</html>")) as server, transport_to(server) as transport:
-        with pytest.raises(ServiceError, match=r"not the log of a job: .*sign in"):
+        with pytest.raises(ServiceError, match="not the log of a job"):
             await JobsApi(transport, server.url).logs("one")
 
 
@@ -250,14 +252,20 @@ async def test_dashboard_that_is_not_ready_yet(api: JobsApi, fake_emulator: Emul
     for fault in ({"status": 503}, {"status": 524}, {"status": 404}):
         with fake_emulator.fault(scope="dashboard", method="GET /api/version", **fault):
             assert await api.is_ready() is False
+    with fake_emulator.fault(scope="auth", times=2, status=403):
+        # It had worked a moment ago.
+        assert await api.is_ready() is False
+
+
+async def test_dashboard_that_always_rejects_the_credentials(api: JobsApi, fake_emulator: EmulatorProcess) -> None:
     with fake_emulator.fault(scope="auth", times=2, status=403), pytest.raises(NotAuthorisedError):
         await api.is_ready()
 
 
 async def test_the_nodes_that_ray_sees(api: JobsApi, fake_emulator: EmulatorProcess) -> None:
-    assert [node["raylet"]["state"] for node in await api.nodes()] == ["ALIVE"] * 3
+    assert [node.state for node in await api.nodes()] == ["ALIVE"] * 3
     fake_emulator.admin("POST", "clusters/shared/kill", {"part": "raylet", "node": "worker-pool1-0"})
-    assert sorted(node["raylet"]["state"] for node in await api.nodes()) == ["ALIVE", "ALIVE", "DEAD"]
+    assert sorted(str(node.state) for node in await api.nodes()) == ["ALIVE", "ALIVE", "DEAD"]
 
 
 @pytest.mark.parametrize(
@@ -265,7 +273,8 @@ async def test_the_nodes_that_ray_sees(api: JobsApi, fake_emulator: EmulatorProc
     [
         (401, "x", NotAuthorisedError),
         (403, "x", NotAuthorisedError),
-        (404, "x", JobNotFoundError),
+        (404, "Job x does not exist", JobNotFoundError),
+        (404, "<html>no such page</html>", UnreadableAnswerError),
         (400, "x", InvalidRequestError),
         (413, "x", InvalidRequestError),
         (500, "ValueError: Job with submission_id x already exists. Please use …", SubmissionIdTakenError),

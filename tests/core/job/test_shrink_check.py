@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_vertex_ray.core.job.capacity import lacks
+from airflow_provider_vertex_ray.core.http.decoding import check_shape
+from airflow_provider_vertex_ray.core.job import capacity
+from airflow_provider_vertex_ray.core.job.answers import HolderAnswer, NodeAnswer
+
+
+def lacks(nodes: list[dict[str, Any]], holders: list[dict[str, Any]], fewer: int) -> str:
+    return capacity.lacks(
+        [check_shape(each, NodeAnswer) for each in nodes], [check_shape(each, HolderAnswer) for each in holders], fewer
+    )
 
 
 def worker(name: str, cpus: float = 4.0, **more: Any) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from airflow_provider_vertex_ray.errors import (
     LogsNotAuthorisedError,
     NotAuthorisedError,
     RateLimitedError,
-    ServiceError,
     ServiceUnavailableError,
+    UnreadableAnswerError,
 )
 from airflow_provider_vertex_ray.log_query import LogQuery
 from tests.support.clusters import start, submit
@@ -192,5 +192,5 @@ def test_entries_of_all_kinds(payload: dict[str, object], message: str) -> None:
 
 async def test_an_answer_that_is_none() -> None:
     async with serving(web.json_response(["what"])) as server, transport_to(server) as transport:
-        with pytest.raises(ServiceError, match="Cloud Logging answered"):
+        with pytest.raises(UnreadableAnswerError):
             await LogsApi(transport, "p").entries(LogQuery("c"), 10)

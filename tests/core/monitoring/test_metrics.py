@@ -16,7 +16,7 @@ from airflow_provider_vertex_ray.errors import (
     InvalidRequestError,
     MetricsNotAuthorisedError,
     RateLimitedError,
-    ServiceError,
+    UnreadableAnswerError,
 )
 from tests.support.clusters import start
 from tests.support.server import serving, transport_to
@@ -129,7 +129,7 @@ async def test_numbers_that_are_none() -> None:
 )
 async def test_an_answer_that_is_none(body: object) -> None:
     async with serving(web.json_response(body)) as server, transport_to(server) as transport:
-        with pytest.raises(ServiceError, match="Cloud Monitoring answered with"):
+        with pytest.raises(UnreadableAnswerError):
             await MetricsApi(transport, "p").query("x")
 
 

@@ -10,8 +10,10 @@ from emulator_support.process import EmulatorProcess
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_vertex_ray.core.http.decoding import check_shape
 from airflow_provider_vertex_ray.core.http.google_call import NoSuchResourceError, cloud_error
 from airflow_provider_vertex_ray.core.http.transport import Transport
+from airflow_provider_vertex_ray.core.preflight.answers import BucketAnswer, SeriesAnswer
 from airflow_provider_vertex_ray.core.preflight.quotas import QuotasApi, limit_in, newest
 from airflow_provider_vertex_ray.errors import (
     NotAuthorisedError,
@@ -48,18 +50,18 @@ def bucket(limit: object, region: str | None = None) -> dict[str, Any]:
     ],
 )
 def test_the_limit_of_a_region(buckets: list[dict[str, Any]], limit: int | None) -> None:
-    assert limit_in(buckets, LOCATION) == limit
+    assert limit_in([check_shape(each, BucketAnswer) for each in buckets], LOCATION) == limit
 
 
 @given(st.permutations(["2026-11-25T10:00:00Z", "2026-11-25T10:01:00Z", "2026-11-25T10:02:00Z"]))
 def test_the_latest_point_counts(times: list[str]) -> None:
     points = [{"interval": {"endTime": at}, "value": {"int64Value": at[14:16]}} for at in times]
-    assert newest({"points": points}) == 2
+    assert newest(check_shape({"points": points}, SeriesAnswer)) == 2
 
 
 @pytest.mark.parametrize("series", [{}, {"points": []}, {"points": [{}]}, {"points": [{"value": {}}]}])
 def test_series_without_values_does_not_hold(series: dict[str, Any]) -> None:
-    assert newest(series) == 0
+    assert newest(check_shape(series, SeriesAnswer)) == 0
 
 
 async def test_the_emulators_answers(fake_emulator: EmulatorProcess, transport: Transport) -> None:
