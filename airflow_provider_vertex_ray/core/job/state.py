@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any
 
 from airflow_provider_vertex_ray.core.checks import is_whole
+from airflow_provider_vertex_ray.core.job.secret_mask import SecretMask
 from airflow_provider_vertex_ray.errors import JobFailedError, JobStoppedError, SubmissionIdTakenError, VertexRayError
 
 OWNER_KEY = "airflow_owner"
@@ -77,11 +78,13 @@ class Job:
 
     @classmethod
     def from_api(cls, data: dict[str, Any]) -> Job:
-        """Return the job that the API's JSON describes."""
+        """Return the job that the API's JSON describes; its message is masked."""
+        hidden = tuple(str(v) for v in ((data.get("runtime_env") or {}).get("env_vars") or {}).values())
         return cls(
             submission_id=str(data.get("submission_id") or data.get("job_id") or ""),
             status=JobStatus.of(data.get("status")),
-            message=str(data.get("message") or ""),
+            # It may quote the job's output, and the command with its environment.
+            message=SecretMask(hidden)(str(data.get("message") or "")),
             error_type=data.get("error_type"),
             entrypoint=str(data.get("entrypoint") or ""),
             exit_code=data.get("driver_exit_code"),
@@ -90,7 +93,7 @@ class Job:
             metadata={str(k): str(v) for k, v in (data.get("metadata") or {}).items()},
             is_driver=data.get("type") == "DRIVER",
             node_id=data.get("driver_node_id") or None,
-            hidden=tuple(str(v) for v in ((data.get("runtime_env") or {}).get("env_vars") or {}).values()),
+            hidden=hidden,
         )
 
     @property

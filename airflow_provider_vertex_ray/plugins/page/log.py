@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from airflow_provider_vertex_ray.core.cluster.state import Cluster
 from airflow_provider_vertex_ray.core.http.transport import Transport
 from airflow_provider_vertex_ray.core.job.client import JobsApi
-from airflow_provider_vertex_ray.core.job.log_lines import LineAssembler, SecretMask
+from airflow_provider_vertex_ray.core.job.log_lines import LineAssembler
+from airflow_provider_vertex_ray.core.job.secret_mask import SecretMask
 from airflow_provider_vertex_ray.core.job.state import Job
 from airflow_provider_vertex_ray.core.monitoring.log_query import LogQuery
 from airflow_provider_vertex_ray.core.monitoring.logs import LogsApi

@@ -13,13 +13,15 @@ from aiohttp import web
 from emulator_support.process import EmulatorProcess
 
 from airflow_provider_vertex_ray.core.http.transport import Transport
-from airflow_provider_vertex_ray.core.job.client import JobRequest, JobsApi, dashboard_error
+from airflow_provider_vertex_ray.core.job.client import JobRequest, JobsApi
+from airflow_provider_vertex_ray.core.job.dashboard_errors import dashboard_error
 from airflow_provider_vertex_ray.core.job.packages import pack
 from airflow_provider_vertex_ray.core.job.state import Job, JobStatus
 from airflow_provider_vertex_ray.errors import (
     InvalidRequestError,
     JobNotFoundError,
     NotAuthorisedError,
+    RequestTooLargeError,
     ServiceError,
     ServiceUnavailableError,
     SubmissionIdTakenError,
@@ -267,7 +269,7 @@ async def test_the_nodes_that_ray_sees(api: JobsApi, fake_emulator: EmulatorProc
         (403, "x", NotAuthorisedError),
         (404, "x", JobNotFoundError),
         (400, "x", InvalidRequestError),
-        (413, "x", InvalidRequestError),
+        (413, "x", RequestTooLargeError),
         (500, "ValueError: Job with submission_id x already exists. Please use …", SubmissionIdTakenError),
         (500, "x", ServiceUnavailableError),
         (302, "x", ServiceUnavailableError),
