@@ -58,17 +58,18 @@ def storable(
     return _Gate(max_bytes, notify or (lambda note: None)).passed(value, name, 0)
 
 
-def storable_or_error(value: Any, name: str, *, max_bytes: int = MAX_EVENT_BYTES) -> Any:
-    """Return ``storable(value)``, with a description in place of what cannot be stored.
+def storable_details(details: dict[str, Any]) -> dict[str, Any]:
+    """Return the details of an error, with a description in place of each that cannot be stored.
 
-    For data that accompanies an error, which must not hide the error.
+    They accompany the error, and must not hide it.
     """
-    if isinstance(value, dict):
-        return {storable_text(str(key)): storable_or_error(item, f"{name}[{key!r}]") for key, item in value.items()}
-    try:
-        return storable(value, name, max_bytes=max_bytes)
-    except NotStorableError as error:
-        return f"(left out: {error.message})"
+    found: dict[str, Any] = {}
+    for key, item in details.items():
+        try:
+            found.update(storable({key: item}, "details", max_bytes=MAX_EVENT_BYTES))
+        except NotStorableError as error:
+            found.update(storable({key: f"(left out: {error.message})"}, "details"))
+    return found
 
 
 def parse_json(text: str, name: str) -> Any:

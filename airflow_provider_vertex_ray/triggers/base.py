@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import AsyncIterator
 from typing import Any, ClassVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_vertex_ray.core.storable import MAX_EVENT_BYTES, storable, storable_or_error
-from airflow_provider_vertex_ray.errors import NotStorableError, VertexRayError, error_from_dict
+from airflow_provider_vertex_ray.core.storable import MAX_EVENT_BYTES, storable, storable_details
+from airflow_provider_vertex_ray.errors import NotStorableError, VertexRayError, error_from_dict, storable_text
 
 HAS_ON_KILL = hasattr(BaseTrigger, "on_kill")
 """Whether Airflow notifies a trigger that its task was killed (3.3 and later)."""
@@ -70,8 +71,11 @@ class WaitTrigger(BaseTrigger):
             return {"status": "error", "error": self._event_of(self.on_not_storable(error)), **passthrough}
         except VertexRayError as error:
             return {"status": "error", "error": self._event_of(error), **passthrough}
-        except Exception as error:
-            self.log.exception("Unexpected error while waiting")
+        except Exception as error:  # noqa: BLE001 - it is logged, and reported by the task
+            # As text, because the log takes no more than the event does.
+            self.log.error(
+                "Unexpected error while waiting:\n%s", storable_text("".join(traceback.format_exception(error)))
+            )
             # Not its repr, which may contain the headers of a request.
             unexpected = VertexRayError(f"Unexpected error: {type(error).__name__}: {error}")
             return {"status": "error", "error": self._event_of(unexpected), **passthrough}
@@ -85,7 +89,7 @@ class WaitTrigger(BaseTrigger):
         found = error.to_dict()
         if len(found["message"]) > LONGEST_MESSAGE:
             found["message"] = f"{found['message'][:LONGEST_MESSAGE]}… ({len(found['message']):,} characters)"
-        return {**found, "details": storable_or_error(found["details"], "details")}
+        return {**found, "details": storable_details(found["details"])}
 
     async def killed(self) -> None:
         """Clean up, because the task was killed while it was waiting. Does nothing by default."""

@@ -323,7 +323,7 @@ class JobLog:
                     self.problem = ""
                     return
                 ended_at = self.delivered
-            await asyncio.sleep(min(0.1 * 2**failures, 5.0))
+            await asyncio.sleep(min(0.1 * 2**failures, 2.0))
 
     async def _listen_until_quiet(self) -> tuple[bool, bool]:
         """Process a websocket until it goes quiet or ends.
