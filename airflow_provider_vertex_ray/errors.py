@@ -6,7 +6,16 @@ type, message and details from one process to the other as JSON.
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar
+
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+"""NUL, which Postgres refuses in texts and JSON, and lone surrogates, which UTF-8 cannot encode."""
+
+
+def storable_text(text: str) -> str:
+    """Return a text that a log, a database and a page can hold: NUL and lone surrogates become U+FFFD."""
+    return _UNSTORABLE.sub("\ufffd", text)
 
 
 class VertexRayError(Exception):
@@ -20,6 +29,8 @@ class VertexRayError(Exception):
     """What to do about errors of this class; appended to the message."""
 
     def __init__(self, message: str, details: dict[str, Any] | None = None) -> None:
+        # It often quotes a service or a job.
+        message = storable_text(message)
         super().__init__(message)
         self.message = message
         self.details: dict[str, Any] = details or {}
@@ -36,6 +47,10 @@ class VertexRayError(Exception):
         return {"type": type(self).__name__, "message": self.message, "details": self.details}
 
 
+class NotStorableError(VertexRayError):
+    """A value from a cluster or a service cannot be stored by Airflow, such as a whole number of more than 64 bits."""
+
+
 # --- answers of the Vertex AI API -----------------------------------------------------------------------------------
 
 
@@ -47,6 +62,15 @@ class InvalidRequestError(ServiceError):
     """The service rejected the content of the request (INVALID_ARGUMENT)."""
 
     remedy = "Correct the field that the service names; nothing was changed."
+
+
+class RequestTooLargeError(ServiceError):
+    """The service, or a proxy in front of it, rejected the request as too large (413)."""
+
+    remedy = (
+        "Nothing was changed. Send less: use the gs:// URI of a zip file as working_dir or in py_modules, and pass "
+        "large arguments through Cloud Storage."
+    )
 
 
 class NotAuthorisedError(ServiceError):
@@ -233,6 +257,12 @@ class VertexRayTaskError(JobFailedError):
     """The function of a ``@task.vertex_ray`` task raised an exception; the message is the remote traceback."""
 
 
+class JobOutputError(VertexRayError):
+    """The job succeeded, but its output could not be read to its end, so its result is not known."""
+
+    remedy = "Retry the task: it takes the output of the same job and does not run it again."
+
+
 class JobStoppedError(VertexRayError):
     """The Ray job was stopped before it ended."""
 
@@ -265,7 +295,10 @@ class JobNotStoppedError(VertexRayError):
 class PackageTooLargeError(VertexRayError):
     """A local working_dir or an entry of py_modules is larger than Ray's upload limit."""
 
-    remedy = "List what the job does not need in excludes, or upload large files to Cloud Storage."
+    remedy = (
+        "List what the job does not need in excludes, or upload the package to Cloud Storage as a zip file and use its "
+        "gs:// URI."
+    )
 
 
 # --- models ---------------------------------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseOperator
@@ -10,6 +11,7 @@ from airflow.providers.common.compat.sdk import BaseOperator
 from airflow_provider_vertex_ray.core.checks import has_template
 from airflow_provider_vertex_ray.core.cluster.name import ClusterName, parse_cluster_name
 from airflow_provider_vertex_ray.core.job.state import Try, owner_key
+from airflow_provider_vertex_ray.core.storable import storable
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 from airflow_provider_vertex_ray.operators.arguments import check_strings
 
@@ -48,6 +50,23 @@ def task_try(context: Context) -> Try:
     )
 
 
+RETURNING = ("execute", "execute_complete")
+"""Methods whose result Airflow stores as the task's XCom."""
+
+
+def _returning_storable(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a method return only what Airflow can store.
+
+    :raises NotStorableError: by the method, if its result cannot be stored.
+    """
+
+    @functools.wraps(method)
+    def returning(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return storable(method(self, *args, **kwargs), "result", notify=self.log.warning)
+
+    return returning
+
+
 class ConnectionMixin:
     """Connection parameters of every operator and sensor, as in the Google provider."""
 
@@ -61,6 +80,12 @@ class ConnectionMixin:
     location: str | None
     gcp_conn_id: str
     impersonation_chain: str | Sequence[str] | None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for method in RETURNING:
+            if method in cls.__dict__:
+                setattr(cls, method, _returning_storable(cls.__dict__[method]))
 
     def _set_connection(
         self,

@@ -81,6 +81,7 @@ class VertexRayJobSensor(VertexRayBaseSensor):
         return job.failure(found.lines)
 
     async def _look(self, context: Context) -> Job:
+        from airflow_provider_vertex_ray.core.job.exit_code import with_exit_code
         from airflow_provider_vertex_ray.hooks.job import usable_dashboard
 
         name = self._name(self.cluster_id)
@@ -89,7 +90,7 @@ class VertexRayJobSensor(VertexRayBaseSensor):
             dashboard = usable_dashboard(await self.cluster_hook.get_cluster(name))
             self._keep_link_facts(context, dashboard_uri=dashboard)
             async with hook.jobs(name, dashboard) as api:
-                return await api.get(self.submission_id)
+                return await with_exit_code(api, await api.get(self.submission_id))
 
     def _keep_link_facts(self, context: Context, **more: str | None) -> None:
         super()._keep_link_facts(context, **{"submission_id": self.submission_id, **more})

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any, ClassVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_vertex_ray.errors import VertexRayError, error_from_dict
+from airflow_provider_vertex_ray.core.storable import MAX_EVENT_BYTES, storable, storable_details
+from airflow_provider_vertex_ray.errors import NotStorableError, VertexRayError, error_from_dict, storable_text
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +23,8 @@ CANCEL_SECONDS = 5.0
 
 END_SECONDS = 40.0
 """Seconds in which a cancelled wait has to end, with everything that is cleaned up."""
+LONGEST_MESSAGE = 100_000
+"""Characters of an error's message in an event; it may quote the last lines of a job."""
 
 DEFERRED = "deferred"
 """State of a task instance that still waits for its trigger."""
@@ -56,24 +60,41 @@ class WaitTrigger(BaseTrigger):
         raise NotImplementedError
 
     async def outcome(self) -> dict[str, Any]:
-        """Wait, and return the event's payload.
+        """Wait, and return the event's payload, which Airflow can always encode and store.
 
-        An unexpected exception becomes an error too, so that the task can clean up what it started.
+        An unexpected exception becomes an error too, so that the task can clean up what it started. So does a result
+        that cannot be stored: in the event, it would end the triggerer with all of its waits.
 
         :return: ``status`` is ``success`` with ``result``, or ``error`` with ``error``.
         """
         passthrough = {"passthrough": self.arguments["passthrough"]} if self.arguments.get("passthrough") else {}
         try:
-            return {"status": "success", "result": await self.wait(), **passthrough}
+            result = await self.wait()
+            result = storable(result, "result", max_bytes=MAX_EVENT_BYTES, notify=self.log.warning)
+            return {"status": "success", "result": result, **passthrough}
+        except NotStorableError as error:
+            return {"status": "error", "error": self._event_of(self.on_not_storable(error)), **passthrough}
         except VertexRayError as error:
-            return {"status": "error", "error": error.to_dict(), **passthrough}
-        except Exception as error:
-            self.log.exception("Unexpected error while waiting")
-            return {
-                "status": "error",
-                "error": VertexRayError(f"Unexpected error: {error!r}").to_dict(),
-                **passthrough,
-            }
+            return {"status": "error", "error": self._event_of(error), **passthrough}
+        except Exception as error:  # noqa: BLE001 - it is logged, and reported by the task
+            # As text, because the log takes no more than the event does.
+            self.log.error(
+                "Unexpected error while waiting:\n%s", storable_text("".join(traceback.format_exception(error)))
+            )
+            # Not its repr, which may contain the headers of a request.
+            unexpected = VertexRayError(f"Unexpected error: {type(error).__name__}: {error}")
+            return {"status": "error", "error": self._event_of(unexpected), **passthrough}
+
+    def on_not_storable(self, error: NotStorableError) -> VertexRayError:
+        """Return the error to report for a result that cannot be stored."""
+        return error
+
+    @staticmethod
+    def _event_of(error: VertexRayError) -> dict[str, Any]:
+        found = error.to_dict()
+        if len(found["message"]) > LONGEST_MESSAGE:
+            found["message"] = f"{found['message'][:LONGEST_MESSAGE]}… ({len(found['message']):,} characters)"
+        return {**found, "details": storable_details(found["details"])}
 
     async def killed(self) -> None:
         """Clean up, because the task was killed while it was waiting. Does nothing by default."""

@@ -16,8 +16,10 @@ from airflow_provider_vertex_ray.errors import (
     ClusterNotFoundError,
     JobLostError,
     JobNotFoundError,
+    JobOutputError,
     JobPendingTimeoutError,
     JobTimeoutError,
+    NotStorableError,
     OperationTimeoutError,
     RateLimitedError,
     ServiceUnavailableError,
@@ -64,6 +66,8 @@ class VertexRayJobTrigger(WaitTrigger):
     :param passthrough: JSON that is returned in the event unchanged.
     :raises JobFailedError: the job ended in FAILED.
     :raises JobStoppedError: the job ended in STOPPED.
+    :raises NotStorableError: the job succeeded, but Airflow cannot store its result.
+    :raises JobOutputError: the job succeeded, but its output could not be read to its end, so its result is unknown.
     :raises JobLostError: the cluster was deleted or failed, or the job could not be read for ``lost_timeout`` seconds.
     :raises JobPendingTimeoutError: the driver did not start before ``pending_deadline``.
     :raises JobTimeoutError: the job did not end before ``deadline``, and a stop request was sent.
@@ -129,9 +133,31 @@ class VertexRayJobTrigger(WaitTrigger):
             # Only now, because a log that is still open would keep looking for the cluster.
             raise (await self._last_lines()).of(error) from error
         lines = list(output.last_lines)
-        if job.status is not JobStatus.SUCCEEDED and self.arguments["raise_on_failure"]:
-            raise await self._failure(job, lines, output.result)
+        if self.arguments["raise_on_failure"]:
+            if job.status is not JobStatus.SUCCEEDED:
+                raise await self._failure(job, lines, output.result)
+            self._check_output(output)
         return {**job.summary(), "logs_tail": lines, "result": output.result}
+
+    def _check_output(self, output: JobLog) -> None:
+        """Raise if the job succeeded, but its result is not known or cannot be stored."""
+        details = {"submission_id": self.submission_id, "logs_tail": list(output.last_lines)}
+        if output.result_error is not None:
+            raise self._of_job(output.result_error, details)
+        if output.problem and output.result is None:
+            raise JobOutputError(
+                f"Ray job {self.submission_id} succeeded, but its output could not be read to its end: "
+                f"{output.problem}",
+                details,
+            )
+
+    def _of_job(self, error: NotStorableError, details: dict[str, Any]) -> NotStorableError:
+        message = f"Ray job {self.submission_id} succeeded, but what it returned cannot be stored: {error.message}"
+        return NotStorableError(message, {**error.details, **details})
+
+    def on_not_storable(self, error: NotStorableError) -> VertexRayError:
+        """Return the error of a job whose summary cannot be stored."""
+        return self._of_job(error, {"submission_id": self.submission_id})
 
     async def _follow(self) -> tuple[Job, JobLog]:
         """Return the ended job and its output, which is read to its end and closed."""
@@ -145,7 +171,7 @@ class VertexRayJobTrigger(WaitTrigger):
                     if self._output is None:
                         self._output = await self._open_log(api, job)
                     await self._output.finish()
-                    return job, self._output
+                    return await self._with_exit_code(api, job), self._output
             except asyncio.CancelledError:
                 if self._output is not None:
                     await self._log_position.keep(self._output.position)
@@ -154,6 +180,12 @@ class VertexRayJobTrigger(WaitTrigger):
                 started()
                 if self._output is not None:
                     await self._output.cancel()
+
+    @staticmethod
+    async def _with_exit_code(api: JobsApi, job: Job) -> Job:
+        from airflow_provider_vertex_ray.core.job.exit_code import with_exit_code
+
+        return await with_exit_code(api, job)
 
     async def _failure(self, job: Job, lines: list[str], result: Any) -> VertexRayError:
         """Return the error of a failed or stopped job, with output from Cloud Logging if the cluster has none."""
@@ -222,7 +254,9 @@ class VertexRayJobTrigger(WaitTrigger):
         begun = self.arguments["begun"]
         taken_over = begun is None or time.time() - begun > FIRST_SECONDS
         position = await self._log_position.kept() if emit and taken_over else 0
-        return JobLog(api, self.submission_id, emit, hidden=job.hidden, position=position)
+        output = JobLog(api, self.submission_id, emit, hidden=job.hidden, position=position)
+        output.node_id = job.node_id
+        return output
 
     def _emit(self, line: str) -> None:
         self.log.info("%s", line)
@@ -236,6 +270,8 @@ class VertexRayJobTrigger(WaitTrigger):
                     job = await api.get(self.submission_id, attempts=1)
                     unread_since = None
                     self._note(job)
+                    if self._output is not None:
+                        self._output.node_id = job.node_id
                     if job.status.is_terminal:
                         return job
                     begin = min(begin, (job.start_time or math.inf) / 1000)

@@ -72,7 +72,7 @@ async def last_lines(
     :param begun: Unix time of the job's start, if it is known.
     """
     from airflow_provider_vertex_ray.core.job.log_follower import LONGEST_KEPT
-    from airflow_provider_vertex_ray.core.job.log_lines import SecretMask
+    from airflow_provider_vertex_ray.core.job.secret_mask import SecretMask
     from airflow_provider_vertex_ray.hooks.monitoring import VertexRayMonitoringAsyncHook
 
     known = list(known)
@@ -91,7 +91,7 @@ async def last_lines(
         )
         found = await asyncio.wait_for(work, LONGEST)
     except Exception as error:  # noqa: BLE001 - the job's outcome is what matters
-        why = "no answer in time" if isinstance(error, asyncio.TimeoutError) else str(error) or repr(error)
+        why = "no answer in time" if isinstance(error, asyncio.TimeoutError) else str(error) or type(error).__name__
         return LastLines(
             before.lines, before.source, f"Its output could not be read from Cloud Logging: {why} {shown}".strip()
         )

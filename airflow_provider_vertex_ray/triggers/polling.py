@@ -38,6 +38,9 @@ On average, the end of a job is noticed after half of it."""
 POLLS_PER_SECOND = 50.0
 """Requests per second of all waits in one event loop together, beyond those that ``poll_interval`` asks for."""
 
+LIKELY_END = 5.0
+"""Seconds after a job's result in which its end is likely, so that its status is requested every ``SHORTEST``."""
+
 QUIET = 2.0
 """Seconds of silence after which new output, or the end of the log connection, triggers a status request at once."""
 
@@ -187,6 +190,8 @@ class Pace:
         :param log: the job's output; news in it may make an earlier request worthwhile.
         """
         length = interval(self._poll_interval, age, _waiting[self._loop])
+        if log is not None and time.monotonic() - log.result_time < LIKELY_END:
+            length = min(length, SHORTEST)
         end = time.monotonic() + max(0.05, min(length, left))
         soonest = time.monotonic() + min(length, max(SHORTEST, length / 4))
         while (rest := end - time.monotonic()) > 0:
@@ -200,3 +205,5 @@ class Pace:
                 quiet, self._last_news = now - self._last_news, now
                 if quiet >= QUIET:
                     end = min(end, max(now, soonest))
+                if now - log.result_time < LIKELY_END:
+                    end = min(end, now + SHORTEST)

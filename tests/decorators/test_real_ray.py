@@ -92,6 +92,17 @@ def squares(count: int, word: str = "ü") -> dict[str, Any]:
     return {"total": total, "word": word, "variable": os.environ["A_VARIABLE"], "nodes": len(ray.nodes())}
 
 
+def prints_latin_1() -> int:
+    import subprocess
+
+    subprocess.run(["printf", r"caf\351\n"], check=True)
+    return 42
+
+
+def test_output_that_is_not_utf8_does_not_lose_the_result(cluster: EmulatorProcess) -> None:
+    assert run(prints_latin_1) == 42
+
+
 def test_ray_is_there_and_takes_what_is_defined_inside(cluster: EmulatorProcess) -> None:
     result = run(squares, 10, env_vars={"A_VARIABLE": "set"})
     assert result == {"total": 285, "word": "ü", "variable": "set", "nodes": 3}

@@ -159,8 +159,10 @@ def test_end_of_a_short_job_is_noticed_soon() -> None:
     assert interval(600, 30, 1) / 2 < 0.5
 
 
-async def paused(pace: Pace, news: asyncio.Event | None, age: float = 1000.0, left: float = 1e9) -> float:
-    log: Any = None if news is None else SimpleNamespace(news=news)
+async def paused(
+    pace: Pace, news: asyncio.Event | None, age: float = 1000.0, left: float = 1e9, result_age: float = 1e9
+) -> float:
+    log: Any = None if news is None else SimpleNamespace(news=news, result_time=time.monotonic() - result_age)
     begin = time.monotonic()
     await pace.pause(age, left, log)
     return time.monotonic() - begin
@@ -169,6 +171,11 @@ async def paused(pace: Pace, news: asyncio.Event | None, age: float = 1000.0, le
 async def test_pause_ends_at_the_deadline() -> None:
     with Pace(60) as pace:
         assert await paused(pace, None, left=0.1) < 5
+
+
+async def test_status_is_requested_soon_after_a_result() -> None:
+    with Pace(60) as pace:
+        assert await paused(pace, asyncio.Event(), result_age=polling.LIKELY_END - 1) < polling.SHORTEST + 0.3
 
 
 async def test_output_after_a_silence_shortens_the_pause(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ Source: Ray 2.47.1, python/ray/dashboard/modules/job, and experiments with it (d
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import secrets
@@ -31,11 +32,14 @@ from airflow_provider_vertex_ray.core.job.answers import (
 from airflow_provider_vertex_ray.core.job.dashboard_errors import dashboard_error
 from airflow_provider_vertex_ray.core.job.listing import JobListing
 from airflow_provider_vertex_ray.core.job.log_lines import LogAnswer
+from airflow_provider_vertex_ray.core.job.log_routes import routes_of
 from airflow_provider_vertex_ray.core.job.packages import Package
 from airflow_provider_vertex_ray.core.job.state import Job, JobStatus
 from airflow_provider_vertex_ray.errors import (
     InvalidRequestError,
     JobNotFoundError,
+    PackageTooLargeError,
+    RequestTooLargeError,
     ServiceUnavailableError,
     SubmissionIdTakenError,
     UnreadableAnswerError,
@@ -54,6 +58,20 @@ UPLOAD_TIMEOUT = 1800.0
 
 LOG_ATTEMPTS = 3
 """Attempts to read the output of a job."""
+RISKY_UPLOAD_BYTES = 32 << 20
+"""Size of a package above which a failed upload may be due to a proxy that limits requests to 32 MB and 30 s."""
+
+HANDSHAKE_SECONDS = 15.0
+"""Seconds within which a websocket must be open; a proxy that does not know websockets may never answer."""
+
+FILE_QUIET = 30.0
+"""Seconds without a piece of a log file after which the connection counts as lost."""
+
+FILE_SECONDS = 600
+"""Seconds that Ray may take to send a log file."""
+
+FILES_SINCE = (2, 47)
+"""First Ray version whose state API is known to return log files as they are; older ones add a byte to each piece."""
 
 REQUEST_KEY = "vertex_ray_request"
 """Key of the request id in a job's metadata, which identifies the job of a submission whose answer was lost."""
@@ -113,6 +131,10 @@ async def _log_pieces(pieces: AsyncIterator[bytes], url: str) -> AsyncIterator[s
         raise ServiceUnavailableError(f"The answer of {url} is incomplete.")
 
 
+def _mib(package: Package) -> str:
+    return f"{package.size / 2**20:.1f} MiB"
+
+
 class JobsApi:
     """Client of the Jobs API of one cluster.
 
@@ -121,6 +143,8 @@ class JobsApi:
     """
 
     def __init__(self, transport: Transport, dashboard: str) -> None:
+        self.log_routes = routes_of(transport, dashboard)
+        """What is known about the ways to this dashboard's logs."""
         self._transport = transport
         self._base = dashboard
 
@@ -338,9 +362,71 @@ class JobsApi:
         import aiohttp
 
         url = "ws" + self._url(submission_id).removeprefix("http") + "/logs/tail"
-        async with self._transport.websocket(url, error_from=dashboard_error) as connection:
+        async with contextlib.AsyncExitStack() as stack:
+            opening = asyncio.ensure_future(
+                stack.enter_async_context(self._transport.websocket(url, error_from=dashboard_error))
+            )
+            try:
+                # Not wait_for, which can swallow a cancellation.
+                await asyncio.wait({opening}, timeout=HANDSHAKE_SECONDS)
+            finally:
+                if not opening.done():
+                    opening.cancel()
+                    await asyncio.wait({opening})
+            if opening.cancelled():
+                raise ServiceUnavailableError(
+                    f"Could not open websocket {url}: no answer within {HANDSHAKE_SECONDS:.0f} s"
+                )
+            connection = opening.result()
             frames = (frame.data async for frame in connection if frame.type is aiohttp.WSMsgType.TEXT)
             yield self._transport.without_secrets(frames)
+
+    @contextlib.asynccontextmanager
+    async def log_file(
+        self, submission_id: str, *, lines: int, node_id: str | None = None, supervisor: bool = False
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Stream the last lines of a job's log file to its current end, as bytes, in a single attempt.
+
+        Unlike Ray's other answers, this one also works for output that is not UTF-8, and Ray does not read the whole
+        file for it.
+
+        :param submission_id: the job
+        :param lines: number of lines, an unfinished last one included; -1 for the whole file
+        :param node_id: Ray's id of the node of the job's driver; without it, Ray looks through all jobs
+        :param supervisor: whether to read what Ray itself logged about the job, for which the node's id is needed
+        :raises ServiceUnavailableError: there is no answer or no such file, or (while it is read) only a part of it
+        :raises JobNotFoundError: the dashboard has no state API
+        """
+        where = {"submission_id": submission_id}
+        if node_id:
+            name = f"jobs/supervisor-{submission_id}.log" if supervisor else f"job-driver-{submission_id}.log"
+            where = {"node_id": node_id, "filename": name}
+        query = urlencode({**where, "lines": lines, "timeout": FILE_SECONDS})
+        url = f"{self._base}/api/v0/logs/file?{query}"
+        async with self._transport.stream(url, error_from=dashboard_error, quiet=FILE_QUIET) as pieces:
+            yield pieces
+
+    async def has_log_files(self) -> bool:
+        """Tell whether ``log_file`` can be used; asks the dashboard once."""
+        routes = self.log_routes
+        if routes.has_files is None:
+            try:
+                answer = await self._transport.read(
+                    VersionAnswer,
+                    "GET",
+                    f"{self._base}/api/version",
+                    error_from=dashboard_error,
+                    attempts=1,
+                    timeout=FILE_QUIET,
+                )
+                version = answer.ray_version.split(".")
+                routes.has_files = tuple(int(part) for part in version[:2]) >= FILES_SINCE
+            except (JobNotFoundError, InvalidRequestError):
+                routes.has_files = False
+            except (VertexRayError, ValueError) as error:
+                log.debug("Could not read the Ray version of %s: %s", self._base, error)
+                return False
+        return routes.has_files
 
     async def upload(self, package: Package, progress: Callable[[int], None] | None = None) -> bool:
         """Upload a package unless the cluster has it; the lookup keeps it on the cluster for ten more minutes.
@@ -348,6 +434,7 @@ class JobsApi:
         :param package: the package
         :param progress: receives the number of bytes sent so far, in another thread
         :return: whether it was uploaded
+        :raises PackageTooLargeError: the dashboard, or the proxy in front of it, rejects a request of this size
         """
         url = f"{self._base}/api/packages/gcs/{quote(package.name)}"
         try:
@@ -355,14 +442,26 @@ class JobsApi:
             return False
         except JobNotFoundError:
             pass
-        await self._transport.read(
-            Blank,
-            "PUT",
-            url,
-            data=lambda: package.open(progress),
-            error_from=dashboard_error,
-            timeout=UPLOAD_TIMEOUT,
-        )
+        try:
+            await self._transport.read(
+                Blank,
+                "PUT",
+                url,
+                data=lambda: package.open(progress),
+                error_from=dashboard_error,
+                timeout=UPLOAD_TIMEOUT,
+            )
+        except RequestTooLargeError as error:
+            raise PackageTooLargeError(f"Package {package.name} has {_mib(package)}. {error.message}") from error
+        except ServiceUnavailableError as error:
+            if package.size <= RISKY_UPLOAD_BYTES:
+                raise
+            raise ServiceUnavailableError(
+                f"Could not upload package {package.name} of {_mib(package)}; the proxy in front of the dashboard may "
+                f"limit requests to 32 MB and 30 s. If it fails again, upload the package to Cloud Storage as a zip "
+                f"file and use its gs:// URI. {error.message}",
+                error.details,
+            ) from error
         return True
 
     async def is_ready(self) -> bool:

@@ -1,4 +1,4 @@
-"""Typed errors for what a dashboard answers, or the proxy in front of it. Pure."""
+"""Typed errors for the answers of a dashboard, or of the proxy in front of it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from airflow_provider_vertex_ray.errors import (
     InvalidRequestError,
     JobNotFoundError,
     NotAuthorisedError,
+    RequestTooLargeError,
     ServiceUnavailableError,
     SubmissionIdTakenError,
     UnreadableAnswerError,
     VertexRayError,
 )
-
-__all__ = ["dashboard_error"]
 
 DOES_NOT_EXIST = "does not exist"
 """Part of Ray's text for a job or a package that does not exist."""
@@ -34,7 +33,13 @@ def dashboard_error(status: int, text: str) -> VertexRayError:
         return UnreadableAnswerError(message, details)
     if status == 404:
         return JobNotFoundError(message, details)
-    if status in (400, 405, 413, 422):
+    if status == 413:
+        return RequestTooLargeError(
+            f"The cluster's dashboard, or the proxy in front of it, rejected the request as too large (413): "
+            f"{_last_line(text)}",
+            details,
+        )
+    if status in (400, 405, 422):
         message = f"The cluster's dashboard rejected the request ({status}): {_last_line(text)}"
         return InvalidRequestError(message, details)
     if DUPLICATE.search(text):

@@ -1,4 +1,4 @@
-"""Incremental decoding of a job's output, in bounded memory: its JSON answer, its lines, and secrets to mask in them.
+"""Incremental decoding of a job's output, in bounded memory: its JSON answer, its file, its lines.
 
 Each connection delivers the output again from its beginning, in pieces of any size.
 """
@@ -6,22 +6,20 @@ Each connection delivers the output again from its beginning, in pieces of any s
 from __future__ import annotations
 
 import codecs
+import io
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple
 
 from airflow_provider_vertex_ray.core.job.state import MAX_RESULT_BYTES, RESULT_MARKER
-from airflow_provider_vertex_ray.errors import ServiceError
+from airflow_provider_vertex_ray.errors import ServiceError, storable_text
 
 LONGEST_LINE = 16_384
 """Characters of a line that are kept; a progress bar that never ends its line must not fill the memory."""
 
 LONGEST_RESULT = len(RESULT_MARKER) + MAX_RESULT_BYTES
 """Characters of a result line that are kept: as many as the longest result has."""
-
-SHORTEST_HIDDEN = 5
-"""Minimum length of a value that is masked; a shorter one would be part of too many words."""
 
 LONGEST_START = 1_000
 """Characters within which the log's beginning must be found; otherwise the answer is something else."""
@@ -47,7 +45,7 @@ class Line(NamedTuple):
 
 
 class LineAssembler:
-    """Splits text into lines, and skips text that a new connection repeats.
+    """Splits text into lines, and skips text that it has received before, from whichever connection.
 
     :param take: receives each line
     :param longest: characters of a line that are kept, unless it is a result line
@@ -60,28 +58,20 @@ class LineAssembler:
         """Those of them that make up complete lines."""
         self._take = take
         self._longest = longest
-        self._to_skip = 0
         self._rest = ""
         self._dropped = 0
         self._given = False
 
-    @property
-    def caught_up(self) -> bool:
-        """Tell whether this connection has repeated everything that was received before it."""
-        return self._to_skip == 0
+    def feed(self, text: str, at: int | None = None) -> str:
+        """Process a piece of the log; return what of it is new.
 
-    def reconnected(self) -> None:
-        """Start a new connection, which repeats everything that was received so far."""
-        self._to_skip = self.delivered
-
-    def feed(self, text: str) -> bool:
-        """Process the next piece of the connection's text; return whether any of it was new."""
-        if self._to_skip:
-            skipped = min(self._to_skip, len(text))
-            self._to_skip -= skipped
-            text = text[skipped:]
+        :param text: the piece
+        :param at: number of characters of the log before it, at most ``delivered``; None for ``delivered``
+        """
+        if at is not None and at < self.delivered:
+            text = text[self.delivered - at :]
         if not text:
-            return False
+            return ""
         self.delivered += len(text)
         *ends, rest = text.split("\n")
         end = self.delivered - len(text)
@@ -92,7 +82,7 @@ class LineAssembler:
             self._rest, self._dropped, self._given = "", 0, False
             self.complete = end
         self._grow(rest)
-        return True
+        return text
 
     def flush(self) -> None:
         """Emit an unfinished last line, at the end of the log."""
@@ -118,26 +108,6 @@ class LineAssembler:
             # Truncated first, then stripped: the result must not depend on how the text is split into pieces.
             self._take(Line(self._rest.rstrip("\r"), self.complete, self._dropped))
             self._given = True
-
-
-class SecretMask:
-    """Replaces secret values in a log by ``***``.
-
-    :param values: the values; those of several lines are masked line by line, and those that are too short are not
-        masked
-    """
-
-    def __init__(self, values: Iterable[str]) -> None:
-        parts = {part.strip() for value in values for part in value.splitlines()}
-        # Longest first: one value may be a prefix of another.
-        hidden = sorted((part for part in parts if len(part) >= SHORTEST_HIDDEN), key=lambda part: (-len(part), part))
-        self.longest = len(hidden[0]) if hidden else 0
-        """Characters of the longest value."""
-        self._pattern = re.compile("|".join(map(re.escape, hidden))) if hidden else None
-
-    def __call__(self, text: str) -> str:
-        """Return the text with the values masked."""
-        return self._pattern.sub("***", text) if self._pattern else text
 
 
 class LogAnswer:
@@ -189,3 +159,22 @@ class LogAnswer:
         self.complete = start[2] is not None
         self._held = self._held[start.end() :]
         return not self.complete
+
+
+class LogBytes:
+    """Decodes a log file, or the end of one that begins with a line, as Ray's own log answers do.
+
+    They read it as UTF-8, where this one replaces what is not UTF-8 or cannot be stored, and end lines with "\\n"
+    instead of "\\r" and "\\r\\n". So a number of characters means the same place of the log in each kind of answer.
+    """
+
+    def __init__(self) -> None:
+        self._decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")("replace"), translate=True)
+
+    def feed(self, data: bytes) -> str:
+        """Return the text of the next piece; what is still ambiguous is returned with a later one."""
+        return storable_text(self._decoder.decode(data))
+
+    def close(self) -> str:
+        """Return the text that is still ambiguous, if the file has ended."""
+        return self._decoder.decode(b"", final=True)

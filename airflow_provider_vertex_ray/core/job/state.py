@@ -10,6 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vertex_ray.core.checks import is_whole
+from airflow_provider_vertex_ray.core.job.secret_mask import SecretMask
 from airflow_provider_vertex_ray.errors import JobFailedError, JobStoppedError, SubmissionIdTakenError, VertexRayError
 
 if TYPE_CHECKING:
@@ -99,10 +100,12 @@ class Job:
         from airflow_provider_vertex_ray.core.http.decoding import clean
 
         variables = answer.runtime_env.env_vars if answer.runtime_env else None
+        hidden = tuple(clean(str(value)) for value in (variables or {}).values())
         return cls(
             submission_id=clean(answer.submission_id or answer.job_id),
             status=JobStatus.of(answer.status),
-            message=clean(answer.message),
+            # It may quote the job's output, and the command with its environment.
+            message=SecretMask(hidden)(clean(answer.message)),
             error_type=clean(answer.error_type) or None,
             entrypoint=clean(answer.entrypoint),
             exit_code=answer.driver_exit_code,
@@ -111,7 +114,7 @@ class Job:
             metadata={clean(key): clean(str(value)) for key, value in (answer.metadata or {}).items()},
             is_driver=answer.type == DRIVER,
             node_id=clean(answer.driver_node_id) or None,
-            hidden=tuple(clean(str(value)) for value in (variables or {}).values()),
+            hidden=hidden,
         )
 
     @classmethod

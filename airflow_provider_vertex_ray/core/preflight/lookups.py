@@ -15,7 +15,6 @@ from urllib.parse import quote, urlencode
 from airflow_provider_vertex_ray.core.http.google_call import NoSuchResourceError, read_json
 from airflow_provider_vertex_ray.core.http.paging import PageTokens
 from airflow_provider_vertex_ray.core.http.transport import Transport
-from airflow_provider_vertex_ray.core.sharing.lease_objects import parse_lease_uri
 from airflow_provider_vertex_ray.core.preflight.answers import (
     AnyObject,
     KeyAnswer,
@@ -24,6 +23,7 @@ from airflow_provider_vertex_ray.core.preflight.answers import (
     ServicesAnswer,
     ZonesPage,
 )
+from airflow_provider_vertex_ray.core.sharing.lease_objects import parse_lease_uri
 from airflow_provider_vertex_ray.errors import InvalidArgumentError, ServiceError
 
 T = TypeVar("T")

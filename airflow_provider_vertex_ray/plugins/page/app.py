@@ -12,6 +12,7 @@ from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from airflow_provider_vertex_ray.errors import storable_text
 from airflow_provider_vertex_ray.plugins.page.access import MayView, Viewer, viewer_of
 from airflow_provider_vertex_ray.plugins.page.actions import add_actions, needed_dags
 from airflow_provider_vertex_ray.plugins.page.address import PREFIX, base_path
@@ -176,7 +177,8 @@ class Page:
     def _page(self, name: str, part: str, status: int = 200, **values: Any) -> HTMLResponse:
         template = "part.html" if part else "page.html"
         text = self._templates.get_template(template).render(content=f"{name}.html", metrics=METRICS, **values)
-        return HTMLResponse(text, status)
+        # What a job prints may not be encodable.
+        return HTMLResponse(storable_text(text), status)
 
 
 def _left(until: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import deque
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from dataclasses import dataclass
 from airflow_provider_vertex_ray.core.cluster.state import Cluster
 from airflow_provider_vertex_ray.core.http.transport import Transport
 from airflow_provider_vertex_ray.core.job.client import JobsApi
-from airflow_provider_vertex_ray.core.job.log_lines import LineAssembler, SecretMask
+from airflow_provider_vertex_ray.core.job.log_lines import LineAssembler, LogBytes
+from airflow_provider_vertex_ray.core.job.secret_mask import SecretMask
 from airflow_provider_vertex_ray.core.job.state import Job
 from airflow_provider_vertex_ray.core.monitoring.log_query import LogQuery
 from airflow_provider_vertex_ray.core.monitoring.logs import LogsApi
@@ -22,7 +24,7 @@ LONGEST_LINE = 2_000
 """Maximum number of characters shown of a line."""
 
 MOST_READ = 32 << 20
-"""Maximum number of characters read of a log, which Ray returns only from its start."""
+"""Maximum number of characters read of a log that Ray returns only from its start."""
 
 
 _TERMINAL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])|[\x00-\x08\x0b-\x1f\x7f]")
@@ -58,10 +60,13 @@ async def read_log_tail(transport: Transport, project: str, cluster: Cluster, jo
 async def _from_dashboard(transport: Transport, cluster: Cluster, job: Job, hide: SecretMask) -> LogTail:
     if not cluster.dashboard_uri:
         raise VertexRayError("The cluster has no dashboard.")
+    api = JobsApi(transport, transport.addresses.dashboard(cluster.dashboard_uri))
+    if await api.has_log_files():
+        with contextlib.suppress(VertexRayError):
+            return LogTail(await _last_lines(api, job, hide), "dashboard")
     lines: deque[str] = deque(maxlen=LINES)
     assembler = LineAssembler(lambda line: lines.append(plain(hide(line.text))[:LONGEST_LINE]))
     read = 0
-    api = JobsApi(transport, transport.addresses.dashboard(cluster.dashboard_uri))
     async with api.log_so_far(job.submission_id) as pieces:
         async for piece in pieces:
             read += len(piece)
@@ -71,6 +76,19 @@ async def _from_dashboard(transport: Transport, cluster: Cluster, job: Job, hide
                 return LogTail(tuple(lines), "dashboard", note)
     assembler.flush()
     return LogTail(tuple(lines), "dashboard")
+
+
+async def _last_lines(api: JobsApi, job: Job, hide: SecretMask) -> tuple[str, ...]:
+    """Read the last lines of the log file, whose cost does not grow with the log."""
+    lines: deque[str] = deque(maxlen=LINES)
+    assembler = LineAssembler(lambda line: lines.append(plain(hide(line.text))[:LONGEST_LINE]))
+    text = LogBytes()
+    async with api.log_file(job.submission_id, lines=LINES, node_id=job.node_id) as pieces:
+        async for data in pieces:
+            assembler.feed(text.feed(data))
+    assembler.feed(text.close())
+    assembler.flush()
+    return tuple(lines)
 
 
 async def _from_logging(

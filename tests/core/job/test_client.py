@@ -13,13 +13,17 @@ from aiohttp import web
 from emulator_support.process import EmulatorProcess
 
 from airflow_provider_vertex_ray.core.http.transport import Transport
-from airflow_provider_vertex_ray.core.job.client import JobRequest, JobsApi, dashboard_error
-from airflow_provider_vertex_ray.core.job.packages import pack
+from airflow_provider_vertex_ray.core.job import client
+from airflow_provider_vertex_ray.core.job.client import JobRequest, JobsApi
+from airflow_provider_vertex_ray.core.job.dashboard_errors import dashboard_error
+from airflow_provider_vertex_ray.core.job.packages import Package, pack
 from airflow_provider_vertex_ray.core.job.state import Job, JobStatus
 from airflow_provider_vertex_ray.errors import (
     InvalidRequestError,
     JobNotFoundError,
     NotAuthorisedError,
+    PackageTooLargeError,
+    RequestTooLargeError,
     ServiceError,
     ServiceUnavailableError,
     SubmissionIdTakenError,
@@ -276,7 +280,7 @@ async def test_the_nodes_that_ray_sees(api: JobsApi, fake_emulator: EmulatorProc
         (404, "Job x does not exist", JobNotFoundError),
         (404, "<html>no such page</html>", UnreadableAnswerError),
         (400, "x", InvalidRequestError),
-        (413, "x", InvalidRequestError),
+        (413, "x", RequestTooLargeError),
         (500, "ValueError: Job with submission_id x already exists. Please use …", SubmissionIdTakenError),
         (500, "x", ServiceUnavailableError),
         (302, "x", ServiceUnavailableError),
@@ -295,3 +299,38 @@ def test_reason_is_the_last_line_of_a_traceback() -> None:
     assert dashboard_error(400, text).message.endswith("(400): TypeError: entrypoint must be a string")
     assert dashboard_error(500, "").message.endswith("(empty answer)")
     assert len(dashboard_error(500, "x" * 100_000).message) < 1000
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "advice"),
+    [(413, PackageTooLargeError, "use its gs:// URI"), (524, ServiceUnavailableError, "use its gs:// URI")],
+)
+async def test_upload_that_a_proxy_refuses_says_what_to_do(
+    tmp_path: Path, status: int, kind: type[VertexRayError], advice: str
+) -> None:
+    file = tmp_path / "package.zip"
+    file.write_bytes(bytes(33 << 20))
+
+    async def refuse(request: web.Request) -> web.Response:
+        if request.method == "GET":
+            return web.Response(status=404)
+        return web.Response(status=status, text="<title>Error (Request Entity Too Large)!!1</title>")
+
+    async with serving(refuse) as server, transport_to(server) as transport:
+        with pytest.raises(kind, match=r"33\.0 MiB") as caught:
+            await JobsApi(transport, server.url).upload(Package(file, "_ray_pkg_x.zip", 33 << 20))
+    assert advice in str(caught.value)
+    assert "Correct the field" not in str(caught.value)
+
+
+async def test_websocket_whose_handshake_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "HANDSHAKE_SECONDS", 0.2)
+
+    async def hang(request: web.Request) -> web.Response:
+        await asyncio.sleep(3600)
+        return web.Response()
+
+    async with serving(hang) as server, transport_to(server) as transport:
+        with pytest.raises(ServiceUnavailableError, match="no answer within"):
+            async with JobsApi(transport, server.url).tail("one"):
+                pass

@@ -11,7 +11,7 @@ import pytest
 from emulator_support.process import EmulatorProcess
 
 from airflow_provider_vertex_ray.core.http.transport import Transport
-from airflow_provider_vertex_ray.core.job import log_follower
+from airflow_provider_vertex_ray.core.job import log_follower, log_reader
 from airflow_provider_vertex_ray.core.job.client import JobsApi
 from airflow_provider_vertex_ray.core.job.log_follower import BEGINS_ANEW, GOES_ON, KEPT_LINES, LONGEST_KEPT, JobLog
 from airflow_provider_vertex_ray.core.job.state import MAX_RESULT_BYTES
@@ -19,6 +19,7 @@ from tests.support.clusters import dashboard_of, start, submit
 
 TAIL = "GET /api/jobs/*/logs/tail"
 WHOLE = "GET /api/jobs/*/logs"
+FILE = "GET /api/v0/logs/file"
 
 
 class Following:
@@ -86,12 +87,16 @@ async def test_connections_that_end_too_early(following: Following, action: str,
 
 
 @pytest.mark.parametrize("action", ["ws_abort", "ws_close"])
-async def test_a_log_that_only_comes_by_connections_that_end_too_early(following: Following, action: str) -> None:
+async def test_a_log_that_only_comes_by_connections_that_end_too_early(
+    following: Following, action: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_follower, "DRAIN_QUIET", 0.3)
     log = following.job(echo(60))
     await following.ended()
     # Each connection gets a bit more of the log, the last one all.
     faults = [{"scope": "dashboard", "method": TAIL, "action": action, "after": after} for after in (1, 3)]
-    following.emulator.admin("POST", "faults", [*faults, {"scope": "dashboard", "method": WHOLE, "times": None}])
+    reads = [{"scope": "dashboard", "method": method, "times": None} for method in (FILE, WHOLE)]
+    following.emulator.admin("POST", "faults", [*faults, *reads])
     assert await following.finish(log) == NUMBERS
 
 
@@ -116,72 +121,43 @@ async def test_a_log_without_a_tail(following: Following) -> None:
 async def test_unreadable_log_does_not_delay_the_job(following: Following, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_follower, "DRAIN_LIMIT", 2.0)
     log = following.job("echo lost")
-    with following.emulator.fault(scope="dashboard", method="GET /api/jobs/*/logs*", status=503, times=None):
+    with following.emulator.fault(scope="dashboard", method="GET /api/*/logs*", status=503, times=None):
         start_time = time.monotonic()
         assert await following.to_the_end(log) == []
     assert time.monotonic() - start_time < 10
+    assert log.problem.startswith("reading it took too long. The cluster's dashboard answered 503")
 
 
 @pytest.mark.parametrize("fault", [{"status": 503}, {"action": "reset"}, {"action": "truncate", "after": 300}])
-async def test_reads_of_the_whole_log_that_fail(following: Following, fault: dict[str, Any]) -> None:
+@pytest.mark.parametrize("method", [FILE, WHOLE])
+async def test_reads_that_fail(following: Following, fault: dict[str, Any], method: str) -> None:
     log = following.job(echo(60))
     await following.ended()
-    with following.emulator.fault(scope="dashboard", method=WHOLE, times=2, **fault):
-        assert await following.finish(log) == NUMBERS
-    assert len(following.emulator.calls(WHOLE)) == 3
+    other = {"scope": "dashboard", "method": WHOLE if method == FILE else FILE, "times": None}
+    following.emulator.admin("POST", "faults", [other, {"scope": "dashboard", "method": method, "times": 1, **fault}])
+    assert await following.finish(log) == NUMBERS
     assert following.emulator.calls(TAIL) == []
+    assert log.problem == ""
 
 
-async def test_a_log_that_is_quiet_at_its_end(following: Following, monkeypatch: pytest.MonkeyPatch) -> None:
-    # As with Ray: the connection stays open for seconds after the job's end. The log is too long for anything else.
-    monkeypatch.setattr(log_follower, "LONGEST_CATCH_UP", 10)
-    monkeypatch.setattr(log_follower, "DRAIN_QUIET", 0.3)
-    log = following.job(f"{echo(60)} && sleep 60")
-    log.start()
-    await following.said("59")
-    begin = time.monotonic()
-    assert await following.finish(log) == NUMBERS
-    assert time.monotonic() - begin < 5
-    assert following.emulator.calls(WHOLE) == []
-
-
-@pytest.mark.parametrize("sure", [True, False])
-async def test_a_long_log_whose_connection_ends_after_the_job(
-    following: Following, monkeypatch: pytest.MonkeyPatch, sure: bool
-) -> None:
-    monkeypatch.setattr(log_follower, "LONGEST_CATCH_UP", 10)
-    # An end that comes later than this is the log's; an earlier one is made sure of.
-    monkeypatch.setattr(log_follower, "DRAIN_CLOSE", 0.3 if sure else 60.0)
-    log = following.job(f"{echo(59)} && sleep 2.5 && echo 59")
-    log.start()
-    await following.said("58")
-    assert await following.finish(log) == NUMBERS
-    assert (len(following.emulator.calls(TAIL)) == 1) is sure
-
-
-async def test_what_a_job_left_behind_does_not_print_for_ever(
-    following: Following, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(log_follower, "LONGEST_CATCH_UP", 10)
-    monkeypatch.setattr(log_follower, "DRAIN_LIMIT", 0.3)
-    monkeypatch.setattr(log_follower, "DRAIN_LONGEST", 1.0)
+async def test_what_a_job_left_behind_does_not_delay_its_end(following: Following) -> None:
     log = following.job("count 10000 60")
     log.start()
     await following.said("line 5")
     begin = time.monotonic()
     await following.finish(log)
-    assert 1.0 <= time.monotonic() - begin < 5
-    assert "took too long; its last lines may be missing" in caplog.text
+    assert time.monotonic() - begin < 3
 
 
-async def test_a_short_log_costs_one_request_at_its_end(following: Following) -> None:
+async def test_a_log_costs_one_request_at_its_end(following: Following) -> None:
     log = following.job("echo before && sleep 60")
     log.start()
     await following.said("before")
+    following.emulator.admin("DELETE", "calls")
     begin = time.monotonic()
     assert await following.finish(log) == ["before"]
-    assert time.monotonic() - begin < log_follower.DRAIN_QUIET - 0.5
-    assert len(following.emulator.calls(WHOLE)) == 1
+    assert time.monotonic() - begin < 2
+    assert len([call for call in following.emulator.calls("GET /api/*/logs*") if "tail" not in call["method"]]) == 1
 
 
 @pytest.mark.parametrize("action", ["ws_abort", "ws_close"])
@@ -193,25 +169,33 @@ async def test_log_that_no_connection_delivers_completely(following: Following, 
         await following.said("written")
     await log.cancel()
     assert following.lines[1:-1] == [f"line {number}" for number in range(3000)]
-    assert 1 <= len(following.emulator.calls(WHOLE)) <= 5
+    assert following.emulator.calls(WHOLE) == []
+    assert 1 <= len(following.emulator.calls(FILE)) <= 12
     assert len(following.emulator.calls(TAIL)) <= 7
 
 
-async def test_a_long_log_is_not_read_as_a_whole(
+async def test_a_long_log_is_read_as_a_whole_only_at_its_end(
     following: Following, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(log_follower, "LONGEST_CATCH_UP", 500)
-    log = following.job("count 1000 0 && sleep 60")
-    with following.emulator.fault(scope="dashboard", method=TAIL, action="ws_close", after=20, times=None):
-        log.start()
-        end = time.monotonic() + 20
-        while len(following.emulator.calls(TAIL)) < 4:
-            assert time.monotonic() < end
-            await asyncio.sleep(0.02)
-    await log.cancel()
+    # A cluster whose Ray does not return log files.
+    monkeypatch.setattr(log_reader, "LONGEST_CATCH_UP", 500)
+    log = following.job("count 1000 0 && sleep 3")
+    faults = [
+        {"scope": "dashboard", "method": TAIL, "action": "ws_close", "after": 20, "times": None},
+        {"scope": "dashboard", "method": FILE, "status": 404, "times": None},
+    ]
+    following.emulator.admin("POST", "faults", faults)
+    log.start()
+    end = time.monotonic() + 20
+    while len(following.emulator.calls(TAIL)) < 3:
+        assert time.monotonic() < end
+        await asyncio.sleep(0.02)
     assert len(following.lines) == 200
     assert following.emulator.calls(WHOLE) == []
     assert caplog.text.count("Ray job one has a long log") == 1
+    await following.ended()
+    assert (await following.finish(log))[:1000] == [f"line {number}" for number in range(1000)]
+    assert len(following.emulator.calls(WHOLE)) == 1
 
 
 async def test_another_process_continues_the_output(following: Following) -> None:
@@ -307,7 +291,7 @@ async def test_invalid_result_lines_are_ignored(
 
 
 @pytest.mark.parametrize("more", [0, 1, 3000])
-async def test_a_long_result(following: Following, caplog: pytest.LogCaptureFixture, more: int) -> None:
+async def test_a_long_result(following: Following, more: int) -> None:
     text = "ä" + "x" * (MAX_RESULT_BYTES - len('"ä"'.encode()) + more)
     log = following.job(f"echo 'VERTEX_RAY_RESULT \"{text}\"'")
     [shown] = await following.to_the_end(log)
@@ -315,8 +299,9 @@ async def test_a_long_result(following: Following, caplog: pytest.LogCaptureFixt
     assert shown == f'VERTEX_RAY_RESULT "{text}'[:LONGEST_KEPT] + f"… ({size} bytes)"
     assert len(log.last_lines[-1]) == LONGEST_KEPT
     assert (log.result == text) == (more == 0)
-    said = f"Ignoring the job's result of {size} bytes; the limit is {MAX_RESULT_BYTES} bytes"
-    assert (said in caplog.text) == (more > 0)
+    assert (log.result_error is None) == (more == 0)
+    said = f"The job's result has {size:,} bytes; the limit is {MAX_RESULT_BYTES:,} bytes"
+    assert more == 0 or str(log.result_error).startswith(said)
 
 
 async def test_the_last_result_counts(following: Following) -> None:
@@ -348,4 +333,4 @@ async def test_cancelling_ends_the_connection(following: Following) -> None:
         await asyncio.sleep(0.02)
     await asyncio.wait_for(log.cancel(), 5)
     await log.cancel()
-    assert [task for task in asyncio.all_tasks() if "._follow()" in repr(task.get_coro())] == []
+    assert [task for task in asyncio.all_tasks() if "._follow" in repr(task.get_coro())] == []

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import io
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_vertex_ray.core.job.log_lines import LONGEST_LINE, LONGEST_RESULT, Line, LineAssembler, SecretMask
+from airflow_provider_vertex_ray.core.job.log_lines import (
+    LONGEST_LINE,
+    LONGEST_RESULT,
+    Line,
+    LineAssembler,
+    LogBytes,
+)
+from airflow_provider_vertex_ray.core.job.secret_mask import SecretMask
 from airflow_provider_vertex_ray.core.job.state import RESULT_MARKER
+from airflow_provider_vertex_ray.errors import storable_text
 
 LINES = st.lists(
     st.text(st.characters(blacklist_characters="\n\r", blacklist_categories=("Cs",)), max_size=8), max_size=12
@@ -28,11 +38,13 @@ def assembled(several: list[list[str]], longest: int = LONGEST_LINE) -> list[Lin
     got: list[Line] = []
     assembler = LineAssembler(got.append, longest)
     for pieces in several:
-        assembler.reconnected()
+        at = 0
         for piece in pieces:
             known = assembler.delivered
-            assert assembler.feed(piece) == (assembler.delivered > known)
-    assert assembler.caught_up
+            new = assembler.feed(piece, at)
+            assert piece.endswith(new)
+            assert assembler.delivered == known + len(new)
+            at += len(piece)
     assembler.flush()
     assert assembler.complete == assembler.delivered
     return got
@@ -107,3 +119,17 @@ def test_text_without_secrets_is_unchanged() -> None:
     for values in ([], [""], ["1", "true"]):
         hide = SecretMask(values)
         assert (hide("1 is true"), hide.longest) == ("1 is true", 0)
+
+
+@given(
+    st.data(),
+    st.binary(max_size=30) | st.lists(st.sampled_from([b"\r", b"\n", b"a", b"\xe9", "ä".encode()])).map(b"".join),
+)
+def test_bytes_decode_as_ray_reads_its_file_whatever_the_pieces(data: st.DataObject, raw: bytes) -> None:
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(raw)), max_size=6)))
+    decoder = LogBytes()
+    text = "".join(decoder.feed(raw[a:b]) for a, b in zip([0, *cuts], [*cuts, len(raw)], strict=True))
+    expected = storable_text(io.TextIOWrapper(io.BytesIO(raw), encoding="utf-8", errors="replace").read())
+    # What may still change is held back: a "\r" that may be one of "\r\n", and half a character.
+    assert expected.startswith(text)
+    assert text + decoder.close() == expected

@@ -151,3 +151,16 @@ def test_a_job_that_was_stopped() -> None:
     error = Job("j", JobStatus.STOPPED, message="Job was intentionally stopped.").failure()
     assert type(error) is JobStoppedError
     assert "was stopped. Job was intentionally stopped." in str(error)
+
+
+def test_message_of_a_job_is_masked() -> None:
+    job = Job.from_api(
+        {
+            "submission_id": "one",
+            "status": "FAILED",
+            "message": "exec: KEY=s3cret-value \ud800\x00",
+            "runtime_env": {"env_vars": {"KEY": "s3cret-value"}},
+        }
+    )
+    assert job.message.startswith("exec: KEY=*** ")
+    assert str(job.failure()) == "Ray job one failed: exec: KEY=*** \ufffd\ufffd"

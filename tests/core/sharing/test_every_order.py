@@ -90,7 +90,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[OrderedWorld]]:
         monkeypatch.setattr(module, "time", time)
     sleep = types.SimpleNamespace(sleep=lambda seconds: current[-1].sleep(seconds))
     monkeypatch.setattr(lease_objects, "asyncio", sleep)
-    yield current
+    return current
 
 
 def every_order(

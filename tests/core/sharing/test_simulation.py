@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from airflow_provider_vertex_ray.core.cluster.name import parse_cluster_name
 from airflow_provider_vertex_ray.core.cluster.state import Cluster, ClusterState
 from airflow_provider_vertex_ray.core.http.transport import Transport
-from airflow_provider_vertex_ray.core.job.client import dashboard_error
+from airflow_provider_vertex_ray.core.job.dashboard_errors import dashboard_error
 from airflow_provider_vertex_ray.core.sharing import ensure, guarded_delete, lease, lease_objects, lease_store
 from airflow_provider_vertex_ray.core.sharing.activity import Activity
 from airflow_provider_vertex_ray.core.sharing.ensure import SharedClusterReconciler

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -25,6 +26,10 @@ RAY_VERSION = "2.47.1"
 MAX_PACKAGE_BYTES = 1 << 30
 GCS_TIMEOUT = 60.0
 """Seconds that the dashboard waits for a dead GCS before it answers an error (measured)."""
+
+DRIVER_LOG = re.compile(r"job-driver-(.+)\.log")
+LOG_BLOCK = 1 << 16
+"""Bytes of a log file in one chunk."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -90,6 +95,7 @@ class FakeDashboard:
                 web.get("/nodes", self._nodes_summary),
                 web.get("/api/v0/nodes", self._state_nodes),
                 web.get("/api/v0/jobs", self._state_jobs),
+                web.get("/api/v0/logs/file", self._state_log_file),
                 web.get("/api/gcs_healthz", self._healthz),
                 web.get("/", self._index),
             ]
@@ -258,6 +264,25 @@ class FakeDashboard:
             for node in self.nodes.values()
         ]
         return _json({"result": True, "msg": "Node summary fetched.", "data": {"summary": summary}})
+
+    async def _state_log_file(self, request: web.Request) -> web.StreamResponse:
+        """Serve the last lines of a driver's log file, as bytes and in chunks."""
+        named = DRIVER_LOG.fullmatch(request.query.get("filename", ""))
+        job = self.jobs.get(named[1] if named else request.query.get("submission_id", ""))
+        node = request.query.get("node_id")
+        if job is None or (named and all(node != known.ray_id for known in self.nodes.values())):
+            return web.Response(status=500, text="Could not find a log file.")
+        content = "".join(job.log).encode()
+        lines = int(request.query.get("lines", "1000"))
+        if lines >= 0:
+            content = b"".join(content.splitlines(keepends=True)[-lines:])
+        response = web.StreamResponse()
+        response.content_type = "text/plain"
+        await response.prepare(request)
+        for start in range(0, len(content), LOG_BLOCK):
+            await response.write(content[start : start + LOG_BLOCK])
+        await response.write_eof()
+        return response
 
     async def _state_nodes(self, _: web.Request) -> web.Response:
         return _state(
