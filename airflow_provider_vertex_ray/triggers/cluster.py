@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.core.cluster.state import Cluster, ClusterState
+from airflow_provider_vertex_ray.core.cluster.state import USABLE_STATES, Cluster, ClusterState
 from airflow_provider_vertex_ray.core.http.service_errors import outcome_error
 from airflow_provider_vertex_ray.errors import (
     ClusterFailedError,
@@ -27,6 +27,20 @@ if TYPE_CHECKING:
 
 NOT_FOUND_GRACE = 60.0
 """Seconds after a create request in which a 404 does not mean that the cluster is gone."""
+
+
+def dashboard_not_ready(cluster: Cluster, waited: float, problem: str) -> DashboardNotReadyError:
+    """Return the error of a cluster whose dashboard has not answered in time.
+
+    :param cluster: the cluster.
+    :param waited: seconds since it reached RUNNING.
+    :param problem: what its dashboard answered last.
+    """
+    return DashboardNotReadyError(
+        f"Cluster {cluster.cluster_id} is {cluster.state.value}, but its dashboard did not answer for {waited:.0f} s. "
+        f"{problem}",
+        {"cluster": cluster.name},
+    )
 
 
 class ClusterTrigger(WaitTrigger):
@@ -129,9 +143,10 @@ class VertexRayClusterReadyTrigger(ClusterTrigger):
         self._created_at = created_at
         self._state: ClusterState | None = None
         self._running_since: float | None = None
+        self._problem = ""
 
     async def look(self, hook: VertexRayClusterAsyncHook) -> dict[str, Any] | None:
-        """Read the state; once it is RUNNING, check the dashboard."""
+        """Read the state; once it is RUNNING, or UPDATING while it autoscales, check the dashboard."""
         try:
             cluster = await hook.get_cluster(self.cluster_name)
         except ClusterNotFoundError:
@@ -148,7 +163,7 @@ class VertexRayClusterReadyTrigger(ClusterTrigger):
             raise cluster.failure()
         if cluster.state is ClusterState.STOPPING:
             raise ClusterFailedError(f"Cluster {self.cluster_id} is being deleted.", {"cluster": cluster.name})
-        if cluster.state is not ClusterState.RUNNING:
+        if cluster.state not in USABLE_STATES:
             failure = await self._creation_failure(hook)
             if failure is not None:
                 raise failure
@@ -168,25 +183,24 @@ class VertexRayClusterReadyTrigger(ClusterTrigger):
         if self._running_since is None:
             self._running_since = time.time()
             self._backoff.reset()
-        if await hook.dashboard_answers(cluster):
+        problem = await hook.dashboard_problem(cluster)
+        if problem is None:
             self.log.info("Cluster %s is ready: its dashboard answers", self.cluster_id)
             return cluster.summary()
         waited = time.time() - self._running_since
         if waited > self._dashboard_timeout:
-            raise DashboardNotReadyError(
-                f"Cluster {self.cluster_id} is RUNNING, but its dashboard did not answer for {waited:.0f} s.",
-                {"cluster": cluster.name},
-            )
+            raise dashboard_not_ready(cluster, waited, problem)
+        if problem != self._problem:
+            self._problem = problem
+            self.log.info("The dashboard of cluster %s is not ready yet: %s", self.cluster_id, problem)
         return None
 
     def timed_out(self) -> VertexRayError:
         """Name the state in which the cluster is stuck."""
         state = self._state.value if self._state else "unknown"
-        kind = DashboardNotReadyError if self._state is ClusterState.RUNNING else ProvisioningTimeoutError
-        return kind(
-            f"Timed out waiting for cluster {self.cluster_id} to become ready; its state is {state}.",
-            {"cluster": self.cluster_name},
-        )
+        kind = DashboardNotReadyError if self._state in USABLE_STATES else ProvisioningTimeoutError
+        text = f"Timed out waiting for cluster {self.cluster_id} to become ready; its state is {state}. {self._problem}"
+        return kind(text.strip(), {"cluster": self.cluster_name})
 
 
 class VertexRayClusterDeleteTrigger(ClusterTrigger):

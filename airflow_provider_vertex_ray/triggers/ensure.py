@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_vertex_ray.core.deadlines import seconds_left
 from airflow_provider_vertex_ray.core.sharing.generations import ClusterRequest, Plan, Step
 from airflow_provider_vertex_ray.errors import (
-    DashboardNotReadyError,
     LeaseStoreError,
     ProvisioningTimeoutError,
     VertexRayError,
 )
 from airflow_provider_vertex_ray.triggers.base import WaitTrigger
+from airflow_provider_vertex_ray.triggers.cluster import dashboard_not_ready
 from airflow_provider_vertex_ray.triggers.polling import TRANSIENT_ERRORS, Backoff, poll_until
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
         if found.step is not Step.ATTACH or found.cluster is None:
             return None
         self._check_budget(found.cluster)
-        if not await self._dashboard_answers(hook, found.cluster) or not await reconciler.confirm(found):
+        if not await self._dashboard_ready(hook, found.cluster) or not await reconciler.confirm(found):
             return None
         await reconciler.clean_up(found)
         return self._result(found, found.cluster)
@@ -187,21 +187,19 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
             table = PriceTable.from_value(self.arguments["prices"])
             check_budget(cluster, self.arguments["max_cost"], table, time.time())
 
-    async def _dashboard_answers(self, hook: VertexRayClusterAsyncHook, cluster: Cluster) -> bool:
+    async def _dashboard_ready(self, hook: VertexRayClusterAsyncHook, cluster: Cluster) -> bool:
         """Check whether the dashboard answers.
 
         :raises DashboardNotReadyError: it has not answered for ``dashboard_timeout`` seconds.
         """
         if self._running is None or self._running[0] != cluster.name:
             self._running = (cluster.name, time.time())
-        if await hook.dashboard_answers(cluster):
+        problem = await hook.dashboard_problem(cluster)
+        if problem is None:
             return True
         waited = time.time() - self._running[1]
         if waited > self.arguments["dashboard_timeout"]:
-            raise DashboardNotReadyError(
-                f"Cluster {cluster.cluster_id} is RUNNING, but its dashboard did not answer for {waited:.0f} s.",
-                {"cluster": cluster.name},
-            )
+            raise dashboard_not_ready(cluster, waited, problem)
         return False
 
     def _result(self, found: Plan, cluster: Cluster) -> dict[str, Any]:
