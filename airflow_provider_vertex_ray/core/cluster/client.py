@@ -13,13 +13,14 @@ from urllib.parse import quote
 from airflow_provider_vertex_ray.core.cluster.name import ClusterName
 from airflow_provider_vertex_ray.core.cluster.state import Cluster, ClusterState
 from airflow_provider_vertex_ray.core.http.service_errors import control_plane_error
-from airflow_provider_vertex_ray.core.http.transport import Transport
+from airflow_provider_vertex_ray.core.http.transport import Answer, Transport
 from airflow_provider_vertex_ray.errors import (
     ClusterExistsError,
     ClusterNotFoundError,
     NameNotReusableError,
     PreconditionError,
     RateLimitedError,
+    ServiceError,
     ServiceUnavailableError,
 )
 
@@ -50,7 +51,8 @@ class ClustersApi:
 
         :param name: the name of the cluster
         :param resource: the PersistentResource to create
-        :return: name of the long-running operation; None if the answer was lost but this call created the cluster
+        :return: name of the long-running operation; None if the answer was lost or does not name it, but this call
+            created the cluster
         :raises ClusterExistsError: the id is in use
         :raises NameNotReusableError: the id belonged to a cluster that was deleted recently
         """
@@ -63,7 +65,13 @@ class ClustersApi:
                 answer = await self._transport.request(
                     "POST", url, body=body, error_from=control_plane_error, repeatable=False
                 )
-                return str(answer.json().get("name"))
+                operation = _operation_in(answer)
+                if operation is None and not await self._created_by(name, request_id):
+                    # Something in between answered, such as a proxy.
+                    raise ServiceUnavailableError(
+                        f"The request to create {name.full} was answered with {answer.status} and no operation."
+                    )
+                return operation
             except ClusterExistsError as error:
                 found = await self._find(name)
                 if found is None:
@@ -133,7 +141,7 @@ class ClustersApi:
                     error_from=control_plane_error,
                     repeatable=False,
                 )
-                return str(answer.json().get("name"))
+                return _operation_in(answer)
             except PreconditionError:
                 # The service rejects a second resize while one is in progress, even if it is a repetition.
                 if failures and (await self.get(name)).state is ClusterState.UPDATING:
@@ -148,14 +156,14 @@ class ClustersApi:
     async def delete(self, name: ClusterName) -> str | None:
         """Start the deletion of a cluster.
 
-        :return: name of the long-running operation; None if the cluster does not exist
+        :return: name of the long-running operation; None if the cluster does not exist, or the answer does not name it
         :raises PreconditionError: the state of the cluster (PROVISIONING) does not allow a deletion
         """
         try:
             answer = await self._transport.request("DELETE", self._url(name), error_from=control_plane_error)
         except ClusterNotFoundError:
             return None
-        return str(answer.json().get("name"))
+        return _operation_in(answer)
 
     async def operation(self, location: str, name: str) -> dict[str, Any]:
         """Return a long-running operation: ``done``, then ``error`` or ``response``."""
@@ -169,3 +177,13 @@ class ClustersApi:
 
     def _url(self, name: ClusterName) -> str:
         return f"{self._collection(name.project, name.location)}/{quote(name.cluster_id)}"
+
+
+def _operation_in(answer: Answer) -> str | None:
+    """Return the name of the long-running operation in an answer; None for an answer that has none."""
+    try:
+        found = answer.json()
+    except ServiceError:
+        return None
+    name = found.get("name") if isinstance(found, dict) else None
+    return name if isinstance(name, str) and "/operations/" in name else None
