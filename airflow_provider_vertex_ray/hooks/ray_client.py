@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vertex_ray.core.cluster.state import USABLE_STATES, Cluster
 from airflow_provider_vertex_ray.core.job.client import JobsApi
-from airflow_provider_vertex_ray.core.preflight.ray_versions import FULL_VERSIONS
+from airflow_provider_vertex_ray.core.preflight.ray_versions import full_version
 from airflow_provider_vertex_ray.errors import (
     DashboardNotReadyError,
     InvalidArgumentError,
@@ -118,7 +118,7 @@ def image_versions(cluster: Cluster) -> tuple[str | None, str | None]:
     if match is None:
         return None, None
     short = f"{match[1]}.{match[2]}"
-    return FULL_VERSIONS.get(short), f"{match[3]}.{match[4]}"
+    return full_version(short), f"{match[3]}.{match[4]}"
 
 
 def check_versions(cluster: Cluster, ray_version: str | None, python_version: str | None) -> None:

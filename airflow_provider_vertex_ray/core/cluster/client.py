@@ -186,4 +186,4 @@ def _operation_in(answer: Answer) -> str | None:
     except ServiceError:
         return None
     name = found.get("name") if isinstance(found, dict) else None
-    return name if isinstance(name, str) and "/operations/" in name else None
+    return name if isinstance(name, str) and name else None

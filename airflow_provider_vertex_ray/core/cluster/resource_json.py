@@ -9,8 +9,9 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_vertex_ray.core.cluster.machine_rules import is_small_head
+from airflow_provider_vertex_ray.core.cluster.machines import disk_type
 from airflow_provider_vertex_ray.core.cluster.pools import (
-    SUPPORTED_VERSIONS,
     OfficialImage,
     Pool,
     default_python_version,
@@ -19,6 +20,7 @@ from airflow_provider_vertex_ray.core.cluster.pools import (
     parse_official_image,
 )
 from airflow_provider_vertex_ray.core.cluster.spec_parts import AutoscalingSpec, NfsMount, PscIConfig, Resources
+from airflow_provider_vertex_ray.core.cluster.versions import known_versions
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -102,7 +104,7 @@ def read_body(resource: Mapping[str, Any], location: str | None) -> dict[str, An
     workers = [_read_worker(pool, image) for pool, image in zip(pools, images.custom[1:], strict=True)]
     joined = _read_joined_workers(head_pool, head)
     if joined is not None:
-        workers.insert(_place_of_joined(pools), joined)
+        _insert_joined(workers, joined, pools)
 
     service_account = (runtime.get("serviceAccountSpec") or {}).get("serviceAccount")
     psc = resource.get("pscInterfaceConfig")
@@ -124,6 +126,8 @@ def read_body(resource: Mapping[str, Any], location: str | None) -> dict[str, An
         ),
         "labels": dict(resource.get("labels") or {}),
         "encryption_spec_key_name": (resource.get("encryptionSpec") or {}).get("kmsKeyName") or None,
+        # It exists, so it was allowed.
+        "allow_small_head": is_small_head(head.machine_type),
     }
 
 
@@ -134,7 +138,7 @@ def _write_pool(pool: Pool) -> dict[str, Any]:
         machine["acceleratorCount"] = pool.machine.accelerator_count
     disk: dict[str, Any] = {}
     if pool.machine.boot_disk_type:
-        disk["bootDiskType"] = pool.machine.boot_disk_type
+        disk["bootDiskType"] = disk_type(pool.machine.machine_type, pool.machine.boot_disk_type)
     if pool.machine.boot_disk_size_gb is not None:
         disk["bootDiskSizeGb"] = pool.machine.boot_disk_size_gb
     body: dict[str, Any] = {"id": pool.pool_id, "machineSpec": machine, "diskSpec": disk}
@@ -189,15 +193,21 @@ def _read_autoscaling(pool: Mapping[str, Any]) -> AutoscalingSpec | None:
     return AutoscalingSpec(int(bounds.get("minReplicaCount") or 0), int(bounds.get("maxReplicaCount") or 0))
 
 
-def _place_of_joined(pools: list[Mapping[str, Any]]) -> int:
-    """Return the place in the worker list of the type that joined the head: the number that no pool has."""
-    for place, pool in enumerate(pools):
-        match = _WORKER_POOL.fullmatch(pool.get("id", ""))
-        if match is None:
-            break
-        if int(match[1]) != place + 1:
-            return place
-    return len(pools)
+def _insert_joined(workers: list[Resources], joined: Resources, pools: list[Mapping[str, Any]]) -> None:
+    """Insert the workers of the head's pool where their types were, so that the other pools keep their numbers.
+
+    Each number that no pool has belonged to such a type; with none missing, it came last.
+    """
+    numbers = [int(match[1]) for pool in pools if (match := _WORKER_POOL.fullmatch(pool.get("id", "")))]
+    gaps: list[int] = []
+    if len(numbers) == len(pools) and numbers == sorted(set(numbers)):
+        gaps = sorted(set(range(1, max(numbers, default=0) + 1)) - set(numbers))
+    # Several types, if there are enough workers for them.
+    kinds = max(1, min(len(gaps), 1 if joined.autoscaling_spec else joined.node_count))
+    places = [gap - 1 for gap in gaps[:kinds]] or [len(workers)]
+    for number, place in enumerate(places):
+        count = joined.node_count - kinds + 1 if number == 0 else 1
+        workers.insert(place, replace(joined, node_count=count))
 
 
 @dataclass(frozen=True)
@@ -244,9 +254,11 @@ def _read_images(
 
 
 def _would_be_chosen(official: OfficialImage, pool: Mapping[str, Any], prefix: str | None) -> bool:
+    known = known_versions()
     has_gpu = int((pool.get("machineSpec") or {}).get("acceleratorCount") or 0) > 0
     return (
         official.gpu == has_gpu
         and official.prefix == (prefix or official.prefix)
-        and official.python_version in SUPPORTED_VERSIONS.get(official.ray_version, ())
+        # A spec with a version that has ended is rejected.
+        and not (official.ray_version in known and known[official.ray_version].ended)
     )

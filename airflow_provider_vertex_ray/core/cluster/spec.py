@@ -15,6 +15,7 @@ from typing import Any
 
 from airflow_provider_vertex_ray.core.checks import refuse_templates
 from airflow_provider_vertex_ray.core.cluster import spec_rules
+from airflow_provider_vertex_ray.core.cluster.machines import disk_type
 from airflow_provider_vertex_ray.core.cluster.name import validate_location
 from airflow_provider_vertex_ray.core.cluster.pools import (
     default_python_version,
@@ -49,7 +50,8 @@ class ClusterSpec(SpecFields):
     :param head_node_type: machine of the head; None for ``Resources()``. The head is one node and does not autoscale.
     :param worker_node_types: worker types, at least one, because **the head runs no work**. Workers with the head's
         machine type and accelerator share its pool, its disks and its image.
-    :param ray_version: ``2.47`` or ``2.42``
+    :param ray_version: ``2.47`` or ``2.42``, or a later version, with a warning; the option ``[vertex_ray]
+        ray_versions`` adds versions
     :param python_version: Python version of the cluster; None for the SDK's choice: 3.11 for Ray 2.47, 3.10 for Ray
         2.42. The attribute then holds that version.
     :param network: peered network, ``projects/NUMBER/global/networks/NAME``; cannot be combined with
@@ -63,6 +65,8 @@ class ClusterSpec(SpecFields):
     :param nfs_mounts: NFS shares that are mounted on all nodes
     :param labels: labels of the cluster, at most 64
     :param encryption_spec_key_name: Cloud KMS key in the region of the cluster; not available in the SDK
+    :param allow_small_head: whether to accept a head with less than 16 vCPUs or 60 GB of memory, whose dashboard may
+        never answer
     :raises InvalidArgumentError: a value breaks a rule; the error names the field, the value and the rule
     """
 
@@ -124,6 +128,8 @@ class ClusterSpec(SpecFields):
         validate_location(location)
         self.validate()
         spec_rules.check_key_location(self.encryption_spec_key_name, location)
+        if self.psc_interface_config is not None:
+            spec_rules.check_attachment_location(self.psc_interface_config.network_attachment, location)
         return write_body(self, location)
 
     def to_dict(self) -> dict[str, Any]:
@@ -148,7 +154,8 @@ class ClusterSpec(SpecFields):
         body = write_body(self, _HASH_LOCATION)
         body.pop("labels", None)
         for pool in body["resourcePools"]:
-            pool["diskSpec"] = {"bootDiskType": "pd-ssd", "bootDiskSizeGb": 100, **pool["diskSpec"]}
+            default = disk_type(pool["machineSpec"]["machineType"], "pd-ssd")
+            pool["diskSpec"] = {"bootDiskType": default, "bootDiskSizeGb": 100, **pool["diskSpec"]}
         images = body["resourceRuntimeSpec"]["raySpec"]["resourcePoolImages"]
         for pool_id, image in images.items():
             official = parse_official_image(image)

@@ -23,7 +23,8 @@ class AutoscalingSpec:
     If the workers have the head's machine type and accelerator, they share its pool, and **both bounds include the
     head**: ``AutoscalingSpec(2, 5)`` then means one to four workers. (Source: the SDK's code.)
 
-    :param min_replica_count: minimum number of nodes, at least 1
+    :param min_replica_count: minimum number of nodes; 0 for a pool that is empty until work needs it. At least 1 if
+        the workers share the head's pool.
     :param max_replica_count: maximum number of nodes, above the minimum and at most 1,000
     """
 
@@ -40,7 +41,8 @@ class Resources:
         ``autoscaling_spec`` is set.
     :param accelerator_type: GPU type as the API spells it, e.g. ``NVIDIA_TESLA_T4``
     :param accelerator_count: number of GPUs of each node; 0 for none
-    :param boot_disk_type: ``pd-ssd`` or ``pd-standard``; None for the service's default
+    :param boot_disk_type: ``pd-ssd``, ``pd-standard`` or ``hyperdisk-balanced``; None for the service's default. On
+        machines that have ``hyperdisk-balanced`` only, such as ``a3-ultragpu-8g``, the default means that.
     :param boot_disk_size_gb: 100 to 64,000 GB; None for the service's default
     :param custom_image: container image to use instead of the service's own
     :param autoscaling_spec: bounds of the number of nodes, for workers only
