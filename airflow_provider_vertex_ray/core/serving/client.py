@@ -126,17 +126,20 @@ class ServingApi:
         """
         return await self._delete(name, EndpointNotFoundError)
 
-    async def predict(self, endpoint: str, instances: list[Any], parameters: Any) -> dict[str, Any]:
+    async def predict(
+        self, endpoint: str, instances: list[Any], parameters: Any, dns: str | None = None
+    ) -> dict[str, Any]:
         """Send one prediction request.
 
         :param endpoint: the endpoint
         :param instances: the instances
         :param parameters: parameters of the prediction; None for none
+        :param dns: ``dedicatedEndpointDns`` of the endpoint, which then answers at no other host; None for a shared one
         :raises PredictionError: the model server rejects the instances; the message contains its own message
         """
         body = {"instances": instances, **({"parameters": parameters} if parameters is not None else {})}
         try:
-            return await self._call("POST", f"{endpoint}:predict", EndpointNotFoundError, body=body)
+            return await self._call("POST", f"{endpoint}:predict", EndpointNotFoundError, body=body, dns=dns)
         except (InvalidRequestError, PreconditionError) as error:
             raise PredictionError(_container_text(error.message), error.details) from None
 
@@ -204,8 +207,10 @@ class ServingApi:
         params: dict[str, str] | None = None,
         body: Any = None,
         repeatable: bool = True,
+        dns: str | None = None,
     ) -> dict[str, Any]:
-        url = f"{self._transport.addresses.control_plane(location_of(path))}/{path}"
+        addresses = self._transport.addresses
+        url = f"{addresses.prediction(dns) if dns else addresses.control_plane(location_of(path))}/{path}"
         answer = await self._transport.request(
             method, url, params=params, body=body, error_from=_error_from(missing), repeatable=repeatable
         )
