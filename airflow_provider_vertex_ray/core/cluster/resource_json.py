@@ -47,6 +47,12 @@ def write_body(spec: SpecFields, location: str) -> dict[str, Any]:
         ray_spec["nfsMounts"] = [
             {"server": mount.server, "path": mount.path, "mountPoint": mount.mount_point} for mount in spec.nfs_mounts
         ]
+    if spec.ray_cluster_autoscaling_spec:
+        minutes = spec.ray_cluster_autoscaling_spec.get("idleTimeoutMinutes")
+        ray_spec["rayClusterAutoscalingSpec"] = {
+            **spec.ray_cluster_autoscaling_spec,
+            **({} if minutes is None else {"idleTimeoutMinutes": str(minutes)}),
+        }
     runtime: dict[str, Any] = {"raySpec": ray_spec}
     if spec.service_account:
         runtime["serviceAccountSpec"] = {
@@ -65,8 +71,14 @@ def write_body(spec: SpecFields, location: str) -> dict[str, Any]:
         body["pscInterfaceConfig"] = {"networkAttachment": spec.psc_interface_config.network_attachment}
     if spec.encryption_spec_key_name:
         body["encryptionSpec"] = {"kmsKeyName": spec.encryption_spec_key_name}
+    if spec.psc_interface_config and spec.psc_interface_config.dns_peering_configs:
+        body["pscInterfaceConfig"]["dnsPeeringConfigs"] = [
+            dict(config) for config in spec.psc_interface_config.dns_peering_configs
+        ]
     if spec.labels:
         body["labels"] = dict(spec.labels)
+    if spec.display_name:
+        body["displayName"] = spec.display_name
     return body
 
 
@@ -118,7 +130,9 @@ def read_body(resource: Mapping[str, Any], location: str | None) -> dict[str, An
         "custom_images": None,
         "enable_metrics_collection": not (ray_spec.get("rayMetricSpec") or {}).get("disabled", False),
         "enable_logging": not (ray_spec.get("rayLogsSpec") or {}).get("disabled", False),
-        "psc_interface_config": PscIConfig(psc.get("networkAttachment")) if psc is not None else None,
+        "psc_interface_config": (
+            PscIConfig(psc.get("networkAttachment"), psc.get("dnsPeeringConfigs") or None) if psc is not None else None
+        ),
         "reserved_ip_ranges": tuple(resource.get("reservedIpRanges") or ()),
         "nfs_mounts": tuple(
             NfsMount(mount.get("server"), mount.get("path"), mount.get("mountPoint"))
@@ -128,6 +142,8 @@ def read_body(resource: Mapping[str, Any], location: str | None) -> dict[str, An
         "encryption_spec_key_name": (resource.get("encryptionSpec") or {}).get("kmsKeyName") or None,
         # It exists, so it was allowed.
         "allow_small_head": is_small_head(head.machine_type),
+        "display_name": resource.get("displayName") or None,
+        "ray_cluster_autoscaling_spec": _read_ray_autoscaling(ray_spec.get("rayClusterAutoscalingSpec")),
     }
 
 
@@ -136,6 +152,8 @@ def _write_pool(pool: Pool) -> dict[str, Any]:
     if pool.machine.accelerator_type:
         machine["acceleratorType"] = pool.machine.accelerator_type
         machine["acceleratorCount"] = pool.machine.accelerator_count
+    if pool.machine.reservation_affinity:
+        machine["reservationAffinity"] = dict(pool.machine.reservation_affinity)
     disk: dict[str, Any] = {}
     if pool.machine.boot_disk_type:
         disk["bootDiskType"] = disk_type(pool.machine.machine_type, pool.machine.boot_disk_type)
@@ -164,7 +182,15 @@ def _read_machine(pool: Mapping[str, Any], image: str | None) -> Resources:
         boot_disk_type=disk.get("bootDiskType") or None,
         boot_disk_size_gb=int(size) if size else None,
         custom_image=image,
+        reservation_affinity=machine.get("reservationAffinity") or None,
     )
+
+
+def _read_ray_autoscaling(given: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if not given:
+        return None
+    minutes = given.get("idleTimeoutMinutes")
+    return {**given, **({} if minutes is None else {"idleTimeoutMinutes": int(minutes)})}
 
 
 def _read_worker(pool: Mapping[str, Any], image: str | None) -> Resources:

@@ -67,6 +67,9 @@ class ClusterSpec(SpecFields):
     :param encryption_spec_key_name: Cloud KMS key in the region of the cluster; not available in the SDK
     :param allow_small_head: whether to accept a head with less than 16 vCPUs or 60 GB of memory, whose dashboard may
         never answer
+    :param display_name: display name of the cluster; not available in the SDK
+    :param ray_cluster_autoscaling_spec: the API's ``RayClusterAutoscalingSpec`` as a dict with ``idleTimeoutMinutes``
+        and ``upscalingSpeed``, passed through as it is; not available in the SDK
     :raises InvalidArgumentError: a value breaks a rule; the error names the field, the value and the rule
     """
 
@@ -92,8 +95,7 @@ class ClusterSpec(SpecFields):
         """Return the spec of an existing cluster from the API's JSON.
 
         The result is not validated until it is written again, because a cluster may have been created elsewhere under
-        other rules. What a spec cannot express is left out: display name, DNS peering, reservations, and the current
-        size of an autoscaling pool.
+        other rules. What a spec cannot express is left out, such as the current size of an autoscaling pool.
 
         :param resource: a PersistentResource, as returned by the API or as sent to it
         :param location: region of the cluster, which distinguishes the service's images from custom ones; default: the
@@ -120,7 +122,7 @@ class ClusterSpec(SpecFields):
     def to_persistent_resource(self, location: str) -> dict[str, Any]:
         """Return the v1beta1 PersistentResource that creates the cluster.
 
-        It equals, field for field, what ``vertex_ray.create_ray_cluster`` sends; only the encryption key is added.
+        It equals, field for field, what ``vertex_ray.create_ray_cluster`` sends; only what the SDK lacks is added.
 
         :param location: region of the cluster; its continent determines the registry of the images
         :raises InvalidArgumentError: the spec is not valid, a template is left, or the location is not a region
@@ -144,15 +146,16 @@ class ClusterSpec(SpecFields):
     def spec_hash(self) -> str:
         """Return 12 hexadecimal digits that differ between specs of different clusters, for a label.
 
-        Labels and the region do not count, nor does it matter whether a default is written out.
+        Labels, the display name and the region do not count, nor does it matter whether a default is written out.
 
         :raises InvalidArgumentError: a value other than a label is still a template
         """
         for item in dataclasses.fields(self):
-            if item.name != "labels":
+            if item.name not in ("labels", "display_name"):
                 refuse_templates(getattr(self, item.name), item.name)
         body = write_body(self, _HASH_LOCATION)
         body.pop("labels", None)
+        body.pop("displayName", None)
         for pool in body["resourcePools"]:
             default = disk_type(pool["machineSpec"]["machineType"], "pd-ssd")
             pool["diskSpec"] = {"bootDiskType": default, "bootDiskSizeGb": 100, **pool["diskSpec"]}
@@ -185,7 +188,7 @@ class ClusterSpec(SpecFields):
             values["psc_interface_config"] = as_part(PscIConfig, self.psc_interface_config, "psc_interface_config")
         if self.python_version is None and isinstance(self.ray_version, str):
             values["python_version"] = default_python_version(self.ray_version)
-        for name in ("network", "service_account", "encryption_spec_key_name"):
+        for name in ("network", "service_account", "encryption_spec_key_name", "display_name"):
             # An empty string means "none" on the wire, and is what an empty Airflow Variable renders to.
             values[name] = getattr(self, name) or None
         for name, value in values.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from airflow_provider_vertex_ray.core.checks import find_templates, refuse_templates
 from airflow_provider_vertex_ray.core.cluster.pools import Pool, plan_pools
@@ -31,6 +32,8 @@ class SpecFields:
     labels: Mapping[str, str] = field(default_factory=dict)
     encryption_spec_key_name: str | None = None
     allow_small_head: bool = False
+    display_name: str | None = None
+    ray_cluster_autoscaling_spec: Mapping[str, Any] | None = None
 
     def pools_known(self) -> bool:
         """Tell whether no size and no machine is still a template."""

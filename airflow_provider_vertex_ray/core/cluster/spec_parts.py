@@ -46,6 +46,7 @@ class Resources:
     :param boot_disk_size_gb: 100 to 64,000 GB; None for the service's default
     :param custom_image: container image to use instead of the service's own
     :param autoscaling_spec: bounds of the number of nodes, for workers only
+    :param reservation_affinity: the API's ``ReservationAffinity`` as a dict, passed through as it is; not in the SDK
     """
 
     machine_type: str = "n1-standard-16"
@@ -56,6 +57,7 @@ class Resources:
     boot_disk_size_gb: int | None = 100
     custom_image: str | None = None
     autoscaling_spec: AutoscalingSpec | None = None
+    reservation_affinity: Mapping[str, Any] | None = None
 
     def shares_machine(self, other: Resources) -> bool:
         """Tell whether both are the same machine to the SDK, which then puts a worker into the head's pool."""
@@ -98,9 +100,12 @@ class PscIConfig:
 
     :param network_attachment: name of the network attachment, or
         ``projects/NUMBER/regions/REGION/networkAttachments/NAME``
+    :param dns_peering_configs: list of the API's ``DnsPeeringConfig`` as dicts with ``domain``, ``targetProject`` and
+        ``targetNetwork``, passed through as they are; not in the SDK
     """
 
     network_attachment: str | None = None
+    dns_peering_configs: Sequence[Mapping[str, str]] | None = None
 
 
 _Part = TypeVar("_Part", AutoscalingSpec, Resources, NodeImages, NfsMount, PscIConfig)

@@ -23,6 +23,7 @@ from airflow_provider_vertex_ray.core.cluster.machine_rules import (
     is_small_head,
     machine_warnings,
 )
+from airflow_provider_vertex_ray.core.cluster.passthrough import check_passthrough, passthrough_warnings
 from airflow_provider_vertex_ray.core.cluster.versions import is_version, known_versions, offered
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
@@ -65,6 +66,7 @@ def check_spec(spec: SpecFields) -> None:
     check_flag("enable_metrics_collection", spec.enable_metrics_collection)
     check_flag("enable_logging", spec.enable_logging)
     _check_network(spec)
+    check_passthrough(spec)
     for place, mount in enumerate(spec.nfs_mounts):
         _check_nfs_mount(mount, f"nfs_mounts[{place}]")
     _check_labels(spec.labels)
@@ -105,7 +107,7 @@ def check_attachment_location(attachment: str | None, location: str) -> None:
 
 def spec_warnings(spec: SpecFields) -> list[str]:
     """Return warnings about values that the service accepts but that may have an unwanted effect."""
-    found = [*_version_warnings(spec), *pool_warnings(spec)]
+    found = [*_version_warnings(spec), *pool_warnings(spec), *passthrough_warnings(spec)]
     if spec.service_account and spec.network:
         found.append(
             "service_account: on a peered network, the Ray Client (vertex_ray://) does not work with a custom service "
@@ -340,7 +342,7 @@ def _check_images(images: NodeImages | None) -> None:
 def _check_joining(spec: SpecFields, worker: Resources, field: str) -> None:
     """Validate workers that share the head's pool, where only their number can differ from the head."""
     head, images = spec.head_node_type, spec.custom_images
-    for name in ("boot_disk_type", "boot_disk_size_gb"):
+    for name in ("boot_disk_type", "boot_disk_size_gb", "reservation_affinity"):
         wanted, given = getattr(head, name), getattr(worker, name)
         if wanted != given and not has_template(wanted) and not has_template(given):
             raise InvalidArgumentError(
