@@ -105,8 +105,37 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "config": {
             "vertex_ray": {
-                "description": "Settings of the Ray clusters page in the Airflow UI (Airflow 3).",
+                "description": "Settings of the provider, and of the Ray clusters page in the Airflow UI (Airflow 3).",
                 "options": {
+                    "ray_versions": {
+                        "description": "Ray versions of the service that this release does not know, or knows "
+                        "otherwise: a JSON list of objects, or the path of a file with one. The fields are ray, python "
+                        "(a list, the default first) and, where they are known, full, ends (the day from which the "
+                        "service creates no cluster with it), ended, and image (the address of its images, with "
+                        "{region}, {device}, {ray} and {python}).",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": '[{"ray": "2.60", "full": "2.60.0", "python": ["3.12"], "ends": "2029-01-31"}]',
+                        "default": "",
+                    },
+                    "serving_containers": {
+                        "description": "Prebuilt serving containers that this release does not know: a JSON list of "
+                        "objects, or the path of a file with one. The fields are framework, version and, where they "
+                        "are known, ends and ended.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": '[{"framework": "sklearn", "version": "1.7", "ends": "2029-01-14"}]',
+                        "default": "",
+                    },
+                    "dashboard_hosts": {
+                        "description": "Comma-separated hosts of dashboards beside Google's own, which may receive the "
+                        "access token, such as those of clusters in VPC Service Controls. An entry is a host name or "
+                        "an address, with its port and, for unencrypted connections, http://.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "10.0.0.5:8888,*.ray.example.com:8888",
+                        "default": "",
+                    },
                     "page_locations": {
                         "description": "Comma-separated regions whose clusters the page shows, read through the "
                         "connection google_cloud_default.",

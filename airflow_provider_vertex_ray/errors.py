@@ -98,8 +98,8 @@ class NameNotReusableError(ServiceError):
     """The id belonged to a cluster that was deleted recently and cannot be reused yet."""
 
     remedy = (
-        "Vertex AI blocks the id of a deleted cluster for up to 2 hours. Use an id that changes with each run, "
-        "such as etl-{{ ts_nodash | lower }}."
+        "Vertex AI blocks the id of a deleted cluster for up to 2 hours. Try again later, or use another id. "
+        "VertexRayCreateClusterOperator tries <cluster_id>-2, <cluster_id>-3 and so on by itself."
     )
 
 
@@ -112,20 +112,29 @@ class QuotaExceededError(ServiceError):
 
     remedy = (
         "Request an increase of the named quota (IAM & Admin > Quotas, service aiplatform.googleapis.com), "
-        "use fewer or smaller nodes, or use another region."
+        "use fewer or smaller nodes, or let locations=[…] name other regions to try."
     )
 
 
 class StockoutError(ServiceError):
     """The region currently has no capacity for the requested machines."""
 
-    remedy = "Try again later, or use another machine type, accelerator or region."
+    remedy = "Try again later, use another machine type or accelerator, or let locations=[…] name other regions to try."
 
 
 class NetworkExhaustedError(ServiceError):
     """The reserved IP ranges of the peered network have no free block left."""
 
     remedy = "Allocate a larger range for private services access, or use another one in reserved_ip_ranges."
+
+
+class NetworkSetupError(ServiceError):
+    """The network, the network attachment or the peering that the cluster needs does not exist or cannot be used."""
+
+    remedy = (
+        "Check network or psc_interface_config: a network attachment must exist in the region of the cluster, and "
+        "Vertex AI's service agent must have access to it. VertexRayPreflightOperator checks both."
+    )
 
 
 class RateLimitedError(ServiceError):
@@ -212,7 +221,9 @@ class DashboardNotReadyError(VertexRayError):
 
     remedy = (
         "The dashboard may take five minutes to start after the cluster reaches RUNNING. If it never responds, the "
-        "head node is probably too small: use n1-standard-16 or larger."
+        "head node is too small (use n1-standard-16 or larger) or the network is in the way (clusters that were not "
+        "reachable through a public or peered network were, through a Private Service Connect interface). If it "
+        "answers 401 or 403, the account needs roles/aiplatform.user."
     )
 
 

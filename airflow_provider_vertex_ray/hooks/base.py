@@ -15,14 +15,18 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, TypeVar, cast
 
+from airflow.providers.common.compat.sdk import conf
 from airflow.providers.google.common.hooks.base_google import GoogleBaseAsyncHook, GoogleBaseHook
 
 from airflow_provider_vertex_ray.core.cluster.name import ClusterName, parse_cluster_name
 from airflow_provider_vertex_ray.core.http.addresses import Addresses
 from airflow_provider_vertex_ray.core.http.auth import CredentialsTokenSource, EmulatorTokenSource, TokenSource
 from airflow_provider_vertex_ray.core.http.transport import Transport
+from airflow_provider_vertex_ray.core.options import SECTION, read_options_with
 from airflow_provider_vertex_ray.core.threads import in_airflow_thread
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
+
+read_options_with(lambda name: str(conf.get(SECTION, name, fallback="")))
 
 T = TypeVar("T")
 P = ParamSpec("P")

@@ -135,16 +135,15 @@ class VertexRayClusterAsyncHook(VertexRayBaseAsyncHook):
         async with self.session() as (transport, _):
             return await ClustersApi(transport).operation(location, operation)
 
-    async def dashboard_answers(self, cluster: Cluster) -> bool:
-        """Check whether the dashboard of a cluster serves the Jobs API.
+    async def dashboard_problem(self, cluster: Cluster) -> str | None:
+        """Return why the dashboard of a cluster does not serve the Jobs API yet; None if it does.
 
         :param cluster: the cluster, as ``get_cluster`` returns it.
-        :raises NotAuthorisedError: the dashboard rejects the credentials.
         """
         if not cluster.dashboard_uri:
-            return False
+            return "The cluster has no dashboard address."
         async with self.session() as (transport, _):
-            return await JobsApi(transport, transport.addresses.dashboard(cluster.dashboard_uri)).is_ready()
+            return await JobsApi(transport, transport.addresses.dashboard(cluster.dashboard_uri)).not_ready()
 
     async def live_nodes(self, cluster: Cluster) -> int:
         """Return the number of nodes that Ray reports as alive, including the head.
@@ -192,7 +191,7 @@ class VertexRayClusterHook(VertexRaySyncHook[VertexRayClusterAsyncHook]):
     replicas_for = sync_of(VertexRayClusterAsyncHook.replicas_for)
     delete_cluster = sync_of(VertexRayClusterAsyncHook.delete_cluster)
     get_operation = sync_of(VertexRayClusterAsyncHook.get_operation)
-    dashboard_answers = sync_of(VertexRayClusterAsyncHook.dashboard_answers)
+    dashboard_problem = sync_of(VertexRayClusterAsyncHook.dashboard_problem)
     live_nodes = sync_of(VertexRayClusterAsyncHook.live_nodes)
 
     @contextlib.contextmanager
@@ -209,7 +208,7 @@ class VertexRayClusterHook(VertexRaySyncHook[VertexRayClusterAsyncHook]):
         :param runtime_env: Ray runtime environment of the tasks and actors; Ray itself uploads local folders.
         :raises RayClientVersionError: the versions differ; the message says what to install.
         :raises RayClientConnectedError: this process is already connected to Ray.
-        :raises DashboardNotReadyError: the cluster is not RUNNING.
+        :raises DashboardNotReadyError: the cluster is neither RUNNING nor UPDATING.
         :raises ServiceUnavailableError: the cluster cannot be reached from this process.
         """
         from airflow_provider_vertex_ray.hooks.ray_client import check_not_connected, connected

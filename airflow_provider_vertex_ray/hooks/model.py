@@ -230,22 +230,25 @@ class VertexRayModelAsyncHook(VertexRayBaseAsyncHook):
             pause = min(pause * 1.5, LONGEST_PAUSE)
 
     async def predict(
-        self, endpoint: str, chunks: list[list[Any]], parameters: Any = None
+        self, endpoint: str, chunks: list[list[Any]], parameters: Any = None, *, dns: str | None = None
     ) -> tuple[list[Any], list[str]]:
         """Request predictions for chunks of instances, several chunks at a time.
 
         :param endpoint: id or full resource name.
         :param chunks: instances, as one list for each request.
         :param parameters: prediction parameters, as in the REST API.
+        :param dns: ``dedicatedEndpointDns`` of a dedicated endpoint, as ``get_endpoint`` returns it, which answers at
+            no other host; default: the endpoint is read first.
         :return: the predictions in the order of the instances, and the ids of the deployed models that made them.
         :raises PredictionError: the endpoint rejected a chunk; the message names its instances.
         """
         turn = asyncio.Semaphore(REQUESTS_AT_ONCE)
+        own_host = dns
 
         async def ask(api: ServingApi, name: str, chunk: list[Any], first: int) -> dict[str, Any]:
             async with turn:
                 try:
-                    answer = await api.predict(name, chunk, parameters)
+                    answer = await api.predict(name, chunk, parameters, own_host)
                 except PredictionError as error:
                     last = first + len(chunk) - 1
                     raise PredictionError(
@@ -261,7 +264,10 @@ class VertexRayModelAsyncHook(VertexRayBaseAsyncHook):
             return answer
 
         async def all_of_them(api: ServingApi, parent: str) -> list[dict[str, Any]]:
+            nonlocal own_host
             name = self._name("endpoints", endpoint, parent)
+            if own_host is None:
+                own_host = dedicated_dns(await api.get_endpoint(name))
             firsts = [sum(map(len, chunks[:place])) for place in range(len(chunks))]
             tasks = [
                 asyncio.create_task(ask(api, name, chunk, first)) for chunk, first in zip(chunks, firsts, strict=True)
@@ -293,6 +299,14 @@ class VertexRayModelAsyncHook(VertexRayBaseAsyncHook):
     def _name(self, kind: str, value: str, parent: str) -> str:
         _, project, _, location = parent.split("/")
         return resource_name(kind, value, kind.removesuffix("s"), project, location)
+
+
+def dedicated_dns(endpoint: dict[str, Any]) -> str:
+    """Return the host of a dedicated endpoint; an empty string for a shared one.
+
+    :param endpoint: the Endpoint, as in the REST API.
+    """
+    return str(endpoint.get("dedicatedEndpointDns") or "") if endpoint.get("dedicatedEndpointEnabled") else ""
 
 
 def _split_without(split: dict[str, int], gone: str) -> dict[str, int] | None:

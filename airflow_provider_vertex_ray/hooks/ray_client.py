@@ -15,9 +15,9 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.core.cluster.state import Cluster, ClusterState
+from airflow_provider_vertex_ray.core.cluster.state import USABLE_STATES, Cluster
 from airflow_provider_vertex_ray.core.job.client import JobsApi
-from airflow_provider_vertex_ray.core.preflight.ray_versions import FULL_VERSIONS
+from airflow_provider_vertex_ray.core.preflight.ray_versions import full_version
 from airflow_provider_vertex_ray.errors import (
     DashboardNotReadyError,
     InvalidArgumentError,
@@ -52,7 +52,7 @@ def connected(
     :param options: keyword arguments for ``ray.init``.
     """
     check_not_connected()
-    check_running(cluster)
+    check_usable(cluster)
     versions = run_sync(lambda: _versions(asynchronous, cluster))
     check_versions(cluster, *versions)
     host = os.environ.get("VERTEX_RAY_EMULATOR_HOST")
@@ -87,17 +87,18 @@ def check_not_connected() -> None:
         raise RayClientConnectedError("This process is already connected to Ray.")
 
 
-def check_running(cluster: Cluster) -> None:
-    """Validate that a cluster is RUNNING; the SDK would wait for it without a limit.
+def check_usable(cluster: Cluster) -> None:
+    """Validate that a cluster is RUNNING, or UPDATING while it autoscales; the SDK would wait without a limit.
 
     :raises ClusterFailedError: the cluster is in ERROR, or is being deleted.
     :raises NotARayClusterError: the persistent resource is not a Ray cluster.
-    :raises DashboardNotReadyError: the cluster is not RUNNING.
+    :raises DashboardNotReadyError: the cluster is in another state.
     """
     usable_dashboard(cluster)
-    if cluster.state is not ClusterState.RUNNING:
+    if cluster.state not in USABLE_STATES:
         raise DashboardNotReadyError(
-            f"Cluster {cluster.cluster_id} is {cluster.state.value}; the Ray Client connects only to RUNNING clusters.",
+            f"Cluster {cluster.cluster_id} is {cluster.state.value}; the Ray Client connects only to clusters that are "
+            "RUNNING or UPDATING.",
             {"cluster": cluster.name},
         )
 
@@ -117,7 +118,7 @@ def image_versions(cluster: Cluster) -> tuple[str | None, str | None]:
     if match is None:
         return None, None
     short = f"{match[1]}.{match[2]}"
-    return FULL_VERSIONS.get(short), f"{match[3]}.{match[4]}"
+    return full_version(short), f"{match[3]}.{match[4]}"
 
 
 def check_versions(cluster: Cluster, ray_version: str | None, python_version: str | None) -> None:
@@ -183,7 +184,7 @@ def _import_ray(cluster: Cluster, ray_version: str | None, python_version: str |
 def _sdk_settings(hook: VertexRayBaseHook, cluster: Cluster) -> Iterator[None]:
     """Configure the SDK with the connection's credentials and the cluster's place, and restore it afterwards."""
     from google.cloud.aiplatform import initializer
-    from google.cloud.aiplatform.vertex_ray.util import _validation_utils
+    from google.cloud.aiplatform.vertex_ray.util import _gapic_utils, _validation_utils
 
     source = hook.token_source()
     token = run_sync(source.get)
@@ -198,12 +199,18 @@ def _sdk_settings(hook: VertexRayBaseHook, cluster: Cluster) -> Iterator[None]:
     ours._credentials = credentials
     ours._project = source.quota_project or cluster.project
     ours._location = cluster.location
-    before = initializer.global_config, _validation_utils.get_bearer_token
+    before = initializer.global_config, _validation_utils.get_bearer_token, _gapic_utils.get_persistent_resource
+
+    def read_once(persistent_resource_name: str, tolerance: int = 0) -> Any:
+        # The SDK's own function waits for RUNNING, without a limit; an autoscaling cluster is often UPDATING.
+        return _gapic_utils.create_persistent_resource_client().get_persistent_resource(name=persistent_resource_name)
+
     initializer.global_config, _validation_utils.get_bearer_token = ours, lambda: token
+    _gapic_utils.get_persistent_resource = read_once
     try:
         yield
     finally:
-        initializer.global_config, _validation_utils.get_bearer_token = before
+        initializer.global_config, _validation_utils.get_bearer_token, _gapic_utils.get_persistent_resource = before
 
 
 def _init(ray: Any, cluster: Cluster, versions: tuple[str | None, str | None], options: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_vertex_ray.core.checks import check_flag, is_number, is_whole, known_at_run_time
+from airflow_provider_vertex_ray.core.cluster.name import validate_location
 from airflow_provider_vertex_ray.core.cluster.spec import ClusterSpec
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
@@ -77,6 +78,22 @@ def check_counts(**arguments: Any) -> None:
     for field, value in arguments.items():
         if value is not None and not (is_whole(value) and value >= 1):
             raise InvalidArgumentError(field, value, "Use a whole number of 1 or more.")
+
+
+def check_locations(locations: Any) -> None:
+    """Validate a list of regions; templates pass.
+
+    :raises InvalidArgumentError: it is not a list, it is empty, or a region is malformed or repeated.
+    """
+    if _is_open(locations) and locations is not None:
+        return
+    if isinstance(locations, (str, bytes)) or not isinstance(locations, Sequence) or not locations:
+        raise InvalidArgumentError("locations", locations, "Use a list of at least one region.")
+    for place, each in enumerate(locations):
+        if not known_at_run_time(each):
+            validate_location(each, f"locations[{place}]")
+        if each in locations[:place]:
+            raise InvalidArgumentError(f"locations[{place}]", each, "Name each region once.")
 
 
 def resolve_deferrable(deferrable: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_vertex_ray.core.checks import check_duration
 from airflow_provider_vertex_ray.core.cluster.name import ClusterName
 from airflow_provider_vertex_ray.core.deadlines import deadline_after
-from airflow_provider_vertex_ray.errors import ClusterNotFoundError
+from airflow_provider_vertex_ray.errors import ClusterNotFoundError, VertexRayError
 from airflow_provider_vertex_ray.links.base import persist_cluster_facts, persist_link_facts
 from airflow_provider_vertex_ray.links.cluster import VertexRayClusterListLink
 from airflow_provider_vertex_ray.links.link_sets import CLUSTER_LINKS, GONE_LINKS
@@ -18,6 +18,7 @@ from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
 from airflow_provider_vertex_ray.operators.cluster_create import VertexRayCreateClusterOperator
 from airflow_provider_vertex_ray.operators.cluster_resize import VertexRayResizeClusterOperator
 from airflow_provider_vertex_ray.operators.leases import LeaseClosing, check_lease
+from airflow_provider_vertex_ray.operators.owner_labels import run_labels
 from airflow_provider_vertex_ray.operators.price_tables import check_price_table, load_price_table
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.cluster import VertexRayClusterDeleteTrigger
@@ -107,7 +108,8 @@ class VertexRayDeleteClusterOperator(VertexRayBaseOperator):
     """Delete a cluster and wait until it no longer exists, so that it stops incurring charges.
 
     A cluster that does not exist is not an error. Vertex AI does not delete a cluster that is PROVISIONING, so the task
-    waits for that state to end. Returns ``cluster_id``, ``name`` and ``existed``.
+    waits for that state to end. Given an ID, it also deletes the clusters that this DAG run created for that ID under
+    another one, such as ``<cluster_id>-2``. Returns ``cluster_id``, ``name`` and ``existed``.
 
     :param cluster_id: cluster ID or full resource name. (templated)
     :param lease_uri: Cloud Storage folder with the leases. The task fails if another run holds a lease on the cluster,
@@ -155,8 +157,11 @@ class VertexRayDeleteClusterOperator(VertexRayBaseOperator):
         closing = LeaseClosing(self, str(self.lease_uri), context)
         closed = run_sync(lambda: self._close(name, closing)) if self.lease_uri else None
         lease = {"uri": self.lease_uri, "cluster": closed, "owner": closing.owner, "token": closing.token}
+        # A full name, as the create operator returns it, names the cluster exactly.
+        tries = [] if "/" in str(self.cluster_id) else run_sync(lambda: self._tries(name, context))
         trigger = VertexRayClusterDeleteTrigger(
             cluster_name=name.full,
+            also=tries,
             poll_interval=self.poll_interval,
             deadline=deadline_after(self.delete_timeout),
             lease=lease if closed else None,
@@ -175,6 +180,20 @@ class VertexRayDeleteClusterOperator(VertexRayBaseOperator):
             gone = (event or {}).get("status") == "success"
             run_sync(lambda: closing.done(closed, gone=gone))
         return result_of(event)
+
+    async def _tries(self, name: ClusterName, context: Context) -> list[str]:
+        """Return the full names of the clusters that this DAG run created for an id under another one."""
+        from airflow_provider_vertex_ray.core.cluster.client import ClustersApi
+        from airflow_provider_vertex_ray.core.cluster.tries import tries_of
+
+        async with self.cluster_hook.session() as (transport, _):
+            try:
+                clusters = await ClustersApi(transport).list_all(name.project, name.location)
+            except VertexRayError as error:
+                self.log.warning("Could not look for clusters of earlier attempts: %s", error.message)
+                return []
+        found = tries_of(name.cluster_id, clusters, run_labels(context))
+        return [cluster.name for cluster in found if cluster.cluster_id != name.cluster_id]
 
     async def _close(self, name: ClusterName, closing: LeaseClosing) -> str | None:
         """Close the lease to others; return the name of the cluster, or None if the cluster does not exist."""

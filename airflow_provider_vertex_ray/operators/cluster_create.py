@@ -7,32 +7,47 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vertex_ray.core.checks import check_duration, has_template
-from airflow_provider_vertex_ray.core.cluster.name import ClusterName, validate_location
+from airflow_provider_vertex_ray.core.cluster.name import ClusterName, parse_cluster_name, validate_location
 from airflow_provider_vertex_ray.core.cluster.spec import ClusterSpec
 from airflow_provider_vertex_ray.core.deadlines import deadline_after
 from airflow_provider_vertex_ray.core.sharing.generations import ON_SPEC_MISMATCH, SPEC_LABEL, validate_shared_name
-from airflow_provider_vertex_ray.errors import ClusterExistsError, InvalidArgumentError, VertexRayError, error_from_dict
+from airflow_provider_vertex_ray.core.sharing.regions import CAPACITY_ERRORS
+from airflow_provider_vertex_ray.errors import (
+    InvalidArgumentError,
+    OperationTimeoutError,
+    VertexRayError,
+    error_from_dict,
+)
 from airflow_provider_vertex_ray.links.base import persist_link_facts
 from airflow_provider_vertex_ray.links.link_sets import CLUSTER_LINKS
 from airflow_provider_vertex_ray.operators.arguments import (
     check_flags,
+    check_locations,
     check_strings,
     resolve_deferrable,
     spec_fields,
 )
-from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
+from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator, task_try
 from airflow_provider_vertex_ray.operators.leases import LEASE_TTL, check_lease, lease_holder_of, task_scope
 from airflow_provider_vertex_ray.operators.owner_labels import OWNER_LABEL, owner_labels
 from airflow_provider_vertex_ray.operators.price_tables import check_cost_limit, load_price_table
 from airflow_provider_vertex_ray.triggers.base import result_of
-from airflow_provider_vertex_ray.triggers.cluster import VertexRayClusterDeleteTrigger, VertexRayClusterReadyTrigger
+from airflow_provider_vertex_ray.triggers.cluster import VertexRayClusterReadyTrigger
+from airflow_provider_vertex_ray.triggers.cluster_deletion import VertexRayClusterCleanUpTrigger
 from airflow_provider_vertex_ray.triggers.ensure import VertexRayClusterEnsureTrigger
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-CLEAN_UP_TIMEOUT = 3600.0
-"""Seconds within which a cluster whose creation failed must be deleted; the service first ends PROVISIONING."""
+    from airflow_provider_vertex_ray.core.cluster.tries import Started
+
+CLEAN_UP_TIMEOUT = 6 * 3600.0
+"""Seconds within which a cluster whose creation failed must be deleted; the service first ends PROVISIONING.
+
+PROVISIONING was seen to last 2 h 17 min (docs/service-facts.md), and the cluster bills once it is RUNNING."""
+
+CLEAN_UP_IN_WORKER = 600.0
+"""Seconds of the clean-up that a task without ``deferrable`` waits in the worker; the triggerer does the rest."""
 
 
 class VertexRayCreateClusterOperator(VertexRayBaseOperator):
@@ -40,7 +55,13 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
 
     With ``cluster_id``, the cluster belongs to this task. It incurs charges until it is deleted, so add a
     ``VertexRayDeleteClusterOperator`` as teardown. A retry finds the cluster that an earlier try created by its labels,
-    and does not fail.
+    and does not fail. While Vertex AI blocks the ID, because a cluster with it was deleted a short time ago (by the
+    clean-up of an earlier try, or before the task was cleared), the cluster gets the ID ``<cluster_id>-2``,
+    ``<cluster_id>-3``, and so on. So the tasks that use the cluster should take its name from this task's result, as
+    those in a ``VertexRayCluster`` group do.
+
+    With ``locations``, the task tries these regions in order: after a stockout or an exceeded quota, it goes on with
+    the next one. The region is part of the result.
 
     With ``shared_name``, the task ensures that a shared cluster exists. It uses the live generation of that name,
     whoever created it, and waits while that generation is PROVISIONING or UPDATING. It creates the next generation
@@ -52,8 +73,8 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
     more; for a shared cluster also ``shared_name``, ``generation`` and ``lease_owner``.
 
     :param spec: spec of the cluster: a ``ClusterSpec``, or a dict of its fields. (templated)
-    :param cluster_id: cluster ID: 1 to 63 characters of ``[a-z0-9-]``, starting with a letter. Vertex AI blocks the ID
-        of a deleted cluster for up to 2 hours, so use an ID that changes with the run. (templated)
+    :param cluster_id: cluster ID: 1 to 63 characters of ``[a-z0-9-]``, starting with a letter. Use an ID that changes
+        with the run. (templated)
     :param shared_name: name of a shared cluster, instead of ``cluster_id``; at most 54 characters. (templated)
     :param on_spec_mismatch: what to do if the shared cluster was created with another spec: ``attach`` (use it and log
         a warning), ``fail``, or ``replace`` (create the next generation; the old one is deleted once it is idle).
@@ -66,10 +87,13 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
     :param max_cost: fail if the shared cluster has already cost more than this amount, in the currency of
         ``price_table``. None: no limit.
     :param price_table: prices for ``max_cost``; see ``VertexRayClusterCostOperator``. (templated)
-    :param provision_timeout: seconds within which the cluster must be RUNNING with a dashboard that answers; creation
-        takes 10 to 20 minutes.
+    :param locations: regions to try in this order; takes precedence over ``location``. (templated)
+    :param provision_timeout: seconds within which the cluster must be RUNNING with a dashboard that answers, in each
+        region; creation takes 10 to 20 minutes.
     :param dashboard_timeout: seconds within which the dashboard must answer once the cluster is RUNNING.
-    :param delete_on_failure: whether to delete a cluster that this task created and that did not become ready.
+    :param delete_on_failure: whether to delete a cluster that this task created and that did not become ready. The
+        task waits for that, in the triggerer, for up to six hours, because Vertex AI deletes no cluster that is
+        PROVISIONING.
     :param poll_interval: seconds between two status requests.
     :param deferrable: whether to wait in the triggerer, without a worker slot; default:
         ``[operators] default_deferrable``.
@@ -95,6 +119,7 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
         "lease_uri",
         "lease_owner",
         "price_table",
+        "locations",
         *VertexRayBaseOperator.connection_fields,
     )
     operator_extra_links = CLUSTER_LINKS
@@ -112,6 +137,7 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
         lease_owner: str | None = None,
         max_cost: float | None = None,
         price_table: Any = None,
+        locations: Sequence[str] | None = None,
         provision_timeout: float = 3600.0,
         dashboard_timeout: float = 600.0,
         delete_on_failure: bool = True,
@@ -140,6 +166,8 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
             raise InvalidArgumentError(
                 "on_spec_mismatch", on_spec_mismatch, f"Use one of {', '.join(ON_SPEC_MISMATCH)}."
             )
+        if locations is not None:
+            check_locations(locations)
         check_duration("max_age", max_age)
         check_lease(lease_uri, lease_ttl)
         check_cost_limit(max_cost, price_table)
@@ -156,6 +184,7 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
         self.lease_owner = lease_owner
         self.max_cost = max_cost
         self.price_table = price_table
+        self.locations = locations
         self.provision_timeout = provision_timeout
         self.dashboard_timeout = dashboard_timeout
         self.delete_on_failure = delete_on_failure
@@ -165,31 +194,64 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Start the creation, then wait until the cluster is ready."""
-        from airflow_provider_vertex_ray.hooks.base import run_sync
 
         spec = ClusterSpec.from_value(self.spec)
         spec.validate()
         for warning in spec.warnings():
             self.log.warning("%s", warning)
+        places = self._places(spec)
         if self.shared_name is not None:
-            return self._ensure(context, spec)
-        name = self._name(str(self.cluster_id))
+            return self._ensure(context, spec, places)
+        return self._start(context, spec, self._names(places), [])
+
+    def _places(self, spec: ClusterSpec) -> list[str]:
+        """Return the regions to try, for each of which the spec is valid."""
+        if self.locations:
+            check_locations(self.locations)
+            places = [validate_location(each, "locations") for each in self.locations]
+        elif self.shared_name is not None:
+            places = [validate_location(self.location)]
+        else:
+            places = [self._name(str(self.cluster_id)).location]
+        for place in places:
+            spec.to_persistent_resource(place)
+        return places
+
+    def _names(self, places: Sequence[str]) -> list[ClusterName]:
+        """Return the names to try, one for each region."""
+        if not self.locations:
+            return [self._name(str(self.cluster_id))]
+        if "/" in str(self.cluster_id):
+            raise InvalidArgumentError(
+                "cluster_id", self.cluster_id, "Use an ID without a region; locations names them."
+            )
+        project = self.project_id or self._connection_project()
+        return [parse_cluster_name(str(self.cluster_id), project, place) for place in places]
+
+    def _start(self, context: Context, spec: ClusterSpec, names: list[ClusterName], leftovers: list[str]) -> Any:
+        """Start the creation in the first region that accepts it, then wait until the cluster is ready."""
+        from airflow_provider_vertex_ray.hooks.base import run_sync
+
+        started, later = run_sync(lambda: self._create(names, spec, context))
+        name = started.name
         persist_link_facts(context, project_id=name.project, location=name.location, cluster_id=name.cluster_id)
-        operation = run_sync(lambda: self._create(name, spec, context))
+        if self.delete_on_failure:
+            leftovers = [*leftovers, *started.broken]
         self._started = name
         trigger = VertexRayClusterReadyTrigger(
             cluster_name=name.full,
-            operation=operation,
+            operation=started.operation,
             poll_interval=self.poll_interval,
             deadline=deadline_after(self.provision_timeout),
             dashboard_timeout=self.dashboard_timeout,
             created_at=time.time(),
-            passthrough={"cluster_name": name.full},
+            leftovers=leftovers,
+            passthrough={"cluster_name": name.full, "later": [each.full for each in later], "leftovers": leftovers},
             **self._connection_arguments(),
         )
         return self._wait(context, trigger, self.deferrable)
 
-    def _ensure(self, context: Context, spec: ClusterSpec) -> Any:
+    def _ensure(self, context: Context, spec: ClusterSpec, places: list[str]) -> Any:
         check_lease(self.lease_uri, self.lease_ttl)
         holder = lease_holder_of(self, context, self.lease_owner, task_scope(context))
         table = load_price_table(self, self.price_table)
@@ -197,7 +259,8 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
             shared_name=validate_shared_name(str(self.shared_name)),
             spec=spec.to_dict(),
             project_id=self.project_id or self._connection_project(),
-            location=validate_location(self.location),
+            location=places[0],
+            locations=places,
             labels=owner_labels(context),
             on_spec_mismatch=self.on_spec_mismatch,
             max_age=self.max_age,
@@ -214,48 +277,47 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
         )
         return self._wait(context, trigger, self.deferrable)
 
-    async def _create(self, name: ClusterName, spec: ClusterSpec, context: Context) -> str | None:
+    async def _create(
+        self, names: list[ClusterName], spec: ClusterSpec, context: Context
+    ) -> tuple[Started, list[ClusterName]]:
+        """Start the creation; return the cluster, and the names in the regions after its own."""
         labels = {**owner_labels(context), SPEC_LABEL: spec.spec_hash()}
-        owner = labels[OWNER_LABEL]
-        hook = self.cluster_hook
-        async with hook.session():
-            try:
-                operation = await hook.create_cluster(name, spec, labels)
-            except ClusterExistsError as error:
-                cluster = await hook.get_cluster(name)
-                if cluster.labels.get(OWNER_LABEL) != owner:
-                    whose = cluster.labels.get("airflow-dag")
-                    by = f" by DAG {whose}, task {cluster.labels.get('airflow-task')}" if whose else ""
-                    raise ClusterExistsError(
-                        f"cluster_id={name.cluster_id!r}: {error.message} It is {cluster.state.value}, "
-                        f"created {cluster.create_time}{by}.",
-                        error.details,
-                    ) from error
-                self.log.info("Cluster %s was already started by an earlier attempt; waiting for it", name.full)
-                return None
-        self.log.info("Creating cluster %s with %d nodes", name.full, spec.node_count())
-        return operation
+        from airflow_provider_vertex_ray.core.cluster.client import ClustersApi
+        from airflow_provider_vertex_ray.core.cluster.tries import ClusterTries
+
+        async with self.cluster_hook.session() as (transport, _):
+            tries = ClusterTries(ClustersApi(transport), spec, labels, OWNER_LABEL, self.log.info)
+            # Only a retry or a cleared task can have a cluster whose id differs from the one that was asked for.
+            found = await tries.find(names) if task_try(context).number > 1 else None
+            if found is not None:
+                self.log.info("Cluster %s was already started by an earlier attempt; waiting for it", found.name.full)
+                places = [name.location for name in names]
+                return found, names[places.index(found.name.location) + 1 :]
+            for place, name in enumerate(names):
+                try:
+                    started = await tries.start(name)
+                except CAPACITY_ERRORS as error:
+                    if place == len(names) - 1:
+                        raise
+                    self.log.warning("%s\nTrying region %s", error, names[place + 1].location)
+                    continue
+                if not started.adopted:
+                    self.log.info("Creating cluster %s with %d nodes", started.name.full, spec.node_count())
+                return started, names[place + 1 :]
+        raise InvalidArgumentError("locations", [], "Use at least one region.")
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return the cluster; or clean up, then raise the reason for the failure."""
+        """Return the cluster; or try the next region; or clean up, then raise the reason for the failure."""
         try:
             result = result_of(event)
         except VertexRayError as error:
-            # A shared cluster is deleted only if this task created it.
-            shared = error.details.get("cluster") if error.details.get("made_here") else None
-            name = ((event or {}).get("passthrough") or {}).get("cluster_name") or shared
-            if not self.delete_on_failure or name is None:
-                raise
-            self.log.error("%s", error)
-            self.log.info("Cleaning up partially created cluster %s", name)
-            trigger = VertexRayClusterDeleteTrigger(
-                cluster_name=name,
-                poll_interval=self.poll_interval,
-                deadline=deadline_after(CLEAN_UP_TIMEOUT),
-                passthrough={"error": error.to_dict()},
-                **self._connection_arguments(),
+            return self._failed(context, error, (event or {}).get("passthrough") or {})
+        for name in result.pop("leftovers", ()):
+            self.log.warning(
+                "Cluster %s of a failed attempt may still exist. VertexRayDeleteIdleClustersOperator finds it by its "
+                "labels in its region",
+                name,
             )
-            return dict(self._wait(context, trigger, self.deferrable, "clean_up_complete"))
         dashboard = str(result["dashboard_url"] or "").removeprefix("https://")
         persist_link_facts(
             context,
@@ -266,12 +328,59 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
         )
         return result
 
+    def _failed(self, context: Context, error: VertexRayError, known: dict[str, Any]) -> dict[str, Any]:
+        """Try the next region after a stockout or an exceeded quota; otherwise clean up, then raise the error."""
+        # A shared cluster is deleted only if this task created it.
+        shared = error.details.get("cluster") if error.details.get("made_here") else None
+        name = known.get("cluster_name") or shared
+        leftovers = [*(known.get("leftovers") or ()), *(error.details.get("leftovers") or ())]
+        if name is not None and self.delete_on_failure:
+            leftovers = list(dict.fromkeys([*leftovers, name]))
+        later = [parse_cluster_name(each) for each in known.get("later") or ()]
+        if later and isinstance(error, CAPACITY_ERRORS):
+            self.log.warning("%s\nTrying region %s", error, later[0].location)
+            try:
+                return dict(self._start(context, ClusterSpec.from_value(self.spec), later, leftovers))
+            except VertexRayError as last:
+                return self._clean_up(context, last, leftovers)
+        return self._clean_up(context, error, leftovers)
+
+    def _clean_up(self, context: Context, error: VertexRayError, cluster_names: list[str]) -> dict[str, Any]:
+        """Delete the clusters of the failed attempts, then raise the error."""
+        if not self.delete_on_failure or not cluster_names:
+            raise error
+        self.log.error("%s", error)
+        self.log.info("Cleaning up partially created cluster %s", ", ".join(cluster_names))
+        until = time.time() + CLEAN_UP_TIMEOUT
+        trigger = self._clean_up_trigger(
+            cluster_names, until if self.deferrable else min(until, time.time() + CLEAN_UP_IN_WORKER), error, until
+        )
+        return dict(self._wait(context, trigger, self.deferrable, "clean_up_complete"))
+
+    def _clean_up_trigger(
+        self, cluster_names: list[str], deadline: float, error: VertexRayError, until: float
+    ) -> VertexRayClusterCleanUpTrigger:
+        return VertexRayClusterCleanUpTrigger(
+            cluster_names=cluster_names,
+            poll_interval=self.poll_interval,
+            deadline=deadline,
+            passthrough={"error": error.to_dict(), "cluster_names": cluster_names, "until": until},
+            **self._connection_arguments(),
+        )
+
     def clean_up_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Raise the reason for the failed creation, after the clean-up."""
-        original = error_from_dict(((event or {}).get("passthrough") or {}).get("error") or {})
+        known = (event or {}).get("passthrough") or {}
+        original = error_from_dict(known.get("error") or {})
         try:
             result_of(event)
         except VertexRayError as left:
+            until = known.get("until") or 0.0
+            if isinstance(left, OperationTimeoutError) and time.time() < until:
+                # The task waited in the worker so far, which is too expensive for what may take hours.
+                self.log.info("%s\nContinuing the clean-up in the triggerer", left)
+                trigger = self._clean_up_trigger(known.get("cluster_names") or [], until, original, until)
+                self.defer(trigger=trigger, method_name="clean_up_complete")
             raise type(original)(f"{original.message} The clean-up failed: {left}", original.details) from left
         raise original
 

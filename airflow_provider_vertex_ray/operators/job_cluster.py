@@ -12,7 +12,7 @@ from airflow_provider_vertex_ray.errors import (
     VertexRayError,
 )
 from airflow_provider_vertex_ray.operators.leases import lease_holder_of
-from airflow_provider_vertex_ray.operators.owner_labels import owner_labels
+from airflow_provider_vertex_ray.operators.owner_labels import owner_labels, run_labels
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.ensure import VertexRayClusterEnsureTrigger
 
@@ -77,12 +77,18 @@ class SharedClusterMixin(Base):
         return lease_holder_of(self, context, self.lease_owner, str(self.cluster_id).rsplit("/", 1)[-1])
 
     def _go_to_successor(self, context: Context, name: ClusterName, error: VertexRayError) -> Any:
-        """Wait for the next generation of a shared cluster, then run the job there.
+        """Run the job on the cluster that replaces one that is gone.
 
-        :raises VertexRayError: the cluster is not shared; this is ``error``.
+        That is the one that this DAG run created for the id under another one, or the next generation of a shared
+        cluster, which is waited for.
+
+        :raises VertexRayError: there is none; this is ``error``.
         """
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
+        if name.cluster_id == self.cluster_id and (other := run_sync(lambda: self._other_try(name, context))):
+            self.log.warning("%s\nRunning the job on cluster %s, which was created for this id", error.message, other)
+            return self._run(context, other)
         found = run_sync(lambda: self._successor(name))
         if found is None:
             raise error
@@ -104,6 +110,17 @@ class SharedClusterMixin(Base):
             **self._connection_arguments(),
         )
         return self._wait(context, trigger, self.deferrable, "cluster_ensured")
+
+    async def _other_try(self, name: ClusterName, context: Context) -> str | None:
+        from airflow_provider_vertex_ray.core.cluster.client import ClustersApi
+        from airflow_provider_vertex_ray.core.cluster.state import USABLE_STATES
+        from airflow_provider_vertex_ray.core.cluster.tries import tries_of
+
+        async with self.cluster_hook.session() as (transport, _):
+            clusters = await ClustersApi(transport).list_all(name.project, name.location)
+        found = tries_of(name.cluster_id, clusters, run_labels(context))
+        usable = [each for each in found if each.cluster_id != name.cluster_id and each.state in USABLE_STATES]
+        return usable[-1].name if usable else None
 
     async def _successor(self, name: ClusterName) -> Any:
         from airflow_provider_vertex_ray.core.sharing.ensure import successor_of

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vertex_ray.core.checks import check_duration, is_number, known_at_run_time
 from airflow_provider_vertex_ray.core.cluster.name import validate_location, validate_project
 from airflow_provider_vertex_ray.core.deadlines import deadline_after
 from airflow_provider_vertex_ray.core.job.inputs import check_submission_id
-from airflow_provider_vertex_ray.core.serving.containers import FRAMEWORKS, serving_container
+from airflow_provider_vertex_ray.core.serving.containers import FRAMEWORKS, container_warning, serving_container
 from airflow_provider_vertex_ray.errors import ArtifactNotFoundError, InvalidArgumentError
 from airflow_provider_vertex_ray.links.base import persist_link_facts
 from airflow_provider_vertex_ray.links.serving import VertexRayModelLink
@@ -163,6 +164,10 @@ class VertexRayUploadModelOperator(ModelBaseOperator):
         image = self.serving_container_image_uri or serving_container(
             str(self.framework), self.framework_version, location, gpu=self.gpu
         )
+        if self.serving_container_image_uri is None and (
+            warning := container_warning(str(self.framework), self.framework_version, datetime.now(timezone.utc).date())
+        ):
+            self.log.warning("%s", warning)
         labels = self._labels(context)
         request = self._request(image, labels)
 

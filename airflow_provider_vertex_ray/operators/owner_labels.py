@@ -19,6 +19,15 @@ def label_value(text: str) -> str:
     return re.sub(r"[^a-z0-9_-]+", "-", text.lower()).strip("-_")[:63].strip("-_")
 
 
+def run_labels(context: Context) -> dict[str, str]:
+    """Return the labels that all resources of a DAG run have in common.
+
+    :param context: the task's context.
+    """
+    labels = owner_labels(context)
+    return {key: labels[key] for key in ("airflow-dag", "airflow-run")}
+
+
 def owner_labels(context: Context) -> dict[str, str]:
     """Return the labels that identify the task instance which creates a resource.
 

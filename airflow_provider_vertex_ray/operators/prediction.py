@@ -19,9 +19,15 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 LARGEST_REQUEST = 1_500_000
-"""Maximum size of a request in bytes.
+"""Maximum size of a request to a shared endpoint in bytes.
 
 Source: https://cloud.google.com/vertex-ai/docs/predictions/get-online-predictions
+"""
+
+LARGEST_DEDICATED_REQUEST = 10_000_000
+"""Maximum size of a request to a dedicated endpoint in bytes.
+
+Source: https://cloud.google.com/vertex-ai/docs/predictions/choose-endpoint-type
 """
 
 _RESERVED_BYTES = 1000
@@ -30,7 +36,8 @@ _RESERVED_BYTES = 1000
 class VertexRayPredictOperator(ModelBaseOperator):
     """Request predictions from an endpoint and return them in the order of the instances.
 
-    The instances are split into requests of at most 1.5 MB, Vertex AI's limit. Each instance gets one prediction, or
+    The instances are split into requests of at most 1.5 MB, Vertex AI's limit, or 10 MB to a dedicated endpoint, which
+    is asked at its own host. Each instance gets one prediction, or
     the task fails and reports the rejected instances with the container's own message.
 
     Returns ``count``, ``deployed_model_ids``, and ``predictions`` or, if it is set, ``output_uri``.
@@ -98,17 +105,25 @@ class VertexRayPredictOperator(ModelBaseOperator):
         field = "instances" if self.instances is not None else "instances_uri"
         instances = self._read()
         _check_instances(field, instances)
-        chunks = split_instances(instances, self.instances_per_request, len(json.dumps(self.parameters or {})))
+        parameters_size = len(json.dumps(self.parameters or {}))
+        # No endpoint takes more, so this fails before the first request.
+        split_instances(instances, self.instances_per_request, parameters_size, LARGEST_DEDICATED_REQUEST)
 
-        async def ask() -> tuple[list[Any], list[str]]:
+        async def ask() -> tuple[list[Any], list[str], int]:
+            from airflow_provider_vertex_ray.hooks.model import dedicated_dns
+
             hook = self.model_hook
             async with hook.session():
-                if not serves(await hook.get_endpoint(name)):
+                endpoint = await hook.get_endpoint(name)
+                if not serves(endpoint):
                     raise EndpointNotServingError(f"{name} has no deployed model with traffic.", {"endpoint": name})
-                return await hook.predict(name, chunks, self.parameters)
+                dns = dedicated_dns(endpoint)
+                limit = LARGEST_DEDICATED_REQUEST if dns else LARGEST_REQUEST
+                chunks = split_instances(instances, self.instances_per_request, parameters_size, limit)
+                return *await hook.predict(name, chunks, self.parameters, dns=dns), len(chunks)
 
-        predictions, deployed = run_sync(ask)
-        self.log.info("Received %d predictions with %d requests", len(predictions), len(chunks))
+        predictions, deployed, requests = run_sync(ask)
+        self.log.info("Received %d predictions with %d requests", len(predictions), requests)
         found: dict[str, Any] = {"count": len(predictions), "deployed_model_ids": deployed}
         if self.output_uri:
             from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -158,22 +173,25 @@ class VertexRayPredictOperator(ModelBaseOperator):
         return lines
 
 
-def split_instances(instances: Sequence[Any], most: int, parameters_size: int = 0) -> list[list[Any]]:
+def split_instances(
+    instances: Sequence[Any], most: int, parameters_size: int = 0, largest: int = LARGEST_REQUEST
+) -> list[list[Any]]:
     """Return the instances in lists, one for each request.
 
     :param instances: the instances.
     :param most: maximum number of instances in a list.
     :param parameters_size: bytes of the parameters, which each request contains.
+    :param largest: bytes of a request, at most.
     :raises InvalidArgumentError: a single instance is too large for a request.
     """
-    limit = LARGEST_REQUEST - _RESERVED_BYTES - parameters_size
+    limit = largest - _RESERVED_BYTES - parameters_size
     chunks: list[list[Any]] = []
     left = 0
     for place, instance in enumerate(instances):
         size = len(json.dumps(instance).encode()) + 2
         if size > limit:
             raise InvalidArgumentError(
-                f"instances[{place}]", f"{size:,} bytes", f"A request can have at most {LARGEST_REQUEST:,} bytes."
+                f"instances[{place}]", f"{size:,} bytes", f"A request can have at most {largest:,} bytes."
             )
         if not chunks or size > left or len(chunks[-1]) >= most:
             chunks.append([])

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 class VertexRayClusterSensor(VertexRayBaseSensor):
     """Wait until a cluster is in one of the given states; returns ``Cluster.summary()``.
 
+    A cluster that autoscales is often UPDATING, and takes work meanwhile. To wait for the end of a resize, use
+    ``["RUNNING"]``.
+
     :param cluster_id: cluster ID or full resource name. (templated)
     :param target_states: states to wait for, such as ``["RUNNING"]``.
     :raises InvalidArgumentError: an argument is invalid; raised before any request.
@@ -36,7 +39,7 @@ class VertexRayClusterSensor(VertexRayBaseSensor):
     timeout_errors = (OperationTimeoutError,)
 
     def __init__(
-        self, *, cluster_id: str | None = None, target_states: Sequence[str] = ("RUNNING",), **kwargs: Any
+        self, *, cluster_id: str | None = None, target_states: Sequence[str] = ("RUNNING", "UPDATING"), **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         cluster_id = self._checked_cluster_id(cluster_id)

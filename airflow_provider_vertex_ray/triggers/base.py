@@ -8,12 +8,17 @@ import traceback
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any, ClassVar
 
+from airflow.providers.common.compat.sdk import conf
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_vertex_ray.core.options import SECTION, read_options_with
 from airflow_provider_vertex_ray.core.storable import MAX_EVENT_BYTES, storable, storable_details
 from airflow_provider_vertex_ray.errors import NotStorableError, VertexRayError, error_from_dict, storable_text
 
 log = logging.getLogger(__name__)
+
+# Every operator, sensor and trigger imports this module, so that a DAG file's specs see the options.
+read_options_with(lambda name: str(conf.get(SECTION, name, fallback="")))
 
 HAS_ON_KILL = hasattr(BaseTrigger, "on_kill")
 """Whether Airflow notifies a trigger that its task was killed (3.3 and later)."""

@@ -6,15 +6,13 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.core.cluster.state import Cluster, ClusterState
-from airflow_provider_vertex_ray.core.http.service_errors import outcome_error
+from airflow_provider_vertex_ray.core.cluster.state import USABLE_STATES, Cluster, ClusterState
 from airflow_provider_vertex_ray.errors import (
     ClusterFailedError,
     ClusterNotFoundError,
     DashboardNotReadyError,
     LeaseStoreUnavailableError,
     OperationTimeoutError,
-    PreconditionError,
     ProvisioningTimeoutError,
     ResizeFailedError,
     ServiceError,
@@ -22,6 +20,7 @@ from airflow_provider_vertex_ray.errors import (
     VertexRayError,
 )
 from airflow_provider_vertex_ray.triggers.base import WaitTrigger
+from airflow_provider_vertex_ray.triggers.cluster_deletion import ClusterDeletion, Leftovers, operation_failure
 from airflow_provider_vertex_ray.triggers.polling import Backoff, poll_until
 
 if TYPE_CHECKING:
@@ -29,6 +28,20 @@ if TYPE_CHECKING:
 
 NOT_FOUND_GRACE = 60.0
 """Seconds after a create request in which a 404 does not mean that the cluster is gone."""
+
+
+def dashboard_not_ready(cluster: Cluster, waited: float, problem: str) -> DashboardNotReadyError:
+    """Return the error of a cluster whose dashboard has not answered in time.
+
+    :param cluster: the cluster.
+    :param waited: seconds since it reached RUNNING.
+    :param problem: what its dashboard answered last.
+    """
+    return DashboardNotReadyError(
+        f"Cluster {cluster.cluster_id} is {cluster.state.value}, but its dashboard did not answer for {waited:.0f} s. "
+        f"{problem}",
+        {"cluster": cluster.name},
+    )
 
 
 class ClusterTrigger(WaitTrigger):
@@ -95,19 +108,6 @@ class ClusterTrigger(WaitTrigger):
         """Return the error for a deadline that has passed."""
         return OperationTimeoutError(f"Timed out waiting for cluster {self.cluster_id}.")
 
-    async def operation_failure(self, hook: VertexRayClusterAsyncHook) -> VertexRayError | None:
-        """Return the error of the long-running operation, if it has failed."""
-        if self.operation is None:
-            return None
-        try:
-            found = await hook.get_operation(self.operation)
-        except ClusterNotFoundError:
-            return None
-        error = found.get("error")
-        if not found.get("done") or not error:
-            return None
-        return outcome_error(str(error.get("message", "")), error.get("code"))
-
 
 class VertexRayClusterReadyTrigger(ClusterTrigger):
     """Wait until a cluster is RUNNING and its dashboard serves the Jobs API; the result is ``Cluster.summary()``.
@@ -116,6 +116,8 @@ class VertexRayClusterReadyTrigger(ClusterTrigger):
         seen.
     :param created_at: Unix time of the create request, if this task made it: shortly afterwards, a 404 does not end
         the wait.
+    :param leftovers: full names of clusters of failed attempts, to delete meanwhile. Those that are not known to be
+        gone at the end are in ``leftovers`` of the result.
     :raises QuotaExceededError: the quota does not suffice for the cluster.
     :raises StockoutError: the region has no capacity for the cluster at the moment.
     :raises NetworkExhaustedError: the network has no free IP range for the cluster.
@@ -125,15 +127,27 @@ class VertexRayClusterReadyTrigger(ClusterTrigger):
     :raises ClusterNotFoundError: the cluster does not exist.
     """
 
-    def __init__(self, *, dashboard_timeout: float = 600.0, created_at: float | None = None, **arguments: Any) -> None:
-        super().__init__(dashboard_timeout=dashboard_timeout, created_at=created_at, **arguments)
+    def __init__(
+        self,
+        *,
+        dashboard_timeout: float = 600.0,
+        created_at: float | None = None,
+        leftovers: Sequence[str] = (),
+        **arguments: Any,
+    ) -> None:
+        super().__init__(
+            dashboard_timeout=dashboard_timeout, created_at=created_at, leftovers=list(leftovers), **arguments
+        )
         self._dashboard_timeout = dashboard_timeout
         self._created_at = created_at
         self._state: ClusterState | None = None
         self._running_since: float | None = None
+        self._problem = ""
+        self._leftovers = Leftovers(leftovers, self.log)
 
     async def look(self, hook: VertexRayClusterAsyncHook) -> dict[str, Any] | None:
-        """Read the state; once it is RUNNING, check the dashboard."""
+        """Read the state; once it is RUNNING, or UPDATING while it autoscales, check the dashboard."""
+        await self._leftovers.step(hook)
         try:
             cluster = await hook.get_cluster(self.cluster_name)
         except ClusterNotFoundError:
@@ -150,7 +164,7 @@ class VertexRayClusterReadyTrigger(ClusterTrigger):
             raise cluster.failure()
         if cluster.state is ClusterState.STOPPING:
             raise ClusterFailedError(f"Cluster {self.cluster_id} is being deleted.", {"cluster": cluster.name})
-        if cluster.state is not ClusterState.RUNNING:
+        if cluster.state not in USABLE_STATES:
             failure = await self._creation_failure(hook)
             if failure is not None:
                 raise failure
@@ -158,7 +172,7 @@ class VertexRayClusterReadyTrigger(ClusterTrigger):
         return await self._check_dashboard(hook, cluster.require_ray())
 
     async def _creation_failure(self, hook: VertexRayClusterAsyncHook) -> VertexRayError | None:
-        failure = await self.operation_failure(hook)
+        failure = await operation_failure(hook, self.operation)
         if failure is None:
             return None
         # The same type and details as those of a cluster in ERROR, which may be read before or after its operation.
@@ -170,25 +184,25 @@ class VertexRayClusterReadyTrigger(ClusterTrigger):
         if self._running_since is None:
             self._running_since = time.time()
             self._backoff.reset()
-        if await hook.dashboard_answers(cluster):
+        problem = await hook.dashboard_problem(cluster)
+        if problem is None:
             self.log.info("Cluster %s is ready: its dashboard answers", self.cluster_id)
-            return cluster.summary()
+            remaining = self._leftovers.remaining
+            return {**cluster.summary(), **({"leftovers": remaining} if remaining else {})}
         waited = time.time() - self._running_since
         if waited > self._dashboard_timeout:
-            raise DashboardNotReadyError(
-                f"Cluster {self.cluster_id} is RUNNING, but its dashboard did not answer for {waited:.0f} s.",
-                {"cluster": cluster.name},
-            )
+            raise dashboard_not_ready(cluster, waited, problem)
+        if problem != self._problem:
+            self._problem = problem
+            self.log.info("The dashboard of cluster %s is not ready yet: %s", self.cluster_id, problem)
         return None
 
     def timed_out(self) -> VertexRayError:
         """Name the state in which the cluster is stuck."""
         state = self._state.value if self._state else "unknown"
-        kind = DashboardNotReadyError if self._state is ClusterState.RUNNING else ProvisioningTimeoutError
-        return kind(
-            f"Timed out waiting for cluster {self.cluster_id} to become ready; its state is {state}.",
-            {"cluster": self.cluster_name},
-        )
+        kind = DashboardNotReadyError if self._state in USABLE_STATES else ProvisioningTimeoutError
+        text = f"Timed out waiting for cluster {self.cluster_id} to become ready; its state is {state}. {self._problem}"
+        return kind(text.strip(), {"cluster": self.cluster_name})
 
 
 class VertexRayClusterDeleteTrigger(ClusterTrigger):
@@ -197,6 +211,7 @@ class VertexRayClusterDeleteTrigger(ClusterTrigger):
     The delete request is sent from here because Vertex AI rejects it while the cluster is PROVISIONING: it is repeated
     until the service accepts it. A cluster that does not exist counts as deleted.
 
+    :param also: full names of further clusters to delete: those that an earlier try created under another id.
     :param lease: the lease of the cluster, which was closed for the deletion: ``uri``, ``cluster``, ``owner`` and
         ``token``; None for no lease. It is closed again before each request, as the wait may have been interrupted.
     :raises LeaseHeldError: a run has acquired the lease since.
@@ -207,42 +222,22 @@ class VertexRayClusterDeleteTrigger(ClusterTrigger):
     :raises ServiceError: the deletion failed for another reason.
     """
 
-    _accepted = False
-    _existed = False
-    _refusal = ""
-
-    def __init__(self, *, lease: dict[str, Any] | None = None, **arguments: Any) -> None:
-        super().__init__(lease=lease, **arguments)
+    def __init__(self, *, also: Sequence[str] = (), lease: dict[str, Any] | None = None, **arguments: Any) -> None:
+        super().__init__(also=list(also), lease=lease, **arguments)
+        self._deletions = [
+            ClusterDeletion(self.cluster_name, self.log, self._delete if lease else None),
+            *(ClusterDeletion(name, self.log) for name in also),
+        ]
 
     async def look(self, hook: VertexRayClusterAsyncHook) -> dict[str, Any] | None:
-        """Check whether the cluster exists, and request its deletion until that is accepted."""
-        try:
-            cluster = await hook.get_cluster(self.cluster_name)
-        except ClusterNotFoundError:
-            self.log.info("Cluster %s is deleted", self.cluster_id)
-            return {"cluster_id": self.cluster_id, "name": self.cluster_name, "existed": self._existed}
-        self._existed = True
-        if cluster.state is ClusterState.STOPPING:
-            self._accepted = True
-        if self._accepted:
-            failure = await self.operation_failure(hook)
-            if failure is not None:
-                raise failure
+        """Check whether the clusters exist, and request their deletion until that is accepted."""
+        if not all([await deletion.step(hook) for deletion in self._deletions]):
             return None
-        try:
-            self.operation = await self._delete(hook)
-            self._accepted = True
-            self.log.info("Waiting for cluster %s to be deleted", self.cluster_id)
-        except PreconditionError as error:
-            if str(error) != self._refusal:
-                self._refusal = str(error)
-                self.log.info("Vertex AI rejected the deletion of cluster %s; retrying: %s", self.cluster_id, error)
-        return None
+        existed = any(deletion.existed for deletion in self._deletions)
+        return {"cluster_id": self.cluster_id, "name": self.cluster_name, "existed": existed}
 
     async def _delete(self, hook: VertexRayClusterAsyncHook) -> str | None:
         lease = self.arguments["lease"]
-        if not lease:
-            return await hook.delete_cluster(self.cluster_name)
         from airflow_provider_vertex_ray.core.cluster.client import ClustersApi
         from airflow_provider_vertex_ray.core.cluster.name import parse_cluster_name
         from airflow_provider_vertex_ray.core.sharing.guarded_delete import CLOSING_SECONDS, delete_soon, new_closing
@@ -260,17 +255,7 @@ class VertexRayClusterDeleteTrigger(ClusterTrigger):
 
     def timed_out(self) -> VertexRayError:
         """Tell whether the service ever accepted the deletion."""
-        if self._accepted:
-            progress = "its deletion continues"
-        elif self._refusal:
-            progress = f"Vertex AI rejected its deletion: {self._refusal}"
-        else:
-            progress = "its deletion could not be requested"
-        return OperationTimeoutError(
-            f"Timed out waiting for cluster {self.cluster_id} to be deleted; {progress.rstrip('.')}. "
-            "It may still incur charges.",
-            {"cluster": self.cluster_name},
-        )
+        return next(deletion for deletion in self._deletions if not deletion.gone).timed_out()
 
 
 class VertexRayClusterResizeTrigger(ClusterTrigger):
@@ -293,7 +278,7 @@ class VertexRayClusterResizeTrigger(ClusterTrigger):
         cluster = await hook.get_cluster(self.cluster_name)
         if cluster.state is ClusterState.ERROR:
             raise cluster.failure()
-        failure = await self.operation_failure(hook)
+        failure = await operation_failure(hook, self.operation)
         if failure is not None:
             raise failure
         if cluster.state is not ClusterState.RUNNING:

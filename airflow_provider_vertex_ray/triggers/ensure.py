@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vertex_ray.core.deadlines import seconds_left
 from airflow_provider_vertex_ray.core.sharing.generations import ClusterRequest, Plan, Step
+from airflow_provider_vertex_ray.core.sharing.regions import CAPACITY_ERRORS, choose_location
 from airflow_provider_vertex_ray.errors import (
-    DashboardNotReadyError,
     LeaseStoreError,
     LeaseStoreUnavailableError,
     ProvisioningTimeoutError,
     VertexRayError,
 )
 from airflow_provider_vertex_ray.triggers.base import WaitTrigger
+from airflow_provider_vertex_ray.triggers.cluster import dashboard_not_ready
+from airflow_provider_vertex_ray.triggers.cluster_deletion import Leftovers
 from airflow_provider_vertex_ray.triggers.polling import TRANSIENT_ERRORS, Backoff, poll_until
 
 if TYPE_CHECKING:
     from airflow_provider_vertex_ray.core.cluster.state import Cluster
+    from airflow_provider_vertex_ray.core.http.transport import Transport
     from airflow_provider_vertex_ray.core.sharing.ensure import SharedClusterReconciler
     from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
 
@@ -35,6 +38,8 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
     :param shared_name: the shared name of the cluster's generations.
     :param project_id: Google Cloud project; None for the connection's.
     :param location: region of the cluster.
+    :param locations: regions in the order of preference; default: only ``location``. After a stockout or an exceeded
+        quota in one of them, the next one is tried.
     :param spec: ``ClusterSpec.to_dict()`` for a new generation.
     :param labels: additional labels for a new generation.
     :param on_spec_mismatch: what to do if the live cluster has another spec: ``attach``, ``fail`` or ``replace``.
@@ -70,6 +75,7 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
         shared_name: str,
         spec: dict[str, Any],
         location: str,
+        locations: Sequence[str] | None = None,
         project_id: str | None = None,
         labels: dict[str, str] | None = None,
         on_spec_mismatch: str = "attach",
@@ -92,6 +98,7 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
             shared_name=shared_name,
             spec=spec,
             location=location,
+            locations=list(locations or [location]),
             project_id=project_id,
             labels=labels,
             on_spec_mismatch=on_spec_mismatch,
@@ -115,6 +122,10 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
         self._backoff = Backoff(poll_interval)
         self._running: tuple[str, float] | None = None
         self._trouble = ""
+        self._reconcilers: dict[str, SharedClusterReconciler] = {}
+        self._latest: SharedClusterReconciler | None = None
+        self._exhausted: dict[str, VertexRayError] = {}
+        self._leftovers = Leftovers((), self.log)
 
     async def wait(self) -> dict[str, Any]:
         """Find, wait for, or create the cluster, and acquire its lease."""
@@ -132,26 +143,27 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
             given["gcp_conn_id"], given["impersonation_chain"], given["project_id"], given["location"]
         )
         async with hook.session() as (transport, project):
-            reconciler = SharedClusterReconciler(
-                transport,
-                validate_project(project),
-                given["location"],
-                request,
-                spec,
-                given["labels"] or {},
-                LeaseStore(transport, given["lease_uri"]) if given["lease_uri"] else None,
-                HolderId(given["lease_owner"], given["lease_scope"]),
-                given["lease_ttl"],
-                given["shares_lease"],
-                notify=self.log.info,
-            )
+            for location in given["locations"]:
+                self._reconcilers[location] = SharedClusterReconciler(
+                    transport,
+                    validate_project(project),
+                    location,
+                    request,
+                    spec,
+                    given["labels"] or {},
+                    LeaseStore(transport, given["lease_uri"]) if given["lease_uri"] else None,
+                    HolderId(given["lease_owner"], given["lease_scope"]),
+                    given["lease_ttl"],
+                    given["shares_lease"],
+                    notify=self.log.info,
+                )
             result: dict[str, Any] | None = None
             try:
                 result = await poll_until(
-                    lambda: self._look(reconciler, hook),
+                    lambda: self._look_in_regions(transport, hook),
                     backoff=self._backoff,
                     deadline=self._deadline,
-                    timed_out=lambda: self._timed_out(reconciler),
+                    timed_out=self._timed_out,
                     on_unreadable=self.on_unreadable,
                     transient=(*TRANSIENT_ERRORS, LeaseStoreUnavailableError),
                     # A cluster whose creation was cut off would be lost track of, and bill.
@@ -160,7 +172,40 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
                 return result
             finally:
                 if result is None:
-                    await reconciler.release_lease()
+                    for reconciler in self._reconcilers.values():
+                        await reconciler.release_lease()
+
+    async def _look_in_regions(self, transport: Transport, hook: VertexRayClusterAsyncHook) -> dict[str, Any] | None:
+        """Look in the region that is to be used; after a lack of capacity there, the next look is in another one."""
+        from airflow_provider_vertex_ray.core.cluster.client import ClustersApi
+
+        await self._leftovers.step(hook)
+        project = next(iter(self._reconcilers.values())).project
+        location = self._creating_in() or await choose_location(
+            ClustersApi(transport), project, list(self._reconcilers), self._shared_name, self._exhausted
+        )
+        reconciler = self._latest = self._reconcilers[location]
+        try:
+            return await self._look(reconciler, hook)
+        except CAPACITY_ERRORS as error:
+            self._exhausted[location] = error
+            remaining = self._leftovers.remaining
+            if len(self._exhausted) == len(self._reconcilers):
+                error.details.update({"leftovers": remaining} if remaining else {})
+                raise
+            if error.details.get("made_here"):
+                self._leftovers.add(error.details["cluster"])
+            reconciler.made.clear()
+            self.log.warning("%s\nTrying another region", error)
+            self._backoff.reset()
+            return None
+
+    def _creating_in(self) -> str | None:
+        """Return the region in which this trigger is creating a generation, which need not be listed yet."""
+        return next(
+            (location for location, each in self._reconcilers.items() if each.made and location not in self._exhausted),
+            None,
+        )
 
     async def _look(
         self, reconciler: SharedClusterReconciler, hook: VertexRayClusterAsyncHook
@@ -173,7 +218,7 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
         if found.step is not Step.ATTACH or found.cluster is None:
             return None
         self._check_budget(found.cluster)
-        if not await self._dashboard_answers(hook, found.cluster) or not await reconciler.confirm(found):
+        if not await self._dashboard_ready(hook, found.cluster) or not await reconciler.confirm(found):
             return None
         await reconciler.release_elsewhere(found)
         await reconciler.clean_up(found)
@@ -199,21 +244,19 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
             table = PriceTable.from_value(self.arguments["prices"])
             check_budget(cluster, self.arguments["max_cost"], table, time.time())
 
-    async def _dashboard_answers(self, hook: VertexRayClusterAsyncHook, cluster: Cluster) -> bool:
+    async def _dashboard_ready(self, hook: VertexRayClusterAsyncHook, cluster: Cluster) -> bool:
         """Check whether the dashboard answers.
 
         :raises DashboardNotReadyError: it has not answered for ``dashboard_timeout`` seconds.
         """
         if self._running is None or self._running[0] != cluster.name:
             self._running = (cluster.name, time.time())
-        if await hook.dashboard_answers(cluster):
+        problem = await hook.dashboard_problem(cluster)
+        if problem is None:
             return True
         waited = time.time() - self._running[1]
         if waited > self.arguments["dashboard_timeout"]:
-            raise DashboardNotReadyError(
-                f"Cluster {cluster.cluster_id} is RUNNING, but its dashboard did not answer for {waited:.0f} s.",
-                {"cluster": cluster.name},
-            )
+            raise dashboard_not_ready(cluster, waited, problem)
         return False
 
     def _result(self, found: Plan, cluster: Cluster) -> dict[str, Any]:
@@ -224,21 +267,25 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
             "shared_name": self._shared_name,
             "generation": found.number,
             "lease_owner": given["lease_owner"] if given["lease_uri"] else None,
+            **({"leftovers": remaining} if (remaining := self._leftovers.remaining) else {}),
         }
 
-    def _timed_out(self, reconciler: SharedClusterReconciler) -> ProvisioningTimeoutError:
-        found = reconciler.latest
+    def _timed_out(self) -> ProvisioningTimeoutError:
+        reconciler = self._latest
+        found = reconciler.latest if reconciler else None
+        made_here = reconciler is not None and found is not None and found.number in reconciler.made
         cluster = found.cluster if found else None
         if cluster is not None:
             state = f"cluster {cluster.cluster_id} is {cluster.state.value}"
-        elif found is not None and found.number in reconciler.made:
+        elif found is not None and made_here:
             state = f"its generation {found.number} was requested, but cannot be found"
         else:
             state = "it has no cluster" if found else "its clusters could not be read"
         if self._trouble:
             state += f"; the last poll failed: {self._trouble}"
-        made_here = found is not None and found.number in reconciler.made
-        details = {"cluster": cluster.name, "made_here": made_here} if cluster else {}
+        details: dict[str, Any] = {"cluster": cluster.name, "made_here": made_here} if cluster else {}
+        if remaining := self._leftovers.remaining:
+            details["leftovers"] = remaining
         return ProvisioningTimeoutError(
             f"Timed out waiting for the shared cluster {self._shared_name!r} to become ready; {state.rstrip('.')}.",
             details,

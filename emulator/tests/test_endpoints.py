@@ -51,7 +51,7 @@ def test_service_assigns_missing_endpoint_id(emulator: EmulatorProcess) -> None:
         ("?endpointId=Upper", {"displayName": "x"}, "INVALID_ARGUMENT", "endpoint_id"),
         ("", {"displayName": "x", "labels": {"A": "b"}}, "INVALID_ARGUMENT", "labels"),
         ("", {"displayName": "x", "colour": "red"}, "INVALID_ARGUMENT", "Unknown name \"colour\" at 'endpoint'"),
-        ("", {"displayName": "x", "dedicatedEndpointEnabled": True}, "UNIMPLEMENTED", "public, shared endpoints only"),
+        ("", {"displayName": "x", "network": "projects/1/global/networks/n"}, "UNIMPLEMENTED", "public endpoints only"),
     ],
 )
 def test_invalid_endpoint_is_refused(

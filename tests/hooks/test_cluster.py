@@ -11,7 +11,6 @@ from airflow_provider_vertex_ray.errors import (
     ClusterNotFoundError,
     InvalidArgumentError,
     NotARayClusterError,
-    NotAuthorisedError,
     PreconditionError,
 )
 from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook, VertexRayClusterHook, check_replicas
@@ -39,7 +38,7 @@ def test_cluster_from_creation_to_deletion(hook: VertexRayClusterHook) -> None:
     cluster = running(hook, "fresh")
     assert cluster.labels["team"] == "a"
     assert hook.get_operation(operation)["done"] is True
-    assert hook.dashboard_answers(cluster) is True
+    assert hook.dashboard_problem(cluster) is None
     assert hook.live_nodes(cluster) == 3
     (worker,) = [pool.pool_id for pool in cluster.pools if pool.pool_id != cluster.head_pool_id]
     assert hook.resize_cluster("fresh", {worker: 4}) is not None
@@ -56,7 +55,7 @@ async def test_async_hook_works_in_an_event_loop(fake_emulator: EmulatorProcess)
     start(fake_emulator)
     hook = VertexRayClusterAsyncHook(location=LOCATION)
     cluster = await hook.get_cluster("shared")
-    assert await hook.dashboard_answers(cluster) is True
+    assert await hook.dashboard_problem(cluster) is None
     assert await hook.live_nodes(cluster) == 3
     assert [each.cluster_id for each in await hook.list_clusters()] == ["shared"]
 
@@ -88,17 +87,17 @@ def test_dashboard_does_not_answer_yet(hook: VertexRayClusterHook, fake_emulator
     start(fake_emulator)
     cluster = hook.get_cluster("shared")
     with fake_emulator.fault(scope="dashboard", status=524, times=1):
-        assert hook.dashboard_answers(cluster) is False
-    assert hook.dashboard_answers(cluster) is True
+        assert "524" in str(hook.dashboard_problem(cluster))
+    assert hook.dashboard_problem(cluster) is None
     fault = fake_emulator.fault(scope="auth", method="GET /api/version", times=None, status=403)
-    with fault, pytest.raises(NotAuthorisedError):
-        hook.dashboard_answers(cluster)
+    with fault:
+        assert "403" in str(hook.dashboard_problem(cluster))
 
 
 def test_cluster_without_dashboard_does_not_answer(hook: VertexRayClusterHook, fake_emulator: EmulatorProcess) -> None:
     with fake_emulator.fault(scope="provisioning", outcome="stuck", delay=60):
         hook.create_cluster("slow", SPEC)
-        assert hook.dashboard_answers(hook.get_cluster("slow")) is False
+        assert "no dashboard" in str(hook.dashboard_problem(hook.get_cluster("slow")))
         with pytest.raises(PreconditionError):
             hook.delete_cluster("slow")
 

@@ -21,7 +21,7 @@ from airflow_provider_vertex_ray.errors import (
 )
 from airflow_provider_vertex_ray.hooks import ray_client
 from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterHook
-from airflow_provider_vertex_ray.hooks.ray_client import SDK_VARIABLES, check_versions, image_versions
+from airflow_provider_vertex_ray.hooks.ray_client import SDK_VARIABLES, check_usable, check_versions, image_versions
 from tests.support.clusters import BODY, LOCATION, start
 
 IMAGE = "us-docker.pkg.dev/vertex-ai/training/ray-cpu.2-47.py311:latest"
@@ -34,6 +34,7 @@ def cluster(spec: dict[str, Any] | None = None) -> Cluster:
             "state": "RUNNING",
             "resourcePools": [{"id": "head-node", "replicaCount": "1"}],
             "resourceRuntimeSpec": {"raySpec": {"imageUri": IMAGE} if spec is None else spec},
+            "resourceRuntime": {"accessUris": {"RAY_DASHBOARD_URI": "x.aiplatform-training.googleusercontent.com"}},
         }
     )
 
@@ -133,7 +134,7 @@ def test_connected_process_is_rejected(
 
 @pytest.mark.parametrize(
     ("state", "kind"),
-    [("UPDATING", DashboardNotReadyError), ("STOPPING", ClusterFailedError), ("ERROR", ClusterFailedError)],
+    [("PROVISIONING", DashboardNotReadyError), ("STOPPING", ClusterFailedError), ("ERROR", ClusterFailedError)],
 )
 def test_cluster_that_is_not_running_is_rejected(
     hook: VertexRayClusterHook, fake_emulator: EmulatorProcess, state: str, kind: type[Exception]
@@ -142,6 +143,14 @@ def test_cluster_that_is_not_running_is_rejected(
     fake_emulator.admin("POST", "clusters/shared/state", {"state": state})
     with pytest.raises(kind, match="shared"), hook.connect("shared"):
         raise AssertionError("connected")
+
+
+def test_cluster_that_autoscales_is_usable() -> None:
+    for state in ("RUNNING", "UPDATING"):
+        check_usable(Cluster.from_resource({**cluster().resource, "state": state}))
+    for state in ("PROVISIONING", "REBOOTING", "STATE_UNSPECIFIED"):
+        with pytest.raises(DashboardNotReadyError, match=state):
+            check_usable(Cluster.from_resource({**cluster().resource, "state": state}))
 
 
 def test_missing_clusters_and_other_resources_have_typed_errors(

@@ -144,6 +144,35 @@ def test_a_new_version_takes_a_share_of_the_traffic(emulator: EmulatorProcess, s
     assert left["trafficSplit"] == {new["deployed_model_id"]: 100}
 
 
+def test_dedicated_endpoint_is_asked_at_its_own_host(
+    emulator: EmulatorProcess, storage: StorageEmulator, tmp_path: Path
+) -> None:
+    model = run_task(upload(put_sklearn(storage, "iris")))
+    body = {"displayName": "mine", "dedicatedEndpointEnabled": True}
+    emulator.wait(emulator.api("POST", "endpoints?endpointId=mine", body)[1])
+    dns = emulator.api("GET", "endpoints/mine")[1]["dedicatedEndpointDns"]
+    assert dns.endswith(".prediction.vertexai.goog")
+    run_task(deploy(model["model_version"], endpoint_id="mine"))
+    # The service's own answer at the host of all regions.
+    status, answer = emulator.api("POST", "endpoints/mine:predict", {"instances": [[1, 2, 3, 4]]})
+    assert (status, dns in answer["error"]["message"]) == (400, True)
+    rows = iris()[0].tolist()
+    # About 4 MB: more than a shared endpoint takes.
+    many = [[value + 1e-13 for value in row] for row in rows] * 300
+    found = run_task(
+        VertexRayPredictOperator(
+            task_id="ask",
+            endpoint_id="mine",
+            instances=many,
+            instances_per_request=len(many),
+            output_uri=f"file://{tmp_path}/predictions.jsonl",
+            **COMMON,
+        )
+    )
+    assert found["count"] == len(many)
+    assert len(emulator.calls("Predict")) == 2
+
+
 def test_a_failed_deployment_leaves_nothing(emulator: EmulatorProcess, storage: StorageEmulator) -> None:
     model = run_task(upload(put_sklearn(storage, "iris")))
     storage.clear()

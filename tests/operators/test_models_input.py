@@ -30,8 +30,8 @@ GOOD: dict[type, dict[str, Any]] = {
     [
         (
             VertexRayUploadModelOperator,
-            {"framework_version": "9.9"},
-            "framework_version: '9.9'.* 1.5, 1.6",
+            {"framework_version": "1.3"},
+            r"framework_version: '1.3'.*\(1.4, 1.5, 1.6\).*no longer available",
         ),
         (
             VertexRayUploadModelOperator,

@@ -65,7 +65,8 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], str, str, str, str]] = [
     ("spec", {}, {}, "cluster", "pass", "2 nodes", ""),
     ("spec", {"worker_node_types": [GROWING]}, {}, "cluster", "pass", "3 to 41 nodes", ""),
     (
-        "spec", {"head_node_type": Resources("n1-standard-8")}, {}, "head_node_type.machine_type", "warn",
+        "spec", {"head_node_type": Resources("n1-standard-8"), "allow_small_head": True}, {},
+        "head_node_type.machine_type", "warn",
         "may never respond", "",
     ),
     ("versions", {}, {}, "Ray 2.47, Python 3.11", "pass", "available until 2027-07-28", ""),

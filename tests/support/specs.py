@@ -32,6 +32,9 @@ MACHINES: tuple[tuple[str, str | None, int], ...] = (
     ("a3-highgpu-8g", "NVIDIA_H100_80GB", 8),
 )
 
+HEADS = tuple(kind for kind in MACHINES if kind[0] not in ("n1-highmem-8", "a2-highgpu-1g"))
+"""Those that are large enough for a head."""
+
 _IMAGES = st.sampled_from(
     (
         "us-docker.pkg.dev/my-project/ray/ray-cpu.2-47.py311:latest",
@@ -101,7 +104,7 @@ def spec_fields(draw: st.DrawFn) -> dict[str, Any]:
     if images:
         fields["custom_images"] = images
 
-    head_kind = draw(st.sampled_from(MACHINES))
+    head_kind = draw(st.sampled_from(HEADS))
     head = {**_machine(head_kind, explicit=draw(st.booleans())), **draw(_disk())}
     head_image = draw(st.one_of(st.none(), st.none(), _IMAGES))
     if head_image:
@@ -112,10 +115,10 @@ def spec_fields(draw: st.DrawFn) -> dict[str, Any]:
         fields["head_node_type"] = head
 
     # The head's own machine is made likely: its workers are the ones with the odd rules.
-    kinds = draw(
-        st.lists(st.one_of(st.just(head_kind), st.sampled_from(MACHINES)), min_size=1, max_size=4, unique=True)
-    )
-    fields["worker_node_types"] = [_worker(draw, kind, head_kind, head, images) for kind in kinds]
+    kinds = draw(st.lists(st.one_of(st.just(head_kind), st.sampled_from(MACHINES)), min_size=1, max_size=4))
+    # Several worker types may share the head's pool, if none of them autoscales.
+    fixed = kinds.count(head_kind) > 1
+    fields["worker_node_types"] = [_worker(draw, kind, head_kind, head, images, fixed=fixed) for kind in kinds]
 
     fields |= draw(
         st.one_of(
@@ -131,10 +134,8 @@ def spec_fields(draw: st.DrawFn) -> dict[str, Any]:
                 {
                     "psc_interface_config": st.fixed_dictionaries(
                         {
-                            "network_attachment": st.one_of(
-                                _NAMES,
-                                _NAMES.map("projects/123456789012/regions/us-central1/networkAttachments/{}".format),
-                            )
+                            # One with a region would have to be in that of the cluster.
+                            "network_attachment": _NAMES
                         }
                     )
                 }
@@ -171,6 +172,8 @@ def _worker(
     head_kind: tuple[str, str | None, int],
     head: dict[str, Any],
     images: dict[str, str] | None,
+    *,
+    fixed: bool,
 ) -> dict[str, Any]:
     worker = _machine(kind, explicit=draw(st.booleans()))
     if kind == head_kind:
@@ -185,6 +188,6 @@ def _worker(
             worker["custom_image"] = image
     if draw(st.booleans()):
         worker["node_count"] = draw(st.integers(1, 12))
-    if draw(st.integers(0, 2)) == 0:
+    if draw(st.integers(0, 2)) == 0 and not (fixed and kind == head_kind):
         worker["autoscaling_spec"] = draw(autoscaling())
     return worker

@@ -97,6 +97,29 @@ async def test_stuck_creation_ends_at_the_deadline(fake_emulator: EmulatorProces
             await outcome(READY, operation=operation, seconds=0.5)
 
 
+@pytest.mark.parametrize("status", [302, 401, 403, 404, 502, 524])
+async def test_dashboard_that_denies_access_at_first_is_waited_for(fake_emulator: EmulatorProcess, status: int) -> None:
+    start(fake_emulator)
+    # Two answers of 401 are one look: the request is repeated with a new token.
+    with fake_emulator.fault(scope="dashboard", method="GET /api/version", status=status, times=4):
+        assert (await outcome(READY))["state"] == "RUNNING"
+
+
+async def test_dashboard_that_denies_access_for_good_says_so(fake_emulator: EmulatorProcess) -> None:
+    start(fake_emulator)
+    with (
+        fake_emulator.fault(scope="dashboard", method="GET /api/version", status=403, times=None),
+        pytest.raises(DashboardNotReadyError, match=r"answered 403(.|\n)*roles/aiplatform\.user"),
+    ):
+        await outcome(READY, dashboard_timeout=0.3)
+
+
+async def test_cluster_that_autoscales_is_ready(fake_emulator: EmulatorProcess) -> None:
+    start(fake_emulator)
+    fake_emulator.admin("POST", "clusters/shared/state", {"state": "UPDATING"})
+    assert (await outcome(READY))["state"] == "UPDATING"
+
+
 async def test_silent_dashboard_ends_at_its_timeout(fake_emulator: EmulatorProcess) -> None:
     start(fake_emulator)
     with fake_emulator.fault(scope="dashboard", status=503, times=None):

@@ -53,7 +53,8 @@ class ClustersApi:
 
         :param name: the name of the cluster
         :param resource: the PersistentResource to create
-        :return: name of the long-running operation; None if the answer was lost but this call created the cluster
+        :return: name of the long-running operation; None if the answer was lost or does not name it, but this call
+            created the cluster
         :raises ClusterExistsError: the id is in use
         :raises NameNotReusableError: the id belonged to a cluster that was deleted recently
         """

@@ -13,9 +13,12 @@ because clusters that either of them creates must look the same:
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from airflow_provider_vertex_ray.core.cluster.versions import known_versions, newest_version
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HEAD_POOL_ID",
-    "SUPPORTED_VERSIONS",
     "OfficialImage",
     "Pool",
     "default_python_version",
@@ -37,17 +39,14 @@ __all__ = [
 
 HEAD_POOL_ID = "head-node"
 
-SUPPORTED_VERSIONS: dict[str, tuple[str, ...]] = {"2.47": ("3.11",), "2.42": ("3.10", "3.11")}
-"""Python versions that the service offers, by Ray version (docs/service-facts.md, November 2026).
-
-The SDK still lists 2.33 and 2.9 for Python 3.10, which are no longer available. The first Python version is the SDK's
-choice if none is requested."""
-
 _CONTINENTS = ("us", "europe", "asia")
-_OFFICIAL_IMAGE = re.compile(
-    r"(?P<prefix>us|europe|asia)-docker\.pkg\.dev/vertex-ai/training/"
-    r"ray-(?P<kind>cpu|gpu)\.(?P<ray>\d+-\d+)\.py(?P<python>\d{2,3}):latest"
-)
+_IMAGE = "{region}-docker.pkg.dev/vertex-ai/training/ray-{device}.{ray}.py{python}:latest"
+_IN_IMAGE = {
+    "region": r"(?P<prefix>us|europe|asia)",
+    "device": r"(?P<kind>cpu|gpu)",
+    "ray": r"(?P<ray>\d+-\d+)",
+    "python": r"(?P<python>\d{2,3})",
+}
 
 
 @dataclass(frozen=True)
@@ -129,10 +128,10 @@ def plan_pools(head: Resources, workers: Sequence[Resources], images: NodeImages
     return (head_pool, *others)
 
 
-def default_python_version(ray_version: str) -> str | None:
-    """Return the Python version that the SDK uses for ``ray_version`` by default; None for an unknown version."""
-    versions = SUPPORTED_VERSIONS.get(ray_version)
-    return versions[0] if versions else None
+def default_python_version(ray_version: str) -> str:
+    """Return the Python version for ``ray_version`` by default: the SDK's choice, or that of the newest Ray version."""
+    row = known_versions().get(ray_version) or newest_version()
+    return row.pythons[0]
 
 
 def image_prefix(location: str) -> str:
@@ -143,20 +142,34 @@ def image_prefix(location: str) -> str:
 
 def official_image(prefix: str, ray_version: str, python_version: str, *, gpu: bool) -> str:
     """Return the address of the service's own image."""
-    kind = "gpu" if gpu else "cpu"
-    versions = f"{ray_version.replace('.', '-')}.py{python_version.replace('.', '')}"
-    return f"{prefix}-docker.pkg.dev/vertex-ai/training/ray-{kind}.{versions}:latest"
+    row = known_versions().get(ray_version)
+    return ((row and row.image) or _IMAGE).format(
+        region=prefix,
+        device="gpu" if gpu else "cpu",
+        ray=ray_version.replace(".", "-"),
+        python=python_version.replace(".", ""),
+    )
 
 
 def parse_official_image(image: str) -> OfficialImage | None:
     """Return the parts of the address of one of the service's own images; None for any other image."""
-    match = _OFFICIAL_IMAGE.fullmatch(image)
-    if match is None:
-        return None
-    python = match["python"]
-    return OfficialImage(
-        prefix=match["prefix"],
-        ray_version=match["ray"].replace("-", "."),
-        python_version=f"{python[0]}.{python[1:]}",
-        gpu=match["kind"] == "gpu",
-    )
+    rows = [row for row in known_versions().values() if row.image]
+    for template, ray in ((_IMAGE, None), *((str(row.image), row.ray) for row in rows)):
+        match = _image_pattern(template).fullmatch(image)
+        found = match.groupdict() if match else {}
+        if match and (ray is None or found.get("ray", ray.replace(".", "-")) == ray.replace(".", "-")):
+            python = found.get("python") or default_python_version(str(ray)).replace(".", "")
+            return OfficialImage(
+                prefix=found.get("prefix") or "us",
+                ray_version=(found.get("ray") or str(ray)).replace("-", "."),
+                python_version=f"{python[0]}.{python[1:]}",
+                gpu=found.get("kind") == "gpu",
+            )
+    return None
+
+
+@functools.lru_cache(maxsize=16)
+def _image_pattern(template: str) -> re.Pattern[str]:
+    parts = re.split(r"\{(region|device|ray|python)\}", template)
+    pattern = "".join(_IN_IMAGE[part] if place % 2 else re.escape(part) for place, part in enumerate(parts))
+    return re.compile(pattern)

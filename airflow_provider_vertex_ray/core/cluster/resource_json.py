@@ -9,8 +9,9 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_vertex_ray.core.cluster.machine_rules import is_small_head
+from airflow_provider_vertex_ray.core.cluster.machines import disk_type
 from airflow_provider_vertex_ray.core.cluster.pools import (
-    SUPPORTED_VERSIONS,
     OfficialImage,
     Pool,
     default_python_version,
@@ -19,6 +20,7 @@ from airflow_provider_vertex_ray.core.cluster.pools import (
     parse_official_image,
 )
 from airflow_provider_vertex_ray.core.cluster.spec_parts import AutoscalingSpec, NfsMount, PscIConfig, Resources
+from airflow_provider_vertex_ray.core.cluster.versions import known_versions
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -45,6 +47,12 @@ def write_body(spec: SpecFields, location: str) -> dict[str, Any]:
         ray_spec["nfsMounts"] = [
             {"server": mount.server, "path": mount.path, "mountPoint": mount.mount_point} for mount in spec.nfs_mounts
         ]
+    if spec.ray_cluster_autoscaling_spec:
+        minutes = spec.ray_cluster_autoscaling_spec.get("idleTimeoutMinutes")
+        ray_spec["rayClusterAutoscalingSpec"] = {
+            **spec.ray_cluster_autoscaling_spec,
+            **({} if minutes is None else {"idleTimeoutMinutes": str(minutes)}),
+        }
     runtime: dict[str, Any] = {"raySpec": ray_spec}
     if spec.service_account:
         runtime["serviceAccountSpec"] = {
@@ -63,8 +71,14 @@ def write_body(spec: SpecFields, location: str) -> dict[str, Any]:
         body["pscInterfaceConfig"] = {"networkAttachment": spec.psc_interface_config.network_attachment}
     if spec.encryption_spec_key_name:
         body["encryptionSpec"] = {"kmsKeyName": spec.encryption_spec_key_name}
+    if spec.psc_interface_config and spec.psc_interface_config.dns_peering_configs:
+        body["pscInterfaceConfig"]["dnsPeeringConfigs"] = [
+            dict(config) for config in spec.psc_interface_config.dns_peering_configs
+        ]
     if spec.labels:
         body["labels"] = dict(spec.labels)
+    if spec.display_name:
+        body["displayName"] = spec.display_name
     return body
 
 
@@ -102,7 +116,7 @@ def read_body(resource: Mapping[str, Any], location: str | None) -> dict[str, An
     workers = [_read_worker(pool, image) for pool, image in zip(pools, images.custom[1:], strict=True)]
     joined = _read_joined_workers(head_pool, head)
     if joined is not None:
-        workers.insert(_place_of_joined(pools), joined)
+        _insert_joined(workers, joined, pools)
 
     service_account = (runtime.get("serviceAccountSpec") or {}).get("serviceAccount")
     psc = resource.get("pscInterfaceConfig")
@@ -116,7 +130,9 @@ def read_body(resource: Mapping[str, Any], location: str | None) -> dict[str, An
         "custom_images": None,
         "enable_metrics_collection": not (ray_spec.get("rayMetricSpec") or {}).get("disabled", False),
         "enable_logging": not (ray_spec.get("rayLogsSpec") or {}).get("disabled", False),
-        "psc_interface_config": PscIConfig(psc.get("networkAttachment")) if psc is not None else None,
+        "psc_interface_config": (
+            PscIConfig(psc.get("networkAttachment"), psc.get("dnsPeeringConfigs") or None) if psc is not None else None
+        ),
         "reserved_ip_ranges": tuple(resource.get("reservedIpRanges") or ()),
         "nfs_mounts": tuple(
             NfsMount(mount.get("server"), mount.get("path"), mount.get("mountPoint"))
@@ -124,6 +140,10 @@ def read_body(resource: Mapping[str, Any], location: str | None) -> dict[str, An
         ),
         "labels": dict(resource.get("labels") or {}),
         "encryption_spec_key_name": (resource.get("encryptionSpec") or {}).get("kmsKeyName") or None,
+        # It exists, so it was allowed.
+        "allow_small_head": is_small_head(head.machine_type),
+        "display_name": resource.get("displayName") or None,
+        "ray_cluster_autoscaling_spec": _read_ray_autoscaling(ray_spec.get("rayClusterAutoscalingSpec")),
     }
 
 
@@ -132,9 +152,11 @@ def _write_pool(pool: Pool) -> dict[str, Any]:
     if pool.machine.accelerator_type:
         machine["acceleratorType"] = pool.machine.accelerator_type
         machine["acceleratorCount"] = pool.machine.accelerator_count
+    if pool.machine.reservation_affinity:
+        machine["reservationAffinity"] = dict(pool.machine.reservation_affinity)
     disk: dict[str, Any] = {}
     if pool.machine.boot_disk_type:
-        disk["bootDiskType"] = pool.machine.boot_disk_type
+        disk["bootDiskType"] = disk_type(pool.machine.machine_type, pool.machine.boot_disk_type)
     if pool.machine.boot_disk_size_gb is not None:
         disk["bootDiskSizeGb"] = pool.machine.boot_disk_size_gb
     body: dict[str, Any] = {"id": pool.pool_id, "machineSpec": machine, "diskSpec": disk}
@@ -160,7 +182,15 @@ def _read_machine(pool: Mapping[str, Any], image: str | None) -> Resources:
         boot_disk_type=disk.get("bootDiskType") or None,
         boot_disk_size_gb=int(size) if size else None,
         custom_image=image,
+        reservation_affinity=machine.get("reservationAffinity") or None,
     )
+
+
+def _read_ray_autoscaling(given: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if not given:
+        return None
+    minutes = given.get("idleTimeoutMinutes")
+    return {**given, **({} if minutes is None else {"idleTimeoutMinutes": int(minutes)})}
 
 
 def _read_worker(pool: Mapping[str, Any], image: str | None) -> Resources:
@@ -189,15 +219,21 @@ def _read_autoscaling(pool: Mapping[str, Any]) -> AutoscalingSpec | None:
     return AutoscalingSpec(int(bounds.get("minReplicaCount") or 0), int(bounds.get("maxReplicaCount") or 0))
 
 
-def _place_of_joined(pools: list[Mapping[str, Any]]) -> int:
-    """Return the place in the worker list of the type that joined the head: the number that no pool has."""
-    for place, pool in enumerate(pools):
-        match = _WORKER_POOL.fullmatch(pool.get("id", ""))
-        if match is None:
-            break
-        if int(match[1]) != place + 1:
-            return place
-    return len(pools)
+def _insert_joined(workers: list[Resources], joined: Resources, pools: list[Mapping[str, Any]]) -> None:
+    """Insert the workers of the head's pool where their types were, so that the other pools keep their numbers.
+
+    Each number that no pool has belonged to such a type; with none missing, it came last.
+    """
+    numbers = [int(match[1]) for pool in pools if (match := _WORKER_POOL.fullmatch(pool.get("id", "")))]
+    gaps: list[int] = []
+    if len(numbers) == len(pools) and numbers == sorted(set(numbers)):
+        gaps = sorted(set(range(1, max(numbers, default=0) + 1)) - set(numbers))
+    # Several types, if there are enough workers for them.
+    kinds = max(1, min(len(gaps), 1 if joined.autoscaling_spec else joined.node_count))
+    places = [gap - 1 for gap in gaps[:kinds]] or [len(workers)]
+    for number, place in enumerate(places):
+        count = joined.node_count - kinds + 1 if number == 0 else 1
+        workers.insert(place, replace(joined, node_count=count))
 
 
 @dataclass(frozen=True)
@@ -244,9 +280,11 @@ def _read_images(
 
 
 def _would_be_chosen(official: OfficialImage, pool: Mapping[str, Any], prefix: str | None) -> bool:
+    known = known_versions()
     has_gpu = int((pool.get("machineSpec") or {}).get("acceleratorCount") or 0) > 0
     return (
         official.gpu == has_gpu
         and official.prefix == (prefix or official.prefix)
-        and official.python_version in SUPPORTED_VERSIONS.get(official.ray_version, ())
+        # A spec with a version that has ended is rejected.
+        and not (official.ray_version in known and known[official.ray_version].ended)
     )

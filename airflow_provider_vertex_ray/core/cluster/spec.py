@@ -15,6 +15,7 @@ from typing import Any
 
 from airflow_provider_vertex_ray.core.checks import refuse_templates
 from airflow_provider_vertex_ray.core.cluster import spec_rules
+from airflow_provider_vertex_ray.core.cluster.machines import disk_type
 from airflow_provider_vertex_ray.core.cluster.name import validate_location
 from airflow_provider_vertex_ray.core.cluster.pools import (
     default_python_version,
@@ -49,7 +50,8 @@ class ClusterSpec(SpecFields):
     :param head_node_type: machine of the head; None for ``Resources()``. The head is one node and does not autoscale.
     :param worker_node_types: worker types, at least one, because **the head runs no work**. Workers with the head's
         machine type and accelerator share its pool, its disks and its image.
-    :param ray_version: ``2.47`` or ``2.42``
+    :param ray_version: ``2.47`` or ``2.42``, or a later version, with a warning; the option ``[vertex_ray]
+        ray_versions`` adds versions
     :param python_version: Python version of the cluster; None for the SDK's choice: 3.11 for Ray 2.47, 3.10 for Ray
         2.42. The attribute then holds that version.
     :param network: peered network, ``projects/NUMBER/global/networks/NAME``; cannot be combined with
@@ -63,6 +65,11 @@ class ClusterSpec(SpecFields):
     :param nfs_mounts: NFS shares that are mounted on all nodes
     :param labels: labels of the cluster, at most 64
     :param encryption_spec_key_name: Cloud KMS key in the region of the cluster; not available in the SDK
+    :param allow_small_head: whether to accept a head with less than 16 vCPUs or 60 GB of memory, whose dashboard may
+        never answer
+    :param display_name: display name of the cluster; not available in the SDK
+    :param ray_cluster_autoscaling_spec: the API's ``RayClusterAutoscalingSpec`` as a dict with ``idleTimeoutMinutes``
+        and ``upscalingSpeed``, passed through as it is; not available in the SDK
     :raises InvalidArgumentError: a value breaks a rule; the error names the field, the value and the rule
     """
 
@@ -88,8 +95,7 @@ class ClusterSpec(SpecFields):
         """Return the spec of an existing cluster from the API's JSON.
 
         The result is not validated until it is written again, because a cluster may have been created elsewhere under
-        other rules. What a spec cannot express is left out: display name, DNS peering, reservations, and the current
-        size of an autoscaling pool.
+        other rules. What a spec cannot express is left out, such as the current size of an autoscaling pool.
 
         :param resource: a PersistentResource, as returned by the API or as sent to it
         :param location: region of the cluster, which distinguishes the service's images from custom ones; default: the
@@ -116,7 +122,7 @@ class ClusterSpec(SpecFields):
     def to_persistent_resource(self, location: str) -> dict[str, Any]:
         """Return the v1beta1 PersistentResource that creates the cluster.
 
-        It equals, field for field, what ``vertex_ray.create_ray_cluster`` sends; only the encryption key is added.
+        It equals, field for field, what ``vertex_ray.create_ray_cluster`` sends; only what the SDK lacks is added.
 
         :param location: region of the cluster; its continent determines the registry of the images
         :raises InvalidArgumentError: the spec is not valid, a template is left, or the location is not a region
@@ -124,6 +130,8 @@ class ClusterSpec(SpecFields):
         validate_location(location)
         self.validate()
         spec_rules.check_key_location(self.encryption_spec_key_name, location)
+        if self.psc_interface_config is not None:
+            spec_rules.check_attachment_location(self.psc_interface_config.network_attachment, location)
         return write_body(self, location)
 
     def to_dict(self) -> dict[str, Any]:
@@ -138,17 +146,19 @@ class ClusterSpec(SpecFields):
     def spec_hash(self) -> str:
         """Return 12 hexadecimal digits that differ between specs of different clusters, for a label.
 
-        Labels and the region do not count, nor does it matter whether a default is written out.
+        Labels, the display name and the region do not count, nor does it matter whether a default is written out.
 
         :raises InvalidArgumentError: a value other than a label is still a template
         """
         for item in dataclasses.fields(self):
-            if item.name != "labels":
+            if item.name not in ("labels", "display_name"):
                 refuse_templates(getattr(self, item.name), item.name)
         body = write_body(self, _HASH_LOCATION)
         body.pop("labels", None)
+        body.pop("displayName", None)
         for pool in body["resourcePools"]:
-            pool["diskSpec"] = {"bootDiskType": "pd-ssd", "bootDiskSizeGb": 100, **pool["diskSpec"]}
+            default = disk_type(pool["machineSpec"]["machineType"], "pd-ssd")
+            pool["diskSpec"] = {"bootDiskType": default, "bootDiskSizeGb": 100, **pool["diskSpec"]}
         images = body["resourceRuntimeSpec"]["raySpec"]["resourcePoolImages"]
         for pool_id, image in images.items():
             official = parse_official_image(image)
@@ -178,7 +188,7 @@ class ClusterSpec(SpecFields):
             values["psc_interface_config"] = as_part(PscIConfig, self.psc_interface_config, "psc_interface_config")
         if self.python_version is None and isinstance(self.ray_version, str):
             values["python_version"] = default_python_version(self.ray_version)
-        for name in ("network", "service_account", "encryption_spec_key_name"):
+        for name in ("network", "service_account", "encryption_spec_key_name", "display_name"):
             # An empty string means "none" on the wire, and is what an empty Airflow Variable renders to.
             values[name] = getattr(self, name) or None
         for name, value in values.items():

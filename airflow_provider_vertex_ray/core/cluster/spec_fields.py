@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from airflow_provider_vertex_ray.core.checks import refuse_templates
+from airflow_provider_vertex_ray.core.checks import find_templates, refuse_templates
 from airflow_provider_vertex_ray.core.cluster.pools import Pool, plan_pools
 from airflow_provider_vertex_ray.core.cluster.spec_parts import NfsMount, NodeImages, PscIConfig, Resources
 
@@ -30,6 +31,13 @@ class SpecFields:
     nfs_mounts: Sequence[NfsMount] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     encryption_spec_key_name: str | None = None
+    allow_small_head: bool = False
+    display_name: str | None = None
+    ray_cluster_autoscaling_spec: Mapping[str, Any] | None = None
+
+    def pools_known(self) -> bool:
+        """Tell whether no size and no machine is still a template."""
+        return not any(find_templates((self.head_node_type, self.worker_node_types)))
 
     def pools(self) -> tuple[Pool, ...]:
         """Return the requested resource pools with their ids and sizes; the first one contains the head.

@@ -23,7 +23,8 @@ class AutoscalingSpec:
     If the workers have the head's machine type and accelerator, they share its pool, and **both bounds include the
     head**: ``AutoscalingSpec(2, 5)`` then means one to four workers. (Source: the SDK's code.)
 
-    :param min_replica_count: minimum number of nodes, at least 1
+    :param min_replica_count: minimum number of nodes; 0 for a pool that is empty until work needs it. At least 1 if
+        the workers share the head's pool.
     :param max_replica_count: maximum number of nodes, above the minimum and at most 1,000
     """
 
@@ -40,10 +41,12 @@ class Resources:
         ``autoscaling_spec`` is set.
     :param accelerator_type: GPU type as the API spells it, e.g. ``NVIDIA_TESLA_T4``
     :param accelerator_count: number of GPUs of each node; 0 for none
-    :param boot_disk_type: ``pd-ssd`` or ``pd-standard``; None for the service's default
+    :param boot_disk_type: ``pd-ssd``, ``pd-standard`` or ``hyperdisk-balanced``; None for the service's default. On
+        machines that have ``hyperdisk-balanced`` only, such as ``a3-ultragpu-8g``, the default means that.
     :param boot_disk_size_gb: 100 to 64,000 GB; None for the service's default
     :param custom_image: container image to use instead of the service's own
     :param autoscaling_spec: bounds of the number of nodes, for workers only
+    :param reservation_affinity: the API's ``ReservationAffinity`` as a dict, passed through as it is; not in the SDK
     """
 
     machine_type: str = "n1-standard-16"
@@ -54,6 +57,7 @@ class Resources:
     boot_disk_size_gb: int | None = 100
     custom_image: str | None = None
     autoscaling_spec: AutoscalingSpec | None = None
+    reservation_affinity: Mapping[str, Any] | None = None
 
     def shares_machine(self, other: Resources) -> bool:
         """Tell whether both are the same machine to the SDK, which then puts a worker into the head's pool."""
@@ -96,9 +100,12 @@ class PscIConfig:
 
     :param network_attachment: name of the network attachment, or
         ``projects/NUMBER/regions/REGION/networkAttachments/NAME``
+    :param dns_peering_configs: list of the API's ``DnsPeeringConfig`` as dicts with ``domain``, ``targetProject`` and
+        ``targetNetwork``, passed through as they are; not in the SDK
     """
 
     network_attachment: str | None = None
+    dns_peering_configs: Sequence[Mapping[str, str]] | None = None
 
 
 _Part = TypeVar("_Part", AutoscalingSpec, Resources, NodeImages, NfsMount, PscIConfig)

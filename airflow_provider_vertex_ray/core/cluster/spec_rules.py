@@ -1,24 +1,30 @@
 """Rules of a cluster spec, which reveal a mistake at DAG parse time instead of after minutes of provisioning.
 
 The letters at rules name their sources (docs/service-facts.md): D is documented by Google, C is in the SDK's code, F
-was reported by users of the service.
+was reported by users of the service, A is in the API's reference or discovery document.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow_provider_vertex_ray.core.checks import (
     check_flag,
     check_match,
     check_text,
     check_whole,
-    find_templates,
     has_template,
 )
-from airflow_provider_vertex_ray.core.cluster.pools import SUPPORTED_VERSIONS
+from airflow_provider_vertex_ray.core.cluster.machine_rules import (
+    check_head_size,
+    check_machine,
+    is_small_head,
+    machine_warnings,
+)
+from airflow_provider_vertex_ray.core.cluster.passthrough import check_passthrough, passthrough_warnings
+from airflow_provider_vertex_ray.core.cluster.versions import is_version, known_versions, offered
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -27,13 +33,22 @@ if TYPE_CHECKING:
     from airflow_provider_vertex_ray.core.cluster.spec_fields import SpecFields
     from airflow_provider_vertex_ray.core.cluster.spec_parts import AutoscalingSpec, NfsMount, NodeImages, Resources
 
-__all__ = ["check_key_location", "check_pools", "check_spec", "pool_warnings", "spec_warnings"]
+__all__ = [
+    "check_attachment_location",
+    "check_key_location",
+    "check_pools",
+    "check_spec",
+    "pool_warnings",
+    "spec_warnings",
+]
 
 MAX_LABELS = 64  # (D)
 
 _NETWORK = re.compile(r"projects/(?P<project>[^/]+)/global/networks/[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _PROJECT_NUMBER = re.compile(r"[0-9]+")
-_ATTACHMENT = re.compile(r"(projects/[^/\s]+/regions/[a-z0-9-]+/networkAttachments/)?[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+_ATTACHMENT = re.compile(
+    r"(projects/[^/\s]+/regions/(?P<region>[a-z0-9-]+)/networkAttachments/)?[a-z]([a-z0-9-]{0,61}[a-z0-9])?"
+)
 _KMS_KEY = re.compile(r"projects/[^/\s]+/locations/(?P<location>[^/\s]+)/keyRings/[^/\s]+/cryptoKeys/[^/\s]+")
 _SERVICE_ACCOUNT = re.compile(r"[^@\s/]+@[^@\s/]+\.[^@\s/]+")
 _IP_RANGE = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -51,6 +66,7 @@ def check_spec(spec: SpecFields) -> None:
     check_flag("enable_metrics_collection", spec.enable_metrics_collection)
     check_flag("enable_logging", spec.enable_logging)
     _check_network(spec)
+    check_passthrough(spec)
     for place, mount in enumerate(spec.nfs_mounts):
         _check_nfs_mount(mount, f"nfs_mounts[{place}]")
     _check_labels(spec.labels)
@@ -75,9 +91,23 @@ def check_key_location(key_name: str | None, location: str) -> None:
         )
 
 
+def check_attachment_location(attachment: str | None, location: str) -> None:
+    """Validate that the network attachment is in the region of the cluster (D).
+
+    :raises InvalidArgumentError: it is in another region
+    """
+    match = _ATTACHMENT.fullmatch(attachment or "")
+    if match and match["region"] and match["region"] != location:
+        raise InvalidArgumentError(
+            "psc_interface_config.network_attachment",
+            attachment,
+            f"Use a network attachment in the region of the cluster, {location}.",
+        )
+
+
 def spec_warnings(spec: SpecFields) -> list[str]:
     """Return warnings about values that the service accepts but that may have an unwanted effect."""
-    found = pool_warnings(spec)
+    found = [*_version_warnings(spec), *pool_warnings(spec), *passthrough_warnings(spec)]
     if spec.service_account and spec.network:
         found.append(
             "service_account: on a peered network, the Ray Client (vertex_ray://) does not work with a custom service "
@@ -91,15 +121,33 @@ def _check_versions(spec: SpecFields) -> None:
     check_text("python_version", spec.python_version)
     if has_template(spec.ray_version) or has_template(spec.python_version) or not _uses_official_image(spec):
         return
-    if spec.python_version in SUPPORTED_VERSIONS.get(spec.ray_version, ()):
-        return
-    known_ray = spec.ray_version in SUPPORTED_VERSIONS
-    offered = "; ".join(f"Ray {ray} with Python {' or '.join(pythons)}" for ray, pythons in SUPPORTED_VERSIONS.items())
-    raise InvalidArgumentError(
-        "python_version" if known_ray else "ray_version",
-        spec.python_version if known_ray else spec.ray_version,
-        f"Vertex AI has no image with Ray {spec.ray_version} and this Python version; it offers {offered}.",
-    )
+    for field in ("ray_version", "python_version"):
+        value = getattr(spec, field)
+        if value is not None and not is_version(value):
+            short = ".".join(value.split(".")[:2])
+            close = f" Did you mean {short}?" if is_version(short) else ""
+            raise InvalidArgumentError(field, value, f"Use a version of two numbers, as in {offered()}.{close}")
+    row = known_versions().get(spec.ray_version)
+    if row is not None and row.ended:
+        raise InvalidArgumentError(
+            "ray_version",
+            spec.ray_version,
+            f"Vertex AI no longer offers Ray {spec.ray_version}; it offers {offered()}.",
+        )
+
+
+def _version_warnings(spec: SpecFields) -> list[str]:
+    """Return a warning about versions that are in no table, which the service may offer since."""
+    if has_template(spec.ray_version) or has_template(spec.python_version) or not _uses_official_image(spec):
+        return []
+    row = known_versions().get(spec.ray_version)
+    if row is not None and spec.python_version in row.pythons:
+        return []
+    field = "ray_version" if row is None else "python_version"
+    return [
+        f"{field}: this package does not know an image with Ray {spec.ray_version} and Python {spec.python_version}, "
+        f"and Vertex AI may reject it; known are {offered()}. The option [vertex_ray] ray_versions adds others"
+    ]
 
 
 def _uses_official_image(spec: SpecFields) -> bool:
@@ -180,14 +228,7 @@ def _is_label(text: object) -> bool:
 
 MAX_POOL_NODES = 1_000  # (D)
 MAX_CLUSTER_NODES = 2_000  # (D)
-DISK_TYPES = ("pd-ssd", "pd-standard")  # (C)
-DISK_SIZE_GB = (100, 64_000)  # (C)
 
-_MACHINE_TYPE = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)+")
-_TPU_MACHINE = re.compile(r"ct\d|tpu")
-_ACCELERATOR = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
-_TOO_SMALL_HEAD = re.compile(r"n1-standard-[124]")
-_VCPUS = re.compile(r"[a-z0-9]+-[a-z]+-(\d+)")
 _SHARED = "workers with the head's machine type and accelerator share its pool"
 
 
@@ -197,6 +238,8 @@ def check_pools(spec: SpecFields) -> None:
     :raises InvalidArgumentError: names the first rule that the nodes of ``spec`` break
     """
     _check_head(spec.head_node_type)
+    check_flag("allow_small_head", spec.allow_small_head)
+    check_head_size(spec.head_node_type.machine_type, allow_small=spec.allow_small_head)
     if not spec.worker_node_types:
         raise InvalidArgumentError(
             "worker_node_types",
@@ -209,31 +252,37 @@ def check_pools(spec: SpecFields) -> None:
     for place, worker in enumerate(spec.worker_node_types):
         if worker.shares_machine(spec.head_node_type):
             _check_joining(spec, worker, f"worker_node_types[{place}]")
-    _check_no_duplicates(spec)
+    _check_head_pool(spec)
     _check_size(spec)
 
 
 def pool_warnings(spec: SpecFields) -> list[str]:
     """Return warnings about nodes that the service accepts but that may have an unwanted effect."""
     found = []
-    machine = spec.head_node_type.machine_type
-    vcpus = _VCPUS.fullmatch(machine)
-    if machine == "n1-standard-8":
+    head = spec.head_node_type
+    for field, machine in _machines(spec):
+        found += machine_warnings(machine, field)
+    if is_small_head(head.machine_type):
         # (F)
         found.append(
-            "head_node_type.machine_type: on n1-standard-8, the dashboard of the head may never respond; "
-            "n1-standard-16 is recommended"
+            f"head_node_type.machine_type: {head.machine_type} is smaller than n1-standard-16, the recommended head; "
+            "its dashboard may never answer"
         )
-    elif vcpus and int(vcpus[1]) < 16:
-        found.append(f"head_node_type.machine_type: {machine} is smaller than n1-standard-16, the recommended head")
+    fixed = [worker for worker in spec.worker_node_types if worker.autoscaling_spec is None]
+    if fixed and len(fixed) < len(spec.worker_node_types):
+        # (D) "Configure the autoscaling specification of all worker pools"
+        found.append(
+            "worker_node_types: some pools autoscale and others do not; Google's documentation asks for "
+            "autoscaling_spec on all worker pools"
+        )
+    if spec.pools_known() and all(pool.smallest == 0 for pool in spec.pools()[1:]) and spec.pools()[0].smallest == 1:
+        found.append("worker_node_types: the cluster starts with the head alone; no work runs until it has scaled up")
     for place, worker in enumerate(spec.worker_node_types):
         bounds = worker.autoscaling_spec
         if bounds is None or not worker.shares_machine(spec.head_node_type):
             continue
         field = f"worker_node_types[{place}].autoscaling_spec"
         found.append(f"{field}: {_SHARED}, so both bounds include the head")
-        if bounds.min_replica_count == 1:
-            found.append(f"{field}: the pool starts with the head alone; no work runs until it has scaled up")
         if any(later.autoscaling_spec is None for later in spec.worker_node_types[place + 1 :]):
             found.append(
                 f"{field}: put these workers last; otherwise the head's pool is requested with replicaCount 0, as by "
@@ -252,75 +301,29 @@ def _check_head(head: Resources) -> None:
             head.autoscaling_spec,
             "Set it on workers; the head does not autoscale.",
         )
-    if _TOO_SMALL_HEAD.fullmatch(head.machine_type):
-        # (F) for n1-standard-4
-        raise InvalidArgumentError(
-            "head_node_type.machine_type",
-            head.machine_type,
-            "Use a larger machine, such as n1-standard-16; Vertex AI rejects heads of this size.",
-        )
 
 
 def _check_resources(machine: Resources, field: str) -> None:
-    check_match(
-        f"{field}.machine_type",
-        machine.machine_type,
-        _MACHINE_TYPE,
-        "Use a Compute Engine machine type such as n1-standard-16.",
-        required=True,
-    )
-    if _TPU_MACHINE.match(machine.machine_type):
-        raise InvalidArgumentError(
-            f"{field}.machine_type",
-            machine.machine_type,
-            "Use another machine type; Ray on Vertex AI does not support TPUs.",
-        )
     check_whole(f"{field}.node_count", machine.node_count, 1, None, "Use a whole number of at least 1.")
-    _check_accelerator(machine, field)
-    disk_type = machine.boot_disk_type
-    if disk_type is not None and not has_template(disk_type) and disk_type not in DISK_TYPES:
-        raise InvalidArgumentError(f"{field}.boot_disk_type", disk_type, f"Use one of {', '.join(DISK_TYPES)}.")
-    if machine.boot_disk_size_gb is not None:
-        low, high = DISK_SIZE_GB
-        rule = f"Use a whole number of GB from {low} to {high}."
-        check_whole(f"{field}.boot_disk_size_gb", machine.boot_disk_size_gb, low, high, rule)
+    check_machine(machine, field)
     check_text(f"{field}.custom_image", machine.custom_image)
     if machine.autoscaling_spec is not None:
         _check_autoscaling(machine.autoscaling_spec, f"{field}.autoscaling_spec")
 
 
-def _check_accelerator(machine: Resources, field: str) -> None:
-    kind, count = machine.accelerator_type, machine.accelerator_count
-    check_whole(f"{field}.accelerator_count", count, 0, None, "Use a whole number; 0 for no accelerator.")
-    check_match(
-        f"{field}.accelerator_type",
-        kind,
-        _ACCELERATOR,
-        "Use the spelling of the API, e.g. NVIDIA_TESLA_T4 or NVIDIA_L4.",
-    )
-    if kind is not None and kind.startswith("TPU_"):
-        raise InvalidArgumentError(
-            f"{field}.accelerator_type", kind, "Use another accelerator; Ray on Vertex AI does not support TPUs."
-        )
-    if has_template(count):
-        return
-    if kind is not None and not has_template(kind) and count == 0:
-        raise InvalidArgumentError(
-            f"{field}.accelerator_count", count, f"Use the number of {kind} of each node, at least 1."
-        )
-    if kind is None and count > 0:
-        raise InvalidArgumentError(
-            f"{field}.accelerator_type", kind, f"Set the accelerator type; accelerator_count is {count}."
-        )
-
-
 def _check_autoscaling(bounds: AutoscalingSpec, field: str) -> None:
-    rule = f"Use a whole number of nodes from 1 to {MAX_POOL_NODES}."
     low, high = bounds.min_replica_count, bounds.max_replica_count
-    check_whole(f"{field}.min_replica_count", low, 1, MAX_POOL_NODES, rule)
-    check_whole(f"{field}.max_replica_count", high, 1, MAX_POOL_NODES, rule)
-    # API reference of ResourcePool.AutoscalingSpec: "> min_replica_count or will throw error". The minimum of 0 that it
-    # also mentions does not apply to a Ray pool, which keeps at least one node (D).
+    # (A) "For autoscaling enabled Ray-on-Vertex, we allow min_replica_count of a resource_pool to be 0".
+    rule = f"Use a whole number of nodes from 0 to {MAX_POOL_NODES}."
+    check_whole(f"{field}.min_replica_count", low, 0, MAX_POOL_NODES, rule)
+    check_whole(
+        f"{field}.max_replica_count",
+        high,
+        1,
+        MAX_POOL_NODES,
+        f"Use a whole number of nodes from 1 to {MAX_POOL_NODES}.",
+    )
+    # (A) "> min_replica_count or will throw error"
     if not has_template(low) and not has_template(high) and high <= low:
         raise InvalidArgumentError(
             f"{field}.max_replica_count", high, f"Use a number above min_replica_count, which is {low}."
@@ -339,7 +342,7 @@ def _check_images(images: NodeImages | None) -> None:
 def _check_joining(spec: SpecFields, worker: Resources, field: str) -> None:
     """Validate workers that share the head's pool, where only their number can differ from the head."""
     head, images = spec.head_node_type, spec.custom_images
-    for name in ("boot_disk_type", "boot_disk_size_gb"):
+    for name in ("boot_disk_type", "boot_disk_size_gb", "reservation_affinity"):
         wanted, given = getattr(head, name), getattr(worker, name)
         if wanted != given and not has_template(wanted) and not has_template(given):
             raise InvalidArgumentError(
@@ -357,30 +360,37 @@ def _check_joining(spec: SpecFields, worker: Resources, field: str) -> None:
         )
 
 
-def _check_no_duplicates(spec: SpecFields) -> None:
-    seen: dict[tuple[Any, ...], int] = {}
-    for place, worker in enumerate(spec.worker_node_types):
-        # In a pool of its own, an image distinguishes two types; in the head's pool, nothing does.
-        image = None if worker.shares_machine(spec.head_node_type) else worker.custom_image
-        key = (
-            worker.machine_type,
-            worker.accelerator_type,
-            worker.accelerator_count,
-            worker.boot_disk_type,
-            worker.boot_disk_size_gb,
-            image,
-        )
-        if key in seen:
+def _check_head_pool(spec: SpecFields) -> None:
+    """Validate the workers that share the head's pool together: the pool has one size, or one pair of bounds."""
+    joining = [
+        (f"worker_node_types[{place}]", worker)
+        for place, worker in enumerate(spec.worker_node_types)
+        if worker.shares_machine(spec.head_node_type)
+    ]
+    scaling = [(field, worker.autoscaling_spec) for field, worker in joining if worker.autoscaling_spec is not None]
+    for field, bounds in scaling:
+        if not has_template(bounds.min_replica_count) and bounds.min_replica_count < 1:
             raise InvalidArgumentError(
-                f"worker_node_types[{place}]",
-                worker,
-                f"Merge it with worker_node_types[{seen[key]}], which is the same, into one type with more nodes.",
+                f"{field}.autoscaling_spec.min_replica_count",
+                bounds.min_replica_count,
+                f"Use at least 1; {_SHARED}, so the bounds include the head.",
             )
-        seen[key] = place
+    if scaling and len(joining) > 1:
+        # The SDK would silently drop all but the last of them.
+        raise InvalidArgumentError(
+            scaling[0][0],
+            joining[-1][1],
+            f"Merge these worker types into one; {_SHARED}, which has one pair of bounds.",
+        )
+
+
+def _machines(spec: SpecFields) -> list[tuple[str, Resources]]:
+    workers = [(f"worker_node_types[{place}]", worker) for place, worker in enumerate(spec.worker_node_types)]
+    return [("head_node_type", spec.head_node_type), *workers]
 
 
 def _check_size(spec: SpecFields) -> None:
-    if any(find_templates((spec.head_node_type, spec.worker_node_types))):
+    if not spec.pools_known():
         return
     pools = spec.pools()
     for pool in pools:

@@ -47,6 +47,12 @@ BILLED_STATES = frozenset({ClusterState.RUNNING, ClusterState.UPDATING})
 """States in which the nodes cost money (https://cloud.google.com/vertex-ai/pricing#custom-trained_models)."""
 
 
+USABLE_STATES = frozenset({ClusterState.RUNNING, ClusterState.UPDATING})
+"""States in which a cluster with an answering dashboard takes work.
+
+An autoscaling cluster is often UPDATING, for minutes at a time (docs/service-facts.md)."""
+
+
 @dataclass(frozen=True)
 class Pool:
     """The current state of one resource pool.

@@ -32,7 +32,9 @@ MAX_PAGE_BYTES = 16 << 20
 KEPT_SECONDS = 86_400.0
 """Seconds for which the prices of a region are cached in this process; they change a few times a year."""
 
-_CORE = re.compile(r"(\w+) (?:Predefined )?Instance (Core|Ram)\b", re.IGNORECASE)
+_CORE = re.compile(r"\W*([\w -]+?) (?:Predefined )?(?:AMD )?Instance (Core|Ram)\b", re.IGNORECASE)
+_FAMILIES = {"compute optimized": "c2", "memory optimized": "m1"}
+"""Machine families that the descriptions do not call by their names."""
 _ACCELERATOR = re.compile(r"(NVIDIA [\w ]+?)(?: GPU)?(?: attached| running| in\b|$)", re.IGNORECASE)
 _error_from = partial(answer_error, "The Cloud Billing Catalog")
 _kept: dict[tuple[str, str, tuple[str, ...], str], tuple[float, PriceTable]] = {}
@@ -101,8 +103,10 @@ def table_of(skus: Sequence[SkuAnswer], region: str, prefixes: Sequence[str], cu
 
 def _named(text: str) -> tuple[str, str] | None:
     """Return section and name in a price table for the rest of a description; None if it is something else."""
-    if match := _CORE.search(text):
-        return ("vcpu" if match[2].lower() == "core" else "gib"), match[1].lower()
+    if match := _CORE.match(text):
+        family = " ".join(match[1].lower().replace("-", " ").split())
+        family = _FAMILIES.get(family, family)
+        return (("vcpu" if match[2].lower() == "core" else "gib"), family) if " " not in family else None
     if match := _ACCELERATOR.match(text):
         name = re.sub(r"\W+", "_", match[1].strip()).upper()
         # In the Vertex AI API, older accelerators are named NVIDIA_TESLA_….

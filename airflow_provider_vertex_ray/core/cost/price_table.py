@@ -11,20 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from airflow_provider_vertex_ray.core.checks import is_number
+from airflow_provider_vertex_ray.core.cluster.machines import machine_named
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
-# GiB of memory per vCPU, for families in which all sizes have the same ratio.
-# Source: https://cloud.google.com/compute/docs/general-purpose-machines and …/compute-optimized-machines
-_GIB_PER_VCPU = {
-    "n1-standard": 3.75,
-    "n1-highmem": 6.5,
-    "n1-highcpu": 0.9,
-    **{f"{family}-standard": 4.0 for family in ("e2", "n2", "n2d", "c2", "c2d", "c3", "g2")},
-    **{f"{family}-highmem": 8.0 for family in ("e2", "n2", "n2d", "c2d", "c3")},
-    **{f"{family}-highcpu": 1.0 for family in ("e2", "n2", "n2d")},
-    **{f"{family}-highcpu": 2.0 for family in ("c2d", "c3")},
-}
-_MACHINE = re.compile(r"([a-z0-9]+)-([a-z]+)-(\d+)")
 _SECTIONS = ("machines", "vcpu", "gib", "accelerators")
 
 
@@ -47,10 +36,9 @@ class NodeKind:
 
 
 def machine_size(machine_type: str) -> tuple[int, float] | None:
-    """Return the vCPUs and the GiB of memory of a machine type; None if its name does not tell."""
-    match = _MACHINE.fullmatch(machine_type)
-    ratio = _GIB_PER_VCPU.get(f"{match[1]}-{match[2]}") if match else None
-    return (int(match[3]), int(match[3]) * ratio) if match and ratio else None
+    """Return the vCPUs and the GiB of memory of a machine type; None for an unknown one."""
+    known = machine_named(machine_type)
+    return (known.vcpus, known.gib) if known else None
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from airflow_provider_vertex_ray.core.http.recorded_texts import type_of_text
 from airflow_provider_vertex_ray.errors import (
     ClusterExistsError,
     ClusterNotFoundError,
     InvalidRequestError,
-    NameNotReusableError,
     NetworkExhaustedError,
+    NetworkSetupError,
     NotAuthorisedError,
     PreconditionError,
     QuotaExceededError,
@@ -29,16 +30,6 @@ from airflow_provider_vertex_ray.errors import (
 __all__ = ["ErrorBody", "answer_error", "control_plane_error", "outcome_error", "read_error", "service_error"]
 
 
-# Texts of the service, from its documentation and from reports of live runs (docs/service-facts.md); their constant
-# part is matched, in lower case.
-_TEXTS: tuple[tuple[str, type[ServiceError]], ...] = (
-    ("quota metrics exceed quota limits", QuotaExceededError),
-    ("quota exceeded", QuotaExceededError),
-    ("resources are insufficient in region", StockoutError),
-    ("couldn't find free blocks in allocated ip ranges", NetworkExhaustedError),
-    ("recently deleted", NameNotReusableError),
-    ("was deleted", NameNotReusableError),
-)
 _STATUS: dict[str, type[ServiceError]] = {
     "INVALID_ARGUMENT": InvalidRequestError, "UNAUTHENTICATED": NotAuthorisedError,
     "PERMISSION_DENIED": NotAuthorisedError, "NOT_FOUND": ClusterNotFoundError, "ALREADY_EXISTS": ClusterExistsError,
@@ -53,6 +44,13 @@ _HTTP_NAMES = {
     400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND",
     409: "ALREADY_EXISTS", 429: "RESOURCE_EXHAUSTED",
 }  # fmt: skip
+
+
+_FINAL = (
+    QuotaExceededError, StockoutError, NetworkExhaustedError, NetworkSetupError, InvalidRequestError,
+    NotAuthorisedError,
+)  # fmt: skip
+"""Types that say what to do about a failed cluster."""
 
 
 @dataclass(frozen=True)
@@ -110,10 +108,9 @@ def service_error(
         for key, value in (("status", status), ("http_status", http_status), ("rpc_code", rpc_code))
         if value is not None
     }
-    lowered = message.lower()
-    for text, kind in _TEXTS:
-        if text in lowered:
-            return kind(message, details)
+    recorded = type_of_text(message)
+    if recorded is not None:
+        return recorded(message, details)
     if http_status is not None and http_status >= 500 and status in ("INTERNAL", "UNKNOWN"):
         # Unlike that of an operation, an INTERNAL of a call may be gone with the next call.
         return ServiceUnavailableError(message, details)
@@ -153,8 +150,6 @@ def outcome_error(message: str, rpc_code: int | None) -> ServiceError:
     :param rpc_code: number in ``error.code``
     """
     found = service_error(message, rpc_code=rpc_code)
-    if isinstance(found, (QuotaExceededError, StockoutError, NetworkExhaustedError, InvalidRequestError)):
-        return found
-    if isinstance(found, NotAuthorisedError):
+    if isinstance(found, _FINAL):
         return found
     return ServiceError(found.message, found.details)

@@ -85,8 +85,9 @@ class DeletedAnswer(msgspec.Struct):
 
 
 class VersionAnswer(msgspec.Struct):
-    """The version of the dashboard."""
+    """The version of the dashboard; every Ray since 1.9 gives both (``python/ray/dashboard/modules/version.py``)."""
 
+    version: str
     ray_version: str
 
 

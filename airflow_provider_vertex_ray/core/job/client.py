@@ -464,10 +464,11 @@ class JobsApi:
             ) from error
         return True
 
-    async def is_ready(self) -> bool:
-        """Tell whether the dashboard serves the Jobs API, with a single cheap request.
+    async def not_ready(self) -> str | None:
+        """Return why the dashboard does not serve the Jobs API yet, with a single cheap request; None if it does.
 
-        :raises NotAuthorisedError: the dashboard responds but rejects the credentials
+        Only Ray's own JSON counts. A login page, a redirect to one, an empty answer, and a 401 or 403, which follows a
+        grant or a start for minutes, all come from the proxy in front of it.
         """
         try:
             await self._transport.read(
@@ -478,9 +479,9 @@ class JobsApi:
                 attempts=1,
                 timeout=15,
             )
-        except (ServiceUnavailableError, JobNotFoundError, InvalidRequestError):
-            return False
-        return True
+        except VertexRayError as error:
+            return error.message
+        return None
 
     async def versions(self) -> tuple[str | None, str | None]:
         """Return the Ray and Python versions on the head, such as ``("2.47.1", "3.11.9")``; None for an unknown one."""

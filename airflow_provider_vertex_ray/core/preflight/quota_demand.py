@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from airflow_provider_vertex_ray.core.cluster.machines import machine_named
 from airflow_provider_vertex_ray.core.cluster.pools import Pool
 from airflow_provider_vertex_ray.core.cluster.spec import ClusterSpec
 
@@ -21,14 +22,6 @@ PREFIX = "custom_model_training_"
 """Prefix of the names of the metrics."""
 
 _SIZED = re.compile(r"[a-z0-9]+-[a-z]+-(\d+)(-lssd|-metal)?")
-# vCPUs of machine types whose name contains the number of accelerators instead.
-# Source: https://cloud.google.com/compute/docs/accelerator-optimized-machines
-_VCPUS = {
-    "a2-highgpu-1g": 12, "a2-highgpu-2g": 24, "a2-highgpu-4g": 48, "a2-highgpu-8g": 96, "a2-megagpu-16g": 96,
-    "a2-ultragpu-1g": 12, "a2-ultragpu-2g": 24, "a2-ultragpu-4g": 48, "a2-ultragpu-8g": 96,
-    "a3-highgpu-1g": 26, "a3-highgpu-2g": 52, "a3-highgpu-4g": 104, "a3-highgpu-8g": 208, "a3-megagpu-8g": 208,
-    "a3-edgegpu-8g": 208, "a3-ultragpu-8g": 224, "a4-highgpu-8g": 224,
-}  # fmt: skip
 _GPUS = {
     "NVIDIA_H100_80GB": "nvidia_h100",
     "NVIDIA_H100_MEGA_80GB": "nvidia_h100_mega",
@@ -102,8 +95,9 @@ class QuotaStatus:
 
 def vcpus(machine_type: str) -> int | None:
     """Return the vCPUs of a machine type; None if its name does not tell."""
+    known = machine_named(machine_type)
     match = _SIZED.fullmatch(machine_type)
-    return _VCPUS.get(machine_type) or (int(match[1]) if match else None)
+    return known.vcpus if known else int(match[1]) if match else None
 
 
 def cpu_metric(machine_type: str) -> str:

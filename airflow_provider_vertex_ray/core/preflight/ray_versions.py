@@ -7,19 +7,11 @@ from __future__ import annotations
 
 from datetime import date
 
-from airflow_provider_vertex_ray.core.cluster.pools import SUPPORTED_VERSIONS
+from airflow_provider_vertex_ray.core.cluster.versions import known_versions, newest_version, offered
+from airflow_provider_vertex_ray.core.data_rows import NOTICE_DAYS
 from airflow_provider_vertex_ray.core.preflight.report import Finding, Status
 
-__all__ = ["END_OF_AVAILABILITY", "FULL_VERSIONS", "client_finding", "pair_finding"]
-
-FULL_VERSIONS = {"2.9": "2.9.3", "2.33": "2.33.0", "2.42": "2.42.0", "2.47": "2.47.1"}
-"""Full Ray versions of the service's images, whose names have two numbers only (the SDK's SUPPORTED_RAY_VERSIONS)."""
-
-END_OF_AVAILABILITY = {"2.42": date(2027, 3, 1), "2.47": date(2027, 7, 28)}
-"""Day from which the service no longer creates clusters with a Ray version."""
-
-NOTICE_DAYS = 90
-"""Days before the end of availability from which a finding warns."""
+__all__ = ["client_finding", "full_version", "pair_finding"]
 
 CHECK = "versions"
 """Name of the check."""
@@ -33,24 +25,33 @@ def pair_finding(ray_version: str, python_version: str | None, today: date) -> F
     :param today: the current day
     """
     subject = f"Ray {ray_version}, Python {python_version}"
-    if python_version not in SUPPORTED_VERSIONS.get(ray_version, ()):
-        offered = "; ".join(f"Ray {ray}: Python {', '.join(each)}" for ray, each in SUPPORTED_VERSIONS.items())
-        found = f"the service does not offer this combination; it offers {offered}"
-        return Finding(CHECK, Status.FAIL, subject, found, _newest_but(""))
-    end = END_OF_AVAILABILITY[ray_version]
-    left = (end - today).days
+    row = known_versions().get(ray_version)
+    if row is not None and row.ended:
+        return Finding(CHECK, Status.FAIL, subject, "no longer available", _newest_but(ray_version))
+    if row is None or python_version not in row.pythons:
+        found = f"this package does not know whether the service offers this combination; known are {offered()}"
+        return Finding(CHECK, Status.WARN, subject, found, _newest_but(""))
+    if row.ends is None:
+        return Finding(CHECK, Status.PASS, subject, "available; the day on which that ends is unknown")
+    left = (row.ends - today).days
     if left <= 0:
-        return Finding(CHECK, Status.FAIL, subject, f"not available since {end}", _newest_but(ray_version))
+        return Finding(CHECK, Status.FAIL, subject, f"not available since {row.ends}", _newest_but(ray_version))
     if left <= NOTICE_DAYS:
-        found = f"available until {end}, {left} days from now"
+        found = f"available until {row.ends}, {left} days from now"
         return Finding(CHECK, Status.WARN, subject, found, _newest_but(ray_version))
-    return Finding(CHECK, Status.PASS, subject, f"available until {end}")
+    return Finding(CHECK, Status.PASS, subject, f"available until {row.ends}")
 
 
 def _newest_but(ray_version: str) -> str:
     """Return the newest pair of versions as fields of a spec; empty if its Ray version is ``ray_version``."""
-    newest = max(SUPPORTED_VERSIONS, key=lambda version: tuple(map(int, version.split("."))))
-    return "" if newest == ray_version else f'ray_version="{newest}", python_version="{SUPPORTED_VERSIONS[newest][0]}"'
+    newest = newest_version()
+    return "" if newest.ray == ray_version else f'ray_version="{newest.ray}", python_version="{newest.pythons[0]}"'
+
+
+def full_version(ray_version: str) -> str | None:
+    """Return the full version of a Ray version of two numbers; None if it is unknown."""
+    row = known_versions().get(ray_version)
+    return row.full if row else None
 
 
 def client_finding(ray_version: str, python_version: str | None, own_ray: str | None, own_python: str) -> Finding:
@@ -61,7 +62,7 @@ def client_finding(ray_version: str, python_version: str | None, own_ray: str | 
     :param own_ray: full Ray version of the process; None if it has none
     :param own_python: Python version of the process, as in a spec
     """
-    wanted = FULL_VERSIONS.get(ray_version, ray_version)
+    wanted = full_version(ray_version) or ray_version
     fits = own_ray == wanted and own_python == python_version
     here = f"this process has {f'Ray {own_ray}' if own_ray else 'no Ray'}, Python {own_python}"
     if fits:

@@ -137,12 +137,15 @@ class ServingApi:
         """
         return await self._delete(name, EndpointNotFoundError)
 
-    async def predict(self, endpoint: str, instances: list[Any], parameters: Any) -> dict[str, Any]:
+    async def predict(
+        self, endpoint: str, instances: list[Any], parameters: Any, dns: str | None = None
+    ) -> dict[str, Any]:
         """Send one prediction request.
 
         :param endpoint: the endpoint
         :param instances: the instances
         :param parameters: parameters of the prediction; None for none
+        :param dns: ``dedicatedEndpointDns`` of the endpoint, which then answers at no other host; None for a shared one
         :raises PredictionError: the model server rejects the instances; the message contains its own message
         """
         body = {"instances": instances, **({"parameters": parameters} if parameters is not None else {})}
@@ -155,6 +158,7 @@ class ServingApi:
                 shape=PredictionAnswer,
                 body=body,
                 max_bytes=MAX_PREDICTION_BYTES,
+                dns=dns,
             )
         except (InvalidRequestError, PreconditionError) as error:
             raise PredictionError(_container_text(error.message), error.details) from None
@@ -242,11 +246,14 @@ class ServingApi:
         body: Any = None,
         repeatable: bool = True,
         max_bytes: int = MAX_JSON_BYTES,
+        dns: str | None = None,
     ) -> T:
+        addresses = self._transport.addresses
+        base = addresses.prediction(dns) if dns else addresses.control_plane(location_of(path))
         return await self._transport.read(
             kind,
             method,
-            f"{self._transport.addresses.control_plane(location_of(path))}/{path}",
+            f"{base}/{path}",
             shape=shape,
             params=params,
             body=body,

@@ -1,64 +1,109 @@
-"""Google's prebuilt serving containers and the files that they load.
+"""Google's prebuilt serving containers, as data, and the files that they load.
 
-Source: https://cloud.google.com/vertex-ai/docs/predictions/pre-built-containers (images) and
-https://cloud.google.com/vertex-ai/docs/training/exporting-model-artifacts (files), as in the SDK's
-``aiplatform/constants/prediction.py`` (google-cloud-aiplatform 2.7.0), in November 2026.
+The versions and the days on which their availability ends are in containers.json beside this file, and in the option
+``[vertex_ray] serving_containers``. Sources: https://cloud.google.com/vertex-ai/docs/predictions/pre-built-containers
+(versions and ends) and https://cloud.google.com/vertex-ai/docs/training/exporting-model-artifacts (files), in November
+2026.
 """
 
 from __future__ import annotations
 
+import functools
+import re
 from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
 
+from airflow_provider_vertex_ray.core.data_rows import NOTICE_DAYS, added_text, date_in, read_rows, rows_in
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
-__all__ = ["FRAMEWORKS", "Framework", "serving_container"]
+__all__ = [
+    "FRAMEWORKS",
+    "ContainerVersion",
+    "Framework",
+    "container_versions",
+    "container_warning",
+    "serving_container",
+]
+
+OPTION = "serving_containers"
+_FIELDS = {"framework": str, "version": str, "ends": str, "ended": bool}
+_FILE = Path(__file__).with_name("containers.json")
+_VERSION = re.compile(r"\d+\.\d+")
 
 
 @dataclass(frozen=True)
 class Framework:
     """The prebuilt containers of one framework.
 
-    :param versions: versions of the framework, as in the names of the images
     :param files: file names, one of which an artifact folder must contain
     :param image: name of the image, without device and version
     :param devices: ``cpu``, and ``gpu`` if there are such images
     """
 
-    versions: tuple[str, ...]
     files: tuple[str, ...]
     image: str
     devices: tuple[str, ...] = ("cpu",)
 
 
 FRAMEWORKS: dict[str, Framework] = {
-    "sklearn": Framework(
-        ("0.20", "0.22", "0.23", "0.24", "1.0", "1.2", "1.3", "1.4", "1.5", "1.6"),
-        ("model.joblib", "model.pkl"),
-        "sklearn",
-    ),
-    "xgboost": Framework(
-        ("0.82", "0.90", "1.1", "1.2", "1.3", "1.4", "1.5", "1.6", "1.7", "2.0", "2.1"),
-        ("model.bst", "model.joblib", "model.pkl"),
-        "xgboost",
-    ),
-    "pytorch": Framework(
-        ("1.11", "1.12", "1.13", "2.0", "2.1", "2.2", "2.3", "2.4"), ("model.mar",), "pytorch", ("cpu", "gpu")
-    ),
-    "tensorflow": Framework(tuple(f"2.{minor}" for minor in range(1, 16)), ("saved_model.pb",), "tf2", ("cpu", "gpu")),
+    "sklearn": Framework(("model.joblib", "model.pkl"), "sklearn"),
+    "xgboost": Framework(("model.bst", "model.joblib", "model.pkl"), "xgboost"),
+    "pytorch": Framework(("model.mar",), "pytorch", ("cpu", "gpu")),
+    "tensorflow": Framework(("saved_model.pb",), "tf2", ("cpu", "gpu")),
 }
 """Frameworks by their name in ``VertexRayUploadModelOperator``."""
 
 _CONTINENTS = {"europe": "europe", "asia": "asia"}
 
 
+@dataclass(frozen=True)
+class ContainerVersion:
+    """A version of a framework with a prebuilt container.
+
+    :param version: version in the name of the image, such as ``1.6``
+    :param ends: day from which the container is no longer available; None if unknown
+    :param ended: whether that day has passed for certain
+    """
+
+    version: str
+    ends: date | None = None
+    ended: bool = False
+
+
+def container_versions(framework: str) -> dict[str, ContainerVersion]:
+    """Return the versions of a framework's containers, the oldest first; those in the option replace our own.
+
+    :param framework: name in ``FRAMEWORKS``
+    :raises InvalidArgumentError: the option is malformed
+    """
+    return _table(added_text(OPTION))[framework]
+
+
+@functools.lru_cache(maxsize=8)
+def _table(added: str) -> dict[str, dict[str, ContainerVersion]]:
+    found: dict[str, dict[str, ContainerVersion]] = {name: {} for name in FRAMEWORKS}
+    for row in [*read_rows(_FILE), *rows_in(OPTION, added, _FIELDS, ("framework", "version"))]:
+        if row["framework"] not in found or not _VERSION.fullmatch(row["version"]):
+            raise InvalidArgumentError(
+                f"[vertex_ray] {OPTION}", row, f'Use one of {", ".join(FRAMEWORKS)} and a version such as "1.6".'
+            )
+        version = ContainerVersion(row["version"], date_in(OPTION, row), bool(row.get("ended")))
+        found[row["framework"]][version.version] = version
+    return {
+        name: dict(sorted(versions.items(), key=lambda item: tuple(map(int, item[0].split(".")))))
+        for name, versions in found.items()
+    }
+
+
 def serving_container(framework: str, version: str | None, location: str, *, gpu: bool = False) -> str:
     """Return the image of a framework's prebuilt serving container.
 
     :param framework: ``sklearn``, ``xgboost``, ``pytorch`` or ``tensorflow``
-    :param version: version of the framework, such as ``1.6``; None for the newest
+    :param version: version of the framework, such as ``1.6``; None for the newest. An unknown one may exist.
     :param location: region, whose continent determines the registry
     :param gpu: whether the container uses an accelerator
-    :raises InvalidArgumentError: the container does not exist; the error lists the existing ones
+    :raises InvalidArgumentError: the container does not exist or is no longer available; the error lists others
     """
     if framework == "lightgbm":
         raise InvalidArgumentError(
@@ -69,12 +114,15 @@ def serving_container(framework: str, version: str | None, location: str, *, gpu
             "framework", framework, f"Use one of {', '.join(FRAMEWORKS)}, or set serving_container_image_uri."
         )
     found = FRAMEWORKS[framework]
-    version = version or found.versions[-1]
-    if version not in found.versions:
+    known = container_versions(framework)
+    version = version or _available(framework)[-1]
+    if not _VERSION.fullmatch(version) or (version in known and known[version].ended):
+        gone = "no longer available" if version in known else "not a version such as 1.6"
         raise InvalidArgumentError(
             "framework_version",
             version,
-            f"Use a version of {framework} with a prebuilt container: {', '.join(found.versions)}.",
+            f"Use a version of {framework} with a prebuilt container ({', '.join(_available(framework))}), or set "
+            f"serving_container_image_uri; this one is {gone}.",
         )
     device = "gpu" if gpu else "cpu"
     if device not in found.devices:
@@ -86,3 +134,32 @@ def serving_container(framework: str, version: str | None, location: str, *, gpu
     registry = _CONTINENTS.get(location.partition("-")[0], "us")
     image = f"{found.image}-{device}.{version.replace('.', '-')}"
     return f"{registry}-docker.pkg.dev/vertex-ai/prediction/{image}:latest"
+
+
+def container_warning(framework: str, version: str | None, today: date) -> str | None:
+    """Return a warning about a container that is unknown, or whose availability ends soon; None if there is none.
+
+    :param framework: name in ``FRAMEWORKS``
+    :param version: version of the framework; None for the newest
+    :param today: the current day
+    """
+    version = version or _available(framework)[-1]
+    row = container_versions(framework).get(version)
+    if row is None:
+        return (
+            f"framework_version: this package does not know a prebuilt container of {framework} {version}, and Vertex "
+            f"AI may not have it; known are {', '.join(_available(framework))}. The option [vertex_ray] {OPTION} adds "
+            "others"
+        )
+    left = None if row.ends is None else (row.ends - today).days
+    if left is None or left > NOTICE_DAYS:
+        return None
+    when = f"ends on {row.ends}, in {left} days" if left > 0 else f"ended on {row.ends}"
+    return (
+        f"framework_version: the availability of the prebuilt container of {framework} {version} {when}; use a newer "
+        "one, or serving_container_image_uri"
+    )
+
+
+def _available(framework: str) -> list[str]:
+    return [row.version for row in container_versions(framework).values() if not row.ended]

@@ -9,7 +9,7 @@ from enum import Enum
 
 from airflow_provider_vertex_ray.core.cluster.name import validate_cluster_id
 from airflow_provider_vertex_ray.core.cluster.spec import ClusterSpec
-from airflow_provider_vertex_ray.core.cluster.state import Cluster, ClusterState
+from airflow_provider_vertex_ray.core.cluster.state import USABLE_STATES, Cluster, ClusterState
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
 SHARED_LABEL = "vertex-ray-shared"
@@ -74,7 +74,7 @@ class Step(Enum):
     """The next step towards a cluster for new work."""
 
     ATTACH = "attach"
-    """Use the cluster, which is RUNNING."""
+    """Use the cluster, which is RUNNING, or UPDATING while it is resized."""
     WAIT = "wait"
     """Wait until the cluster is RUNNING."""
     CREATE = "create"
@@ -162,7 +162,7 @@ def plan(clusters: Iterable[Cluster], wanted: ClusterRequest, now: float, blocke
             return Plan(Step.CREATE, following, None, note, (newest, *older), broken)
         # An old cluster is better than none; once the broken one is deleted, the next task tries again.
         note += " It is used nevertheless, because its successor failed."
-    step = Step.ATTACH if newest.state is ClusterState.RUNNING else Step.WAIT
+    step = Step.ATTACH if newest.state in USABLE_STATES else Step.WAIT
     return Plan(step, number, newest, note, older, broken)
 
 

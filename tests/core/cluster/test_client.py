@@ -157,7 +157,7 @@ async def test_a_name_in_use(api: ClustersApi, fake_emulator: EmulatorProcess) -
 async def test_id_of_deleted_cluster_is_not_reusable(api: ClustersApi, fake_emulator: EmulatorProcess) -> None:
     start(fake_emulator, "gone")
     await done(api, await api.delete(named("gone")))
-    with pytest.raises(NameNotReusableError, match=r"deleted recently.*Use an id that changes with each run"):
+    with pytest.raises(NameNotReusableError, match=r"deleted recently.*Try again later, or use another id"):
         await api.create(named("gone"), BODY)
 
 

@@ -34,6 +34,14 @@ def bounds(low: object, high: object) -> dict[str, Any]:
     return worker(autoscaling_spec={"min_replica_count": low, "max_replica_count": high})
 
 
+def gpu(machine: str, accelerator: str | None, count: int, **fields: Any) -> dict[str, Any]:
+    return {
+        "worker_node_types": [
+            {"machine_type": machine, "accelerator_type": accelerator, "accelerator_count": count, **fields}
+        ]
+    }
+
+
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"worker_node_types": []}, "worker_node_types"),
     ({"worker_node_types": None}, "worker_node_types"),
@@ -45,7 +53,13 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (nodes(1001), "worker_node_types"),
     (nodes(1000, 1000), "worker_node_types"),
     ({"worker_node_types": [{"node_count": 1000}]}, "worker_node_types"),
-    (bounds(0, 2), "worker_node_types[0].autoscaling_spec.min_replica_count"),
+    (bounds(-1, 2), "worker_node_types[0].autoscaling_spec.min_replica_count"),
+    (bounds(0, 0), "worker_node_types[0].autoscaling_spec.max_replica_count"),
+    # The bounds of workers in the head's pool include the head.
+    (
+        {"worker_node_types": [{"autoscaling_spec": {"min_replica_count": 0, "max_replica_count": 2}}]},
+        "worker_node_types[0].autoscaling_spec.min_replica_count",
+    ),
     (bounds(True, 2), "worker_node_types[0].autoscaling_spec.min_replica_count"),
     (bounds(3, 2), "worker_node_types[0].autoscaling_spec.max_replica_count"),
     (bounds(2, 2), "worker_node_types[0].autoscaling_spec.max_replica_count"),
@@ -55,8 +69,15 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     *[(worker(machine_type=kind), "worker_node_types[0].machine_type") for kind in ("ct5lp-hightpu-1t", "tpu-v5-1")],
     *[
         ({"head_node_type": {"machine_type": f"n1-standard-{cpus}"}}, "head_node_type.machine_type")
-        for cpus in (1, 2, 4)
+        for cpus in (1, 2, 4, 8)
     ],
+    # Heads below 16 vCPUs or 60 GB
+    *[
+        ({"head_node_type": {"machine_type": kind}}, "head_node_type.machine_type")
+        for kind in ("n1-highmem-8", "n1-highcpu-16", "n1-highcpu-64", "n2-standard-8", "e2-highmem-8", "c2-standard-8")
+    ],
+    ({"head_node_type": {"machine_type": "n1-standard-4"}, "allow_small_head": True}, "head_node_type.machine_type"),
+    ({"allow_small_head": "yes"}, "allow_small_head"),
     # Accelerators
     (worker(accelerator_type="NVIDIA_TESLA_T4"), "worker_node_types[0].accelerator_count"),
     (worker(accelerator_count=1), "worker_node_types[0].accelerator_type"),
@@ -66,6 +87,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     # Disks
     *[(worker(boot_disk_size_gb=size), "worker_node_types[0].boot_disk_size_gb") for size in (99, 64_001, 0, True)],
     (worker(boot_disk_type="pd-balanced"), "worker_node_types[0].boot_disk_type"),
+    (
+        gpu("a3-ultragpu-8g", "NVIDIA_H200_141GB", 8, boot_disk_type="pd-standard"),
+        "worker_node_types[0].boot_disk_type",
+    ),
     # Images
     ({"custom_images": {"head": IMAGE}}, "custom_images.worker"),
     ({"custom_images": {"worker": IMAGE}}, "custom_images.head"),
@@ -76,13 +101,12 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"worker_node_types": [{"boot_disk_size_gb": 200}]}, "worker_node_types[0].boot_disk_size_gb"),
     ({"worker_node_types": [{"custom_image": IMAGE}]}, "worker_node_types[0].custom_image"),
     ({"custom_images": {"head": IMAGE, "worker": IMAGE + "2"}}, "custom_images.worker"),
-    # Duplicates
-    ({"worker_node_types": [WORKER, {**WORKER, "node_count": 3}]}, "worker_node_types[1]"),
+    # Several types in the head's pool, of which one autoscales: the SDK silently drops one
     ({"worker_node_types": [WORKER, {}, {"autoscaling_spec": {}}]}, "worker_node_types[2]"),
+    ({"worker_node_types": [{"autoscaling_spec": {}}, {"autoscaling_spec": {}}]}, "worker_node_types[0]"),
     # Versions
-    *[({"ray_version": ray}, "ray_version") for ray in ("2.9", "2.33", "2.48", "2.47.1", "", None, 2.47)],
-    ({"ray_version": "2.47", "python_version": "3.10"}, "python_version"),
-    ({"ray_version": "2.42", "python_version": "3.12"}, "python_version"),
+    *[({"ray_version": ray}, "ray_version") for ray in ("2.9", "2.33", "2.47.1", "two", "2", "", None, 2.47)],
+    *[({"python_version": python}, "python_version") for python in ("3", "3.11.9", "py311", "", 3.11)],
     # Networks
     *[
         ({"network": network}, "network")
@@ -124,6 +148,21 @@ def test_invalid_spec_names_the_field(fields: dict[str, Any], field: str) -> Non
         nodes(1000, 999),
         {"worker_node_types": [{"node_count": 999}]},
         bounds(1, 1000),
+        bounds(0, 1),
+        bounds(0, 1000),
+        {"worker_node_types": [{}, {}, {}]},
+        {"worker_node_types": [WORKER, {**WORKER, "node_count": 3}]},
+        {"worker_node_types": [WORKER, {"autoscaling_spec": {}}, {**WORKER, "autoscaling_spec": {}}]},
+        {"head_node_type": {"machine_type": "n1-standard-8"}, "allow_small_head": True},
+        {"head_node_type": {"machine_type": "e2-standard-16"}},
+        {"head_node_type": {"machine_type": "n1-highmem-16"}},
+        {"head_node_type": {"machine_type": "x9-standard-4"}},
+        {"ray_version": "2.60", "python_version": "3.12"},
+        {"ray_version": "2.47", "python_version": "3.12"},
+        worker(boot_disk_type="hyperdisk-balanced"),
+        gpu("a3-ultragpu-8g", "NVIDIA_H200_141GB", 8, boot_disk_type="hyperdisk-balanced"),
+        gpu("a4x-highgpu-4g", "NVIDIA_GB200", 4),
+        gpu("a4-highgpu-8g", "NVIDIA_B200", 8, boot_disk_type=None),
         worker(boot_disk_size_gb=100),
         worker(boot_disk_size_gb=64_000, boot_disk_type="pd-standard"),
         worker(machine_type="n1-standard-4"),
@@ -146,11 +185,89 @@ def test_valid_runtime_environments_pass(fields: dict[str, Any]) -> None:
     ClusterSpec.from_value(fields).to_persistent_resource("us-central1")
 
 
-def test_an_unknown_version_names_the_known_ones() -> None:
+def test_version_that_has_ended_names_the_known_ones() -> None:
     with pytest.raises(
         InvalidArgumentError, match=r"Ray 2\.47 with Python 3\.11; Ray 2\.42 with Python 3\.10 or 3\.11"
     ):
         ClusterSpec(ray_version="2.33")
+
+
+# Machine type, accelerator and count; the field that is wrong; what the error suggests.
+WRONG_MACHINES: list[tuple[str, str | None, int, str, str]] = [
+    ("n1-standrd-16", None, 0, "machine_type", "n1-standard-16"),
+    ("n1-standart-8", None, 0, "machine_type", "n1-standard-8"),
+    ("n1standard-16", None, 0, "machine_type", "n1-standard-16"),
+    ("n1-standard-15", None, 0, "machine_type", "n1-standard-16"),
+    ("n1-standard-128", None, 0, "machine_type", "n1-standard-96"),
+    ("n2-highmen-16", None, 0, "machine_type", "n2-highmem-16"),
+    ("a2-higgpu-1g", None, 0, "machine_type", "a2-highgpu-1g"),
+    ("a2-highgpu-3g", None, 0, "machine_type", "a2-highgpu-2g"),
+    ("N1-STANDARD-16", None, 0, "machine_type", "n1-standard-16"),
+    ("n1_standard_16", None, 0, "machine_type", "n1-standard-16"),
+    ("e2-medium", None, 0, "machine_type", "e2-standard-4"),
+    ("f1-micro", None, 0, "machine_type", "e2-standard-4"),
+    ("n1-standard-16", "NVIDIA_T4", 1, "accelerator_type", "NVIDIA_TESLA_T4"),
+    ("g2-standard-12", "NVIDIA_TESLA_L4", 1, "accelerator_type", "NVIDIA_L4"),
+    ("a2-highgpu-1g", "NVIDIA_A100", 1, "accelerator_type", "NVIDIA_TESLA_A100 or NVIDIA_A100_80GB"),
+    ("a3-highgpu-8g", "NVIDIA_H100", 8, "accelerator_type", "NVIDIA_H100_80GB"),
+    ("n1-standard-16", "NVIDA_TESLA_T4", 1, "accelerator_type", "NVIDIA_TESLA_T4"),
+    ("n1-standard-16", "NVIDIA_H100_80GB", 1, "accelerator_type", "machine types of its own"),
+    ("n2-standard-16", "NVIDIA_TESLA_T4", 1, "accelerator_type", "N1 series"),
+    ("g2-standard-12", "NVIDIA_TESLA_T4", 1, "accelerator_type", "NVIDIA_L4"),
+    ("a2-highgpu-1g", None, 0, "accelerator_type", "NVIDIA_TESLA_A100 with accelerator_count=1"),
+    ("g2-standard-12", "NVIDIA_L4", 2, "accelerator_count", "Use 1;"),
+    ("a2-ultragpu-4g", "NVIDIA_A100_80GB", 3, "accelerator_count", "Use 4;"),
+    ("n1-standard-96", "NVIDIA_TESLA_T4", 1, "accelerator_count", "Use 4;"),
+    ("n1-standard-16", "NVIDIA_TESLA_T4", 3, "accelerator_count", "Use 1 or 2 or 4;"),
+    ("n1-standard-96", "NVIDIA_TESLA_K80", 8, "accelerator_type", "smaller machine type"),
+]
+
+
+@pytest.mark.parametrize(("machine", "accelerator", "count", "field", "suggestion"), WRONG_MACHINES)
+def test_machine_that_cannot_be_names_the_one_that_can(
+    machine: str, accelerator: str | None, count: int, field: str, suggestion: str
+) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        ClusterSpec.from_value(gpu(machine, accelerator, count))
+    assert caught.value.field == f"worker_node_types[0].{field}"
+    assert suggestion in caught.value.rule
+
+
+@pytest.mark.parametrize(
+    ("machine", "accelerator", "count"),
+    [
+        ("n1-standard-4", "NVIDIA_TESLA_T4", 1),
+        ("n1-highmem-32", "NVIDIA_TESLA_P100", 2),
+        ("n1-standard-96", "NVIDIA_TESLA_V100", 8),
+        ("g2-standard-24", "NVIDIA_L4", 2),
+        ("a2-megagpu-16g", "NVIDIA_TESLA_A100", 16),
+        ("a3-megagpu-8g", "NVIDIA_H100_MEGA_80GB", 8),
+        ("g4-standard-96", "NVIDIA_RTX_PRO_6000", 2),
+        # What the table does not have may be new.
+        ("c4-standard-16", None, 0),
+        ("n1-custom-8-30720", None, 0),
+        ("a5-highgpu-8g", "NVIDIA_B300", 8),
+        ("m3-megamem-64", None, 0),
+    ],
+)
+def test_machine_that_may_be_passes(machine: str, accelerator: str | None, count: int) -> None:
+    ClusterSpec.from_value(gpu(machine, accelerator, count)).to_persistent_resource("us-central1")
+
+
+def test_disk_of_a_machine_with_hyperdisks_only() -> None:
+    spec = ClusterSpec.from_value(gpu("a3-ultragpu-8g", "NVIDIA_H200_141GB", 8))
+    pool = spec.to_persistent_resource("us-central1")["resourcePools"][1]
+    assert pool["diskSpec"] == {"bootDiskType": "hyperdisk-balanced", "bootDiskSizeGb": 100}
+    left_open = ClusterSpec.from_value(gpu("a3-ultragpu-8g", "NVIDIA_H200_141GB", 8, boot_disk_type=None))
+    assert left_open.spec_hash() == spec.spec_hash()
+
+
+def test_the_attachment_must_be_in_the_clusters_region() -> None:
+    spec = ClusterSpec(psc_interface_config={"network_attachment": ATTACHMENT})
+    spec.to_persistent_resource("us-central1")
+    with pytest.raises(InvalidArgumentError, match="network_attachment.*us-east1"):
+        spec.to_persistent_resource("us-east1")
+    ClusterSpec(psc_interface_config={"network_attachment": "a"}).to_persistent_resource("us-east1")
 
 
 def test_the_key_must_be_in_the_clusters_region() -> None:
@@ -228,8 +345,21 @@ def test_sizes_and_hash_need_rendered_values() -> None:
     ("fields", "words"),
     [
         ({}, []),
-        ({"head_node_type": {"machine_type": "n1-standard-8"}}, ["the dashboard of the head may never respond"]),
-        ({"head_node_type": {"machine_type": "e2-standard-8"}}, ["smaller than n1-standard-16"]),
+        (
+            {"head_node_type": {"machine_type": "n1-standard-8"}, "allow_small_head": True},
+            ["its dashboard may never answer"],
+        ),
+        ({"head_node_type": {"machine_type": "x9-standard-16"}}, ["did you mean"]),
+        (worker(machine_type="c3-standard-8-lssd"), ["did you mean c3-standard-8?"]),
+        (gpu("n1-standard-16", "NVIDIA_X900", 1), ["NVIDIA_X900 is not known"]),
+        (gpu("a3-ultragpu-8g", "NVIDIA_H200_141GB", 8), ["hyperdisk-balanced disks only"]),
+        ({"ray_version": "2.60", "python_version": "3.12"}, ["does not know an image with Ray 2.60 and Python 3.12"]),
+        ({"ray_version": "2.47", "python_version": "3.12"}, ["python_version: this package does not know"]),
+        (
+            {"worker_node_types": [{"machine_type": "n1-standard-8"}, bounds(1, 3)["worker_node_types"][0]]},
+            ["all worker"],
+        ),
+        (bounds(0, 3), ["head alone"]),
         ({"network": NETWORK, "service_account": "a@b.c"}, ["Ray Client"]),
         ({"service_account": "a@b.c"}, []),
         (bounds(1, 3), []),
@@ -237,12 +367,12 @@ def test_sizes_and_hash_need_rendered_values() -> None:
             {"worker_node_types": [{"autoscaling_spec": {"min_replica_count": 2, "max_replica_count": 4}}]},
             ["include the head"],
         ),
-        ({"worker_node_types": [{"autoscaling_spec": {}}]}, ["include the head", "head alone"]),
+        ({"worker_node_types": [{"autoscaling_spec": {}}]}, ["head alone", "include the head"]),
         (
             {"worker_node_types": [{"autoscaling_spec": {}}, WORKER]},
-            ["include the head", "head alone", "replicaCount 0"],
+            ["all worker pools", "include the head", "replicaCount 0"],
         ),
-        ({"worker_node_types": [WORKER, {"autoscaling_spec": {}}]}, ["include the head", "head alone"]),
+        ({"worker_node_types": [WORKER, {"autoscaling_spec": {}}]}, ["all worker pools", "include the head"]),
     ],
 )
 def test_warnings(fields: dict[str, Any], words: list[str]) -> None:

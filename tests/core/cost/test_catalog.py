@@ -104,3 +104,43 @@ async def test_answers_of_unexpected_form_raise(text: str) -> None:
     async with serving(web.Response(text=text)) as server, transport_to(server) as transport:
         with pytest.raises(ServiceError):
             await catalog_prices(transport, REGION)
+
+
+DEAREST = [
+    (f"{P} A2 Instance Core running in Americas", 36_000_000, {}),
+    (f"{P} A2 Instance Ram running in Americas", 5_000_000, {"usageUnit": "GiBy.h"}),
+    (f"{P} A3 Instance Core in Iowa", 34_000_000, {}),
+    (f"{P} A3 Instance Ram in Iowa", 3_000_000, {"usageUnit": "GiBy.h"}),
+    (f"{P} NVIDIA Tesla A100 GPU running in Americas", 500_000_000, {"units": "3"}),
+    (f"{P} NVIDIA A100 80GB GPU running in Americas", 500_000_000, {"units": "4"}),
+    (f"{P} NVIDIA H100 80GB in Iowa", 260_000_000, {"units": "11"}),
+    (f"{P} N2D AMD Instance Core running in Americas", 30_000_000, {}),
+    (f"{P} N2D AMD Instance Ram running in Americas", 4_000_000, {"usageUnit": "GiBy.h"}),
+    (f"{P} C2D AMD Instance Core running in Americas", 33_000_000, {}),
+    (f"{P} C2D AMD Instance Ram running in Americas", 4_400_000, {"usageUnit": "GiBy.h"}),
+    (f"{P} Compute optimized Instance Core running in Americas", 39_000_000, {}),
+    (f"{P} Compute optimized Instance Ram running in Americas", 5_000_000, {"usageUnit": "GiBy.h"}),
+    ("Vertex AI: Training/Pipelines Management fee on A3 Instance Core in Iowa", 1, {}),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "hourly"),
+    [
+        (NodeKind("a2-highgpu-1g", "NVIDIA_TESLA_A100", 1), 12 * 0.036 + 85 * 0.005 + 3.5),
+        (NodeKind("a2-ultragpu-8g", "NVIDIA_A100_80GB", 8), 96 * 0.036 + 1360 * 0.005 + 8 * 4.5),
+        (NodeKind("a3-highgpu-8g", "NVIDIA_H100_80GB", 8), 208 * 0.034 + 1872 * 0.003 + 8 * 11.26),
+        (NodeKind("n2d-standard-8"), 8 * 0.030 + 32 * 0.004),
+        (NodeKind("c2d-highcpu-8"), 8 * 0.033 + 16 * 0.0044),
+        (NodeKind("c2-standard-60"), 60 * 0.039 + 240 * 0.005),
+    ],
+)
+def test_dearest_machines_have_a_price(kind: NodeKind, hourly: float) -> None:
+    skus = [sku(text, nanos, **more) for text, nanos, more in DEAREST]
+    assert table_of(skus, REGION, (P,), "USD").price(kind, REGION).hourly == pytest.approx(hourly)
+
+
+def test_unknown_machine_has_no_price() -> None:
+    table = table_of([sku(text, nanos, **more) for text, nanos, more in DEAREST], REGION, (P,), "USD")
+    for machine in ("a3-highgpu-9g", "a3-megagpu-8g-lssd"):
+        assert table.price(NodeKind(machine), REGION).missing == (f"{machine} in {REGION}",)

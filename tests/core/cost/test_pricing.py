@@ -151,7 +151,13 @@ def test_budget_rejects_cluster_that_cost_more() -> None:
 
 @pytest.mark.parametrize(
     ("machine", "size"),
-    [("n1-standard-8", (8, 30.0)), ("n1-highmem-16", (16, 104.0)), ("n2-highcpu-4", (4, 4.0)), ("a2-highgpu-1g", None)],
+    [
+        ("n1-standard-8", (8, 30.0)),
+        ("n1-highmem-16", (16, 104.0)),
+        ("n2-highcpu-4", (4, 4.0)),
+        ("a2-highgpu-1g", (12, 85)),
+        ("a2-highgpu-9g", None),
+    ],
 )
 def test_sizes(machine: str, size: Any) -> None:
     assert machine_size(machine) == size

@@ -7,7 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from yarl import URL
 
-from airflow_provider_vertex_ray.core.http.addresses import Addresses
+from airflow_provider_vertex_ray.core.http.addresses import Addresses, dashboard_hosts
+from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
 DASHBOARD = "0123abcd-dot-us-central1.aiplatform-training.googleusercontent.com"
 SUFFIXES = (".googleapis.com", ".aiplatform-training.googleusercontent.com")
@@ -139,3 +140,68 @@ def test_an_emulators_token_stays_with_the_emulator(url: str) -> None:
 def test_an_emulators_token_goes_to_no_other_port(url: str) -> None:
     assert EMULATOR.token_may_go_to("http://127.0.0.1:8787/x")
     assert not EMULATOR.token_may_go_to(url)
+
+
+ALLOWED = "*.ray.example.com:8888, 10.0.0.5:8888, http://10.0.0.6:8265, dash.corp.example"
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://a.ray.example.com:8888/api/jobs/", True),
+        ("https://a.b.ray.example.com:8888/", True),
+        ("https://ray.example.com:8888/", False),
+        ("https://a.ray.example.com/", False),
+        ("https://a.ray.example.com:8889/", False),
+        ("http://a.ray.example.com:8888/", False),
+        ("https://evilray.example.com:8888/", False),
+        ("https://a.ray.example.com:8888@evil.com/", False),
+        ("https://10.0.0.5:8888/api", True),
+        ("wss://10.0.0.5:8888/api", True),
+        ("http://10.0.0.5:8888/api", False),
+        ("https://10.0.0.55:8888/", False),
+        ("http://10.0.0.6:8265/", True),
+        ("ws://10.0.0.6:8265/", True),
+        ("https://10.0.0.6:8265/", False),
+        ("https://dash.corp.example/", True),
+        ("https://dash.corp.example:443/", False),
+    ],
+)
+def test_allowed_hosts_of_dashboards(url: str, expected: bool) -> None:
+    assert Addresses(dashboards=dashboard_hosts(ALLOWED)).token_may_go_to(url) is expected
+    assert GOOGLE.token_may_go_to(url) is False
+
+
+def test_allowed_hosts_have_their_scheme() -> None:
+    addresses = Addresses(dashboards=dashboard_hosts(ALLOWED))
+    assert addresses.dashboard("10.0.0.6:8265") == "http://10.0.0.6:8265"
+    assert addresses.dashboard("10.0.0.5:8888/") == "https://10.0.0.5:8888"
+    assert addresses.dashboard(DASHBOARD) == f"https://{DASHBOARD}"
+
+
+@pytest.mark.parametrize(
+    "value", ["*", "*.com", "*.", "10.0.0.5:", "https://", "a b", "user@host", "host/path", "a.*.b"]
+)
+def test_malformed_allowed_hosts_are_rejected(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__VERTEX_RAY__DASHBOARD_HOSTS", value)
+    with pytest.raises(InvalidArgumentError, match=r"\[vertex_ray\] dashboard_hosts"):
+        Addresses.from_environment()
+
+
+def test_the_option_names_hosts_of_dashboards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__VERTEX_RAY__DASHBOARD_HOSTS", ALLOWED)
+    monkeypatch.delenv("VERTEX_RAY_EMULATOR_HOST", raising=False)
+    assert Addresses.from_environment().token_may_go_to("https://10.0.0.5:8888/api")
+    monkeypatch.delenv("AIRFLOW__VERTEX_RAY__DASHBOARD_HOSTS")
+    assert not Addresses.from_environment().token_may_go_to("https://10.0.0.5:8888/api")
+
+
+def test_dedicated_endpoints_and_federated_dashboards_may_receive_the_token() -> None:
+    dns = "1234.us-central1-5678.prediction.vertexai.goog"
+    assert GOOGLE.prediction(dns) == f"https://{dns}/v1"
+    assert GOOGLE.token_may_go_to(f"https://{dns}/v1/x:predict")
+    assert not GOOGLE.token_may_go_to(f"http://{dns}/v1/x:predict")
+    assert not GOOGLE.token_may_go_to("https://prediction.vertexai.goog/")
+    assert not GOOGLE.token_may_go_to("https://x.prediction.vertexai.goog.evil.com/")
+    assert GOOGLE.token_may_go_to("https://a-dot-us-central1.aiplatform-training.byoid.googleusercontent.com/api")
+    assert EMULATOR.prediction(dns) == f"http://127.0.0.1:8787/{dns}/v1"

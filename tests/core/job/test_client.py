@@ -252,18 +252,40 @@ async def test_unreadable_log_so_far_raises(answer: web.Response, kind: type[Ver
 
 
 async def test_dashboard_that_is_not_ready_yet(api: JobsApi, fake_emulator: EmulatorProcess) -> None:
-    assert await api.is_ready() is True
-    for fault in ({"status": 503}, {"status": 524}, {"status": 404}):
-        with fake_emulator.fault(scope="dashboard", method="GET /api/version", **fault):
-            assert await api.is_ready() is False
+    assert await api.not_ready() is None
+    for status in (302, 401, 403, 404, 500, 502, 503, 524):
+        with fake_emulator.fault(scope="dashboard", method="GET /api/version", status=status, times=2):
+            assert str(status) in str(await api.not_ready())
     with fake_emulator.fault(scope="auth", times=2, status=403):
-        # It had worked a moment ago.
-        assert await api.is_ready() is False
+        assert "403" in str(await api.not_ready())
 
 
-async def test_dashboard_that_always_rejects_the_credentials(api: JobsApi, fake_emulator: EmulatorProcess) -> None:
-    with fake_emulator.fault(scope="auth", times=2, status=403), pytest.raises(NotAuthorisedError):
-        await api.is_ready()
+@pytest.mark.parametrize(
+    "answer",
+    [
+        web.Response(text="<html>Sign in to continue</html>", content_type="text/html"),
+        web.Response(text=""),
+        web.Response(text="{}"),
+        web.Response(text="[]"),
+        web.Response(text="null"),
+        web.Response(text='{"version": 4, "ray_version": null}'),
+        web.Response(text='{"error": {"code": 200, "message": "no"}}'),
+        web.Response(status=302, headers={"Location": "https://accounts.google.com/o/oauth2/auth?x"}),
+        web.Response(status=403, text="x"),
+    ],
+    ids=lambda answer: f"{answer.status}-{answer.text}",
+)
+async def test_only_the_json_of_ray_itself_means_ready(answer: web.Response) -> None:
+    async with serving(answer, answer) as server, transport_to(server) as transport:
+        problem = await JobsApi(transport, server.url).not_ready()
+    assert problem
+    assert answer.status == 200 or str(answer.status) in problem
+
+
+async def test_version_of_ray_means_ready() -> None:
+    answer = web.json_response({"version": "4", "ray_version": "2.60.0", "ray_commit": "x"})
+    async with serving(answer) as server, transport_to(server) as transport:
+        assert await JobsApi(transport, server.url).not_ready() is None
 
 
 async def test_the_nodes_that_ray_sees(api: JobsApi, fake_emulator: EmulatorProcess) -> None:

@@ -6,22 +6,20 @@ from datetime import date, timedelta
 
 import pytest
 
-from airflow_provider_vertex_ray.core.cluster.pools import SUPPORTED_VERSIONS
-from airflow_provider_vertex_ray.core.preflight.ray_versions import (
-    END_OF_AVAILABILITY,
-    FULL_VERSIONS,
-    NOTICE_DAYS,
-    client_finding,
-    pair_finding,
-)
+from airflow_provider_vertex_ray.core.cluster.versions import known_versions, offered_versions
+from airflow_provider_vertex_ray.core.data_rows import NOTICE_DAYS
+from airflow_provider_vertex_ray.core.preflight.ray_versions import client_finding, full_version, pair_finding
 from airflow_provider_vertex_ray.core.preflight.report import Status
 
 LONG_AGO = date(2026, 1, 1)
-PAIRS = [(ray, python) for ray, pythons in SUPPORTED_VERSIONS.items() for python in pythons]
+PAIRS = [(row.ray, python) for row in offered_versions().values() for python in row.pythons]
 
 
 def test_each_version_has_its_end_and_its_full_name() -> None:
-    assert set(END_OF_AVAILABILITY) == set(SUPPORTED_VERSIONS) <= set(FULL_VERSIONS)
+    for row in known_versions().values():
+        assert full_version(row.ray) == row.full
+        assert str(row.full).startswith(f"{row.ray}.")
+        assert row.ended == (row.ends is None)
 
 
 @pytest.mark.parametrize(("ray", "python"), PAIRS)
@@ -36,7 +34,8 @@ def test_each_version_has_its_end_and_its_full_name() -> None:
     ],
 )
 def test_version_pair_is_available_until_its_end(ray: str, python: str, days: int, status: Status) -> None:
-    end = END_OF_AVAILABILITY[ray]
+    end = offered_versions()[ray].ends
+    assert end is not None
     found = pair_finding(ray, python, end - timedelta(days=days))
     assert found.status is status
     assert str(end) in found.found
@@ -44,12 +43,17 @@ def test_version_pair_is_available_until_its_end(ray: str, python: str, days: in
     assert ("2.47" in found.remedy) == (status is not Status.PASS and ray != "2.47")
 
 
-@pytest.mark.parametrize(("ray", "python"), [("2.47", "3.10"), ("2.33", "3.10"), ("2.9", "3.10"), ("3.0", None)])
-def test_unsupported_version_pair_fails(ray: str, python: str | None) -> None:
+@pytest.mark.parametrize(("ray", "python"), [("2.47", "3.10"), ("2.60", "3.12"), ("3.0", None)])
+def test_unknown_version_pair_is_a_warning(ray: str, python: str | None) -> None:
     found = pair_finding(ray, python, LONG_AGO)
-    assert found.status is Status.FAIL
-    assert "Ray 2.42: Python 3.10, 3.11" in found.found
+    assert found.status is Status.WARN
+    assert "Ray 2.42 with Python 3.10 or 3.11" in found.found
     assert found.remedy == 'ray_version="2.47", python_version="3.11"'
+
+
+@pytest.mark.parametrize("ray", ["2.33", "2.9"])
+def test_version_that_has_ended_fails(ray: str) -> None:
+    assert pair_finding(ray, "3.10", LONG_AGO).status is Status.FAIL
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,8 @@ def check_endpoint(endpoint: Any, endpoint_id: str) -> None:
     check_settings(endpoint)
     if endpoint.deployed_models or endpoint.traffic_split:
         raise found_errors("endpoint.deployed_models", "Models are deployed with DeployModel.")
-    if endpoint.network or endpoint.HasField("private_service_connect_config") or endpoint.dedicated_endpoint_enabled:
-        raise ApiError("UNIMPLEMENTED", "The emulator serves public, shared endpoints only.")
+    if endpoint.network or endpoint.HasField("private_service_connect_config"):
+        raise ApiError("UNIMPLEMENTED", "The emulator serves public endpoints only.")
 
 
 def check_settings(endpoint: Any) -> None:

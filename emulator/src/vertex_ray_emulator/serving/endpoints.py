@@ -6,6 +6,7 @@ import asyncio
 import random
 import secrets
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,13 @@ class Entry:
         self.resource.traffic_split.update(split)
 
 
+DEDICATED_SUFFIX = ".prediction.vertexai.goog"
+"""End of the host names of dedicated endpoints."""
+
+requested_host: ContextVar[str] = ContextVar("requested_host", default="")
+"""Host of a dedicated endpoint at which the current request was sent; on the main port, it is the path's first part."""
+
+
 class Endpoints:
     """The endpoints of one project, in all locations.
 
@@ -139,6 +147,16 @@ class Endpoints:
         :raises ApiError: NOT_FOUND if the endpoint does not exist; FAILED_PRECONDITION if no model has traffic.
         """
         entry = self.find(name, "endpoints.predict")
+        dns = entry.resource.dedicated_endpoint_dns
+        if dns and requested_host.get() != dns:
+            # The service's text, from reports of users who asked at the shared host.
+            raise ApiError(
+                "FAILED_PRECONDITION",
+                "This endpoint is a dedicated endpoint via CloudESF and cannot be accessed through the Vertex AI API. "
+                f"Please access the endpoint using its dedicated dns name '{dns}'",
+            )
+        if not dns and requested_host.get():
+            raise ApiError("NOT_FOUND", f"The Endpoint does not exist: {entry.name!r}.")
         split = {key: share for key, share in entry.resource.traffic_split.items() if share and key in entry.deployed}
         if not split:
             raise ApiError("FAILED_PRECONDITION", f"Endpoint {entry.name} doesn't have traffic_split.")
@@ -156,9 +174,14 @@ class Endpoints:
             raise ApiError("ALREADY_EXISTS", f"The Endpoint already exists: {name!r}.")
         resource = Endpoint()
         resource.CopyFrom(request.endpoint)
-        for output_only in ("create_time", "update_time", "etag", "model_deployment_monitoring_job"):
+        for output_only in (
+            "create_time", "update_time", "etag", "model_deployment_monitoring_job", "dedicated_endpoint_dns",
+        ):  # fmt: skip
             resource.ClearField(output_only)
         resource.name = name
+        if resource.dedicated_endpoint_enabled:
+            _, project, _, location, _, endpoint_id = name.split("/")
+            resource.dedicated_endpoint_dns = f"{endpoint_id}.{location}-{project}{DEDICATED_SUFFIX}"
         resource.create_time.CopyFrom(now())
         entry = self._endpoints[name] = Entry(resource)
         entry.touch()

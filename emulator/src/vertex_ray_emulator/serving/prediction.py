@@ -20,6 +20,10 @@ MAX_REQUEST = 1_572_864
 """Maximum size of a predict request in bytes, as on the service (1.5 MB)."""
 
 
+MAX_DEDICATED_REQUEST = 10_485_760
+"""Maximum size of a predict request to a dedicated endpoint in bytes (10 MB)."""
+
+
 class Prediction:
     """The prediction methods.
 

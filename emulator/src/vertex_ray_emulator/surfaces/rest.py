@@ -16,6 +16,8 @@ from google.protobuf import empty_pb2, json_format
 
 from vertex_ray_emulator.google.cloud_api import CloudApis, Found, error_body, json_body
 from vertex_ray_emulator.google.projects import get_project
+from vertex_ray_emulator.serving.endpoints import DEDICATED_SUFFIX, requested_host
+from vertex_ray_emulator.serving.prediction import MAX_DEDICATED_REQUEST
 from vertex_ray_emulator.serving.serving_api import ENDPOINT, LOCATION, MAX_BODY, MODEL, Rpc, too_large, unreadable
 from vertex_ray_emulator.wire.errors import ApiError, ConnectionCutError, invalid
 from vertex_ray_emulator.wire.operations import WAIT_SECONDS
@@ -103,6 +105,8 @@ class RestApi:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request (an aiohttp handler)."""
         version, _, path = request.path.lstrip("/").partition("/")
+        if version.endswith(DEDICATED_SUFFIX):
+            return await self._handle_dedicated(request, version, path)
         for verb, pattern, rpc, work, limit in self._projects if version == "v3" else self._routes:
             match = pattern.fullmatch(path)
             if match and verb == request.method:
@@ -110,6 +114,19 @@ class RestApi:
         found = self._others.find(request.method, request.path.lstrip("/")) if self._others else None
         if self._others and found:
             return await self._answer_other(request, self._others, found)
+        return _error(ApiError("NOT_FOUND", f"Method not found: {request.method} {request.path}"))
+
+    async def _handle_dedicated(self, request: web.Request, host: str, rest: str) -> web.StreamResponse:
+        """Answer a request that was sent to the host of a dedicated endpoint, which only predicts."""
+        version, _, path = rest.partition("/")
+        for verb, pattern, rpc, work, _ in self._routes:
+            match = pattern.fullmatch(path)
+            if match and verb == request.method and rpc in ("Predict", "RawPredict"):
+                token = requested_host.set(host)
+                try:
+                    return await self._answer(request, version, match.group(1), rpc, work, MAX_DEDICATED_REQUEST)
+                finally:
+                    requested_host.reset(token)
         return _error(ApiError("NOT_FOUND", f"Method not found: {request.method} {request.path}"))
 
     async def _answer(
