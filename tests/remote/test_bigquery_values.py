@@ -18,7 +18,17 @@ from airflow_provider_vertex_ray.core.function.bigquery_step import BATCH_FORMAT
 from airflow_provider_vertex_ray.remote.bigquery.batches import batch_of, table_of
 from airflow_provider_vertex_ray.remote.bigquery.fields import SchemaError, adopt_source_types
 from airflow_provider_vertex_ray.remote.bigquery.schema import conform, fields_of
-from tests.support.bigquery_rows import FIRST, LAST, SCALARS, UTC, arrow_table, field_strategy, fields_strategy, rows_strategy, same
+from tests.support.bigquery_rows import (
+    FIRST,
+    LAST,
+    SCALARS,
+    UTC,
+    arrow_table,
+    field_strategy,
+    fields_strategy,
+    rows_strategy,
+    same,
+)
 
 
 def through(table: pa.Table, batch_format: str) -> pa.Table:
@@ -81,7 +91,10 @@ def kept(given: Any, found: Any) -> bool:
             bool(given.tzinfo) <= bool(found.tzinfo)
         )
     if isinstance(given, datetime.date) and isinstance(found, datetime.date):
-        days = [each if isinstance(each, datetime.datetime) else datetime.datetime(*each.timetuple()[:3]) for each in (given, found)]
+        days = [
+            each if isinstance(each, datetime.datetime) else datetime.datetime(*each.timetuple()[:3])
+            for each in (given, found)
+        ]
         return days[0] == days[1] and days[0].tzinfo is None
     if isinstance(given, dict) and isinstance(found, dict):
         return given.keys() == found.keys() and all(kept(value, found[key]) for key, value in given.items())
@@ -101,7 +114,9 @@ def odd_rows(draw: Any) -> int:
         except SchemaError as error:
             assert "'c" in str(error)
         else:
-            expected = [None if isinstance(row, float) and row != row and field["type"] != "FLOAT64" else row for row in rows]
+            expected = [
+                None if isinstance(row, float) and row != row and field["type"] != "FLOAT64" else row for row in rows
+            ]
             assert all(map(kept, expected, fitted)), (field, rows, fitted)
     return len(rows)
 

@@ -46,10 +46,10 @@ def _numpy(column: Any) -> Any:
     kind = column.type
     if is_a.is_timestamp(kind) or is_a.is_date32(kind):
         # NumPy's times are in UTC, and have a NULL of their own.
-        return np.asarray(column.to_numpy())
+        return np.array(column.to_numpy())
     plain = is_a.is_integer(kind) or is_a.is_floating(kind) or is_a.is_boolean(kind)
     if plain and not column.null_count:
-        return np.asarray(column.to_numpy())
+        return np.array(column.to_numpy())
     found = np.empty(len(column), dtype=object)
     for place, value in enumerate(column.to_pylist()):
         found[place] = value
@@ -143,7 +143,9 @@ def _from_numpy(name: str, values: Any) -> Any:
         raise SchemaError(f"Column {name!r} is an array of {values.ndim} dimensions. Use one, or two for lists.")
     if values.ndim == 2:
         flat = _from_numpy(name, values.reshape(-1))
-        lengths = np.arange(0, values.size + 1, max(values.shape[1], 1)) if values.shape[1] else np.zeros(len(values) + 1)
+        lengths = (
+            np.arange(0, values.size + 1, max(values.shape[1], 1)) if values.shape[1] else np.zeros(len(values) + 1)
+        )
         return pa.ListArray.from_arrays(pa.array(lengths, pa.int32()), flat)
     if values.dtype == object:
         return array_of(values, name)

@@ -137,9 +137,7 @@ def check_carried(fields: Sequence[Field], path: str = "") -> None:
                 f"Column {name} has the type {kind or 'None'}, which a BigQuery step cannot carry. {remedy}"
             )
         if mode_of(field) not in ("NULLABLE", "REQUIRED", "REPEATED"):
-            raise SchemaError(
-                f"Column {name} has the mode {field['mode']!r}. Use NULLABLE, REQUIRED or REPEATED."
-            )
+            raise SchemaError(f"Column {name} has the mode {field['mode']!r}. Use NULLABLE, REQUIRED or REPEATED.")
         if kind == "RECORD":
             if not isinstance(field.get("fields"), (list, tuple)) or not field["fields"]:
                 raise SchemaError(f"Column {name} is a RECORD without fields.")
@@ -182,8 +180,14 @@ def merge_fields(one: Sequence[Field], other: Sequence[Field], path: str = "") -
     """
     first, second = names_of(one), names_of(other)
     if first.keys() != second.keys():
-        only = [f"{path}{each['name']}" for name, each in {**first, **second}.items() if name not in first or name not in second]
-        raise SchemaError(f"Only some batches have the columns {', '.join(sorted(only))}. Return the same columns for each.")
+        only = [
+            f"{path}{each['name']}"
+            for name, each in {**first, **second}.items()
+            if name not in first or name not in second
+        ]
+        raise SchemaError(
+            f"Only some batches have the columns {', '.join(sorted(only))}. Return the same columns for each."
+        )
     # In an order that does not depend on the order of the batches.
     base = min((one, other), key=lambda fields: [str(field["name"]) for field in fields])
     return [_merged(first[name], second[name], f"{path}{field['name']}") for name, field in names_of(base).items()]

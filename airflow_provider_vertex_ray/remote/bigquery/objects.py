@@ -40,7 +40,9 @@ def _array(values: list[Any], path: str, rows: Sequence[int]) -> Any:
         return _scalars(values, path, rows)
     if kinds.keys() - {type(None)}:
         values = _without_missing(values)
-    families = [None if value is None else _family_of(value, kinds, path, row) for value, row in zip(values, rows, strict=True)]
+    families = [
+        None if value is None else _family_of(value, kinds, path, row) for value, row in zip(values, rows, strict=True)
+    ]
     found = {family for family in families if family is not None}
     if not found:
         return pa.nulls(len(values))
@@ -91,9 +93,7 @@ def _records(values: list[Any], path: str, rows: Sequence[int]) -> Any:
     wrong = [key for key in keys if not isinstance(key, str)]
     if wrong:
         raise SchemaError(f"Column {path!r}: the key {wrong[0]!r} is not a string.")
-    parts = [
-        _array([None if value is None else value[key] for value in values], f"{path}.{key}", rows) for key in keys
-    ]
+    parts = [_array([None if value is None else value[key] for value in values], f"{path}.{key}", rows) for key in keys]
     missing = [value is None for value in values]
     return pa.StructArray.from_arrays(
         parts,
@@ -122,7 +122,9 @@ def _without_missing(values: list[Any]) -> list[Any]:
     """Return the values with None for what means a missing value."""
     found = [None if _is_missing(value) else value for value in values]
     if any(isinstance(value, float) and math.isnan(value) for value in found):
-        others = [value for value in found if value is not None and not (isinstance(value, float) and math.isnan(value))]
+        others = [
+            value for value in found if value is not None and not (isinstance(value, float) and math.isnan(value))
+        ]
         if others and not any(_family(type(value)) in ("a float", "an integer") for value in others):
             return [None if isinstance(value, float) and math.isnan(value) else value for value in found]
     return found

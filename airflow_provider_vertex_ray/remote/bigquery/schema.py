@@ -122,7 +122,9 @@ def _convert(array: Any, field: Field, place: _Place, present: Any) -> Any:
     if mode_of(field) == "REQUIRED" and array.null_count:
         missing = array.is_null() if present is None else pc.and_(array.is_null(), present)
         if pc.any(missing).as_py():
-            raise place.error(array, pc.index(missing, True).as_py(), f"is NULL, which {place.said_by} does not allow there")
+            raise place.error(
+                array, pc.index(missing, True).as_py(), f"is NULL, which {place.said_by} does not allow there"
+            )
     if is_a.is_null(array.type):
         array = pa.nulls(len(array), arrow_type(nullable(field)))
     if kind_of(field) == "RECORD":
@@ -137,7 +139,13 @@ def _convert(array: Any, field: Field, place: _Place, present: Any) -> Any:
 def _anything(kind: Any) -> Any:
     import pyarrow as pa
 
-    return pa.array([0], pa.int32()).cast(pa.int64() if pa.types.is_time64(kind) or pa.types.is_timestamp(kind) else pa.int32()).cast(kind)[0] if not is_text(kind) and not is_binary(kind) else pa.scalar("").cast(kind)
+    return (
+        pa.array([0], pa.int32())
+        .cast(pa.int64() if pa.types.is_time64(kind) or pa.types.is_timestamp(kind) else pa.int32())
+        .cast(kind)[0]
+        if not is_text(kind) and not is_binary(kind)
+        else pa.scalar("").cast(kind)
+    )
 
 
 def _plain(array: Any) -> Any:
@@ -174,7 +182,9 @@ def _convert_list(array: Any, field: Field, place: _Place) -> Any:
     kind = arrow_type(field)
     if is_a.is_null(array.type):
         # BigQuery stores a NULL array as an empty one.
-        return pa.ListArray.from_arrays(pa.array(np.zeros(len(array) + 1, np.int32)), pa.nulls(0, kind.value_type), kind)
+        return pa.ListArray.from_arrays(
+            pa.array(np.zeros(len(array) + 1, np.int32)), pa.nulls(0, kind.value_type), kind
+        )
     if not is_list(array.type):
         raise place.error(array, None, f"is not a list, and {place.said_by} has an array there")
     inner, parents = array.flatten(), pc.list_parent_indices(array)
@@ -233,9 +243,7 @@ def _convert_scalar(array: Any, field: Field, place: _Place) -> Any:
         "TIMESTAMP": is_a.is_timestamp(given),
     }[kind]
     if not allowed:
-        raise place.error(
-            array, None, f"does not fit {_typed(field)} of {place.said_by}: {_remedy(kind, given)}"
-        )
+        raise place.error(array, None, f"does not fit {_typed(field)} of {place.said_by}: {_remedy(kind, given)}")
     # Times are truncated to microseconds, because BigQuery has none finer. Nothing else may be cut.
     fine = (is_a.is_timestamp(given) or is_a.is_time64(given)) and given.unit == "ns"
 

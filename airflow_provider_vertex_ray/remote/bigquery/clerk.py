@@ -1,0 +1,79 @@
+"""What the tasks of one step tell its driver: the rows that they read, and the columns that the transform returned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .arrow_types import fields_of
+from .fields import Field, SchemaError, adopt_source_types, check_carried, has_type, merge_fields
+
+__all__ = ["Clerk", "SchemaNote", "common_fields"]
+
+
+class Clerk:
+    """Shared state of the tasks of one step: an actor on the driver's node, which lives as long as the driver."""
+
+    def __init__(self) -> None:
+        self._read: dict[str, int] = {}
+        self._schemas: dict[bytes, bool] = {}
+
+    def note_read(self, stream: str, rows: int) -> None:
+        """Record that a stream was read to its end."""
+        self._read[stream] = rows
+
+    def rows_read(self) -> int:
+        """Return the number of rows read so far."""
+        return sum(self._read.values())
+
+    def note_schema(self, schema: bytes, filled: bool) -> None:
+        """Record the Arrow schema of a batch that the transform returned, and whether the batch has rows."""
+        self._schemas[schema] = filled or self._schemas.get(schema, False)
+
+    def schemas(self) -> list[bytes]:
+        """Return the schemas of all batches that have rows; without any, those of the empty ones."""
+        return sorted(schema for schema, filled in self._schemas.items() if filled or not any(self._schemas.values()))
+
+
+class SchemaNote:
+    """Tells the clerk of each schema once in a process.
+
+    :param clerk: the step's ``Clerk``.
+    """
+
+    def __init__(self, clerk: Any) -> None:
+        self._clerk = clerk
+        self._told: set[tuple[bytes, bool]] = set()
+
+    def __call__(self, schema: Any, filled: bool) -> None:
+        found = schema.remove_metadata().serialize().to_pybytes()
+        if (found, filled) not in self._told:
+            import ray
+
+            ray.get(self._clerk.note_schema.remote(found, filled))
+            self._told.add((found, filled))
+
+
+def common_fields(schemas: list[bytes], source: list[Field], target: str) -> list[Field]:
+    """Return the fields that hold the rows of all batches, in whichever order these were made.
+
+    :param schemas: the batches' Arrow schemas, serialized.
+    :param source: the source's fields, which say what values alone do not.
+    :param target: name of the table, for the error.
+    :raises SchemaError: the batches do not agree, or a column has no type.
+    """
+    import pyarrow as pa
+
+    fields: list[Field] | None = None
+    for schema in schemas:
+        found = fields_of(pa.ipc.read_schema(pa.py_buffer(schema)))
+        fields = found if fields is None else merge_fields(fields, found)
+    if fields is None:
+        raise SchemaError(f"The source has no rows, so the columns of {target} are unknown. Set schema_fields.")
+    fields = adopt_source_types(fields, source)
+    unknown = [field["name"] for field in fields if not has_type(field)]
+    if unknown:
+        raise SchemaError(
+            f"The type of {', '.join(unknown)} is unknown, because no row has a value there. Set schema_fields."
+        )
+    check_carried(fields)
+    return fields
