@@ -255,6 +255,6 @@ def _agrees(wanted: Any, there: Any) -> bool:
         return isinstance(there, dict) and all(_agrees(value, there.get(key)) for key, value in wanted.items())
     if isinstance(wanted, (list, tuple)):
         return isinstance(there, list) and len(wanted) == len(there) and all(map(_agrees, wanted, there))
-    if wanted in (False, None):
-        return there in (False, None)
+    if wanted is None or wanted is False:
+        return there is None or there is False
     return str(wanted).lower() == str(there).lower()

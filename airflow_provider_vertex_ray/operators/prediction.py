@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vertex_ray.core.checks import known_at_run_time
 from airflow_provider_vertex_ray.core.job.state import MAX_RESULT_BYTES
+from airflow_provider_vertex_ray.core.serving.instances import encode
 from airflow_provider_vertex_ray.errors import EndpointNotServingError, InvalidArgumentError, VertexRayError
 from airflow_provider_vertex_ray.links.base import persist_link_facts
 from airflow_provider_vertex_ray.links.serving import VertexRayEndpointLink
@@ -77,6 +78,7 @@ class VertexRayPredictOperator(ModelBaseOperator):
             raise InvalidArgumentError("instances", instances, "Use either instances or instances_uri.")
         if instances is not None and not known_at_run_time(instances):
             _check_instances("instances", instances)
+            encode(instances, "instances", known_at_run_time)
         check_strings(instances_uri=instances_uri, output_uri=output_uri)
         check_mappings(parameters=parameters)
         check_counts(instances_per_request=instances_per_request)
@@ -92,20 +94,29 @@ class VertexRayPredictOperator(ModelBaseOperator):
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
         check_mappings(parameters=self.parameters or None)
+        parameters = None if self.parameters is None else encode(self.parameters, "parameters")
         name = self._resource("endpoints", self.endpoint_id, "endpoint_id")
         self._set_place(name)
         persist_link_facts(context, **self._facts(name))
         field = "instances" if self.instances is not None else "instances_uri"
         instances = self._read()
         _check_instances(field, instances)
-        chunks = split_instances(instances, self.instances_per_request, len(json.dumps(self.parameters or {})))
+        instances = encode(instances, field)
+        chunks = split_instances(instances, self.instances_per_request, len(json.dumps(parameters or {})))
 
         async def ask() -> tuple[list[Any], list[str]]:
             hook = self.model_hook
             async with hook.session():
-                if not serves(await hook.get_endpoint(name)):
+                endpoint = await hook.get_endpoint(name)
+                if not serves(endpoint):
                     raise EndpointNotServingError(f"{name} has no deployed model with traffic.", {"endpoint": name})
-                return await hook.predict(name, chunks, self.parameters)
+                if endpoint.get("dedicatedEndpointEnabled"):
+                    raise InvalidArgumentError(
+                        "endpoint_id",
+                        name,
+                        "Use a shared endpoint: the regional API does not reach a dedicated one.",
+                    )
+                return await hook.predict(name, chunks, parameters)
 
         predictions, deployed = run_sync(ask)
         self.log.info("Received %d predictions with %d requests", len(predictions), len(chunks))
@@ -184,5 +195,6 @@ def split_instances(instances: Sequence[Any], most: int, parameters_size: int = 
 
 
 def _check_instances(field: str, instances: Any) -> None:
-    if isinstance(instances, str) or not isinstance(instances, Sequence) or not instances:
+    array = getattr(instances, "ndim", 0) and hasattr(instances, "dtype")
+    if isinstance(instances, str) or not (array or isinstance(instances, Sequence)) or not len(instances):
         raise InvalidArgumentError(field, instances, "Use a list of at least one instance.")

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from airflow_provider_vertex_ray.remote.bigquery.arrow_types import arrow_type
 
 UTC = datetime.timezone.utc
-FIRST, LAST = datetime.datetime(1, 1, 1), datetime.datetime(9999, 12, 31, 23, 59, 59, 999999)
+FIRST = datetime.datetime.min  # noqa: DTZ901 (DATETIME has no time zone)
+LAST = datetime.datetime.max  # noqa: DTZ901
+"""Last moment that BigQuery has."""
 
 
 def _decimals(digits: int, scale: int) -> st.SearchStrategy[decimal.Decimal]:

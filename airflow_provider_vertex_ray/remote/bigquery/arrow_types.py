@@ -82,24 +82,26 @@ def storage(kind: Any) -> Any:
 
 
 def is_list(kind: Any) -> bool:
+    """Return whether an Arrow type is a list, however it is stored."""
     import pyarrow.types as is_a
 
     return bool(
         is_a.is_list(kind)
         or is_a.is_large_list(kind)
         or is_a.is_fixed_size_list(kind)
-        or getattr(is_a, "is_list_view", is_a.is_list)(kind)
-        or getattr(is_a, "is_large_list_view", is_a.is_list)(kind)
+        or str(kind).startswith(("list_view<", "large_list_view<"))
     )
 
 
 def is_text(kind: Any) -> bool:
+    """Return whether an Arrow type is a string, however it is stored."""
     import pyarrow.types as is_a
 
     return bool(is_a.is_string(kind) or is_a.is_large_string(kind) or str(kind) == "string_view")
 
 
 def is_binary(kind: Any) -> bool:
+    """Return whether an Arrow type is bytes, however they are stored."""
     import pyarrow.types as is_a
 
     return bool(

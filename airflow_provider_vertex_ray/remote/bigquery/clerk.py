@@ -45,6 +45,7 @@ class SchemaNote:
         self._told: set[tuple[bytes, bool]] = set()
 
     def __call__(self, schema: Any, filled: bool) -> None:
+        """Tell the clerk of the Arrow schema of a batch, and whether the batch has rows."""
         found = schema.remove_metadata().serialize().to_pybytes()
         if (found, filled) not in self._told:
             import ray

@@ -97,8 +97,10 @@ def accepted(work: Callable[[], Any], what: str) -> Any:
     try:
         return work()
     except GoogleAPICallError as error:
-        reason = next((each.get("reason") for each in error.errors or () if isinstance(each, dict)), None)
-        raise StepError(f"BigQuery rejected {what}{f' ({reason})' if reason else ''}: {error.message}") from error
+        # The message of the exception begins with the address of the request.
+        told = next((each for each in error.errors or () if isinstance(each, dict)), {})
+        reason = f" ({told['reason']})" if told.get("reason") else ""
+        raise StepError(f"BigQuery rejected {what}{reason}: {told.get('message') or error.message}") from error
     except RetryError as error:
         raise StepError(f"BigQuery did not accept {what} for {REQUEST_SECONDS:g} s: {error.cause}") from error
 

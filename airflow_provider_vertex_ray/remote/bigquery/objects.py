@@ -50,8 +50,8 @@ def _array(values: list[Any], path: str, rows: Sequence[int]) -> Any:
         first = next(place for place, family in enumerate(families) if family is not None)
         other = next(place for place, family in enumerate(families) if family not in (None, families[first]))
         raise SchemaError(
-            f"Column {path!r} contains {families[first]} in row {rows[first]} of the batch and {families[other]} in row "
-            f"{rows[other]}. Return values of one type."
+            f"Column {path!r} contains {families[first]} in row {rows[first]} of the batch and {families[other]} in "
+            f"row {rows[other]}. Return values of one type."
         )
     if found == {"a record"}:
         return _records(values, path, rows)

@@ -187,14 +187,14 @@ def _publish(client: Any, plan: dict[str, Any], ready: str, counts: tuple[int, i
     # The labels tell a later attempt what it can no longer count.
     labels = {**plan["labels"], READ_LABEL: str(read), WRITTEN_LABEL: str(written)}
     target, partition = plan["target"], plan["partition"]
-    suffix = f"${partition['id']}" if partition else ""
-    print(f"Publishing to {target}{suffix} ({plan['write_disposition']})")
+    full, suffix = _full_name(plan), f"${partition['id']}" if partition else ""
+    print(f"Publishing to {full} ({plan['write_disposition']})")
     if partition and not written:
         # A partition without rows does not exist, and cannot be copied.
         empties = plan["write_disposition"] == "WRITE_TRUNCATE"
         text = delete_statement(target, partition) if empties else "SELECT 0 AS nothing_to_publish"
         config = bigquery.QueryJobConfig(labels=labels, use_legacy_sql=False)
-        return _run(client, plan, plan["publish_id"], text, config, f"publishing to {target}{suffix}")
+        return _run(client, plan, plan["publish_id"], text, config, f"publishing to {full}")
     copy = bigquery.CopyJobConfig(
         write_disposition=plan["write_disposition"], create_disposition=plan["create_disposition"], labels=labels
     )
@@ -209,9 +209,12 @@ def _publish(client: Any, plan: dict[str, Any], ready: str, counts: tuple[int, i
             retry=None,
         )
 
-    return accepted(
-        lambda: once(client, plan["publish_id"], plan["location"], start), f"publishing to {target}{suffix}"
-    )
+    return accepted(lambda: once(client, plan["publish_id"], plan["location"], start), f"publishing to {full}")
+
+
+def _full_name(plan: dict[str, Any]) -> str:
+    """Return the name of the target, with its partition."""
+    return f"{plan['target']}${plan['partition']['id']}" if plan["partition"] else str(plan["target"])
 
 
 def _reference(table: str) -> Any:
@@ -227,7 +230,7 @@ def _result(plan: dict[str, Any], published: Any, *, adopted: bool) -> dict[str,
         **plan["told"],
         "rows_read": int(labels.get(READ_LABEL, 0)),
         "rows_written": int(labels.get(WRITTEN_LABEL, 0)),
-        "target_table": plan["target"],
+        "target_table": _full_name(plan),
         "publish_job_id": published.job_id,
         "published_before": adopted,
         "bytes_billed": 0,

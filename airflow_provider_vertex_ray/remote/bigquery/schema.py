@@ -137,15 +137,13 @@ def _convert(array: Any, field: Field, place: _Place, present: Any) -> Any:
 
 
 def _anything(kind: Any) -> Any:
+    """Return a value of a type."""
     import pyarrow as pa
 
-    return (
-        pa.array([0], pa.int32())
-        .cast(pa.int64() if pa.types.is_time64(kind) or pa.types.is_timestamp(kind) else pa.int32())
-        .cast(kind)[0]
-        if not is_text(kind) and not is_binary(kind)
-        else pa.scalar("").cast(kind)
-    )
+    if is_text(kind) or is_binary(kind):
+        return pa.scalar("").cast(kind)
+    wide = pa.types.is_time64(kind) or pa.types.is_timestamp(kind)
+    return pa.array([0], pa.int64() if wide else pa.int32()).cast(kind)[0]
 
 
 def _plain(array: Any) -> Any:

@@ -91,8 +91,12 @@ def _patch_copies() -> None:
 
     copy = executor._copy_table_into_destination
 
-    def columns(ctx: Any, reference: str) -> list[tuple[str, str]]:
-        return [(row[0].lower(), row[1]) for row in ctx.engine.execute(f"DESCRIBE {reference}").fetchall()]
+    def columns(fields: Any) -> list[Any]:
+        same = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL", "STRUCT": "RECORD"}
+        return [
+            (each.name.lower(), same.get(each.type, each.type), each.mode == "REPEATED", columns(each.fields))
+            for each in fields
+        ]
 
     def condition(table: Any, partition: str) -> str:
         parts = table.time_partitioning
@@ -122,7 +126,7 @@ def _patch_copies() -> None:
             ctx.catalog.get_table(src_proj, src_ds, source),
         )
         both = table is not None and source_table is not None
-        if both and columns(ctx, reference) != columns(ctx, origin):
+        if both and columns(table.schema_.fields) != columns(source_table.schema_.fields):
             if part or (write_disposition != "WRITE_TRUNCATE" and table.schema_.fields):
                 raise ValidationError(f"Provided Schema does not match Table {dst_proj}:{dst_ds}.{name}.")
             ctx.engine.execute(f"DROP TABLE {reference}")

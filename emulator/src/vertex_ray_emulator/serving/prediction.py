@@ -20,6 +20,9 @@ MAX_REQUEST = 1_572_864
 """Maximum size of a predict request in bytes, as on the service (1.5 MB)."""
 
 
+_NOT_FINITE = "Invalid JSON payload received. Unexpected token: google.protobuf.Value has no NaN or Infinity."
+
+
 class Prediction:
     """The prediction methods.
 
@@ -61,7 +64,11 @@ class Prediction:
         payload = {"instances": instances}
         if body.get("parameters") is not None:
             payload["parameters"] = body["parameters"]
-        found = json.loads(await self._call_predictor(deployed, json.dumps(payload).encode()))
+        try:
+            data = json.dumps(payload, allow_nan=False).encode()
+        except ValueError:
+            raise invalid(_NOT_FINITE) from None
+        found = json.loads(await self._call_predictor(deployed, data))
         message = deployed.message
         return {
             "predictions": found["predictions"],
@@ -91,4 +98,7 @@ class Prediction:
 
 
 def _plain(value: Any) -> Any:
-    return json_format.MessageToDict(value)
+    try:
+        return json_format.MessageToDict(value)
+    except json_format.SerializeToJsonError:
+        raise invalid(_NOT_FINITE) from None
