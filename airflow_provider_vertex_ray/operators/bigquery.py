@@ -61,15 +61,17 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
 
     The other arguments are those of ``VertexRaySubmitJobOperator``, except ``entrypoint`` and ``wait_for_completion``.
 
-    :param target_table: table to write: ``project.dataset.table`` or ``dataset.table``. (templated)
-    :param source_table: table to read. (templated)
+    :param target_table: table to write: ``project.dataset.table`` or ``dataset.table``; or a partition of it, such as
+        ``dataset.table$20240501``. (templated)
+    :param source_table: table or view to read. (templated)
     :param query: SELECT statement, or the name of a ``.sql`` file, to read instead of ``source_table``. (templated)
-    :param columns: columns of ``source_table`` to read; default: all. (templated)
+    :param columns: columns of ``source_table`` to read, of a table also nested ones (``address.city``); default: all.
+        (templated)
     :param row_filter: SQL condition on the rows of ``source_table`` to read; default: all. (templated)
     :param transform: a function that takes a batch and returns a batch, or a class with ``__call__``, of which each
         actor creates one instance; both are sent as source code, like functions of ``@task.vertex_ray``. Or
         ``"module:name"`` of an object in ``working_dir`` or ``py_modules``. None copies the rows.
-    :param batch_format: format of the batches: ``pandas``, ``pyarrow`` or ``numpy``.
+    :param batch_format: format of the batches: ``pandas`` (with Arrow's types), ``pyarrow`` or ``numpy``.
     :param batch_size: rows in a batch; None: Ray Data's default.
     :param fn_kwargs: additional keyword arguments of the transform, as JSON values. (templated)
     :param fn_constructor_kwargs: keyword arguments of the constructor of the class, as JSON values. (templated)
@@ -79,8 +81,8 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
     :param num_gpus: GPUs for each task or actor of the transform.
     :param write_disposition: ``WRITE_EMPTY`` (fail if the target has rows), ``WRITE_TRUNCATE`` or ``WRITE_APPEND``.
     :param create_disposition: ``CREATE_IF_NEEDED`` or ``CREATE_NEVER``.
-    :param schema_fields: columns of the target, as in BigQuery's REST API. Default: the columns of the existing target
-        for ``WRITE_APPEND``, else those of the rows. (templated)
+    :param schema_fields: columns of the target, as in BigQuery's REST API. Default: those of the existing target, else
+        those of the rows. (templated)
     :param time_partitioning: time partitioning, as in BigQuery's REST API; default: that of the target. (templated)
     :param range_partitioning: range partitioning, as in BigQuery's REST API; default: that of the target. (templated)
     :param cluster_fields: columns to cluster the table by; default: those of the target. (templated)

@@ -28,7 +28,7 @@ def batch_of(table: Any, batch_format: str) -> Any:
     if batch_format == "pyarrow":
         return table
     if batch_format == "pandas":
-        import pandas as pd
+        import pandas as pd  # type: ignore[import-untyped]
 
         if not hasattr(pd, "ArrowDtype"):
             raise SchemaError(

@@ -7,6 +7,7 @@ changed nothing.
 
 from __future__ import annotations
 
+import functools
 import random
 import time
 from collections.abc import Callable
@@ -53,7 +54,7 @@ def once(client: Any, base: str, location: str, start: Callable[[str], Any]) -> 
     for number in range(MOST_JOBS):
         job_id, started_here = f"{base}_{number}", True
         try:
-            job = _patiently(lambda job_id=job_id: start(job_id), job_id)
+            job = _patiently(functools.partial(start, job_id), job_id)
         except Conflict:
             # The job exists: Ray ran a task again, or the response to an earlier call was lost.
             job, started_here = client.get_job(job_id, location=location), False
