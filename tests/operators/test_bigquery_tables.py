@@ -78,6 +78,11 @@ def two_types(batch: Any) -> Any:
     return batch
 
 
+def other_keys(batch: Any) -> Any:
+    records = [{"a": x} if x < 4 else {"a": x, "b": None} for x in batch["x"].tolist()]
+    return {"x": batch["x"].to_numpy(), "r": records}
+
+
 def columns(warehouse: BigQuery, table: str) -> list[tuple[str, str, str]]:
     aliases = {"INTEGER": "INT64", "FLOAT": "FLOAT64"}
     found = warehouse.client.get_table(f"shop.{table}").schema
@@ -145,6 +150,21 @@ def test_the_types_of_new_columns_do_not_depend_on_the_first_batch(warehouse: Bi
         {"y": 1.0, "n": 5},
         {"y": 2.5, "n": 5},
     ]
+
+
+def test_records_with_other_keys_in_another_batch_are_refused(warehouse: BigQuery) -> None:
+    warehouse.numbers("source", 10)
+    warehouse.sql("CREATE OR REPLACE TABLE shop.keyed AS SELECT 0 AS x, STRUCT(0 AS a, 0 AS b) AS r")
+    given = {
+        "source_table": "shop.source",
+        "transform": other_keys,
+        "batch_size": 1,
+        "write_disposition": "WRITE_APPEND",
+    }
+    for target, text in (("shop.keyed", r"'r' \(row 0 .*without b"), ("shop.never", r"batches have the columns r\.b")):
+        with pytest.raises(BigQueryStepError, match=text):
+            step(f"keys-{target}", **given, target_table=target)
+    assert warehouse.counts("keyed") == (1, 1)
 
 
 def partitioned(warehouse: BigQuery, name: str) -> None:

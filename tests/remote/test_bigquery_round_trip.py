@@ -108,5 +108,5 @@ def test_the_documented_table_has_all_types() -> None:
 def test_bignumeric_beyond_arrow_is_named() -> None:
     # BigQuery has a 39th digit before the point for some values, and Arrow has not.
     big = pa.table({"c": pa.array([decimal.Decimal("5" + "0" * 38)], pa.decimal256(76, 0))})
-    with pytest.raises(SchemaError, match=r"Column 'c' \(row 0 of the block.*BIGNUMERIC"):
+    with pytest.raises(SchemaError, match=r"Column 'c' \(row 0 of the batch.*BIGNUMERIC"):
         conform(big, [{"name": "c", "type": "BIGNUMERIC"}], "the table")

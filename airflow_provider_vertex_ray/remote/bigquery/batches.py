@@ -155,21 +155,17 @@ def _from_numpy(name: str, values: Any) -> Any:
         raise SchemaError(f"Column {name!r} of the type {values.dtype}: Arrow cannot hold it: {error}.") from None
 
 
-def wrapped(transform: Any, batch_format: str, note: Callable[[Any, bool], None] | None) -> Any:
+def wrapped(transform: Any, batch_format: str, finish: Callable[[Any], Any]) -> Any:
     """Return the transform as a callable that takes and returns ``pyarrow.Table``.
 
     :param transform: a function or a class; it may return one batch, or yield several.
     :param batch_format: format of the transform's own batches.
-    :param note: is told the Arrow schema of each batch that the transform returns, and whether the batch has rows;
-        None: nobody is.
+    :param finish: makes of each table that the transform returns the one that Ray is given.
     :return: a function, or a class if the transform is one.
     """
 
     def after(made: Any, table: Any) -> Any:
-        found = table_of(made, table.schema if batch_format == "numpy" else None)
-        if note is not None:
-            note(found.schema, found.num_rows > 0)
-        return found
+        return finish(table_of(made, table.schema if batch_format == "numpy" else None))
 
     def over_tables(call: Callable[..., Any], table: Any, more: dict[str, Any]) -> Any:
         made = call(batch_of(table, batch_format), **more)

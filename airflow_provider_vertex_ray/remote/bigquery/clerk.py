@@ -7,7 +7,10 @@ from typing import Any
 from .arrow_types import fields_of
 from .fields import Field, SchemaError, adopt_source_types, check_carried, has_type, merge_fields
 
-__all__ = ["Clerk", "SchemaNote", "common_fields"]
+__all__ = ["Clerk", "Packer", "common_fields", "unpacked"]
+
+PACKED = "__vertex_ray_batch__"
+"""Column of packed batches."""
 
 
 class Clerk:
@@ -34,8 +37,10 @@ class Clerk:
         return sorted(schema for schema, filled in self._schemas.items() if filled or not any(self._schemas.values()))
 
 
-class SchemaNote:
-    """Tells the clerk of each schema once in a process.
+class Packer:
+    """Packs each batch as it is into one value, and tells the clerk of each schema once in a process.
+
+    Ray fills columns and keys that some batches lack with NULL when it puts batches together.
 
     :param clerk: the step's ``Clerk``.
     """
@@ -44,14 +49,30 @@ class SchemaNote:
         self._clerk = clerk
         self._told: set[tuple[bytes, bool]] = set()
 
-    def __call__(self, schema: Any, filled: bool) -> None:
-        """Tell the clerk of the Arrow schema of a batch, and whether the batch has rows."""
-        found = schema.remove_metadata().serialize().to_pybytes()
-        if (found, filled) not in self._told:
+    def __call__(self, table: Any) -> Any:
+        """Return a table with one row, which contains the given table."""
+        import pyarrow as pa
+
+        schema = table.schema.remove_metadata().serialize().to_pybytes()
+        filled = table.num_rows > 0
+        if (schema, filled) not in self._told:
             import ray
 
-            ray.get(self._clerk.note_schema.remote(found, filled))
-            self._told.add((found, filled))
+            ray.get(self._clerk.note_schema.remote(schema, filled))
+            self._told.add((schema, filled))
+        content = pa.BufferOutputStream()
+        with pa.ipc.new_stream(content, table.schema) as stream:
+            stream.write_table(table)
+        return pa.table({PACKED: pa.array([content.getvalue().to_pybytes()], pa.large_binary())})
+
+
+def unpacked(table: Any) -> list[Any]:
+    """Return the batches in a table, if they are packed, else the table itself."""
+    import pyarrow as pa
+
+    if table.column_names != [PACKED]:
+        return [table]
+    return [pa.ipc.open_stream(value.as_buffer()).read_all() for value in table.column(0)]
 
 
 def common_fields(schemas: list[bytes], source: list[Field], target: str) -> list[Field]:

@@ -111,7 +111,7 @@ def check_rows(table: Any, partition: dict[str, Any]) -> None:
     if not pc.all(inside).as_py():
         place = pc.index(inside, pa.scalar(False)).as_py()
         raise SchemaError(
-            f"Column {name!r} (row {place} of the block, value {column[place].as_py()!r}) is outside of the partition "
+            f"Column {name!r} (row {place} of the batch, value {column[place].as_py()!r}) is outside of the partition "
             f"{partition['id']} of the target."
         )
 

@@ -6,17 +6,19 @@ table or the complete new one, and rows are appended once.
 
 from __future__ import annotations
 
+import functools
 import importlib
 from typing import Any, NoReturn
 
 from .. import runner
 from .batches import wrapped
-from .clerk import Clerk, SchemaNote, common_fields
+from .clerk import Clerk, Packer, common_fields
 from .fields import Field
 from .jobs import StepError, accepted, done_before, once
 from .json_columns import has_json, insert_statement, loaded_fields
 from .names import create_as, new_staging_id, split_table
 from .partition import delete_statement
+from .schema import conform
 from .staging import create_staging, expiry
 
 __all__ = ["main"]
@@ -129,9 +131,14 @@ def _transform(client: Any, plan: dict[str, Any], source: str, out: str) -> tupl
     rows = ray.data.read_datasource(table, override_num_blocks=max(1, len(table.streams)))
     fields = plan["fields"]
     if plan["transform"]:
-        note = SchemaNote(clerk) if fields is None else None
+        # In the task of the transform, because Ray puts batches together before they are written.
+        finish = (
+            Packer(clerk)
+            if fields is None
+            else functools.partial(conform, fields=fields, said_by=plan["fields_said_by"])
+        )
         arguments = {**_map_arguments(plan), "batch_format": "pyarrow"}
-        rows = rows.map_batches(wrapped(_callable(plan), plan["map"]["batch_format"], note), **arguments)
+        rows = rows.map_batches(wrapped(_callable(plan), plan["map"]["batch_format"], finish), **arguments)
     if fields is None:
         # Only all rows together say which types the columns of a new table have.
         rows = rows.materialize()
@@ -140,7 +147,7 @@ def _transform(client: Any, plan: dict[str, Any], source: str, out: str) -> tupl
         create_staging(client, {**plan, "layout": {}}, out, loaded_fields(fields))
     else:
         create_staging(client, plan, out, fields)
-    sink = StagingSink(plan, out, fields)
+    sink = StagingSink(plan, out, fields, conformed=bool(plan["transform"] and plan["fields"]))
     rows.write_datasink(sink)
     read = ray.get(clerk.rows_read.remote())
     held = client.get_table(out).num_rows

@@ -26,11 +26,11 @@ _LONGEST_VALUE = 80
 
 @dataclass(frozen=True)
 class _Place:
-    """Where an array lies in a block, for errors.
+    """Where an array lies in a batch, for errors.
 
     :param path: path of the column.
     :param said_by: origin of the fields.
-    :param first: row of the block at which the array starts.
+    :param first: row of the batch at which the array starts.
     :param rows: for each item, its row from ``first`` on; None if the items are the rows.
     """
 
@@ -54,7 +54,7 @@ class _Place:
             return SchemaError(f"Column {self.path!r} ({array.type}) {reason}.")
         row = self.first + (index if self.rows is None else self.rows[index].as_py())
         shown = _shown(array[index])
-        return SchemaError(f"Column {self.path!r} (row {row} of the block, {array.type}, value {shown}) {reason}.")
+        return SchemaError(f"Column {self.path!r} (row {row} of the batch, {array.type}, value {shown}) {reason}.")
 
 
 def _shown(value: Any) -> str:

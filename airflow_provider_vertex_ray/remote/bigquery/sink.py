@@ -14,6 +14,7 @@ from ray.data import Datasink
 from ray.data.block import BlockAccessor
 
 from .arrow_types import plain_columns
+from .clerk import unpacked
 from .fields import Field
 from .jobs import accepted, once
 from .json_columns import loaded_fields
@@ -22,6 +23,9 @@ from .schema import conform
 
 __all__ = ["StagingSink"]
 
+BATCH_ROWS = 1024
+"""Rows in a batch of Ray Data, if the plan does not say it."""
+
 
 class StagingSink(Datasink):  # type: ignore[misc]
     """Load the blocks of one write task with one load job.
@@ -29,12 +33,14 @@ class StagingSink(Datasink):  # type: ignore[misc]
     :param plan: the plan of the step.
     :param table: the staging table.
     :param fields: its fields; JSON is loaded as STRING.
+    :param conformed: whether the blocks conform to the fields already.
     """
 
-    def __init__(self, plan: dict[str, Any], table: str, fields: list[Field]) -> None:
+    def __init__(self, plan: dict[str, Any], table: str, fields: list[Field], *, conformed: bool) -> None:
         self._plan = plan
         self._table = table
         self._fields = fields
+        self._conformed = conformed
         self.written = 0
         self.loads = 0
 
@@ -42,7 +48,10 @@ class StagingSink(Datasink):  # type: ignore[misc]
     def min_rows_per_write(self) -> int | None:
         """Rows per load job: BigQuery accepts 1,500 load jobs per table and day (https://cloud.google.com/bigquery/quotas#load_jobs)."""
         rows: int | None = self._plan["rows_per_load"]
-        return rows
+        if rows is None or self._plan["fields"] is not None:
+            return rows
+        # The batches are packed, each into one row.
+        return max(1, rows // int(self._plan["map"].get("batch_size") or BATCH_ROWS))
 
     def write(self, blocks: Iterable[Any], ctx: Any) -> int:
         """Load the blocks, and return the number of rows."""
@@ -50,12 +59,18 @@ class StagingSink(Datasink):  # type: ignore[misc]
         import pyarrow.parquet as pq
         from google.cloud import bigquery
 
-        tables = [plain_columns(BlockAccessor.for_block(block).to_arrow()) for block in blocks]
-        tables = [table for table in tables if table.num_rows]
+        tables = [
+            plain_columns(table)
+            for block in blocks
+            for table in unpacked(BlockAccessor.for_block(block).to_arrow())
+            if table.num_rows
+        ]
         if not tables:
             return 0
         plan, fields = self._plan, self._fields
-        ready = pa.concat_tables([conform(table, fields, plan["fields_said_by"]) for table in tables])
+        if not self._conformed:
+            tables = [conform(table, fields, plan["fields_said_by"]) for table in tables]
+        ready = pa.concat_tables(tables)
         into = self._table
         if plan["partition"]:
             check_rows(ready, plan["partition"])
