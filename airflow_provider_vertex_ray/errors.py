@@ -345,6 +345,12 @@ class EndpointNotServingError(VertexRayError):
     remedy = "Deploy a model to it with VertexRayDeployModelOperator first."
 
 
+class TrafficError(VertexRayError):
+    """A deployed model that has all the traffic of an endpoint cannot be undeployed while others remain without any."""
+
+    remedy = "Give another deployed model the traffic first, or undeploy all models."
+
+
 class PredictionError(VertexRayError):
     """The model server rejected the instances."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow_provider_vertex_ray.errors import BigQueryTableError, BytesBilledLimitError, NotAuthorisedError
 from airflow_provider_vertex_ray.remote.bigquery.jobs import done_before
-from airflow_provider_vertex_ray.remote.bigquery.names import staging_prefix
+from airflow_provider_vertex_ray.remote.bigquery.names import split_table, staging_prefix
 
 __all__ = ["Source", "VertexRayBigQueryHook"]
 
@@ -20,11 +20,13 @@ class Source:
     :param bytes_processed: maximum number of bytes that reading the source bills.
     :param tables: tables that it reads, as ``project.dataset.table``.
     :param fields: its columns, as in the REST API.
+    :param statement_type: kind of the statement, such as SELECT; None if BigQuery does not say it.
     """
 
     bytes_processed: int
     tables: list[str] = field(default_factory=list)
     fields: list[dict[str, Any]] = field(default_factory=list)
+    statement_type: str | None = None
 
 
 class VertexRayBigQueryHook:
@@ -62,11 +64,15 @@ class VertexRayBigQueryHook:
         """Return a table as in the REST API; None if it does not exist."""
         from google.api_core.exceptions import NotFound
 
-        try:
-            found: dict[str, Any] = self.client().get_table(table).to_api_repr()
-        except NotFound:
-            return None
-        return found
+        def get() -> dict[str, Any] | None:
+            try:
+                found: dict[str, Any] = self.client().get_table(_reference(table)).to_api_repr()
+            except NotFound:
+                return None
+            return found
+
+        answer: dict[str, Any] | None = _answer_of(get, f"table {table}")
+        return answer
 
     def source(self, sql: str, location: str, limit: int | None) -> Source:
         """Return what a query would read, from a dry run.
@@ -88,28 +94,39 @@ class VertexRayBigQueryHook:
                 {"bytes_processed": processed, "maximum_bytes_billed": limit},
             )
         tables = [f"{each.project}.{each.dataset_id}.{each.table_id}" for each in job.referenced_tables or ()]
-        return Source(processed, tables, [each.to_api_repr() for each in job.schema or ()])
+        fields = [each.to_api_repr() for each in job.schema or ()]
+        return Source(processed, tables, fields, getattr(job, "statement_type", None))
 
     def published(self, publish_id: str, location: str) -> Any:
         """Return the job that has already published a step's result; None if there is none."""
         return done_before(self.client(location), publish_id, location)
 
-    def drop_staging(self, dataset: str, owner: str) -> list[str]:
-        """Delete the staging tables that a task instance left in a dataset.
+    def drop_staging(self, dataset: str, submissions: Sequence[str]) -> list[str]:
+        """Delete the staging tables that Ray jobs left in a dataset.
 
+        :param dataset: the dataset, as ``project.dataset``.
+        :param submissions: submission ids of the jobs, which have ended.
         :return: names of the deleted tables.
         """
         from google.api_core.exceptions import NotFound
 
         client = self.client()
+        prefixes = tuple(staging_prefix(each) for each in submissions)
         try:
             names = [item.table_id for item in client.list_tables(dataset)]
         except NotFound:
             return []
-        left = [f"{dataset}.{name}" for name in names if name.startswith(staging_prefix(owner))]
+        left = [f"{dataset}.{name}" for name in names if name.startswith(prefixes)]
         for table in left:
             client.delete_table(table, not_found_ok=True)
         return left
+
+
+def _reference(table: str) -> Any:
+    from google.cloud import bigquery
+
+    project, dataset, name = split_table(table)
+    return bigquery.TableReference(bigquery.DatasetReference(project, dataset), name)
 
 
 def _answer_of(call: Any, what: str) -> Any:

@@ -10,6 +10,7 @@ from airflow_provider_vertex_ray.core.cluster.name import validate_location, val
 from airflow_provider_vertex_ray.core.deadlines import seconds_left
 from airflow_provider_vertex_ray.core.http.service_errors import outcome_error
 from airflow_provider_vertex_ray.core.serving.client import ServingApi
+from airflow_provider_vertex_ray.core.serving.instances import encode
 from airflow_provider_vertex_ray.core.serving.resource_name import resource_name
 from airflow_provider_vertex_ray.errors import (
     EndpointNotFoundError,
@@ -19,6 +20,7 @@ from airflow_provider_vertex_ray.errors import (
     RateLimitedError,
     ResourceExistsError,
     ServiceUnavailableError,
+    TrafficError,
     VertexRayError,
 )
 from airflow_provider_vertex_ray.hooks.base import VertexRayBaseAsyncHook, VertexRaySyncHook, sync_of
@@ -137,11 +139,14 @@ class VertexRayModelAsyncHook(VertexRayBaseAsyncHook):
         A model or endpoint that does not exist counts as done.
 
         :param endpoint: id or full resource name.
+        Models without traffic are undeployed first, so that the last one needs no traffic split.
+
         :param deployed_ids: ids of the deployed models; None for all.
         :param deadline: Unix time at which the wait fails; None for no limit.
         :param delete: whether to delete the endpoint as well, if no deployed model remains.
         :return: ``undeployed`` (the ids of the models that this call undeployed) and ``endpoint_deleted``.
         :raises OperationTimeoutError: an operation did not finish before the deadline.
+        :raises TrafficError: a model has all the traffic, and a model without traffic is to remain.
         """
         undeployed: list[str] = []
 
@@ -154,10 +159,20 @@ class VertexRayModelAsyncHook(VertexRayBaseAsyncHook):
                 except EndpointNotFoundError:
                     return {"undeployed": undeployed, "endpoint_deleted": False}
                 have = [str(each["id"]) for each in there.get("deployedModels") or ()]
+                shares = there.get("trafficSplit") or {}
                 todo = [each for each in have if deployed_ids is None or each in deployed_ids]
+                todo.sort(key=lambda each: int(shares.get(each) or 0))
+                split = _split_without(shares, todo[0]) if todo else None
+                idle = [each for each in have if each != todo[0]] if split == {} else []
+                if idle:
+                    # An empty split is the same as none, which the service rejects.
+                    raise TrafficError(
+                        f"Deployed model {todo[0]} has all the traffic of {name}, and {', '.join(idle)} would remain "
+                        "without any.",
+                        {"endpoint": name, "deployed_model_id": todo[0]},
+                    )
                 try:
                     if todo:
-                        split = _split_without(there.get("trafficSplit") or {}, todo[0])
                         operation = await api.undeploy_model(name, todo[0], split)
                         if operation is not None:
                             await self.finished(operation, deadline)
@@ -240,6 +255,7 @@ class VertexRayModelAsyncHook(VertexRayBaseAsyncHook):
         :param dns: ``dedicatedEndpointDns`` of a dedicated endpoint, as ``get_endpoint`` returns it, which answers at
             no other host; default: the endpoint is read first.
         :return: the predictions in the order of the instances, and the ids of the deployed models that made them.
+        :raises InvalidArgumentError: an instance cannot be represented as JSON; nothing was sent.
         :raises PredictionError: the endpoint rejected a chunk; the message names its instances.
         """
         turn = asyncio.Semaphore(REQUESTS_AT_ONCE)
@@ -262,6 +278,9 @@ class VertexRayModelAsyncHook(VertexRayBaseAsyncHook):
                     {"first_instance": first},
                 )
             return answer
+
+        chunks = [encode(chunk, "instances") for chunk in chunks]
+        parameters = None if parameters is None else encode(parameters, "parameters")
 
         async def all_of_them(api: ServingApi, parent: str) -> list[dict[str, Any]]:
             nonlocal own_host

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_provider_vertex_ray.core.checks import check_duration, known_at_run_time
 from airflow_provider_vertex_ray.core.cluster.name import validate_project
 from airflow_provider_vertex_ray.core.function import bigquery_step
-from airflow_provider_vertex_ray.core.job.state import MAX_RESULT_BYTES, RESULT_MARKER
+from airflow_provider_vertex_ray.core.job.state import MAX_RESULT_BYTES, RESULT_MARKER, attempt_id, submission_prefix
 from airflow_provider_vertex_ray.errors import (
     BigQueryStepError,
-    BigQueryTableError,
     InvalidArgumentError,
     JobFailedError,
     VertexRayError,
 )
+from airflow_provider_vertex_ray.hooks.bigquery_preflight import check_source, check_target
 from airflow_provider_vertex_ray.operators.arguments import (
     check_amounts,
     check_counts,
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 __all__ = ["VertexRayBigQueryOperator"]
 
+MOST_ATTEMPTS = 20
+"""Number of earlier attempts whose staging tables are looked for."""
+
 _DICTS = ("fn_kwargs", "fn_constructor_kwargs", "time_partitioning", "range_partitioning", "bigquery_labels")
 
 
@@ -58,15 +61,17 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
 
     The other arguments are those of ``VertexRaySubmitJobOperator``, except ``entrypoint`` and ``wait_for_completion``.
 
-    :param target_table: table to write: ``project.dataset.table`` or ``dataset.table``. (templated)
-    :param source_table: table to read. (templated)
+    :param target_table: table to write: ``project.dataset.table`` or ``dataset.table``; or a partition of it, such as
+        ``dataset.table$20240501``. (templated)
+    :param source_table: table or view to read. (templated)
     :param query: SELECT statement, or the name of a ``.sql`` file, to read instead of ``source_table``. (templated)
-    :param columns: columns of ``source_table`` to read; default: all. (templated)
+    :param columns: columns of ``source_table`` to read, of a table also nested ones (``address.city``); default: all.
+        (templated)
     :param row_filter: SQL condition on the rows of ``source_table`` to read; default: all. (templated)
     :param transform: a function that takes a batch and returns a batch, or a class with ``__call__``, of which each
         actor creates one instance; both are sent as source code, like functions of ``@task.vertex_ray``. Or
         ``"module:name"`` of an object in ``working_dir`` or ``py_modules``. None copies the rows.
-    :param batch_format: format of the batches: ``pandas``, ``pyarrow`` or ``numpy``.
+    :param batch_format: format of the batches: ``pandas`` (with Arrow's types), ``pyarrow`` or ``numpy``.
     :param batch_size: rows in a batch; None: Ray Data's default.
     :param fn_kwargs: additional keyword arguments of the transform, as JSON values. (templated)
     :param fn_constructor_kwargs: keyword arguments of the constructor of the class, as JSON values. (templated)
@@ -76,8 +81,8 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
     :param num_gpus: GPUs for each task or actor of the transform.
     :param write_disposition: ``WRITE_EMPTY`` (fail if the target has rows), ``WRITE_TRUNCATE`` or ``WRITE_APPEND``.
     :param create_disposition: ``CREATE_IF_NEEDED`` or ``CREATE_NEVER``.
-    :param schema_fields: columns of the target, as in BigQuery's REST API. Default: the columns of the existing target
-        for ``WRITE_APPEND``, else those of the rows. (templated)
+    :param schema_fields: columns of the target, as in BigQuery's REST API. Default: those of the existing target, else
+        those of the rows. (templated)
     :param time_partitioning: time partitioning, as in BigQuery's REST API; default: that of the target. (templated)
     :param range_partitioning: range partitioning, as in BigQuery's REST API; default: that of the target. (templated)
     :param cluster_fields: columns to cluster the table by; default: those of the target. (templated)
@@ -193,7 +198,8 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
         self.rows_per_load = rows_per_load
         self.maximum_bytes_billed = maximum_bytes_billed
         self.bigquery_project_id = bigquery_project_id
-        self._staging: dict[str, Any] | None = None
+        self._staging: dict[str, Any] = {}
+        self._prefix = ""
         self._check_templated()
         self._map_arguments()
 
@@ -204,7 +210,8 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
         except JobFailedError as error:
             raise _step_error(error) from None
         finally:
-            self._drop_staging(context)
+            # Those of the jobs that have ended; the next attempt may have been submitted meanwhile, and has its own.
+            self._drop_staging(((event or {}).get("passthrough") or {}).get("staging"))
         if "rows_written" in job:
             # The adopted job was stopped and the next attempt ran at once: its result has already passed through here.
             return job
@@ -217,8 +224,8 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
     def on_kill(self) -> None:
         """Stop the job, and delete its staging tables."""
         super().on_kill()
-        if self._staging is not None and self.stop_on_kill:
-            self._bigquery.drop_staging(self._staging["dataset"], self._staging["owner"])
+        if self._waiting_for is not None and self.stop_on_kill:
+            self._drop_staging({**self._staging, "submissions": [self._waiting_for[1]]})
 
     def _run(self, context: Context, cluster: str | None = None) -> Any:
         # The job's own arguments are validated before BigQuery is called.
@@ -234,7 +241,15 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
                 return super()._run(context, cluster)
 
     def _trigger(self, **arguments: Any) -> WaitTrigger:
-        return VertexRayBigQueryTrigger(staging=self._staging or {}, **arguments)
+        ended = [arguments["submission_id"]]
+        for attempt in range(1, MOST_ATTEMPTS):
+            # Earlier attempts have ended; one whose driver was killed may have left its tables.
+            submission = attempt_id(self._prefix, attempt)
+            if submission in ended:
+                break
+            ended.append(submission)
+        arguments["passthrough"] = {**arguments["passthrough"], "staging": {**self._staging, "submissions": ended}}
+        return VertexRayBigQueryTrigger(staging=self._staging, **arguments)
 
     @property
     def _bigquery(self) -> VertexRayBigQueryHook:
@@ -270,7 +285,7 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
         """
         self._check_templated()
         hook = self._bigquery
-        target = bigquery_step.check_table("target_table", self.target_table, hook.project)
+        target, partition = bigquery_step.check_target("target_table", self.target_table, hook.project)
         own_dataset = target.rpartition(".")[0]
         staging = bigquery_step.check_dataset("staging_dataset", self.staging_dataset or own_dataset, hook.project)
         location = hook.dataset_location(own_dataset, "target_table")
@@ -278,13 +293,15 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
             raise InvalidArgumentError(
                 "staging_dataset", staging, f"Use a dataset in {location}, where the target's dataset is."
             )
-        owner = task_owner(context)[0]
-        self._staging = {"dataset": staging, "owner": owner, "project": hook.project}
+        owner, parts = task_owner(context)
+        self._prefix = self.submission_id or submission_prefix(
+            parts["dag_id"], parts["task_id"], int(parts["map_index"]), task_try(context).owner
+        )
+        self._staging = {"dataset": staging, "project": hook.project}
         clear_epoch = hashlib.sha256(task_try(context).clear_epoch.encode()).hexdigest()[:8]
         plan: dict[str, Any] = {
             "project": hook.project,
             "location": location,
-            "owner": owner,
             "publish_id": f"vertex_ray_{owner}_{clear_epoch}_publish",
             "staging_dataset": staging,
             "staging_seconds": self.staging_expiration,
@@ -305,12 +322,22 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
             "max_bytes": MAX_RESULT_BYTES,
             "marker": RESULT_MARKER,
             "fields": None,
-            "fields_said_by": "the first block that was written",
+            "fields_said_by": "the other batches",
+            "source_fields": [],
             "layout": {},
+            "partition": None,
             "told": {"bytes_processed": None, "source_tables": []},
         }
         if hook.published(plan["publish_id"], location) is None:
-            self._check(hook, plan)
+            check_source(hook, plan, self.log.info)
+            clustering = {"fields": list(self.cluster_fields)} if self.cluster_fields else None
+            given = {
+                "schema": ("schema_fields", self.schema_fields),
+                "timePartitioning": ("time_partitioning", self.time_partitioning),
+                "rangePartitioning": ("range_partitioning", self.range_partitioning),
+                "clustering": ("cluster_fields", clustering),
+            }
+            check_target(hook, plan, partition, given)
         return plan
 
     def _check_templated(self) -> None:
@@ -327,71 +354,21 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
         if self.bigquery_project_id and not known_at_run_time(self.bigquery_project_id):
             validate_project(self.bigquery_project_id, "bigquery_project_id")
         if not known_at_run_time(self.target_table):
-            bigquery_step.check_table("target_table", self.target_table, "any-project")
+            bigquery_step.check_target("target_table", self.target_table, "any-project")
         if self.source_table is not None and not known_at_run_time(self.source_table):
             bigquery_step.check_table("source_table", self.source_table, "any-project")
         if self.staging_dataset and not known_at_run_time(self.staging_dataset):
             bigquery_step.check_dataset("staging_dataset", self.staging_dataset, "any-project")
 
-    def _check(self, hook: VertexRayBigQueryHook, plan: dict[str, Any]) -> None:
-        """Check source and target, and add their properties to the plan."""
-        publish_id, location = str(plan["publish_id"]), str(plan["location"])
-        sql = plan["query"]
-        if not sql:
-            columns = ", ".join(f"`{name}`" for name in plan["columns"] or ()) or "*"
-            where = f" WHERE {plan['row_filter']}" if plan["row_filter"] else ""
-            sql = f"SELECT {columns} FROM `{plan['source_table']}`{where}"  # noqa: S608 (the user's own query)
-        source = hook.source(sql, location, self.maximum_bytes_billed)
-        tables = source.tables or [plan["source_table"]] if plan["source_table"] else source.tables
-        plan["told"] = {"bytes_processed": source.bytes_processed, "source_tables": tables}
-        target = hook.table(plan["target"])
-        if target is None and self.create_disposition == "CREATE_NEVER":
-            raise BigQueryTableError(
-                f"target_table: {plan['target']} does not exist, and create_disposition is CREATE_NEVER."
-            )
-        filled = target is not None and int(target.get("numRows") or 0) > 0
-        # The job of an earlier try may still run and have published its rows meanwhile.
-        if filled and self.write_disposition == "WRITE_EMPTY" and not hook.published(publish_id, location):
-            raise BigQueryTableError(f"target_table: {plan['target']} has rows, and write_disposition is WRITE_EMPTY.")
-        plan["layout"] = self._layout(target)
-        if self.schema_fields:
-            plan["fields"], plan["fields_said_by"] = [dict(field) for field in self.schema_fields], "schema_fields"
-        elif target is not None and self.write_disposition == "WRITE_APPEND":
-            plan["fields"], plan["fields_said_by"] = target["schema"]["fields"], f"the table {plan['target']}"
-        elif self._payload is None:
-            plan["fields"], plan["fields_said_by"] = source.fields, "the source"
+    def _drop_staging(self, left: Any) -> None:
+        """Delete the staging tables of ended jobs if possible; BigQuery deletes the others once they expire.
 
-    def _layout(self, target: dict[str, Any] | None) -> dict[str, Any]:
-        """Return partitioning and clustering: as given, else those of the target.
-
-        :param target: the existing target table; None if it does not exist.
-        :raises InvalidArgumentError: the target has another layout than the given one.
+        :param left: ``dataset``, ``project`` and ``submissions``; nothing if no job was started.
         """
-        given = {
-            "timePartitioning": ("time_partitioning", self.time_partitioning),
-            "rangePartitioning": ("range_partitioning", self.range_partitioning),
-            "clustering": ("cluster_fields", {"fields": list(self.cluster_fields)} if self.cluster_fields else None),
-        }
-        found = {}
-        for key, (name, value) in given.items():
-            there = (target or {}).get(key)
-            if value and target is not None and not _agrees(value, there):
-                raise InvalidArgumentError(
-                    name, value, f"Remove it: the target table exists and has {there or 'none'}, which cannot change."
-                )
-            if value or there:
-                found[key] = there or value
-        return found
-
-    def _drop_staging(self, context: Context) -> None:
-        """Delete the staging tables if possible; BigQuery deletes the others once they expire."""
+        if not left or not left.get("dataset"):
+            return
         try:
-            hook = self._bigquery
-            target = bigquery_step.check_table("target_table", self.target_table, hook.project)
-            dataset = bigquery_step.check_dataset(
-                "staging_dataset", self.staging_dataset or target.rpartition(".")[0], hook.project
-            )
-            left = hook.drop_staging(dataset, task_owner(context)[0])
+            tables = self._bigquery.drop_staging(left["dataset"], left["submissions"])
         except Exception:
             self.log.warning(
                 "Could not delete the staging tables; BigQuery deletes them after %g seconds",
@@ -399,8 +376,8 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
                 exc_info=True,
             )
         else:
-            if left:
-                self.log.info("Deleted leftover staging tables: %s", ", ".join(left))
+            if tables:
+                self.log.info("Deleted leftover staging tables: %s", ", ".join(tables))
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
         """Return the tables that were read and written, for OpenLineage.
@@ -415,10 +392,6 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
             inputs=[Dataset(namespace="bigquery", name=name) for name in found.get("source_tables") or ()],
             outputs=[Dataset(namespace="bigquery", name=found["target_table"])] if found.get("target_table") else [],
         )
-
-
-def _agrees(wanted: dict[str, Any], there: Any) -> bool:
-    return isinstance(there, dict) and all(str(there.get(key)) == str(value) for key, value in wanted.items())
 
 
 def _step_error(error: JobFailedError) -> VertexRayError:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vertex_ray.core.checks import known_at_run_time
 from airflow_provider_vertex_ray.core.job.state import MAX_RESULT_BYTES
+from airflow_provider_vertex_ray.core.serving.instances import encode
 from airflow_provider_vertex_ray.errors import EndpointNotServingError, InvalidArgumentError, VertexRayError
 from airflow_provider_vertex_ray.links.base import persist_link_facts
 from airflow_provider_vertex_ray.links.serving import VertexRayEndpointLink
@@ -84,6 +85,7 @@ class VertexRayPredictOperator(ModelBaseOperator):
             raise InvalidArgumentError("instances", instances, "Use either instances or instances_uri.")
         if instances is not None and not known_at_run_time(instances):
             _check_instances("instances", instances)
+            encode(instances, "instances", known_at_run_time)
         check_strings(instances_uri=instances_uri, output_uri=output_uri)
         check_mappings(parameters=parameters)
         check_counts(instances_per_request=instances_per_request)
@@ -99,13 +101,15 @@ class VertexRayPredictOperator(ModelBaseOperator):
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
         check_mappings(parameters=self.parameters or None)
+        parameters = None if self.parameters is None else encode(self.parameters, "parameters")
         name = self._resource("endpoints", self.endpoint_id, "endpoint_id")
         self._set_place(name)
         persist_link_facts(context, **self._facts(name))
         field = "instances" if self.instances is not None else "instances_uri"
         instances = self._read()
         _check_instances(field, instances)
-        parameters_size = len(json.dumps(self.parameters or {}))
+        instances = encode(instances, field)
+        parameters_size = len(json.dumps(parameters or {}))
         # No endpoint takes more, so this fails before the first request.
         split_instances(instances, self.instances_per_request, parameters_size, LARGEST_DEDICATED_REQUEST)
 
@@ -120,7 +124,7 @@ class VertexRayPredictOperator(ModelBaseOperator):
                 dns = dedicated_dns(endpoint)
                 limit = LARGEST_DEDICATED_REQUEST if dns else LARGEST_REQUEST
                 chunks = split_instances(instances, self.instances_per_request, parameters_size, limit)
-                return *await hook.predict(name, chunks, self.parameters, dns=dns), len(chunks)
+                return *await hook.predict(name, chunks, parameters, dns=dns), len(chunks)
 
         predictions, deployed, requests = run_sync(ask)
         self.log.info("Received %d predictions with %d requests", len(predictions), requests)
@@ -202,5 +206,6 @@ def split_instances(
 
 
 def _check_instances(field: str, instances: Any) -> None:
-    if isinstance(instances, str) or not isinstance(instances, Sequence) or not instances:
+    array = getattr(instances, "ndim", 0) and hasattr(instances, "dtype")
+    if isinstance(instances, str) or not (array or isinstance(instances, Sequence)) or not len(instances):
         raise InvalidArgumentError(field, instances, "Use a list of at least one instance.")

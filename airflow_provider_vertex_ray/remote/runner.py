@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-__all__ = ["NotPlainError", "ResultError", "hand_back", "main", "plain"]
+__all__ = ["NotPlainError", "ResultError", "hand_back", "job_name", "main", "plain"]
 
 DEEPEST = 100
 """Maximum nesting depth of lists and dicts."""
@@ -268,12 +268,12 @@ def answer(payload: dict[str, Any], value: Any) -> dict[str, Any]:
             f"the result has {len(text):,} bytes as JSON, and at most {limit:,} can be returned in the job's output. "
             "Set result_path to a folder in an object store, or return the path of an object that the function writes."
         )
-    path = f"{payload['result_path'].rstrip('/')}/{_job_name()}.json"
+    path = f"{payload['result_path'].rstrip('/')}/{job_name()}.json"
     store(path, json.dumps(result).encode())
     return {"path": path}
 
 
-def _job_name() -> str:
+def job_name() -> str:
     """Return the job's submission id, which is unique on the cluster."""
     with contextlib.suppress(KeyError, ValueError, TypeError):
         return str(json.loads(os.environ["RAY_JOB_CONFIG_JSON_ENV_VAR"])["metadata"]["job_submission_id"])

@@ -11,7 +11,7 @@ from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
 class VertexRayBigQueryTrigger(VertexRayJobTrigger):
     """Wait for the end of a job, and delete its staging tables if the task is killed.
 
-    :param staging: where the staging tables are: ``dataset``, ``owner`` and ``project``.
+    :param staging: where the staging tables are: ``dataset``, and ``project``, which is billed.
     :param arguments: arguments of ``VertexRayJobTrigger``.
     """
 
@@ -33,4 +33,4 @@ class VertexRayBigQueryTrigger(VertexRayJobTrigger):
         hook = VertexRayBigQueryHook(
             self.arguments["gcp_conn_id"], self.arguments["impersonation_chain"], staging["project"]
         )
-        hook.drop_staging(staging["dataset"], staging["owner"])
+        hook.drop_staging(staging["dataset"], [self.submission_id])

@@ -23,6 +23,7 @@ from airflow_provider_vertex_ray.errors import (
     PreconditionError,
     PredictionError,
     RateLimitedError,
+    TrafficError,
 )
 from airflow_provider_vertex_ray.hooks.model import VertexRayModelAsyncHook, VertexRayModelHook
 from tests.conftest import use
@@ -144,6 +145,41 @@ def test_undeploy_gives_the_traffic_to_the_other_models(hook: VertexRayModelHook
     hook.finished(operation, deadline())
     assert hook.undeploy("serving", [DEPLOYED], deadline()) == {"undeployed": [DEPLOYED], "endpoint_deleted": False}
     assert hook.get_endpoint("serving")["trafficSplit"] == {"456": 100}
+
+
+def with_idle_canary(hook: VertexRayModelHook, storage: StorageEmulator) -> None:
+    """A second model that gets no traffic."""
+    model = serve(hook, storage)
+    deployed = {
+        "id": "456",
+        "model": model,
+        "dedicatedResources": {"machineSpec": {"machineType": "n1-standard-2"}, "minReplicaCount": 1},
+    }
+    operation = hook.deploy_model("serving", deployed, {"0": 0, DEPLOYED: 100})
+    assert operation is not None
+    hook.finished(operation, deadline())
+
+
+def test_undeploy_begins_with_models_without_traffic(hook: VertexRayModelHook, storage: StorageEmulator) -> None:
+    with_idle_canary(hook, storage)
+    assert hook.undeploy("serving", None, deadline(), delete=True) == {
+        "undeployed": ["456", DEPLOYED],
+        "endpoint_deleted": True,
+    }
+
+
+def test_undeploy_of_the_only_model_with_traffic_fails_at_once(
+    hook: VertexRayModelHook, storage: StorageEmulator
+) -> None:
+    with_idle_canary(hook, storage)
+    with pytest.raises(TrafficError, match="has all the traffic of .* and 456 would remain without any"):
+        hook.undeploy("serving", [DEPLOYED], deadline())
+    assert len(hook.get_endpoint("serving")["deployedModels"]) == 2
+
+
+def test_nan_is_refused_before_anything_is_sent(hook: VertexRayModelHook) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"^Invalid value for instances\[0\]\[1\]"):
+        hook.predict("nowhere", [[[1.0, float("nan")]]])
 
 
 def test_undeploy_deletes_the_endpoint(hook: VertexRayModelHook, storage: StorageEmulator) -> None:

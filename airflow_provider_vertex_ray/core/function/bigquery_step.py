@@ -16,6 +16,7 @@ __all__ = [
     "check_choice",
     "check_source",
     "check_table",
+    "check_target",
     "transform_payload",
 ]
 
@@ -41,6 +42,20 @@ def check_table(field: str, value: Any, project: str | None = None) -> str:
     if found is None:
         raise InvalidArgumentError(field, value, rule)
     return f"{found['project'] or project}.{found['dataset']}.{found['table']}"
+
+
+def check_target(field: str, value: Any, project: str | None = None) -> tuple[str, str | None]:
+    """Return the name of a target table as ``project.dataset.table``, and the id of its partition.
+
+    :param field: name of the argument, for the error
+    :param value: name of the table, or of a partition of it (``dataset.table$20240501``)
+    :param project: project of a name without one
+    :raises InvalidArgumentError: it is not the name of a table or of a partition
+    """
+    name, dollar, partition = value.partition("$") if isinstance(value, str) else (value, "", "")
+    if dollar and not re.fullmatch(r"\d+|__NULL__", partition):
+        raise InvalidArgumentError(field, value, "Use a partition like dataset.table$20240501.")
+    return check_table(field, name, project), partition or None
 
 
 def check_dataset(field: str, value: Any, project: str | None = None) -> str:

@@ -6,82 +6,25 @@ task.
 
 from __future__ import annotations
 
-import datetime
 import io
 from collections.abc import Iterable
 from typing import Any
 
-import ray
 from ray.data import Datasink
 from ray.data.block import BlockAccessor
 
-from .jobs import once
-from .schema import Field, SchemaError, conform, fields_of, plain_columns
+from .arrow_types import plain_columns
+from .clerk import unpacked
+from .fields import Field
+from .jobs import accepted, once
+from .json_columns import loaded_fields
+from .partition import check_rows
+from .schema import conform
 
-__all__ = ["Clerk", "StagingSink", "create_staging", "expiry"]
+__all__ = ["StagingSink"]
 
-
-def expiry(plan: dict[str, Any]) -> datetime.datetime:
-    """Return when a staging table expires, in case nobody deletes it."""
-    return datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=plan["staging_seconds"])
-
-
-def create_staging(client: Any, plan: dict[str, Any], table: str, fields: list[Field]) -> None:
-    """Create the staging table with the target's partitioning and clustering, which a copy job requires."""
-    from google.cloud import bigquery
-
-    reference = bigquery.TableReference.from_string(table).to_api_repr()
-    made = bigquery.Table.from_api_repr({"tableReference": reference, "schema": {"fields": fields}, **plan["layout"]})
-    made.expires = expiry(plan)
-    made.labels = plan["labels"]
-    client.create_table(made, exists_ok=True)
-
-
-class Clerk:
-    """Shared state of the tasks of one step: an actor on the driver's node, which lives as long as the driver.
-
-    :param plan: the plan of the step.
-    :param table: the staging table.
-    :param fields: its fields; None while they are unknown.
-    """
-
-    def __init__(self, plan: dict[str, Any], table: str, fields: list[Field] | None) -> None:
-        self._plan = plan
-        self._table = table
-        self._fields = fields
-        self._read: dict[str, int] = {}
-
-    def note_read(self, stream: str, rows: int) -> None:
-        """Record that a stream was read to its end."""
-        self._read[stream] = rows
-
-    def rows_read(self) -> int:
-        """Return the number of rows read so far."""
-        return sum(self._read.values())
-
-    def agreed(self, proposed: list[Field]) -> list[Field]:
-        """Return the fields of all blocks: the known ones, or else those of the first block that asks.
-
-        :param proposed: the fields of the block that asks.
-        :raises SchemaError: the first block has a column without any values.
-        """
-        if self._fields is None:
-            unknown = [field["name"] for field in proposed if not _known(field)]
-            if unknown:
-                raise SchemaError(
-                    f"The type of {', '.join(unknown)} is unknown, because a whole block has no values there. Set "
-                    "schema_fields."
-                )
-            from google.cloud import bigquery
-
-            client = bigquery.Client(project=self._plan["project"], location=self._plan["location"])
-            create_staging(client, self._plan, self._table, proposed)
-            self._fields = proposed
-        return self._fields
-
-
-def _known(field: Field) -> bool:
-    return bool(field["type"]) and all(_known(each) for each in field.get("fields") or ())
+BATCH_ROWS = 1024
+"""Rows in a batch of Ray Data, if the plan does not say it."""
 
 
 class StagingSink(Datasink):  # type: ignore[misc]
@@ -89,13 +32,15 @@ class StagingSink(Datasink):  # type: ignore[misc]
 
     :param plan: the plan of the step.
     :param table: the staging table.
-    :param clerk: the step's ``Clerk``.
+    :param fields: its fields; JSON is loaded as STRING.
+    :param conformed: whether the blocks conform to the fields already.
     """
 
-    def __init__(self, plan: dict[str, Any], table: str, clerk: Any) -> None:
+    def __init__(self, plan: dict[str, Any], table: str, fields: list[Field], *, conformed: bool) -> None:
         self._plan = plan
         self._table = table
-        self._clerk = clerk
+        self._fields = fields
+        self._conformed = conformed
         self.written = 0
         self.loads = 0
 
@@ -103,7 +48,10 @@ class StagingSink(Datasink):  # type: ignore[misc]
     def min_rows_per_write(self) -> int | None:
         """Rows per load job: BigQuery accepts 1,500 load jobs per table and day (https://cloud.google.com/bigquery/quotas#load_jobs)."""
         rows: int | None = self._plan["rows_per_load"]
-        return rows
+        if rows is None or self._plan["fields"] is not None:
+            return rows
+        # The batches are packed, each into one row.
+        return max(1, rows // int(self._plan["map"].get("batch_size") or BATCH_ROWS))
 
     def write(self, blocks: Iterable[Any], ctx: Any) -> int:
         """Load the blocks, and return the number of rows."""
@@ -111,35 +59,47 @@ class StagingSink(Datasink):  # type: ignore[misc]
         import pyarrow.parquet as pq
         from google.cloud import bigquery
 
-        tables = [plain_columns(BlockAccessor.for_block(block).to_arrow()) for block in blocks]
-        tables = [table for table in tables if table.num_rows]
+        tables = [
+            plain_columns(table)
+            for block in blocks
+            for table in unpacked(BlockAccessor.for_block(block).to_arrow())
+            if table.num_rows
+        ]
         if not tables:
             return 0
-        fields = ray.get(self._clerk.agreed.remote(fields_of(tables[0].schema)))
-        ready = pa.concat_tables([conform(table, fields, self._plan["fields_said_by"]) for table in tables])
+        plan, fields = self._plan, self._fields
+        if not self._conformed:
+            tables = [conform(table, fields, plan["fields_said_by"]) for table in tables]
+        ready = pa.concat_tables(tables)
+        into = self._table
+        if plan["partition"]:
+            check_rows(ready, plan["partition"])
+            # Rows of a table by ingestion time belong where they are loaded.
+            into += "" if plan["partition"]["field"] else f"${plan['partition']['id']}"
         content = io.BytesIO()
-        pq.write_table(ready, content, coerce_timestamps="us", allow_truncated_timestamps=True)
+        pq.write_table(ready, content)
         options = bigquery.ParquetOptions()
         options.enable_list_inference = True
         config = bigquery.LoadJobConfig(
             source_format=bigquery.SourceFormat.PARQUET,
             parquet_options=options,
-            schema=[bigquery.SchemaField.from_api_repr(field) for field in fields],
+            schema=[bigquery.SchemaField.from_api_repr(field) for field in loaded_fields(fields)],
             write_disposition="WRITE_APPEND",
             # If the staging table was deleted, its step is over.
             create_disposition="CREATE_NEVER",
-            labels=self._plan["labels"],
+            labels=plan["labels"],
         )
-        client = bigquery.Client(project=self._plan["project"], location=self._plan["location"])
+        client = bigquery.Client(project=plan["project"], location=plan["location"])
 
         def load(job_id: str) -> Any:
             content.seek(0)
             return client.load_table_from_file(
-                content, self._table, job_id=job_id, location=self._plan["location"], job_config=config
+                content, into, job_id=job_id, location=plan["location"], job_config=config
             )
 
         # The task's index is part of its arguments, so a task that Ray repeats uses the same job id.
-        once(client, f"{self._table.rpartition('.')[2]}_{ctx.task_idx}", self._plan["location"], load)
+        base = f"{self._table.rpartition('.')[2]}_{ctx.task_idx}"
+        accepted(lambda: once(client, base, plan["location"], load), f"{ready.num_rows} rows for {plan['target']}")
         return int(ready.num_rows)
 
     def on_write_complete(self, write_result: Any) -> None:

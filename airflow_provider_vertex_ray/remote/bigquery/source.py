@@ -15,6 +15,8 @@ from ray.data import Datasource
 from ray.data.block import BlockMetadata
 from ray.data.datasource import ReadTask
 
+from .names import split_table
+
 __all__ = ["TableSource"]
 
 MOST_STREAMS = 1000
@@ -37,7 +39,7 @@ class TableSource(Datasource):  # type: ignore[misc]
         options = bigquery_storage.ReadSession.TableReadOptions(
             selected_fields=columns or [], row_restriction=row_filter or ""
         )
-        place, dataset, name = table.split(".")
+        place, dataset, name = split_table(table)
         # A session sees one snapshot of the table, however often its streams are read.
         session = bigquery_storage.BigQueryReadClient().create_read_session(
             parent=f"projects/{project}",

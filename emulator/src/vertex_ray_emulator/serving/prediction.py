@@ -22,6 +22,7 @@ MAX_REQUEST = 1_572_864
 
 MAX_DEDICATED_REQUEST = 10_485_760
 """Maximum size of a predict request to a dedicated endpoint in bytes (10 MB)."""
+_NOT_FINITE = "Invalid JSON payload received. Unexpected token: google.protobuf.Value has no NaN or Infinity."
 
 
 class Prediction:
@@ -65,7 +66,11 @@ class Prediction:
         payload = {"instances": instances}
         if body.get("parameters") is not None:
             payload["parameters"] = body["parameters"]
-        answer = await self._call_predictor(deployed, json.dumps(payload).encode())
+        try:
+            data = json.dumps(payload, allow_nan=False).encode()
+        except ValueError:
+            raise invalid(_NOT_FINITE) from None
+        answer = await self._call_predictor(deployed, data)
         try:
             found = json.loads(answer, parse_constant=_no_value)
         except ValueError as error:
@@ -101,8 +106,8 @@ class Prediction:
 def _plain(value: Any) -> Any:
     try:
         return json_format.MessageToDict(value)
-    except json_format.SerializeToJsonError as error:
-        raise invalid(f"Invalid value at 'instances' (type.googleapis.com/google.protobuf.Value): {error}") from error
+    except json_format.SerializeToJsonError:
+        raise invalid(_NOT_FINITE) from None
 
 
 def _no_value(name: str) -> float:
