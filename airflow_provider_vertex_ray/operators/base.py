@@ -12,6 +12,7 @@ from airflow_provider_vertex_ray.core.cluster.name import ClusterName, parse_clu
 from airflow_provider_vertex_ray.core.job.state import Try, owner_key
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 from airflow_provider_vertex_ray.operators.arguments import check_strings
+from airflow_provider_vertex_ray.operators.templates import TemplatesMixin
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -48,7 +49,7 @@ def task_try(context: Context) -> Try:
     )
 
 
-class ConnectionMixin:
+class ConnectionMixin(TemplatesMixin):
     """Connection parameters of every operator and sensor, as in the Google provider."""
 
     connection_fields: ClassVar[Sequence[str]] = (
