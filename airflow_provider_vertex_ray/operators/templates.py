@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     import jinja2
@@ -165,12 +165,12 @@ class TemplatesMixin(Base):
             return super().render_template(text, context, env, seen)
         if self._is_native():
             template = env.from_string(text)
-            nodes = list(template.root_render_func(template.new_context(context)))
+            nodes = list(template.root_render_func(template.new_context(cast("dict[str, Any]", context))))
             if len(nodes) == 1 and _is_kept(nodes[0], how, path):
                 return nodes[0]
         assert self._text_env is not None  # noqa: S101 (set for the time of the rendering)
         template = self._text_env.from_string(text)
-        return "".join(map(str, template.root_render_func(template.new_context(context))))
+        return "".join(map(str, template.root_render_func(template.new_context(cast("dict[str, Any]", context)))))
 
 
 def _is_kept(value: Any, how: Rendering, path: tuple[Any, ...]) -> bool:
@@ -184,6 +184,4 @@ def _has_syntax(text: str, env: Any) -> bool:
     """Tell whether a text contains anything that Jinja would evaluate or remove, apart from its last newline."""
     if env.line_statement_prefix or env.line_comment_prefix:
         return True
-    return any(
-        mark in text for mark in (env.variable_start_string, env.block_start_string, env.comment_start_string)
-    )
+    return any(mark in text for mark in (env.variable_start_string, env.block_start_string, env.comment_start_string))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from airflow_provider_vertex_ray.core.checks import MISSING_RULE
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
 __all__ = [
@@ -58,6 +59,8 @@ def validate_cluster_id(cluster_id: str, field: str = "cluster_id") -> str:
     :param field: name of the argument, for the error
     :raises InvalidArgumentError: the service would reject the id
     """
+    if cluster_id is None or cluster_id == "None":
+        raise InvalidArgumentError(field, cluster_id, MISSING_RULE)
     if not isinstance(cluster_id, str) or not _CLUSTER_ID.fullmatch(cluster_id):
         raise InvalidArgumentError(
             field,

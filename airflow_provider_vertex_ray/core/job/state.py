@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any
 
 from airflow_provider_vertex_ray.core.checks import is_whole
+from airflow_provider_vertex_ray.core.job.secrets import hide, secret_values
 from airflow_provider_vertex_ray.errors import JobFailedError, JobStoppedError, SubmissionIdTakenError, VertexRayError
 
 OWNER_KEY = "airflow_owner"
@@ -73,15 +74,16 @@ class Job:
     node_id: str | None = None
     """Ray's id of the node that its driver runs on; None until the driver has a node."""
     hidden: tuple[str, ...] = field(default=(), repr=False, compare=False)
-    """Values of its environment variables, which may be secrets."""
+    """Its secrets, in all forms in which its output may show them; already masked in ``message``."""
 
     @classmethod
     def from_api(cls, data: dict[str, Any]) -> Job:
         """Return the job that the API's JSON describes."""
+        hidden = secret_values(data.get("runtime_env"), data.get("metadata"))
         return cls(
             submission_id=str(data.get("submission_id") or data.get("job_id") or ""),
             status=JobStatus.of(data.get("status")),
-            message=str(data.get("message") or ""),
+            message=hide(str(data.get("message") or ""), hidden),
             error_type=data.get("error_type"),
             entrypoint=str(data.get("entrypoint") or ""),
             exit_code=data.get("driver_exit_code"),
@@ -90,7 +92,7 @@ class Job:
             metadata={str(k): str(v) for k, v in (data.get("metadata") or {}).items()},
             is_driver=data.get("type") == "DRIVER",
             node_id=data.get("driver_node_id") or None,
-            hidden=tuple(str(v) for v in ((data.get("runtime_env") or {}).get("env_vars") or {}).values()),
+            hidden=hidden,
         )
 
     @property
