@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_vertex_ray.core.checks import check_duration
+from airflow.providers.common.compat.sdk import AirflowSkipException
+
+from airflow_provider_vertex_ray.core.checks import check_duration, is_whole
 from airflow_provider_vertex_ray.core.cost.pricing import check_budget
 from airflow_provider_vertex_ray.core.job.inputs import (
     check_metadata,
@@ -18,7 +20,7 @@ from airflow_provider_vertex_ray.core.job.inputs import (
 )
 from airflow_provider_vertex_ray.core.job.secrets import Secret
 from airflow_provider_vertex_ray.core.job.state import Record
-from airflow_provider_vertex_ray.errors import JobStoppedError
+from airflow_provider_vertex_ray.errors import InvalidArgumentError, JobFailedError, JobStoppedError
 from airflow_provider_vertex_ray.links.base import persist_link_facts
 from airflow_provider_vertex_ray.links.link_sets import JOB_LINKS
 from airflow_provider_vertex_ray.operators.arguments import (
@@ -99,6 +101,7 @@ class VertexRaySubmitJobOperator(JobAttemptsMixin, SharedClusterMixin, VertexRay
     :param stream_logs: whether to copy the output of the job to the task log while it runs.
     :param stop_on_kill: whether to stop the job when the task is marked failed or success, cleared, or killed by its
         own timeout. A restart of the triggerer never stops the job.
+    :param skip_on_exit_code: exit code of the driver, or several, with which the task is skipped instead of failed.
     :param pending_timeout: seconds within which the driver must start, else the job is stopped. None: no limit.
     :param job_timeout: seconds within which the job must end, else it is stopped. None: no limit.
     :param lost_timeout: seconds to wait for a job that the cluster no longer knows, or for a cluster that does not
@@ -114,6 +117,7 @@ class VertexRaySubmitJobOperator(JobAttemptsMixin, SharedClusterMixin, VertexRay
     :raises LeaseStoreError: the lease cannot be read or written.
     :raises PackageTooLargeError: a local folder exceeds Ray's upload limit.
     :raises SubmissionIdTakenError: the submission ID belongs to a job of another task.
+    :raises AirflowSkipException: the job ended with an exit code in ``skip_on_exit_code``.
     :raises JobFailedError: the job failed; carries its exit code, message and last lines of output.
     :raises JobStoppedError: the job was stopped.
     :raises JobLostError: the cluster no longer knows the job, or did not answer for ``lost_timeout``.
@@ -172,6 +176,7 @@ class VertexRaySubmitJobOperator(JobAttemptsMixin, SharedClusterMixin, VertexRay
         wait_for_completion: bool = True,
         stream_logs: bool = True,
         stop_on_kill: bool = True,
+        skip_on_exit_code: int | Collection[int] | None = None,
         pending_timeout: float | None = None,
         job_timeout: float | None = None,
         lost_timeout: float = 600.0,
@@ -191,6 +196,7 @@ class VertexRaySubmitJobOperator(JobAttemptsMixin, SharedClusterMixin, VertexRay
             entrypoint_num_cpus, entrypoint_num_gpus, entrypoint_memory, entrypoint_resources, rendered=False
         )
         check_flags(wait_for_completion=wait_for_completion, stream_logs=stream_logs, stop_on_kill=stop_on_kill)
+        self.skip_on_exit_code = _exit_codes(skip_on_exit_code)
         check_lease(lease_uri, lease_ttl)
         check_cost_limit(max_cost, price_table)
         check_duration("poll_interval", poll_interval, none_allowed=False)
@@ -243,6 +249,11 @@ class VertexRaySubmitJobOperator(JobAttemptsMixin, SharedClusterMixin, VertexRay
             self.log.warning("%s An earlier try submitted it; running the next attempt", error.message)
             rerun: dict[str, Any] = self._run(context)
             return rerun
+        except JobFailedError as error:
+            if error.details.get("exit_code") not in self.skip_on_exit_code:
+                raise
+            forget(context)
+            raise AirflowSkipException(f"The job ended with exit code {error.details['exit_code']}; skipped") from None
         forget(context)
         return {**result, **{key: passed.get(key) for key in ("cluster_id", "dashboard_url")}}
 
@@ -376,6 +387,17 @@ class VertexRaySubmitJobOperator(JobAttemptsMixin, SharedClusterMixin, VertexRay
                 started = StartedJob(name, dashboard, found, adopted, lease)
                 self._log_started(started, request.entrypoint)
                 return started
+
+
+def _exit_codes(codes: Any) -> tuple[int, ...]:
+    """Return the exit codes that skip the task.
+
+    :raises InvalidArgumentError: it is neither a whole number nor a collection of them.
+    """
+    found = codes if isinstance(codes, (list, tuple, set, frozenset)) else () if codes is None else (codes,)
+    if not all(is_whole(code) and 0 < code < 256 for code in found):
+        raise InvalidArgumentError("skip_on_exit_code", codes, "Use a whole number from 1 to 255, or a list of them.")
+    return tuple(found)
 
 
 def _env_vars_in(runtime_env: Any) -> Any:

@@ -37,7 +37,7 @@ def packed_paths(root: Path, excludes: Sequence[str], field: str) -> Iterator[Pa
     :param field: name of the argument, for errors
     :raises InvalidArgumentError: a pattern is not valid, a folder cannot be read, or a name is not valid UTF-8
     """
-    rules = (_rule(root, ALWAYS_EXCLUDED, field), _rule(root, excludes, "excludes"))
+    rules: tuple[Rule, ...] = (_rule(root, ALWAYS_EXCLUDED, field), _rule(root, excludes, "excludes"))
     stack: list[tuple[Path, tuple[Rule, ...], tuple[Path, ...]]] = [(root, rules, ())]
     while stack:
         path, rules, around = stack.pop()
