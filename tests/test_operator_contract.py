@@ -72,6 +72,7 @@ REQUIRES: dict[tuple[str, str], dict[str, Any]] = {
     ("VertexRayMetricSensor", "promql"): {"metric": None},
     ("VertexRayPredictOperator", "instances_uri"): {"instances": None},
     ("VertexRayResizeClusterOperator", "total_nodes"): {"replicas": None},
+    ("VertexRayResizeClusterOperator", "worker_node_types"): {"replicas": None},
     ("VertexRayUploadModelOperator", "serving_container_image_uri"): {"framework": None},
     **{
         ("VertexRayDeployModelOperator", field): {"accelerator_type": "NVIDIA_L4", "accelerator_count": 1}
@@ -135,6 +136,7 @@ INVALID = {
     "total_nodes": "many",
     "traffic_split": "text",
     "version_aliases": "text",
+    "worker_node_types": "text",
     "working_dir": "ftp://host/code.zip",
 }
 """An invalid rendered value of each template field, where a string can be invalid."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vertex_ray.core.checks import check_duration, has_template
@@ -11,16 +12,22 @@ from airflow_provider_vertex_ray.core.cluster.name import ClusterName, validate_
 from airflow_provider_vertex_ray.core.cluster.spec import ClusterSpec
 from airflow_provider_vertex_ray.core.deadlines import deadline_after
 from airflow_provider_vertex_ray.core.sharing.generations import ON_SPEC_MISMATCH, SPEC_LABEL, validate_shared_name
-from airflow_provider_vertex_ray.errors import ClusterExistsError, InvalidArgumentError, VertexRayError, error_from_dict
+from airflow_provider_vertex_ray.errors import (
+    ClusterExistsError,
+    InvalidArgumentError,
+    NameNotReusableError,
+    VertexRayError,
+    error_from_dict,
+)
 from airflow_provider_vertex_ray.links.base import persist_link_facts
 from airflow_provider_vertex_ray.links.link_sets import CLUSTER_LINKS
 from airflow_provider_vertex_ray.operators.arguments import (
     check_flags,
     check_strings,
     resolve_deferrable,
-    spec_fields,
 )
-from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
+from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator, task_owner
+from airflow_provider_vertex_ray.operators.google_arguments import either, flat_spec, generated_cluster_id
 from airflow_provider_vertex_ray.operators.leases import LEASE_TTL, check_lease, lease_owner_of
 from airflow_provider_vertex_ray.operators.owner_labels import OWNER_LABEL, owner_labels
 from airflow_provider_vertex_ray.operators.price_tables import check_cost_limit, load_price_table
@@ -30,6 +37,9 @@ from airflow_provider_vertex_ray.triggers.ensure import VertexRayClusterEnsureTr
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+
+GENERATED_IDS = 10
+"""Maximum number of generated IDs that are tried; each one but the last is of a cluster that was deleted recently."""
 
 CLEAN_UP_TIMEOUT = 3600.0
 """Seconds within which a cluster whose creation failed must be deleted; the service first ends PROVISIONING."""
@@ -51,9 +61,11 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
     Returns ``Cluster.summary()``: ``cluster_id``, ``name``, ``state``, ``node_count``, ``pools``, ``dashboard_url`` and
     more; for a shared cluster also ``shared_name``, ``generation`` and ``lease_owner``.
 
-    :param spec: spec of the cluster: a ``ClusterSpec``, or a dict of its fields. (templated)
+    :param spec: spec of the cluster: a ``ClusterSpec``, or a dict of its fields; default: ``ClusterSpec()`` with the
+        fields that are set as arguments. (templated)
     :param cluster_id: cluster ID: 1 to 63 characters of ``[a-z0-9-]``, starting with a letter. Vertex AI blocks the ID
-        of a deleted cluster for up to 2 hours, so use an ID that changes with the run. (templated)
+        of a deleted cluster for up to 2 hours, so use an ID that changes with the run. None generates one from the task
+        instance; it is the XCom ``cluster_id``. (templated)
     :param shared_name: name of a shared cluster, instead of ``cluster_id``; at most 54 characters. (templated)
     :param on_spec_mismatch: what to do if the shared cluster was created with another spec: ``attach`` (use it and log
         a warning), ``fail``, or ``replace`` (create the next generation; the old one is deleted once it is idle).
@@ -73,6 +85,19 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
     :param poll_interval: seconds between two status requests.
     :param deferrable: whether to wait in the triggerer, without a worker slot; default:
         ``[operators] default_deferrable``.
+    :param cluster_name: name of ``cluster_id`` in the Google provider.
+    :param head_node_type: field of the spec, as in the Google provider.
+    :param worker_node_types: field of the spec, as in the Google provider.
+    :param ray_version: field of the spec, as in the Google provider.
+    :param python_version: field of the spec, as in the Google provider.
+    :param network: field of the spec, as in the Google provider.
+    :param service_account: field of the spec, as in the Google provider.
+    :param custom_images: field of the spec, as in the Google provider.
+    :param enable_metrics_collection: field of the spec, as in the Google provider.
+    :param enable_logging: field of the spec, as in the Google provider.
+    :param psc_interface_config: field of the spec, as in the Google provider.
+    :param reserved_ip_ranges: field of the spec, as in the Google provider.
+    :param labels: field of the spec, as in the Google provider.
     :raises InvalidArgumentError: an argument is invalid; raised before any request.
     :raises InvalidRequestError: Vertex AI rejected the spec.
     :raises NotAuthorisedError: the credentials lack a permission.
@@ -102,7 +127,7 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
     def __init__(
         self,
         *,
-        spec: ClusterSpec | dict[str, Any],
+        spec: ClusterSpec | dict[str, Any] | None = None,
         cluster_id: str | None = None,
         shared_name: str | None = None,
         on_spec_mismatch: str = "attach",
@@ -117,15 +142,30 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
         delete_on_failure: bool = True,
         poll_interval: float = 15.0,
         deferrable: bool | None = None,
+        cluster_name: str | None = None,
+        head_node_type: Any = None,
+        worker_node_types: Sequence[Any] | None = None,
+        ray_version: str | None = None,
+        python_version: str | None = None,
+        network: str | None = None,
+        service_account: str | None = None,
+        custom_images: Any = None,
+        enable_metrics_collection: bool | None = None,
+        enable_logging: bool | None = None,
+        psc_interface_config: Any = None,
+        reserved_ip_ranges: Sequence[str] | None = None,
+        labels: dict[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if (cluster_id is None) == (shared_name is None):
+        cluster_id = either("cluster_id", cluster_id, "cluster_name", cluster_name)
+        if cluster_id is not None and shared_name is not None:
             raise InvalidArgumentError("cluster_id", cluster_id, "Use either cluster_id or shared_name.")
         check_strings(shared_name=shared_name, lease_owner=lease_owner)
         check_flags(delete_on_failure=delete_on_failure)
         if shared_name is None:
-            self._checked_cluster_id(cluster_id)
+            if cluster_id is not None:
+                self._checked_cluster_id(cluster_id)
             for field, given in (
                 ("max_age", max_age),
                 ("lease_uri", lease_uri),
@@ -143,7 +183,23 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
         check_duration("max_age", max_age)
         check_lease(lease_uri, lease_ttl)
         check_cost_limit(max_cost, price_table)
-        self.spec = spec_fields(spec)
+        self.spec = flat_spec(
+            spec,
+            {
+                "head_node_type": head_node_type,
+                "worker_node_types": worker_node_types,
+                "ray_version": ray_version,
+                "python_version": python_version,
+                "network": network,
+                "service_account": service_account,
+                "custom_images": custom_images,
+                "enable_metrics_collection": enable_metrics_collection,
+                "enable_logging": enable_logging,
+                "psc_interface_config": psc_interface_config,
+                "reserved_ip_ranges": reserved_ip_ranges,
+                "labels": labels,
+            },
+        )
         check_duration("provision_timeout", provision_timeout, none_allowed=False)
         check_duration("dashboard_timeout", dashboard_timeout, none_allowed=False)
         check_duration("poll_interval", poll_interval, none_allowed=False)
@@ -173,9 +229,9 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
             self.log.warning("%s", warning)
         if self.shared_name is not None:
             return self._ensure(context, spec)
-        name = self._name(str(self.cluster_id))
+        names = self._names(context)
+        name, operation = run_sync(lambda: self._create_one_of(names, spec, context))
         persist_link_facts(context, project_id=name.project, location=name.location, cluster_id=name.cluster_id)
-        operation = run_sync(lambda: self._create(name, spec, context))
         self._started = name
         trigger = VertexRayClusterReadyTrigger(
             cluster_name=name.full,
@@ -212,9 +268,33 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
         )
         return self._wait(context, trigger, self.deferrable)
 
+    def _names(self, context: Context) -> list[ClusterName]:
+        """Return the name of the cluster or, if none is given, the generated ones in the order in which to try them."""
+        if self.cluster_id is not None:
+            return [self._name(self.cluster_id)]
+        _, parts = task_owner(context)
+        owner = parts["dag_id"], parts["run_id"], parts["task_id"], int(parts["map_index"])
+        first = self._name(generated_cluster_id(*owner, 1))
+        others = (generated_cluster_id(*owner, number) for number in range(2, GENERATED_IDS + 1))
+        return [first, *(replace(first, cluster_id=other) for other in others)]
+
+    async def _create_one_of(
+        self, names: list[ClusterName], spec: ClusterSpec, context: Context
+    ) -> tuple[ClusterName, str | None]:
+        """Start the creation under the first name that is not blocked; return it and the operation."""
+        for name in names[:-1]:
+            try:
+                return name, await self._create(name, spec, context)
+            except NameNotReusableError as error:
+                self.log.info("Vertex AI blocks the ID %s; trying the next one: %s", name.cluster_id, error.message)
+        return names[-1], await self._create(names[-1], spec, context)
+
     async def _create(self, name: ClusterName, spec: ClusterSpec, context: Context) -> str | None:
         labels = {**owner_labels(context), SPEC_LABEL: spec.spec_hash()}
         owner = labels[OWNER_LABEL]
+        # Before the request, and under the key of the Google provider: a task that deletes the cluster whatever happens
+        # finds it there.
+        context["ti"].xcom_push(key="cluster_id", value=name.cluster_id)
         hook = self.cluster_hook
         async with hook.session():
             try:
@@ -262,6 +342,7 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
             cluster_id=result["cluster_id"],
             dashboard_uri=dashboard,
         )
+        context["ti"].xcom_push(key="cluster_id", value=result["cluster_id"])
         return result
 
     def clean_up_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:

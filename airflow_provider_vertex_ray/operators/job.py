@@ -29,6 +29,7 @@ from airflow_provider_vertex_ray.operators.arguments import (
     resolve_deferrable,
 )
 from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator, task_owner
+from airflow_provider_vertex_ray.operators.google_arguments import either
 from airflow_provider_vertex_ray.operators.job_admin import (
     VertexRayDeleteJobOperator,
     VertexRayGetJobOperator,
@@ -109,6 +110,10 @@ class VertexRaySubmitJobOperator(JobAttemptsMixin, SharedClusterMixin, VertexRay
     :param poll_interval: maximum number of seconds between two status requests.
     :param deferrable: whether to wait in the triggerer, without a worker slot; default:
         ``[operators] default_deferrable``.
+    :param cluster_address: name of ``cluster_id`` in the Google provider; may be the address of the dashboard.
+    :param get_job_logs: name of ``stream_logs`` in the Google provider.
+    :param wait_for_job_done: name of ``wait_for_completion`` in the Google provider.
+    :param submit_job_timeout: name of ``job_timeout`` in the Google provider.
     :raises InvalidArgumentError: an argument is invalid; raised before any request.
     :raises ClusterNotFoundError: the cluster does not exist.
     :raises NotARayClusterError: the resource is not a Ray cluster.
@@ -182,10 +187,22 @@ class VertexRaySubmitJobOperator(JobAttemptsMixin, SharedClusterMixin, VertexRay
         lost_timeout: float = 600.0,
         poll_interval: float = 15.0,
         deferrable: bool | None = None,
+        cluster_address: str | None = None,
+        get_job_logs: bool | None = None,
+        wait_for_job_done: bool | None = None,
+        submit_job_timeout: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        cluster_id = self._checked_cluster_id(cluster_id)
+        cluster_id = self._checked_cluster_id(either("cluster_id", cluster_id, "cluster_address", cluster_address))
+        check_duration("submit_job_timeout", submit_job_timeout)
+        job_timeout = either("job_timeout", job_timeout, "submit_job_timeout", submit_job_timeout)
+        if get_job_logs is not None:
+            check_flags(get_job_logs=get_job_logs)
+            stream_logs = get_job_logs
+        if wait_for_job_done is not None:
+            check_flags(wait_for_job_done=wait_for_job_done)
+            wait_for_completion = wait_for_job_done
         command_line(entrypoint, rendered=False)
         runtime_environment(runtime_env, working_dir, env_vars, py_modules, excludes, rendered=False)
         check_strings(submission_id=submission_id, lease_owner=lease_owner)
@@ -297,6 +314,9 @@ class VertexRaySubmitJobOperator(JobAttemptsMixin, SharedClusterMixin, VertexRay
             dashboard_uri=started.dashboard_uri,
             submission_id=job_id,
         )
+        for key in ("job_id", "submission_id"):
+            # The former is the return value of the Google provider's operator.
+            context["ti"].xcom_push(key=key, value=job_id)
         if not self.wait_for_completion:
             return {"submission_id": job_id, "adopted": started.adopted, **facts}
         trigger = self._trigger(

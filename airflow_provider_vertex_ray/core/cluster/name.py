@@ -10,7 +10,10 @@ from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
 __all__ = [
     "ClusterName",
+    "dashboard_host",
+    "is_dashboard_address",
     "parse_cluster_name",
+    "region_of_dashboard",
     "validate_cluster_id",
     "validate_location",
     "validate_project",
@@ -137,3 +140,26 @@ def parse_cluster_name(
         )
     cluster_id = validate_cluster_id(value, field)
     return ClusterName(validate_project(project_id), validate_location(location), cluster_id)
+
+
+# The emulator's addresses begin with its own, because the host of a dashboard leads nowhere there.
+_DASHBOARD = re.compile(
+    r"(?:https?://)?(?:[a-z0-9.-]+:[0-9]+/)?(?P<host>[a-z0-9-]+-dot-(?P<region>[a-z]+-[a-z]+[0-9]+)\.[a-z0-9.-]+)(?:/.*)?"
+)
+
+
+def is_dashboard_address(address: str) -> bool:
+    """Tell whether a string is the address of a dashboard, such as ``<hash>-dot-us-central1.aiplatform-training.…``."""
+    return _DASHBOARD.fullmatch(address) is not None
+
+
+def dashboard_host(address: str) -> str:
+    """Return the host name in the address of a dashboard; any other address is returned as it is."""
+    match = _DASHBOARD.fullmatch(address)
+    return match["host"] if match else address
+
+
+def region_of_dashboard(address: str) -> str | None:
+    """Return the region in the host name of a dashboard; None if there is none."""
+    match = _DASHBOARD.fullmatch(address)
+    return match["region"] if match else None

@@ -360,8 +360,12 @@ def _check_joining(spec: SpecFields, worker: Resources, field: str) -> None:
 def _check_no_duplicates(spec: SpecFields) -> None:
     seen: dict[tuple[Any, ...], int] = {}
     for place, worker in enumerate(spec.worker_node_types):
+        joins_head = worker.shares_machine(spec.head_node_type)
+        if joins_head and worker.autoscaling_spec is None:
+            # They add up there, as in the SDK.
+            continue
         # In a pool of its own, an image distinguishes two types; in the head's pool, nothing does.
-        image = None if worker.shares_machine(spec.head_node_type) else worker.custom_image
+        image = None if joins_head else worker.custom_image
         key = (
             worker.machine_type,
             worker.accelerator_type,
