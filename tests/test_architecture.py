@@ -30,7 +30,6 @@ THIRD_PARTY = {
     "core/http/auth.py": {"aiohttp", "google"},
     "core/http/transport.py": {"aiohttp"},
     "core/job/client.py": {"aiohttp"},
-    "core/job/packages.py": {"pathspec"},
     "core/threads.py": {"asgiref"},
 }
 LONGEST_FILE = 450

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import re
 
 __all__ = [
+    "MISSING_RULE",
     "check_duration",
     "check_flag",
     "check_match",
@@ -24,11 +25,18 @@ __all__ = [
     "check_whole",
     "find_templates",
     "has_template",
+    "is_carried",
     "is_number",
     "is_whole",
     "known_at_run_time",
     "refuse_templates",
 ]
+
+MISSING_RULE = (
+    "The template was rendered to None: the XCom, parameter or variable that it names does not exist. Check the "
+    "task_ids and the key of xcom_pull, and that the task that pushes it has run."
+)
+"""Rule for a value that is the text of a missing one."""
 
 
 def has_template(value: object) -> TypeGuard[str]:
@@ -64,6 +72,17 @@ def refuse_templates(value: object, path: str = "") -> None:
 def known_at_run_time(value: object) -> bool:
     """Tell whether ``value`` is known only when the task runs: it contains a template, or refers to an XCom."""
     return has_template(value) or hasattr(value, "iter_references")
+
+
+def is_carried(value: object) -> TypeGuard[str]:
+    """Tell whether ``value`` is a string that a command, a variable or a request can carry: no NUL, valid Unicode."""
+    if not isinstance(value, str) or "\0" in value:
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_number(value: object) -> TypeGuard[int | float]:

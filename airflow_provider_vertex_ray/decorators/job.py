@@ -10,7 +10,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from airflow.providers.common.compat.sdk import DecoratedOperator, task_decorator_factory
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSkipException,
+    DecoratedOperator,
+    task_decorator_factory,
+)
 
 try:
     from airflow.sdk.definitions.context import KNOWN_CONTEXT_KEYS
@@ -19,12 +24,12 @@ except ImportError:
 
 from airflow_provider_vertex_ray.core.checks import known_at_run_time
 from airflow_provider_vertex_ray.core.function.module import task_module
-from airflow_provider_vertex_ray.core.function.source import FunctionSource, function_source
+from airflow_provider_vertex_ray.core.function.source import FunctionSource, check_own_name, function_source
 from airflow_provider_vertex_ray.core.job.state import MAX_RESULT_BYTES, RESULT_MARKER
 from airflow_provider_vertex_ray.errors import InvalidArgumentError, JobFailedError, VertexRayTaskError
 from airflow_provider_vertex_ray.operators.job import VertexRaySubmitJobOperator
 from airflow_provider_vertex_ray.operators.job_entrypoint_module import runs_module
-from airflow_provider_vertex_ray.remote.runner import NotPlainError, plain
+from airflow_provider_vertex_ray.remote.values import NotPlainError, decode, encode
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, TaskDecorator
@@ -44,7 +49,7 @@ PLAIN_CONTEXT = {
     "ts_nodash",
     "ts_nodash_with_tz",
 }
-"""Keys of Airflow's context whose values can be sent as JSON, and so can be arguments of the function."""
+"""Keys of Airflow's context whose values can be sent, and so can be arguments of the function."""
 
 _MARK = "_is_vertex_ray_task"
 
@@ -111,7 +116,10 @@ class _VertexRayDecoratedOperator(DecoratedOperator, VertexRaySubmitJobOperator)
         try:
             job = super().execute_complete(context, event)
         except JobFailedError as error:
-            raise _task_error(error) from None
+            found = _task_error(error)
+            if found.details.get("airflow") == "AirflowFailException":
+                raise AirflowFailException(str(found)) from None
+            raise found from None
         if self._returned:
             # The adopted job was stopped and the next attempt ran at once: its result has already passed through here.
             return job
@@ -135,6 +143,9 @@ class _VertexRayDecoratedOperator(DecoratedOperator, VertexRaySubmitJobOperator)
         args, kwargs = _plain_arguments(self.python_callable, self.op_args, self.op_kwargs)
         for key in _context_parameters(self.python_callable, self.op_args, self.op_kwargs):
             kwargs[key] = _plain(context.get(key), key)
+        if _takes_everything(self.python_callable):
+            others = PLAIN_CONTEXT - set(inspect.signature(self.python_callable).parameters) - set(kwargs)
+            kwargs |= {key: _plain(context.get(key), key) for key in sorted(others) if key in context}
         return {
             **_source(self.python_callable).payload(self.python_callable),
             "args": args,
@@ -147,7 +158,9 @@ class _VertexRayDecoratedOperator(DecoratedOperator, VertexRaySubmitJobOperator)
     def _result_of(self, job: dict[str, Any]) -> Any:
         found = job.get("result")
         if isinstance(found, dict) and "value" in found:
-            return found["value"]
+            return _decoded(found["value"])
+        if isinstance(found, dict) and isinstance(found.get("skipped"), str):
+            raise AirflowSkipException(found["skipped"])
         if isinstance(found, dict) and isinstance(found.get("path"), str):
             return self._stored(found["path"])
         raise VertexRayTaskError(
@@ -168,13 +181,21 @@ class _VertexRayDecoratedOperator(DecoratedOperator, VertexRaySubmitJobOperator)
         from airflow.providers.common.compat.sdk import ObjectStoragePath
 
         self.log.info("Reading the function's result from %s", path)
-        return json.loads(ObjectStoragePath(path).read_bytes())
+        try:
+            return _decoded(json.loads(ObjectStoragePath(path).read_bytes()))
+        except (ValueError, RecursionError) as error:
+            raise VertexRayTaskError(f"The object {path} is not the function's result: {error}", {}) from None
 
 
 @lru_cache(maxsize=256)
 def _source(function: Callable[..., Any]) -> FunctionSource:
     # Many tasks are often made from one function.
-    return function_source(function, lambda value: value is vertex_ray_task or bool(getattr(value, _MARK, False)))
+    return function_source(function, _is_ours)
+
+
+def _is_ours(value: Any) -> bool:
+    """Tell whether a value is this decorator, under any name."""
+    return value is vertex_ray_task or bool(getattr(value, _MARK, False))
 
 
 def _is_reference(value: Any) -> bool:
@@ -191,9 +212,21 @@ def _check_result_path(path: Any) -> None:
         raise InvalidArgumentError("result_path", path, rule)
 
 
+def _decoded(value: Any) -> Any:
+    try:
+        return decode(value)
+    except ValueError as error:
+        raise VertexRayTaskError(f"The function's result cannot be read: {error}", {}) from None
+
+
+def _takes_everything(function: Callable[..., Any]) -> bool:
+    """Tell whether a function has a parameter such as ``**context``."""
+    return any(each.kind is each.VAR_KEYWORD for each in inspect.signature(function).parameters.values())
+
+
 def _plain(value: Any, name: str, is_open: Callable[[Any], bool] | None = None) -> Any:
     try:
-        return plain(value, name, is_open)
+        return encode(value, name, is_open)
     except NotPlainError as error:
         raise InvalidArgumentError(f"argument {error.path}", error.kind, error.rule) from None
 
@@ -204,10 +237,10 @@ def _plain_arguments(
     kwargs: Mapping[str, Any],
     is_open: Callable[[Any], bool] | None = None,
 ) -> tuple[list[Any], dict[str, Any]]:
-    """Return the arguments as JSON values.
+    """Return the arguments as they are sent.
 
     :param is_open: tells whether a value is resolved only at run time, and is to be kept.
-    :raises InvalidArgumentError: a value cannot be sent as JSON; names the argument and the place inside it.
+    :raises InvalidArgumentError: a value cannot be sent; names the argument and the place inside it.
     """
     positional: list[str] = []
     for parameter in inspect.signature(function).parameters.values():
@@ -257,7 +290,10 @@ def _task_error(error: JobFailedError) -> JobFailedError:
     if isinstance(error, VertexRayTaskError) or not isinstance(raised, dict):
         return error
     job = error.details.get("submission_id")
-    details = {**error.details, **{key: str(raised.get(key, "")) for key in ("type", "message", "traceback")}}
+    told = {key: str(raised.get(key, "")) for key in ("type", "message", "traceback")}
+    details = {**error.details, **told}
+    if raised.get("airflow"):
+        details["airflow"] = str(raised["airflow"])
     details.pop("result")
     return VertexRayTaskError(f"The function failed on the cluster (Ray job {job}):\n{details['traceback']}", details)
 
@@ -274,6 +310,7 @@ def vertex_ray_task(
     """
 
     def decorate(function: Callable[..., Any]) -> TaskDecorator:
+        check_own_name(function)
         # Called for each function: Airflow's own factory would give all functions the task ID of the first one.
         return task_decorator_factory(
             python_callable=function,

@@ -9,11 +9,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_vertex_ray.core.checks import has_template
-from airflow_provider_vertex_ray.core.cluster.name import ClusterName, parse_cluster_name
+from airflow_provider_vertex_ray.core.cluster.name import (
+    ClusterName,
+    dashboard_host,
+    is_dashboard_address,
+    parse_cluster_name,
+    region_of_dashboard,
+)
 from airflow_provider_vertex_ray.core.job.state import Try, owner_key
 from airflow_provider_vertex_ray.core.storable import storable
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 from airflow_provider_vertex_ray.operators.arguments import check_strings
+from airflow_provider_vertex_ray.operators.templates import TemplatesMixin
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -67,7 +74,7 @@ def _returning_storable(method: Callable[..., Any]) -> Callable[..., Any]:
     return returning
 
 
-class ConnectionMixin:
+class ConnectionMixin(TemplatesMixin):
     """Connection parameters of every operator and sensor, as in the Google provider."""
 
     connection_fields: ClassVar[Sequence[str]] = (
@@ -128,9 +135,31 @@ class ConnectionMixin:
 
         :raises InvalidArgumentError: a part of the name is missing or malformed.
         """
+        if isinstance(cluster_id, str):
+            cluster_id = cluster_id.removeprefix("vertex_ray://")
+            if is_dashboard_address(cluster_id):
+                return self._name_of_dashboard(cluster_id)
         if self.project_id or str(cluster_id).startswith("projects/"):
             return parse_cluster_name(cluster_id, self.project_id or None, self.location or None)
         return parse_cluster_name(cluster_id, self._connection_project(), self.location or None)
+
+    def _name_of_dashboard(self, address: str) -> ClusterName:
+        """Return the name of the cluster with a dashboard, the form of address of the Google provider's job operators.
+
+        :raises InvalidArgumentError: no cluster in the region has this dashboard.
+        """
+        from airflow_provider_vertex_ray.hooks.base import run_sync
+        from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
+
+        region = self.location or region_of_dashboard(address)
+        project = self.project_id or self._connection_project()
+        hook = VertexRayClusterAsyncHook(self.gcp_conn_id, self.impersonation_chain, project, region)
+        wanted = dashboard_host(address)
+        for cluster in run_sync(lambda: hook.list_clusters()):
+            if cluster.dashboard_uri and dashboard_host(cluster.dashboard_uri) == wanted:
+                return parse_cluster_name(cluster.name)
+        rule = f"Use the name of a cluster: no cluster of project {project} in {region} has this dashboard."
+        raise InvalidArgumentError("cluster_id", address, rule)
 
     def _connection_project(self) -> str | None:
         from airflow_provider_vertex_ray.hooks.base import VertexRayBaseHook
@@ -156,8 +185,8 @@ class ConnectionMixin:
             rule = "Use a cluster id or a full resource name, or put the task into a VertexRayCluster group."
             raise InvalidArgumentError("cluster_id", cluster_id, rule)
         check_strings(cluster_id=cluster_id)
-        if isinstance(cluster_id, str) and not has_template(cluster_id):
-            parse_cluster_name(cluster_id, "any-project", "us-central1")
+        if isinstance(cluster_id, str) and not has_template(cluster_id) and not is_dashboard_address(cluster_id):
+            parse_cluster_name(cluster_id.removeprefix("vertex_ray://"), "any-project", "us-central1")
         return cluster_id
 
 

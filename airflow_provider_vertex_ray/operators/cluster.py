@@ -38,6 +38,8 @@ __all__ = [
 class VertexRayGetClusterOperator(VertexRayBaseOperator):
     """Get one cluster; returns ``Cluster.summary()`` with ``cost_so_far``.
 
+    ``dashboard_address`` and ``cluster_resource_name`` are keys of the Google provider.
+
     :param cluster_id: cluster ID or full resource name. (templated)
     :param price_table: prices for ``cost_so_far``; see ``VertexRayClusterCostOperator``. None reports node-hours only.
         (templated)
@@ -65,7 +67,13 @@ class VertexRayGetClusterOperator(VertexRayBaseOperator):
         table = load_price_table(self, self.price_table, name.location)
         cluster = run_sync(lambda: self.cluster_hook.get_cluster(name)).require_ray()
         persist_cluster_facts(context, name, cluster)
-        return {**cluster.summary(), "cost_so_far": cost_so_far(cluster, time.time(), table)}
+        return {
+            **cluster.summary(),
+            "cost_so_far": cost_so_far(cluster, time.time(), table),
+            # As in the result of the Google provider's operator.
+            "dashboard_address": cluster.dashboard_uri,
+            "cluster_resource_name": cluster.name,
+        }
 
 
 class VertexRayListClustersOperator(VertexRayBaseOperator):

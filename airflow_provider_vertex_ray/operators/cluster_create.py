@@ -25,9 +25,9 @@ from airflow_provider_vertex_ray.operators.arguments import (
     check_locations,
     check_strings,
     resolve_deferrable,
-    spec_fields,
 )
-from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator, task_try
+from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator, task_owner, task_try
+from airflow_provider_vertex_ray.operators.google_arguments import either, flat_spec, generated_cluster_id
 from airflow_provider_vertex_ray.operators.leases import LEASE_TTL, check_lease, lease_holder_of, task_scope
 from airflow_provider_vertex_ray.operators.owner_labels import OWNER_LABEL, owner_labels
 from airflow_provider_vertex_ray.operators.price_tables import check_cost_limit, load_price_table
@@ -72,9 +72,10 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
     Returns ``Cluster.summary()``: ``cluster_id``, ``name``, ``state``, ``node_count``, ``pools``, ``dashboard_url`` and
     more; for a shared cluster also ``shared_name``, ``generation`` and ``lease_owner``.
 
-    :param spec: spec of the cluster: a ``ClusterSpec``, or a dict of its fields. (templated)
+    :param spec: spec of the cluster: a ``ClusterSpec``, or a dict of its fields; default: ``ClusterSpec()`` with the
+        fields that are set as arguments. (templated)
     :param cluster_id: cluster ID: 1 to 63 characters of ``[a-z0-9-]``, starting with a letter. Use an ID that changes
-        with the run. (templated)
+        with the run. None generates one from the task instance; it is the XCom ``cluster_id``. (templated)
     :param shared_name: name of a shared cluster, instead of ``cluster_id``; at most 54 characters. (templated)
     :param on_spec_mismatch: what to do if the shared cluster was created with another spec: ``attach`` (use it and log
         a warning), ``fail``, or ``replace`` (create the next generation; the old one is deleted once it is idle).
@@ -97,6 +98,19 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
     :param poll_interval: seconds between two status requests.
     :param deferrable: whether to wait in the triggerer, without a worker slot; default:
         ``[operators] default_deferrable``.
+    :param cluster_name: name of ``cluster_id`` in the Google provider.
+    :param head_node_type: field of the spec, as in the Google provider.
+    :param worker_node_types: field of the spec, as in the Google provider.
+    :param ray_version: field of the spec, as in the Google provider.
+    :param python_version: field of the spec, as in the Google provider.
+    :param network: field of the spec, as in the Google provider.
+    :param service_account: field of the spec, as in the Google provider.
+    :param custom_images: field of the spec, as in the Google provider.
+    :param enable_metrics_collection: field of the spec, as in the Google provider.
+    :param enable_logging: field of the spec, as in the Google provider.
+    :param psc_interface_config: field of the spec, as in the Google provider.
+    :param reserved_ip_ranges: field of the spec, as in the Google provider.
+    :param labels: field of the spec, as in the Google provider.
     :raises InvalidArgumentError: an argument is invalid; raised before any request.
     :raises InvalidRequestError: Vertex AI rejected the spec.
     :raises NotAuthorisedError: the credentials lack a permission.
@@ -127,7 +141,7 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
     def __init__(
         self,
         *,
-        spec: ClusterSpec | dict[str, Any],
+        spec: ClusterSpec | dict[str, Any] | None = None,
         cluster_id: str | None = None,
         shared_name: str | None = None,
         on_spec_mismatch: str = "attach",
@@ -143,15 +157,30 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
         delete_on_failure: bool = True,
         poll_interval: float = 15.0,
         deferrable: bool | None = None,
+        cluster_name: str | None = None,
+        head_node_type: Any = None,
+        worker_node_types: Sequence[Any] | None = None,
+        ray_version: str | None = None,
+        python_version: str | None = None,
+        network: str | None = None,
+        service_account: str | None = None,
+        custom_images: Any = None,
+        enable_metrics_collection: bool | None = None,
+        enable_logging: bool | None = None,
+        psc_interface_config: Any = None,
+        reserved_ip_ranges: Sequence[str] | None = None,
+        labels: dict[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if (cluster_id is None) == (shared_name is None):
+        cluster_id = either("cluster_id", cluster_id, "cluster_name", cluster_name)
+        if cluster_id is not None and shared_name is not None:
             raise InvalidArgumentError("cluster_id", cluster_id, "Use either cluster_id or shared_name.")
         check_strings(shared_name=shared_name, lease_owner=lease_owner)
         check_flags(delete_on_failure=delete_on_failure)
         if shared_name is None:
-            self._checked_cluster_id(cluster_id)
+            if cluster_id is not None:
+                self._checked_cluster_id(cluster_id)
             for field, given in (
                 ("max_age", max_age),
                 ("lease_uri", lease_uri),
@@ -171,7 +200,23 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
         check_duration("max_age", max_age)
         check_lease(lease_uri, lease_ttl)
         check_cost_limit(max_cost, price_table)
-        self.spec = spec_fields(spec)
+        self.spec = flat_spec(
+            spec,
+            {
+                "head_node_type": head_node_type,
+                "worker_node_types": worker_node_types,
+                "ray_version": ray_version,
+                "python_version": python_version,
+                "network": network,
+                "service_account": service_account,
+                "custom_images": custom_images,
+                "enable_metrics_collection": enable_metrics_collection,
+                "enable_logging": enable_logging,
+                "psc_interface_config": psc_interface_config,
+                "reserved_ip_ranges": reserved_ip_ranges,
+                "labels": labels,
+            },
+        )
         check_duration("provision_timeout", provision_timeout, none_allowed=False)
         check_duration("dashboard_timeout", dashboard_timeout, none_allowed=False)
         check_duration("poll_interval", poll_interval, none_allowed=False)
@@ -202,7 +247,11 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
         places = self._places(spec)
         if self.shared_name is not None:
             return self._ensure(context, spec, places)
-        return self._start(context, spec, self._names(places), [])
+        names = self._names(context, places)
+        # Before the request, and under the key of the Google provider: a task that deletes the cluster whatever happens
+        # finds it there.
+        context["ti"].xcom_push(key="cluster_id", value=names[0].cluster_id)
+        return self._start(context, spec, names, [])
 
     def _places(self, spec: ClusterSpec) -> list[str]:
         """Return the regions to try, for each of which the spec is valid."""
@@ -212,21 +261,27 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
         elif self.shared_name is not None:
             places = [validate_location(self.location)]
         else:
-            places = [self._name(str(self.cluster_id)).location]
+            places = [self._name(self.cluster_id or "any").location]
         for place in places:
             spec.to_persistent_resource(place)
         return places
 
-    def _names(self, places: Sequence[str]) -> list[ClusterName]:
+    def _names(self, context: Context, places: Sequence[str]) -> list[ClusterName]:
         """Return the names to try, one for each region."""
+        cluster_id = self.cluster_id
+        if cluster_id is None:
+            _, parts = task_owner(context)
+            cluster_id = generated_cluster_id(
+                parts["dag_id"], parts["run_id"], parts["task_id"], int(parts["map_index"])
+            )
         if not self.locations:
-            return [self._name(str(self.cluster_id))]
-        if "/" in str(self.cluster_id):
+            return [self._name(cluster_id)]
+        if "/" in cluster_id:
             raise InvalidArgumentError(
                 "cluster_id", self.cluster_id, "Use an ID without a region; locations names them."
             )
         project = self.project_id or self._connection_project()
-        return [parse_cluster_name(str(self.cluster_id), project, place) for place in places]
+        return [parse_cluster_name(cluster_id, project, place) for place in places]
 
     def _start(self, context: Context, spec: ClusterSpec, names: list[ClusterName], leftovers: list[str]) -> Any:
         """Start the creation in the first region that accepts it, then wait until the cluster is ready."""
@@ -234,6 +289,7 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
 
         started, later = run_sync(lambda: self._create(names, spec, context))
         name = started.name
+        context["ti"].xcom_push(key="cluster_id", value=name.cluster_id)
         persist_link_facts(context, project_id=name.project, location=name.location, cluster_id=name.cluster_id)
         if self.delete_on_failure:
             leftovers = [*leftovers, *started.broken]
@@ -326,6 +382,7 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
             cluster_id=result["cluster_id"],
             dashboard_uri=dashboard,
         )
+        context["ti"].xcom_push(key="cluster_id", value=result["cluster_id"])
         return result
 
     def _failed(self, context: Context, error: VertexRayError, known: dict[str, Any]) -> dict[str, Any]:

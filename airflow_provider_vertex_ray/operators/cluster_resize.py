@@ -12,6 +12,7 @@ from airflow_provider_vertex_ray.links.base import persist_cluster_facts, persis
 from airflow_provider_vertex_ray.links.link_sets import CLUSTER_LINKS
 from airflow_provider_vertex_ray.operators.arguments import check_flags, check_mappings, resolve_deferrable
 from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
+from airflow_provider_vertex_ray.operators.google_arguments import flat_spec, replicas_of_workers
 from airflow_provider_vertex_ray.operators.leases import LeaseClosing, check_lease
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.cluster import VertexRayClusterResizeTrigger
@@ -35,6 +36,8 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
         includes the head. Autoscaling pools cannot be resized, and no pool can have fewer than 1 replica. (templated)
     :param total_nodes: new number of all nodes including the head, instead of ``replicas``, for a cluster with one
         worker pool. (templated)
+    :param worker_node_types: worker types with their new ``node_count``, as in the Google provider, instead of
+        ``replicas``. (templated)
     :param force: whether to scale down even if running jobs use the nodes or other runs hold a lease on the cluster.
     :param lease_uri: Cloud Storage folder with the leases. The task fails if it would scale down a cluster on which
         another run holds a lease, and no run can acquire one meanwhile. None: leases are ignored. (templated)
@@ -56,6 +59,7 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
         "cluster_id",
         "replicas",
         "total_nodes",
+        "worker_node_types",
         "lease_uri",
         *VertexRayBaseOperator.connection_fields,
     )
@@ -67,6 +71,7 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
         cluster_id: str | None = None,
         replicas: dict[str, int] | None = None,
         total_nodes: int | str | None = None,
+        worker_node_types: Sequence[Any] | None = None,
         force: bool = False,
         lease_uri: str | None = None,
         resize_timeout: float = 1800.0,
@@ -76,8 +81,13 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         cluster_id = self._checked_cluster_id(cluster_id)
-        if (replicas is None) == (total_nodes is None):
-            raise InvalidArgumentError("replicas", replicas, "Use either replicas or total_nodes.")
+        sizes = {"replicas": replicas, "total_nodes": total_nodes, "worker_node_types": worker_node_types}
+        given = [field for field, value in sizes.items() if value is not None]
+        if len(given) != 1:
+            field = given[-1] if given else "replicas"
+            raise InvalidArgumentError(field, sizes[field], f"Use exactly one of {', '.join(sizes)}.")
+        if worker_node_types is not None:
+            worker_node_types = flat_spec(None, {"worker_node_types": worker_node_types})["worker_node_types"]
         check_mappings(replicas=replicas)
         if isinstance(replicas, dict):
             if not replicas:
@@ -94,6 +104,7 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
         self.cluster_id = cluster_id
         self.replicas = replicas
         self.total_nodes = total_nodes
+        self.worker_node_types = worker_node_types
         self.force = force
         self.lease_uri = lease_uri
         self.resize_timeout = resize_timeout
@@ -131,10 +142,13 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
         return result_of(event)
 
     def _parse_replicas(self) -> dict[str, int]:
-        """Return the new counts by pool; empty if ``total_nodes`` is used.
+        """Return the new counts by pool; empty if they depend on the cluster.
 
         :raises InvalidArgumentError: a count is not a whole number.
         """
+        if self.worker_node_types is not None:
+            flat_spec(None, {"worker_node_types": self.worker_node_types})
+            return {}
         if self.replicas is None:
             _parse_total(self.total_nodes)
             return {}
@@ -151,9 +165,11 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
 
         hook = self.cluster_hook
         async with hook.session():
-            if not replicas:
+            if not replicas and self.worker_node_types is None:
                 replicas = await hook.replicas_for(name, _parse_total(self.total_nodes))
             cluster = await hook.get_cluster(name)
+            if self.worker_node_types is not None:
+                replicas = replicas_of_workers(cluster.require_ray(), self.worker_node_types)
             persist_cluster_facts(context, name, cluster)
             closing = LeaseClosing(self, str(self.lease_uri), context)
             closed = None

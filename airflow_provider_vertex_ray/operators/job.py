@@ -3,34 +3,44 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_vertex_ray.core.checks import check_duration, known_at_run_time
+from airflow.providers.common.compat.sdk import AirflowSkipException
+
+from airflow_provider_vertex_ray.core.checks import check_duration, is_whole
 from airflow_provider_vertex_ray.core.cost.pricing import check_budget
-from airflow_provider_vertex_ray.core.job.inputs import check_submission_id, command_line, runtime_environment
-from airflow_provider_vertex_ray.core.job.state import Record, submission_prefix
-from airflow_provider_vertex_ray.errors import JobNotStoppedError, JobStoppedError, VertexRayError
+from airflow_provider_vertex_ray.core.job.inputs import (
+    check_metadata,
+    check_reservation,
+    check_submission_id,
+    command_line,
+    runtime_environment,
+)
+from airflow_provider_vertex_ray.core.job.secrets import Secret
+from airflow_provider_vertex_ray.core.job.state import Record
+from airflow_provider_vertex_ray.errors import InvalidArgumentError, JobFailedError, JobStoppedError
 from airflow_provider_vertex_ray.links.base import persist_link_facts
 from airflow_provider_vertex_ray.links.link_sets import JOB_LINKS
 from airflow_provider_vertex_ray.operators.arguments import (
-    check_amounts,
     check_flags,
-    check_mappings,
     check_strings,
     resolve_deferrable,
 )
-from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator, task_owner, task_try
+from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator, task_owner
+from airflow_provider_vertex_ray.operators.google_arguments import either
 from airflow_provider_vertex_ray.operators.job_admin import (
     VertexRayDeleteJobOperator,
     VertexRayGetJobOperator,
     VertexRayListJobsOperator,
     VertexRayStopJobOperator,
 )
+from airflow_provider_vertex_ray.operators.job_attempts import JobAttemptsMixin, StartedJob
 from airflow_provider_vertex_ray.operators.job_cluster import CLUSTER_GONE, SharedClusterMixin
 from airflow_provider_vertex_ray.operators.job_task_state import forget, remember, remembered
 from airflow_provider_vertex_ray.operators.leases import LEASE_TTL, check_lease
+from airflow_provider_vertex_ray.operators.masking import marked_names, mask_secrets, secret_metadata
 from airflow_provider_vertex_ray.operators.price_tables import check_cost_limit, load_price_table
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
@@ -40,11 +50,11 @@ if TYPE_CHECKING:
 
     from airflow_provider_vertex_ray.core.cluster.name import ClusterName
     from airflow_provider_vertex_ray.core.cost.price_table import PriceTable
-    from airflow_provider_vertex_ray.core.job.client import JobRequest, JobsApi
-    from airflow_provider_vertex_ray.core.job.submission import Found, Submission
+    from airflow_provider_vertex_ray.core.job.client import JobRequest
     from airflow_provider_vertex_ray.triggers.base import WaitTrigger
 
 __all__ = [
+    "Secret",
     "VertexRayDeleteJobOperator",
     "VertexRayGetJobOperator",
     "VertexRayListJobsOperator",
@@ -53,24 +63,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class _Started:
-    """The job that a task waits for."""
-
-    name: ClusterName
-    dashboard_uri: str
-    found: Found
-    adopted: bool
-    lease: dict[str, Any] | None = None
-
-    @property
-    def since(self) -> float:
-        """Start of the deadlines in unix seconds: now or, for an adopted job, when Ray accepted it."""
-        started = self.found.job.start_time if self.adopted and self.found.job else None
-        return min(time.time(), started / 1000) if started else time.time()
-
-
-class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
+class VertexRaySubmitJobOperator(JobAttemptsMixin, SharedClusterMixin, VertexRayBaseOperator):
     """Run a Ray job on an existing cluster, and fail if the job fails.
 
     The submission ID is derived from the task instance before anything is sent. If an earlier try was lost, for example
@@ -87,7 +80,8 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
         file. (templated)
     :param py_modules: local folders, ``.py`` files and wheels, or URIs of zip files and wheels. (templated)
     :param excludes: patterns in ``.gitignore`` syntax; matching files in local folders are not uploaded. (templated)
-    :param env_vars: environment variables of the job. Airflow masks their values in its logs. (templated)
+    :param env_vars: environment variables of the job. A value is masked in logs and rendered fields if it is a
+        ``Secret``, if Airflow masks it already, or if its name says so, as ``DB_PASSWORD`` does. (templated)
     :param metadata: strings that Ray stores with the job. (templated)
     :param submission_id: submission ID to use instead of the derived one; later attempts add a suffix. (templated)
     :param lease_uri: Cloud Storage folder for leases, such as ``gs://bucket/leases``. The run holds a lease on the
@@ -98,15 +92,17 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
     :param max_cost: do not submit the job if the cluster has already cost more than this amount, in the currency of
         ``price_table``. None: no limit.
     :param price_table: prices for ``max_cost``; see ``VertexRayClusterCostOperator``. (templated)
-    :param entrypoint_num_cpus: CPUs to reserve for the driver. None runs it on the head node, which has 0 logical CPUs.
-    :param entrypoint_num_gpus: GPUs to reserve for the driver.
-    :param entrypoint_memory: memory to reserve for the driver, in bytes.
-    :param entrypoint_resources: custom resources to reserve for the driver, by name.
+    :param entrypoint_num_cpus: CPUs to reserve for the driver: a number, or the output of a task that returns one. None
+        runs it on the head node, which has 0 logical CPUs. (templated)
+    :param entrypoint_num_gpus: GPUs to reserve for the driver. (templated)
+    :param entrypoint_memory: memory to reserve for the driver, in bytes. (templated)
+    :param entrypoint_resources: custom resources to reserve for the driver, by name. (templated)
     :param wait_for_completion: whether to wait for the end of the job. If False, the task succeeds once the job is
         submitted.
     :param stream_logs: whether to copy the output of the job to the task log while it runs.
     :param stop_on_kill: whether to stop the job when the task is marked failed or success, cleared, or killed by its
         own timeout. A restart of the triggerer never stops the job.
+    :param skip_on_exit_code: exit code of the driver, or several, with which the task is skipped instead of failed.
     :param pending_timeout: seconds within which the driver must start, else the job is stopped. None: no limit.
     :param job_timeout: seconds within which the job must end, else it is stopped. None: no limit.
     :param lost_timeout: seconds to wait for a job that the cluster no longer knows, or for a cluster that does not
@@ -114,6 +110,10 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
     :param poll_interval: maximum number of seconds between two status requests.
     :param deferrable: whether to wait in the triggerer, without a worker slot; default:
         ``[operators] default_deferrable``.
+    :param cluster_address: name of ``cluster_id`` in the Google provider; may be the address of the dashboard.
+    :param get_job_logs: name of ``stream_logs`` in the Google provider.
+    :param wait_for_job_done: name of ``wait_for_completion`` in the Google provider.
+    :param submit_job_timeout: name of ``job_timeout`` in the Google provider.
     :raises InvalidArgumentError: an argument is invalid; raised before any request.
     :raises ClusterNotFoundError: the cluster does not exist.
     :raises NotARayClusterError: the resource is not a Ray cluster.
@@ -122,6 +122,7 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
     :raises LeaseStoreError: the lease cannot be read or written.
     :raises PackageTooLargeError: a local folder exceeds Ray's upload limit.
     :raises SubmissionIdTakenError: the submission ID belongs to a job of another task.
+    :raises AirflowSkipException: the job ended with an exit code in ``skip_on_exit_code``.
     :raises JobFailedError: the job failed; carries its exit code, message and last lines of output.
     :raises JobStoppedError: the job was stopped.
     :raises JobLostError: the cluster no longer knows the job, or did not answer for ``lost_timeout``.
@@ -143,6 +144,10 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
         "lease_uri",
         "lease_owner",
         "price_table",
+        "entrypoint_num_cpus",
+        "entrypoint_num_gpus",
+        "entrypoint_memory",
+        "entrypoint_resources",
         *VertexRayBaseOperator.connection_fields,
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {
@@ -176,28 +181,39 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
         wait_for_completion: bool = True,
         stream_logs: bool = True,
         stop_on_kill: bool = True,
+        skip_on_exit_code: int | Collection[int] | None = None,
         pending_timeout: float | None = None,
         job_timeout: float | None = None,
         lost_timeout: float = 600.0,
         poll_interval: float = 15.0,
         deferrable: bool | None = None,
+        cluster_address: str | None = None,
+        get_job_logs: bool | None = None,
+        wait_for_job_done: bool | None = None,
+        submit_job_timeout: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        cluster_id = self._checked_cluster_id(cluster_id)
-        if not known_at_run_time(entrypoint):
-            command_line(entrypoint)
+        cluster_id = self._checked_cluster_id(either("cluster_id", cluster_id, "cluster_address", cluster_address))
+        check_duration("submit_job_timeout", submit_job_timeout)
+        job_timeout = either("job_timeout", job_timeout, "submit_job_timeout", submit_job_timeout)
+        if get_job_logs is not None:
+            check_flags(get_job_logs=get_job_logs)
+            stream_logs = get_job_logs
+        if wait_for_job_done is not None:
+            check_flags(wait_for_job_done=wait_for_job_done)
+            wait_for_completion = wait_for_job_done
+        command_line(entrypoint, rendered=False)
         runtime_environment(runtime_env, working_dir, env_vars, py_modules, excludes, rendered=False)
         check_strings(submission_id=submission_id, lease_owner=lease_owner)
         if submission_id:
             check_submission_id(submission_id)
-        check_mappings(metadata=metadata, entrypoint_resources=entrypoint_resources)
-        check_amounts(
-            entrypoint_num_cpus=entrypoint_num_cpus,
-            entrypoint_num_gpus=entrypoint_num_gpus,
-            entrypoint_memory=entrypoint_memory,
+        check_metadata(metadata, rendered=False)
+        check_reservation(
+            entrypoint_num_cpus, entrypoint_num_gpus, entrypoint_memory, entrypoint_resources, rendered=False
         )
         check_flags(wait_for_completion=wait_for_completion, stream_logs=stream_logs, stop_on_kill=stop_on_kill)
+        self.skip_on_exit_code = _exit_codes(skip_on_exit_code)
         check_lease(lease_uri, lease_ttl)
         check_cost_limit(max_cost, price_table)
         check_duration("poll_interval", poll_interval, none_allowed=False)
@@ -230,6 +246,7 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
         self.lost_timeout = lost_timeout
         self.poll_interval = poll_interval
         self.deferrable = resolve_deferrable(deferrable)
+        self._marked_secrets = marked_names(_env_vars_in(runtime_env), env_vars)
         self._waiting_for: tuple[str, str] | None = None
         self._prices: PriceTable | None = None
 
@@ -249,6 +266,11 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
             self.log.warning("%s An earlier try submitted it; running the next attempt", error.message)
             rerun: dict[str, Any] = self._run(context)
             return rerun
+        except JobFailedError as error:
+            if error.details.get("exit_code") not in self.skip_on_exit_code:
+                raise
+            forget(context)
+            raise AirflowSkipException(f"The job ended with exit code {error.details['exit_code']}; skipped") from None
         forget(context)
         return {**result, **{key: passed.get(key) for key in ("cluster_id", "dashboard_url")}}
 
@@ -262,12 +284,10 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
             run_sync(lambda: self.job_hook.stop_job(cluster, job))
 
     def _do_render_template_fields(self, parent: Any, *arguments: Any, **more: Any) -> None:
-        """Mask the values of environment variables at once: Airflow stores the rendered fields for its UI next."""
+        """Mask secret environment variables at once: Airflow stores the rendered fields for its UI next."""
         super()._do_render_template_fields(parent, *arguments, **more)
         if parent is self:
-            inner = (self.runtime_env or {}).get("env_vars") if isinstance(self.runtime_env, dict) else None
-            for variables in (inner, self.env_vars):
-                mask(variables)
+            mask_secrets(self._marked_secrets, _env_vars_in(self.runtime_env), self.env_vars)
 
     def _run(self, context: Context, cluster: str | None = None) -> Any:
         """Adopt or submit a job, then wait for it.
@@ -277,7 +297,6 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
         request = self._request(context)
-        mask(request.runtime_env.get("env_vars"))
         name = self._name(cluster or self.cluster_id)
         self._prices = load_price_table(self, self.price_table, name.location)
         try:
@@ -295,6 +314,9 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
             dashboard_uri=started.dashboard_uri,
             submission_id=job_id,
         )
+        for key in ("job_id", "submission_id"):
+            # The former is the return value of the Google provider's operator.
+            context["ti"].xcom_push(key=key, value=job_id)
         if not self.wait_for_completion:
             return {"submission_id": job_id, "adopted": started.adopted, **facts}
         trigger = self._trigger(
@@ -329,18 +351,24 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
         check_strings(submission_id=self.submission_id, lease_owner=self.lease_owner)
         if self.submission_id:
             check_submission_id(self.submission_id)
-        check_mappings(metadata=self.metadata)
+        check_metadata(self.metadata or None)
+        check_reservation(
+            self.entrypoint_num_cpus, self.entrypoint_num_gpus, self.entrypoint_memory, self.entrypoint_resources
+        )
         check_lease(self.lease_uri or None, self.lease_ttl)
         _, parts = task_owner(context)
+        environment = runtime_environment(
+            self.runtime_env, self.working_dir, self.env_vars, self.py_modules, self.excludes
+        )
+        secrets = mask_secrets(self._marked_secrets, environment.get("env_vars"))
         return JobRequest(
             entrypoint=command_line(self.entrypoint),
             submission_id="",
-            runtime_env=runtime_environment(
-                self.runtime_env, self.working_dir, self.env_vars, self.py_modules, self.excludes
-            ),
+            runtime_env=environment,
             metadata={
-                **{str(key): str(value) for key, value in (self.metadata or {}).items()},
+                **(self.metadata or {}),
                 **{f"airflow_{key}": value for key, value in parts.items()},
+                **secret_metadata(secrets),
             },
             num_cpus=self.entrypoint_num_cpus,
             num_gpus=self.entrypoint_num_gpus,
@@ -348,7 +376,7 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
             resources=self.entrypoint_resources,
         )
 
-    async def _start(self, name: ClusterName, request: JobRequest, context: Context) -> _Started:
+    async def _start(self, name: ClusterName, request: JobRequest, context: Context) -> StartedJob:
         record = remembered(context)
         if record is not None and record.cluster != name.full:
             earlier = await self._find_on_other_cluster(record, context)
@@ -376,71 +404,21 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
                         return replace(ready, runtime_env=environment)
 
                     found, adopted = await submission.submit(found, request, prepare)
-                started = _Started(name, dashboard, found, adopted, lease)
+                started = StartedJob(name, dashboard, found, adopted, lease)
                 self._log_started(started, request.entrypoint)
                 return started
 
-    async def _find_on_other_cluster(self, record: Record, context: Context) -> _Started | None:
-        """Return the job that an earlier try left on another cluster than this try is given, or None.
 
-        A job that still runs there is waited for there. If its task was cleared, the job is stopped.
+def _exit_codes(codes: Any) -> tuple[int, ...]:
+    """Return the exit codes that skip the task.
 
-        :raises JobNotStoppedError: a job whose task was cleared did not stop.
-        """
-        from airflow_provider_vertex_ray.core.cluster.name import parse_cluster_name
-        from airflow_provider_vertex_ray.hooks.job import usable_dashboard
-
-        name = parse_cluster_name(record.cluster, None, None)
-        hook = self.job_hook
-        try:
-            async with hook.session():
-                dashboard = usable_dashboard(await self.cluster_hook.get_cluster(name))
-                async with hook.jobs(name, dashboard) as api:
-                    found = await self._submission(api, context).find(record.attempt)
-        except JobNotStoppedError:
-            raise
-        except VertexRayError as error:
-            self.log.warning(
-                "Could not reach cluster %s, which an earlier try used; a job left there is not adopted: %s",
-                record.cluster,
-                error,
-            )
-            return None
-        if found.job is None:
-            return None
-        started = _Started(name, dashboard, found, adopted=True)
-        self._log_started(started, self.entrypoint)
-        return started
-
-    def _submission(self, api: JobsApi, context: Context) -> Submission:
-        from airflow_provider_vertex_ray.core.job.submission import Submission
-
-        this = task_try(context)
-        _, parts = task_owner(context)
-        prefix = self.submission_id or submission_prefix(
-            parts["dag_id"], parts["task_id"], int(parts["map_index"]), this.owner
-        )
-        return Submission(api, prefix, this, notify=self.log.info)
-
-    def _log_started(self, started: _Started, entrypoint: Any) -> None:
-        job = started.found.job
-        if job is None:
-            message = "Submitted Ray job %s to %s: %s"
-        elif job.status.is_terminal:
-            message = "Ray job %s of an earlier try has already succeeded on %s; taking its result"
-        else:
-            message = "Ray job %s of this task was already submitted to %s by an earlier try; waiting for it"
-        more = (entrypoint,) if job is None else ()
-        self.log.info(message, started.found.submission_id, started.name.full, *more)
+    :raises InvalidArgumentError: it is neither a whole number nor a collection of them.
+    """
+    found = codes if isinstance(codes, (list, tuple, set, frozenset)) else () if codes is None else (codes,)
+    if not all(is_whole(code) and 0 < code < 256 for code in found):
+        raise InvalidArgumentError("skip_on_exit_code", codes, "Use a whole number from 1 to 255, or a list of them.")
+    return tuple(found)
 
 
-def mask(variables: Any) -> None:
-    """Mask the values of environment variables in Airflow's logs, except short ones, which would hide common words."""
-    try:
-        from airflow.sdk.log import mask_secret
-    except ImportError:  # Airflow 2.11
-        from airflow.utils.log.secrets_masker import mask_secret  # type: ignore[import-not-found,no-redef]
-
-    for value in variables.values() if isinstance(variables, dict) else ():
-        if isinstance(value, str) and len(value) >= 5:
-            mask_secret(value)
+def _env_vars_in(runtime_env: Any) -> Any:
+    return runtime_env.get("env_vars") if isinstance(runtime_env, dict) else None

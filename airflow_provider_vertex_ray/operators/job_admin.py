@@ -12,6 +12,7 @@ from airflow_provider_vertex_ray.links.base import persist_link_facts
 from airflow_provider_vertex_ray.links.link_sets import JOB_LINKS
 from airflow_provider_vertex_ray.operators.arguments import check_lists, check_strings, resolve_deferrable
 from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
+from airflow_provider_vertex_ray.operators.google_arguments import either
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
 
@@ -65,14 +66,15 @@ class JobCallsOperator(VertexRayBaseOperator):
     """Base class of the operators that call the Jobs API of a cluster.
 
     :param cluster_id: cluster ID or full resource name. (templated)
+    :param cluster_address: name of ``cluster_id`` in the Google provider; may be the address of the dashboard.
     """
 
     template_fields: Sequence[str] = ("cluster_id", *VertexRayBaseOperator.connection_fields)
     operator_extra_links = JOB_LINKS
 
-    def __init__(self, *, cluster_id: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, *, cluster_id: str | None = None, cluster_address: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        cluster_id = self._checked_cluster_id(cluster_id)
+        cluster_id = self._checked_cluster_id(either("cluster_id", cluster_id, "cluster_address", cluster_address))
         self.cluster_id = cluster_id
 
     def _ask(
@@ -108,15 +110,17 @@ class JobCallOperator(JobCallsOperator):
     """Base class of the operators on one job of a cluster.
 
     :param submission_id: submission ID of the job. (templated)
+    :param job_id: name of ``submission_id`` in the Google provider.
     """
 
     template_fields: Sequence[str] = ("cluster_id", "submission_id", *VertexRayBaseOperator.connection_fields)
 
-    def __init__(self, *, submission_id: str, **kwargs: Any) -> None:
+    def __init__(self, *, submission_id: str | None = None, job_id: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        submission_id = either("submission_id", submission_id, "job_id", job_id)
         check_strings(submission_id=submission_id)
         check_submission_id(submission_id)
-        self.submission_id = submission_id
+        self.submission_id = str.__str__(submission_id) if isinstance(submission_id, str) else submission_id
 
 
 class VertexRayGetJobOperator(JobCallOperator):

@@ -5,21 +5,32 @@ from __future__ import annotations
 import datetime
 import functools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, TaskDeferred, setup, task, teardown
+from airflow.providers.common.compat.sdk import (
+    DAG,
+    AirflowFailException,
+    AirflowSkipException,
+    TaskDeferred,
+    setup,
+    task,
+    teardown,
+)
 from emulator_support.process import EmulatorProcess
 
 from airflow_provider_vertex_ray.core.function.module import task_module
 from airflow_provider_vertex_ray.decorators.job import _VertexRayDecoratedOperator, vertex_ray_task
 from airflow_provider_vertex_ray.errors import InvalidArgumentError, JobFailedError, JobStoppedError, VertexRayTaskError
 from airflow_provider_vertex_ray.remote.runner import load
+from airflow_provider_vertex_ray.remote.values import decode, encode
 from tests.support.clusters import LOCATION, jobs_of, start
 from tests.support.tasks import context_of, deferral_of, run_task
 
 START = datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc)
+PATTERN = re.compile("x")
 COMMON: dict[str, Any] = {"cluster_id": "shared", "location": LOCATION, "poll_interval": 0.05, "deferrable": False}
 
 
@@ -167,10 +178,11 @@ def test_arguments_are_rendered_and_made_json() -> None:
         anything, (1, "{{ word }}"), when=START, deep={"a": ["{{ word }}", {"b": START.date()}]}, none=None
     )
     payload = sent(found, word="rendered")
-    assert payload["args"] == [[1, "rendered"]]
-    assert payload["kwargs"] == {
-        "when": "2026-01-01T00:00:00+00:00",
-        "deep": {"a": ["rendered", {"b": "2026-01-01"}]},
+    assert decode(payload["args"]) == [(1, "rendered")]
+    # The function takes everything, so it gets what there is of the context.
+    assert decode(payload["kwargs"]) == {
+        "when": START,
+        "deep": {"a": ["rendered", {"b": START.date()}]},
         "none": None,
     }
 
@@ -178,9 +190,9 @@ def test_arguments_are_rendered_and_made_json() -> None:
 @pytest.mark.parametrize(
     ("args", "kwargs", "path"),
     [
-        ((b"x",), {}, "Invalid value for argument args[0]: 'bytes'"),
+        ((object(),), {}, "Invalid value for argument args[0]: 'object'"),
         ((1, [float("nan")]), {}, "Invalid value for argument args[1][0]: 'float'"),
-        ((), {"rows": [{"x": {1}}]}, "Invalid value for argument rows[0]['x']: 'set'"),
+        ((), {"rows": [{"x": PATTERN}]}, "Invalid value for argument rows[0]['x']: 're.Pattern'"),
     ],
 )
 def test_what_is_no_json_fails_the_dag(args: Any, kwargs: Any, path: str) -> None:
@@ -202,20 +214,20 @@ def named(ds: Any, run_id: Any = None, *, params: Any = None, logical_date: Any 
 
 def test_airflows_context_where_it_is_json() -> None:
     context = {"ds": "2026-01-01", "run_id": "r", "params": {"n": 1}, "logical_date": START, "ti": object()}
-    payload = sent(operator(named), **{key: value for key, value in context.items() if key != "ti"})
-    assert payload["kwargs"] == {
-        "ds": "2026-01-01",
-        "run_id": "r",
-        "params": {"n": 1},
-        "logical_date": "2026-01-01T00:00:00+00:00",
-    }
+    context.pop("ti")
+    payload = sent(operator(named), **context)
+    assert decode(payload["kwargs"]) == {"ds": "2026-01-01", "run_id": "r", "params": {"n": 1}, "logical_date": START}
     assert sent(operator(named, "own", run_id="mine"))["kwargs"] == {
         "run_id": "mine",
         "params": None,
         "logical_date": None,
     }
-    # Not what nobody asked for.
-    assert sent(operator(anything, a=1), ds="2026-01-01")["kwargs"] == {"a": 1}
+    # A function that takes everything gets all that can be sent.
+    assert decode(sent(operator(anything, a=1, run_id="mine"), **context)["kwargs"]) == {
+        **context,
+        "a": 1,
+        "run_id": "mine",
+    }
 
 
 def test_the_rest_of_airflows_context_does_not_leave_it() -> None:
@@ -264,7 +276,7 @@ def test_what_can_not_travel_fails_the_dag() -> None:
         operator(closed)
     assert f"{__file__}:" in str(caught.value)
     # A date is a constant that can.
-    assert sent(operator(broken))["constants"] == {"START": "2026-01-01T00:00:00+00:00"}
+    assert decode(sent(operator(broken))["constants"]) == {"START": START}
 
 
 # --- the job --------------------------------------------------------------------------------------------------------
@@ -324,6 +336,29 @@ def complete(event: dict[str, Any], **decorator: Any) -> Any:
 @pytest.mark.parametrize("value", [1, None, [1], {"value": 2}, {"error": 3}, "text"])
 def test_the_value_is_what_the_task_returns(value: Any) -> None:
     assert complete(done({"value": value})) == value
+
+
+def test_types_of_the_result_are_those_of_the_function() -> None:
+    value = {"shape": (2, 3), "on": START, "seen": {1}}
+    assert complete(done({"value": encode(value, "it")})) == value
+    with pytest.raises(VertexRayTaskError, match="cannot be read"):
+        complete(done({"value": {"__vertex_ray_type__": "function", "value": 1}}))
+
+
+def test_skip_and_fail_of_the_function() -> None:
+    with pytest.raises(AirflowSkipException, match="nothing to do"):
+        complete(done({"skipped": "nothing to do"}))
+    error = {"type": "AirflowFailException", "message": "no", "traceback": "tb: no", "airflow": "AirflowFailException"}
+    with pytest.raises(AirflowFailException, match="tb: no"):
+        complete(failed({"error": error}))
+    with pytest.raises(AirflowSkipException, match="exit code 1"):
+        complete(failed(None), skip_on_exit_code=[1, 2])
+
+
+@pytest.mark.parametrize("code", ["99", 0, 256, True, [1, "2"], {"a": 1}])
+def test_wrong_exit_code_fails_the_dag(code: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="skip_on_exit_code"):
+        operator(add, 1, decorator={"skip_on_exit_code": code})
 
 
 @pytest.mark.parametrize("result", [None, 3, {}, {"other": 1}, {"path": 3}])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import signal
 import threading
 from pathlib import Path
@@ -12,7 +14,9 @@ from emulator_support.process import EmulatorProcess, until
 
 from airflow_provider_vertex_ray.core.job import packages
 from airflow_provider_vertex_ray.core.job.state import OWNER_KEY
-from airflow_provider_vertex_ray.errors import InvalidArgumentError, JobStoppedError
+from airflow_provider_vertex_ray.errors import InvalidArgumentError, JobFailedError, JobStoppedError
+from airflow_provider_vertex_ray.operators import masking
+from airflow_provider_vertex_ray.operators.job import Secret
 from tests.operators.builders import submit_job
 from tests.support.clusters import jobs_of, start, submit
 from tests.support.tasks import TaskInstance, context_of, deferral_of, run_task
@@ -28,7 +32,21 @@ AT_PARSE: list[tuple[dict[str, Any], str]] = [
     ({"job_timeout": -1}, "job_timeout"),
     ({"pending_timeout": True}, "pending_timeout"),
     ({"lost_timeout": None}, "lost_timeout"),
-    ({"runtime_env": "pip"}, "runtime_env"),
+    ({"entrypoint": ["python", "a\0b"]}, "entrypoint"),
+    ({"entrypoint_num_cpus": "1"}, "entrypoint_num_cpus"),
+    ({"entrypoint_num_cpus": -1}, "entrypoint_num_cpus"),
+    ({"entrypoint_num_cpus": True}, "entrypoint_num_cpus"),
+    ({"entrypoint_num_cpus": float("inf")}, "entrypoint_num_cpus"),
+    ({"entrypoint_num_gpus": "{{ params.n }}"}, "entrypoint_num_gpus"),
+    ({"entrypoint_memory": 1.5e9}, "entrypoint_memory"),
+    ({"entrypoint_memory": "2GiB"}, "entrypoint_memory"),
+    ({"entrypoint_resources": ["a"]}, "entrypoint_resources"),
+    ({"metadata": ["a"]}, "metadata"),
+    ({"submission_id": 5}, "submission_id"),
+    ({"submission_id": "a/b"}, "submission_id"),
+    ({"submission_id": "."}, "submission_id"),
+    ({"submission_id": ".."}, "submission_id"),
+    ({"submission_id": "a\nb"}, "submission_id"),
 ]
 
 
@@ -49,6 +67,14 @@ ENVIRONMENTS: list[tuple[dict[str, Any], str, str]] = [
         "Set working_dir either here or in runtime_env",
     ),
     ({"env_vars": {"N": 3}}, "env_vars['N']", "Use strings as names and values"),
+    ({"env_vars": {"A=B": "1"}}, "env_vars['A=B']", "contains neither '=' nor NUL"),
+    ({"env_vars": {"": "1"}}, "env_vars['']", "not empty"),
+    ({"env_vars": {"A": "x\0y"}}, "env_vars['A']", "without NUL"),
+    ({"env_vars": {"A": "\ud800"}}, "env_vars['A']", "lone surrogates"),
+    ({"runtime_env": "pip"}, "runtime_env", "Use a dict"),
+    ({"metadata": {"n": 1}}, "metadata['n']", "Use strings"),
+    ({"entrypoint_resources": {"a": "1"}}, "entrypoint_resources['a']", "Use a number"),
+    ({"entrypoint_resources": {"": 1}}, "entrypoint_resources['']", "name of a resource"),
 ]
 
 
@@ -122,38 +148,67 @@ def test_a_zip_elsewhere_is_left_to_ray(fake_emulator: EmulatorProcess) -> None:
 @pytest.fixture
 def masked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What Airflow was told to hide."""
-    try:
-        from airflow.sdk import log as masker
-    except ImportError:
-        from airflow.utils.log import secrets_masker as masker
-
     told: list[str] = []
-    monkeypatch.setattr(masker, "mask_secret", told.append)
+    real = masking._masker
+    monkeypatch.setattr(masking, "_masker", lambda name: told.append if name == "mask_secret" else real(name))
     return told
 
 
-def test_variables_are_masked_right_after_the_rendering(masked: list[str]) -> None:
+def test_secrets_are_masked_right_after_the_rendering(masked: list[str]) -> None:
     operator = submit_job(
-        env_vars={"KEY": "{{ secret }}", "SHORT": "on"}, runtime_env={"env_vars": {"INNER": "inner-secret"}}
+        env_vars={"KEY": Secret("{{ secret }}"), "ENV": "production", "OMP_NUM_THREADS": "12345"},
+        runtime_env={"env_vars": {"DB_PASSWORD": "inner-secret", "MODEL": "gs://bucket/model"}},
     )
-    operator.render_template_fields(context_of(operator, secret="rendered-secret"))
-    assert set(masked) == {"rendered-secret", "inner-secret"}
+    operator.render_template_fields(context_of(operator, secret="rendered+secret"))
+    assert {"rendered+secret", "rendered%2Bsecret", "inner-secret", "aW5uZXItc2VjcmV0"} <= set(masked)
+    assert not any(plain in masked for plain in ("production", "12345", "gs://bucket/model"))
+
+
+def test_value_that_airflow_masks_already_is_a_secret(fake_emulator: EmulatorProcess) -> None:
+    masking._masker("mask_secret")("from-a-connection-x")
+    start(fake_emulator)
+    variables = {"URL": "db://from-a-connection-x@h", "ENV": "production"}
+    result = run_task(submit_job("true", env_vars=variables, deferrable=False))
+    assert json.loads(result["metadata"]["airflow_secret_env"]) == ["URL"]
+
+
+def test_text_for_the_environment_is_not_shown() -> None:
+    operator = submit_job(runtime_env="{{ given }}")
+    operator.render_template_fields(context_of(operator, given="{'env_vars': {'KEY': 'hunter2-x'}}"))
+    with pytest.raises(InvalidArgumentError, match="Use a dict") as caught:
+        operator.execute(context_of(operator))
+    assert "hunter2" not in str(caught.value)
 
 
 def test_variables_are_in_no_log_line_and_no_result(
     fake_emulator: EmulatorProcess, deferrable: bool, task_log: list[str]
 ) -> None:
     start(fake_emulator)
-    operator = submit_job("echo hello", env_vars={"KEY": "hunter2-hunter2"}, deferrable=deferrable)
+    encoded = base64.b64encode(b"u:hunter2/hunter2").decode()
+    command = f"echo hello reproduction && echo key=hunter2/hunter2 url=hunter2%2Fhunter2 {encoded}"
+    variables = {"KEY": Secret("hunter2/hunter2"), "ENV": "production"}
+    operator = submit_job(command, env_vars=variables, deferrable=deferrable)
     context = context_of(operator)
     result = run_task(operator, context)
     assert jobs_of(fake_emulator, "shared")[result["submission_id"]]["runtime_env"]["env_vars"] == {
-        "KEY": "hunter2-hunter2"
+        "KEY": "hunter2/hunter2",
+        "ENV": "production",
     }
-    assert "hello" in task_log
-    assert "hunter2" not in str(task_log)
+    assert "hello reproduction" in task_log
+    (shown,) = [line for line in task_log if line.startswith("key=")]
+    assert shown.startswith("key=*** url=*** ")
+    assert encoded[5:-5] not in shown
     assert "hunter2" not in str(result)
     assert "hunter2" not in str(context["ti"].xcoms)
+
+
+def test_message_of_a_failed_job_is_masked(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
+    start(fake_emulator)
+    variables = {"API_TOKEN": "hunter2-hunter2"}
+    with pytest.raises(JobFailedError) as caught:
+        run_task(submit_job("echo hunter2-hunter2 && exit 3", env_vars=variables, deferrable=deferrable))
+    assert "hunter2" not in str(caught.value)
+    assert "hunter2" not in str(caught.value.details)
 
 
 def test_variables_are_not_in_the_trigger(fake_emulator: EmulatorProcess) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from airflow_provider_vertex_ray.core.checks import MISSING_RULE
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
 __all__ = [
     "ClusterName",
+    "dashboard_host",
+    "is_dashboard_address",
     "parse_cluster_name",
+    "region_of_dashboard",
     "validate_cluster_id",
     "validate_location",
     "validate_project",
@@ -58,6 +62,8 @@ def validate_cluster_id(cluster_id: str, field: str = "cluster_id") -> str:
     :param field: name of the argument, for the error
     :raises InvalidArgumentError: the service would reject the id
     """
+    if cluster_id is None or cluster_id == "None":
+        raise InvalidArgumentError(field, cluster_id, MISSING_RULE)
     if not isinstance(cluster_id, str) or not _CLUSTER_ID.fullmatch(cluster_id):
         raise InvalidArgumentError(
             field,
@@ -134,3 +140,26 @@ def parse_cluster_name(
         )
     cluster_id = validate_cluster_id(value, field)
     return ClusterName(validate_project(project_id), validate_location(location), cluster_id)
+
+
+# The emulator's addresses begin with its own, because the host of a dashboard leads nowhere there.
+_DASHBOARD = re.compile(
+    r"(?:https?://)?(?:[a-z0-9.-]+:[0-9]+/)?(?P<host>[a-z0-9-]+-dot-(?P<region>[a-z]+-[a-z]+[0-9]+)\.[a-z0-9.-]+)(?:/.*)?"
+)
+
+
+def is_dashboard_address(address: str) -> bool:
+    """Tell whether a string is the address of a dashboard, such as ``<hash>-dot-us-central1.aiplatform-training.…``."""
+    return _DASHBOARD.fullmatch(address) is not None
+
+
+def dashboard_host(address: str) -> str:
+    """Return the host name in the address of a dashboard; any other address is returned as it is."""
+    match = _DASHBOARD.fullmatch(address)
+    return match["host"] if match else address
+
+
+def region_of_dashboard(address: str) -> str | None:
+    """Return the region in the host name of a dashboard; None if there is none."""
+    match = _DASHBOARD.fullmatch(address)
+    return match["region"] if match else None

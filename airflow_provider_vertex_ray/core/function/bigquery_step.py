@@ -10,7 +10,7 @@ from airflow_provider_vertex_ray.core.checks import has_template
 from airflow_provider_vertex_ray.core.function.class_source import class_payload
 from airflow_provider_vertex_ray.core.function.source import function_source
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
-from airflow_provider_vertex_ray.remote.runner import NotPlainError, plain
+from airflow_provider_vertex_ray.remote.values import NotPlainError, encode
 
 __all__ = [
     "check_choice",
@@ -151,7 +151,7 @@ def map_arguments(given: Mapping[str, Any], *, is_class: bool) -> dict[str, Any]
         if name == "fn_constructor_kwargs" and not is_class:
             raise InvalidArgumentError(name, value, "Use it with a class only; the transform is not a class.")
         try:
-            found[name] = plain(value, name)
+            found[name] = encode(value, name)
         except NotPlainError as error:
             raise InvalidArgumentError(error.path, error.kind, error.rule) from None
     if is_class and "concurrency" not in found:

@@ -12,7 +12,7 @@ from typing import Any
 
 from airflow_provider_vertex_ray.core.function.source import ALWAYS_DEFINED, CONSTANT, not_plain_rule
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
-from airflow_provider_vertex_ray.remote.runner import NotPlainError, plain
+from airflow_provider_vertex_ray.remote.values import NotPlainError, encode
 
 __all__ = ["class_payload"]
 
@@ -44,7 +44,7 @@ def class_payload(kind: type) -> dict[str, Any]:
             continue
         if name in scope and CONSTANT.fullmatch(name) and not isinstance(scope[name], (ModuleType, type)):
             try:
-                constants[name] = plain(scope[name], name)
+                constants[name] = encode(scope[name], name, exact=True)
             except NotPlainError as error:
                 raise _refused(kind, name, not_plain_rule(error)) from None
             continue

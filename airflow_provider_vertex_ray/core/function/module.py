@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_vertex_ray.remote import bigquery, runner
+from airflow_provider_vertex_ray.remote import bigquery, job, runner, tracebacks, values
 
 __all__ = ["step_package", "task_module"]
+
+PROGRAM = (values, tracebacks, job, runner)
+"""Modules of the program that runs a function or a step, each after those that it uses."""
+
+_WITHOUT = re.compile(r"^from (?:__future__|\.\w+) import (?:\([^)]*\)|.*)\n", re.MULTILINE)
+"""Imports that are not needed, or not valid, in the one module that is sent for a function."""
 
 
 def task_module(payload: dict[str, Any]) -> tuple[str, str]:
@@ -19,8 +26,11 @@ def task_module(payload: dict[str, Any]) -> tuple[str, str]:
 
     :param payload: argument of ``remote.runner.main``; must be JSON-serialisable
     """
-    text = Path(runner.__file__).read_text("utf-8")
-    text += f"\n\nif __name__ == '__main__':\n    main(json.loads({json.dumps(payload, sort_keys=True)!r}))\n"
+    parts = [_WITHOUT.sub("", Path(str(part.__file__)).read_text("utf-8")) for part in PROGRAM]
+    text = "from __future__ import annotations\n\n" + "\n\n".join(parts)
+    # Not on the line of the call, which a traceback would show, with the arguments.
+    text += f"\n\nPAYLOAD = {json.dumps(payload, sort_keys=True)!r}\n"
+    text += "if __name__ == '__main__':\n    main(json.loads(PAYLOAD))\n"
     return f"vertex_ray_task_{hashlib.sha256(text.encode()).hexdigest()[:16]}", text
 
 
@@ -37,7 +47,8 @@ def step_package(plan: dict[str, Any], folder: Path) -> Path:
     start = (
         f"import json\n\nfrom .bigquery.program import main\n\nmain(json.loads({json.dumps(plan, sort_keys=True)!r}))\n"
     )
-    texts = {"__init__.py": "", "__main__.py": start, "runner.py": Path(runner.__file__).read_text("utf-8")}
+    texts = {"__init__.py": "", "__main__.py": start}
+    texts |= {Path(str(part.__file__)).name: Path(str(part.__file__)).read_text("utf-8") for part in PROGRAM}
     texts |= {f"bigquery/{path.name}": path.read_text("utf-8") for path in sorted(parts.glob("*.py"))}
     digest = hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()[:16]
     package = folder / f"vertex_ray_bigquery_{digest}"

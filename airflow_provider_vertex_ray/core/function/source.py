@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import builtins
+import functools
 import inspect
+import logging
 import re
 import symtable
 import sys
@@ -14,9 +16,10 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
-from airflow_provider_vertex_ray.remote.runner import ANNOTATIONS, NotPlainError, parse, plain
+from airflow_provider_vertex_ray.remote.runner import ANNOTATIONS, parse
+from airflow_provider_vertex_ray.remote.values import NotPlainError, encode
 
-__all__ = ["ALWAYS_DEFINED", "CONSTANT", "FunctionSource", "function_source", "not_plain_rule"]
+__all__ = ["ALWAYS_DEFINED", "CONSTANT", "FunctionSource", "check_own_name", "function_source", "not_plain_rule"]
 
 CONSTANT = re.compile(r"_{0,2}[A-Z][A-Z0-9_]*")
 """Names outside of the function whose values are sent with it."""
@@ -36,7 +39,7 @@ class FunctionSource:
     :param future_annotations: whether the file has ``from __future__ import annotations``
     :param kept_decorators: number of decorators, counted from the ``def`` upwards, that are applied on the cluster
     :param imports: imports of these decorators: (name, module, attribute or an empty string)
-    :param defaults: default values of the parameters, as JSON
+    :param defaults: default values of the parameters, as they are sent
     :param constants: names outside of the function whose values are sent
     """
 
@@ -53,7 +56,7 @@ class FunctionSource:
     def payload(self, function: Callable[..., Any]) -> dict[str, Any]:
         """Return the function's part of the payload of ``remote.runner``, with the current values of its constants.
 
-        :raises InvalidArgumentError: a constant is not, or no longer, JSON-serialisable
+        :raises InvalidArgumentError: a constant cannot, or can no longer, be sent
         """
         inner = _inner(function)
         scope = _scope(inner)
@@ -110,6 +113,46 @@ def function_source(function: Callable[..., Any], is_ours: Callable[[Any], bool]
     )
 
 
+def check_own_name(function: Any) -> None:
+    """Validate that a function does not mean another one by its own name; called before the name is bound to the task.
+
+    :param function: the argument of this package's decorator
+    :raises InvalidArgumentError: the function calls what its own name stood for before it was defined
+    """
+    inner = _inner(function)
+    name = inner.__name__
+    if name not in _called_names(inner):
+        return
+    before = inner.__globals__.get(name, getattr(builtins, name, None))
+    # A DAG file that is loaded again finds its own task there.
+    module = getattr(before, "__module__", None) or getattr(before, "__name__", None)
+    if before is not None and callable(before) and module != inner.__module__ and not _is_task(before):
+        raise _refused(
+            inner,
+            inner.__code__.co_firstlineno,
+            name,
+            f"The name means this function itself here. Import the other {name} inside the function under another "
+            "name, or rename the function.",
+        )
+
+
+def _called_names(inner: FunctionType) -> set[str]:
+    """Return the names from outside of the function that its code uses."""
+    found, codes = set(), [inner.__code__]
+    while codes:
+        code = codes.pop()
+        found |= set(code.co_names) | set(code.co_freevars)
+        codes += [each for each in code.co_consts if isinstance(each, CodeType)]
+    # An attribute counts only if the name is loaded itself; the source tells them apart.
+    _, _, definition = _definition(inner)
+    loaded = {node.id for node in ast.walk(definition) if isinstance(node, ast.Name)}
+    return found & loaded
+
+
+def _is_task(value: Any) -> bool:
+    return (type(value).__module__ or "").partition(".")[0] == "airflow"
+
+
 def _refused(function: Any, line: int, value: object, rule: str) -> InvalidArgumentError:
     name = getattr(function, "__qualname__", None) or repr(function)
     code = getattr(function, "__code__", None)
@@ -119,13 +162,13 @@ def _refused(function: Any, line: int, value: object, rule: str) -> InvalidArgum
 
 def _plain(value: Any, path: str, function: Any, line: int) -> Any:
     try:
-        return plain(value, path)
+        return encode(value, path, exact=True)
     except NotPlainError as error:
         raise _refused(function, line, path, not_plain_rule(error)) from None
 
 
 def not_plain_rule(error: NotPlainError) -> str:
-    """Return the rule of an InvalidArgumentError for a value that is not JSON-serialisable."""
+    """Return the rule of an InvalidArgumentError for a value that cannot be sent."""
     return str(error)
 
 
@@ -136,6 +179,10 @@ def _inner(function: Any) -> FunctionType:
     """
     if inspect.ismethod(function):
         raise _refused(function, 0, function.__name__, "Use a function; the object of a method is not sent.")
+    if isinstance(function, functools.partial):
+        name = getattr(function.func, "__name__", "the function")
+        rule = f"Decorate {name} itself, and pass the arguments when the task is called or with .partial() of the task."
+        raise _refused(function.func, 0, "functools.partial", rule)
     found = inspect.unwrap(function)
     if not isinstance(found, FunctionType):
         raise _refused(function, 0, function, "Use a function that is defined with def.")
@@ -314,6 +361,13 @@ def _rule(name: str, scope: dict[str, Any], inner: FunctionType) -> str:
             return f"Pass the value as an argument; {only}, not the functions around it."
         return "Define the name; it does not exist."
     value = scope[name]
+    if isinstance(value, logging.Logger):
+        return (
+            f"Make the logger inside the function (import logging; {name} = logging.getLogger({value.name!r})); {only}."
+        )
+    if isinstance(value, functools.partial):
+        inside = getattr(value.func, "__name__", "the function")
+        return f"Make it inside the function, where {inside} must be imported or defined too; {only}."
     if isinstance(value, ModuleType):
         short = value.__name__ == name or value.__name__.partition(".")[0] == name
         return f"Import it inside the function (import {value.__name__}{'' if short else f' as {name}'}); {only}."
@@ -327,4 +381,4 @@ def _rule(name: str, scope: dict[str, Any], inner: FunctionType) -> str:
             "Define it inside the function, or import it there from a module in working_dir or py_modules; "
             f"{only}.{hint}"
         )
-    return f"Pass the value as an argument, or make it a constant in UPPER_CASE with a JSON value; {only}."
+    return f"Pass the value as an argument, or make it a constant in UPPER_CASE; {only}."

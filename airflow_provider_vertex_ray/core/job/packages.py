@@ -10,10 +10,11 @@ import io
 import re
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from airflow_provider_vertex_ray.core.job.package_files import packed_paths
 from airflow_provider_vertex_ray.errors import InvalidArgumentError, PackageTooLargeError
 
 MAX_PACKAGE_BYTES = 100 << 20
@@ -28,8 +29,6 @@ SAID_EVERY = 0.1
 """Minimum share of an upload between two progress lines."""
 SAID_SECONDS = 5.0
 """Minimum number of seconds between two progress lines."""
-
-ALWAYS_EXCLUDED = (".git/", "__pycache__/", "*.pyc")
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 """The oldest time that a zip file can store; the times of files must not change the hash of the content."""
@@ -139,11 +138,11 @@ class Progress:
 def pack(
     folder: str, target: Path, *, excludes: Sequence[str] = (), field: str = "working_dir", named: bool = False
 ) -> Package:
-    """Zip a folder; the same content always results in the same name.
+    """Zip the files of a folder that Ray would send; the same content always results in the same name.
 
     :param folder: the local folder
     :param target: the zip file to write
-    :param excludes: patterns as in a ``.gitignore`` file; the folder's own ``.gitignore`` applies as well
+    :param excludes: patterns as in a ``.gitignore`` file; the ``.gitignore`` files in the folder apply as well
     :param field: name of the argument, for errors
     :param named: whether the zip file contains the folder itself, as a module requires, or only its files
     :raises InvalidArgumentError: the folder does not exist, or one of its files cannot be packed
@@ -154,7 +153,8 @@ def pack(
         raise InvalidArgumentError(
             field, folder, "Use an existing local folder, or the gs:// or https:// URI of a zip."
         )
-    return _zip(root, sorted(_files(root, excludes, field)), target, field, root.parent if named else root)
+    found = sorted(packed_paths(root, excludes, field))
+    return _zip(root, found, target, field, root.parent if named else root)
 
 
 def pack_module(path: str, target: Path, *, excludes: Sequence[str] = (), field: str = "py_modules[0]") -> Package:
@@ -216,6 +216,11 @@ def _zip(shown: Path, files: Sequence[Path], target: Path, field: str, top: Path
     with target.open("wb") as packed, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in files:
             try:
+                if path.is_dir():
+                    folder = zipfile.ZipInfo(path.relative_to(top).as_posix() + "/", _EPOCH)
+                    folder.external_attr = 0o40755 << 16
+                    archive.writestr(folder, b"")
+                    continue
                 info = zipfile.ZipInfo(path.relative_to(top).as_posix(), _EPOCH)
                 info.compress_type = zipfile.ZIP_DEFLATED
                 info.external_attr = (path.stat().st_mode & 0o777) << 16
@@ -254,20 +259,3 @@ def _too_large(shown: Path, files: Sequence[Path], field: str) -> PackageTooLarg
         f"{MAX_PACKAGE_BYTES >> 20} MiB. Biggest files: {listed}.",
         {"bytes": total, "limit": MAX_PACKAGE_BYTES},
     )
-
-
-def _files(root: Path, excludes: Sequence[str], field: str) -> Iterator[Path]:
-    # pathspec, which implements the patterns of .gitignore, is a dependency of Airflow itself.
-    from pathspec import GitIgnoreSpec
-
-    ignore = root / ".gitignore"
-    own = ignore.read_text("utf-8", "replace").splitlines() if ignore.is_file() else []
-    spec = GitIgnoreSpec.from_lines([*ALWAYS_EXCLUDED, *own, *excludes])
-    for path in root.rglob("*"):
-        name = path.relative_to(root).as_posix()
-        try:
-            name.encode()
-        except UnicodeEncodeError as error:
-            raise InvalidArgumentError(field, str(path), "Rename the file; its name must be valid UTF-8.") from error
-        if path.is_file() and not spec.match_file(name):
-            yield path

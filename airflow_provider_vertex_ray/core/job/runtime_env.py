@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from airflow_provider_vertex_ray.core.checks import check_flag, check_text, is_whole, known_at_run_time
+from airflow_provider_vertex_ray.core.checks import check_flag, check_text, is_carried, is_whole, known_at_run_time
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
 __all__ = ["CONDA_FILES", "KNOWN_FIELDS", "is_local", "runtime_environment"]
@@ -87,7 +87,12 @@ def runtime_environment(
     if not rendered and known_at_run_time(runtime_env):
         runtime_env = None
     if runtime_env is not None and not isinstance(runtime_env, dict):
-        raise InvalidArgumentError("runtime_env", runtime_env, "Use a dict.")
+        # Not shown: its text may contain secrets.
+        raise InvalidArgumentError(
+            "runtime_env",
+            type(runtime_env).__name__,
+            "Use a dict. A template for all of it renders to one only with render_template_as_native_obj=True.",
+        )
     given = {key: value for key, value in (runtime_env or {}).items() if value is not None}
     for field, value in (("working_dir", working_dir), ("py_modules", py_modules), ("excludes", excludes)):
         if not value:
@@ -185,6 +190,14 @@ class _FieldValidator:
                     raise InvalidArgumentError(
                         f"env_vars[{key!r}]", type(value).__name__, "Use strings as names and values."
                     )
+                if not key or "=" in key or not is_carried(key):
+                    raise InvalidArgumentError(
+                        f"env_vars[{key!r}]", key, "Use a name that is not empty and contains neither '=' nor NUL."
+                    )
+                if isinstance(value, str) and not is_carried(value):
+                    raise InvalidArgumentError(
+                        f"env_vars[{key!r}]", type(value).__name__, "Use a value without NUL and lone surrogates."
+                    )
             merged.update(variables)
         return merged
 
@@ -273,11 +286,22 @@ class _FieldValidator:
         self._check_keys(field, self._dict(name, value), _CONFIG_FIELDS)
         for key, inner in value.items():
             place = f"{field}[{key!r}]"
+            if self._later(inner):
+                continue
             if key == "log_files" and inner is not None:
                 self._texts(place, inner)
             if key == "eager_install":
                 check_flag(place, inner)
-            if key == "setup_timeout_seconds" and not (is_whole(inner) and (inner > 0 or inner == -1)):
+            if (
+                key == "setup_timeout_seconds"
+                and self._rendered
+                and isinstance(inner, str)
+                and inner.isdecimal()
+                and int(inner)
+            ):
+                # A template renders a number to its digits.
+                value = {**value, key: int(inner)}
+            elif key == "setup_timeout_seconds" and not (is_whole(inner) and (inner > 0 or inner == -1)):
                 raise InvalidArgumentError(place, inner, "Use a positive whole number of seconds, or -1 for no limit.")
         return value
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vertex_ray.core.checks import is_whole
 from airflow_provider_vertex_ray.core.job.secret_mask import SecretMask
+from airflow_provider_vertex_ray.core.job.secrets import secret_values
 from airflow_provider_vertex_ray.errors import JobFailedError, JobStoppedError, SubmissionIdTakenError, VertexRayError
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Job:
     node_id: str | None = None
     """Ray's id of the node that its driver runs on; None until the driver has a node."""
     hidden: tuple[str, ...] = field(default=(), repr=False, compare=False)
-    """Values of its environment variables, which may be secrets."""
+    """Its secrets, in all forms in which its output may show them; already masked in ``message``."""
 
     @classmethod
     def from_api(cls, data: Mapping[str, Any]) -> Job:
@@ -100,7 +101,8 @@ class Job:
         from airflow_provider_vertex_ray.core.http.decoding import clean
 
         variables = answer.runtime_env.env_vars if answer.runtime_env else None
-        hidden = tuple(clean(str(value)) for value in (variables or {}).values())
+        shown = {clean(str(name)): clean(str(value)) for name, value in (variables or {}).items()}
+        hidden = secret_values({"env_vars": shown}, answer.metadata)
         return cls(
             submission_id=clean(answer.submission_id or answer.job_id),
             status=JobStatus.of(answer.status),

@@ -11,6 +11,9 @@ import importlib
 from typing import Any, NoReturn
 
 from .. import runner
+from ..job import hand_back
+from ..tracebacks import show_in_tracebacks
+from ..values import decode
 from .batches import wrapped
 from .clerk import Clerk, Packer, common_fields
 from .fields import Field
@@ -32,7 +35,7 @@ def main(plan: dict[str, Any]) -> NoReturn:
 
     :param plan: the plan that ``VertexRayBigQueryOperator`` derives from its parameters.
     """
-    runner.hand_back(plan, lambda: {"value": step(plan)})
+    hand_back(plan, lambda: {"value": step(plan)})
 
 
 def step(plan: dict[str, Any]) -> dict[str, Any]:
@@ -165,14 +168,14 @@ def _callable(plan: dict[str, Any]) -> Any:
         for part in name.split("."):
             found = getattr(found, part)
         return found
-    runner.show_in_tracebacks(transform)
+    show_in_tracebacks(transform)
     return runner.load(transform)
 
 
 def _map_arguments(plan: dict[str, Any]) -> dict[str, Any]:
     import ray
 
-    arguments = dict(plan["map"])
+    arguments = {name: decode(value) for name, value in plan["map"].items()}
     cpus = arguments.get("num_cpus") or (0 if arguments.get("num_gpus") else 1)
     pool = arguments.get("concurrency")
     wanted = (pool if isinstance(pool, int) else (pool or [0])[0]) * cpus if plan["transform_is_class"] else 0
@@ -183,6 +186,7 @@ def _map_arguments(plan: dict[str, Any]) -> dict[str, Any]:
             "reading and writing; unless the cluster grows, the step hangs. Lower concurrency or num_cpus."
         )
     if isinstance(pool, list):
+        # As Airflow renders a tuple.
         arguments["concurrency"] = tuple(pool)
     return arguments
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import datetime
 import functools
 import json
 import os
@@ -16,7 +17,8 @@ import pytest
 
 from airflow_provider_vertex_ray.core.function.module import task_module
 from airflow_provider_vertex_ray.core.function.source import function_source
-from airflow_provider_vertex_ray.remote import runner
+from airflow_provider_vertex_ray.remote import runner, tracebacks, values
+from airflow_provider_vertex_ray.remote.values import decode, encode
 
 MARKER = "A_RESULT "
 RAY = """
@@ -25,11 +27,24 @@ class RayTaskError(Exception):
         super().__init__(text)
         self.cause = cause
 
-def init():
-    print("init")
+connections = []
+
+def is_initialized():
+    return bool(connections)
+
+def init(*args, **kwargs):
+    if connections:
+        raise RuntimeError("Maybe you called ray.init twice by accident?")
+    print("init", flush=True)
+    connections.append(object())
+    return connections[0]
 
 def shutdown():
-    print("shutdown")
+    connections.clear()
+    print("shutdown", flush=True)
+
+def nodes():
+    return list(connections)
 
 def get(text, cause):
     raise RayTaskError(text, cause)
@@ -39,8 +54,8 @@ def get(text, cause):
 class Done:
     """What a run came to."""
 
-    def __init__(self, process: subprocess.CompletedProcess[str]) -> None:
-        self.code, self.output, self.errors = process.returncode, process.stdout, process.stderr
+    def __init__(self, process: subprocess.CompletedProcess[str], output: str) -> None:
+        self.code, self.output, self.errors = process.returncode, output, process.stderr
         lines = self.output.splitlines()
         self.content: dict[str, Any] = json.loads(lines[-1].removeprefix(MARKER))
         assert lines[-1].startswith(MARKER)
@@ -59,24 +74,30 @@ def run(tmp_path: Path) -> Callable[..., Done]:
     ) -> Done:
         payload = {
             **function_source(function, lambda value: False).payload(function),
-            "args": list(args),
-            "kwargs": kwargs,
+            "args": [encode(value, "argument") for value in args],
+            "kwargs": {name: encode(value, name) for name, value in kwargs.items()},
             "result_path": path,
             "max_bytes": limit,
             "marker": MARKER,
         }
         name, text = task_module(payload)
         (tmp_path / f"{name}.py").write_text(text)
-        process = subprocess.run(
-            [sys.executable, "-m", name],
-            cwd=tmp_path,
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1"},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        return Done(process)
+        # As Ray does: into a file. Without the packages of this environment, which has Airflow.
+        output = tmp_path / "output"
+        with output.open("ab") as log:
+            process = subprocess.run(
+                [sys.executable, "-S", "-m", name],
+                cwd=tmp_path,
+                env={"PATH": os.environ["PATH"], "PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1"},
+                stdout=log,
+                stderr=subprocess.PIPE,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+        text = output.read_text()
+        output.unlink()
+        return Done(process, text)
 
     return run
 
@@ -91,7 +112,7 @@ def answers(x: int, *, y: str = "ü") -> Any:
 def test_a_result(run: Callable[..., Done]) -> None:
     done = run(answers, 3)
     assert (done.code, done.errors) == (0, "")
-    assert done.content == {"value": {"x": [3, "ü"], "on": "2026-01-02"}}
+    assert decode(done.content["value"]) == {"x": (3, "ü"), "on": datetime.date(2026, 1, 2)}
     # Connected before, disconnected before the result, which has a line of its own.
     assert done.output.splitlines()[:-1] == ["init", "workingshutdown", ""]
     assert done.output.isascii()
@@ -149,8 +170,8 @@ def test_source_lines_below_the_frames_of_a_worker(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(linecache.cache, "/elsewhere/dag.py", (1, None, ["one\n", "    two\n"], "/elsewhere/dag.py"))
     text = '  File "/elsewhere/dag.py", line 2, in f\n  File "/other.py", line 2, in g\nE: x\n'
     expected = '  File "/elsewhere/dag.py", line 2, in f\n    two\n  File "/other.py", line 2, in g\nE: x\n'
-    assert runner._with_source(text) == expected
-    assert runner._with_source(expected) == expected
+    assert tracebacks._with_source(text) == expected
+    assert tracebacks._with_source(expected) == expected
 
 
 def leaves(code: Any) -> Any:
@@ -159,10 +180,10 @@ def leaves(code: Any) -> Any:
     sys.exit(code)
 
 
-@pytest.mark.parametrize("code", [0, 3, None, "text"])
-def test_exit_is_not_a_result(run: Callable[..., Done], code: Any) -> None:
+@pytest.mark.parametrize(("code", "expected"), [(0, 1), (3, 3), (256, 1), (-1, 1), (None, 1), ("text", 1)])
+def test_exit_is_not_a_result(run: Callable[..., Done], code: Any, expected: int) -> None:
     done = run(leaves, code)
-    assert done.code == 1
+    assert done.code == expected
     assert done.content["error"]["type"] == "SystemExit"
 
 
@@ -179,11 +200,11 @@ def test_a_result_that_is_no_json(run: Callable[..., Done]) -> None:
     assert done.code == 1
     error = done.content["error"]
     assert error["type"] == "ResultError"
-    assert error["message"].startswith("the result['rows'][1] (bytes) cannot be represented as JSON. Use a string")
-    assert error["traceback"] == f"ResultError: {error['message']}\n"
-    assert (
-        "the result (generator) cannot be represented as JSON" in run(returns, "generator").content["error"]["message"]
+    assert error["message"].startswith(
+        "the result['rows'][1] (bytes) cannot be sent between Airflow and the cluster. Airflow cannot store it"
     )
+    assert error["traceback"] == f"ResultError: {error['message']}\n"
+    assert "the result (generator) cannot be sent" in run(returns, "generator").content["error"]["message"]
 
 
 def test_the_size_of_a_result(run: Callable[..., Done]) -> None:
@@ -258,8 +279,9 @@ def test_the_name_is_that_of_the_content() -> None:
     assert name.isidentifier()
 
 
-def test_the_runner_needs_the_standard_library_and_ray_only() -> None:
-    tree = ast.parse(Path(runner.__file__).read_text(), feature_version=(3, 10))
+def test_the_program_needs_the_standard_library_and_ray_only() -> None:
+    _, text = task_module({})
+    tree = ast.parse(text, feature_version=(3, 10))
     imported = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -269,3 +291,151 @@ def test_the_runner_needs_the_standard_library_and_ray_only() -> None:
             imported.add((node.module or "").partition(".")[0])
     # The last two only if they are there.
     assert imported - set(sys.stdlib_module_names) == {"ray", "fsspec", "pyarrow"}
+
+
+def test_no_two_parts_of_the_program_have_a_name_in_common() -> None:
+    _, text = task_module({})
+    names = [node.name for node in ast.parse(text).body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+    assert len(names) == len(set(names)) > 30
+    assert values.__name__ not in text
+
+
+# --- Ray and the output ---------------------------------------------------------------------------------------------
+
+
+def connects_again() -> Any:
+    import ray
+
+    first = ray.init()
+    second = ray.init(address="auto", ignore_reinit_error=False)
+    ray.shutdown()
+    third = ray.init(num_cpus=1)
+    return [first is second, third is first, len(ray.nodes())]
+
+
+def test_init_in_the_function_is_harmless(run: Callable[..., Done]) -> None:
+    assert run(connects_again).content == {"value": [True, False, 1]}
+
+
+def replaces_stdout() -> int:
+    import io
+    import sys
+
+    sys.stdout = io.StringIO()
+    print("lost")
+    return 42
+
+
+def closes_stdout() -> int:
+    import sys
+
+    sys.stdout.close()
+    sys.stderr.close()
+    return 42
+
+
+def redirects_descriptor() -> int:
+    import os
+
+    os.dup2(os.open("/dev/null", os.O_WRONLY), 1)
+    return 42
+
+
+def fills_descriptor() -> int:
+    import os
+
+    print("never flushed", end="")
+    os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+    print("more", end="")
+    return 42
+
+
+def closes_all_descriptors() -> int:
+    import os
+
+    os.closerange(0, 1000)
+    return 42
+
+
+def has_a_child_that_writes() -> int:
+    import subprocess
+
+    subprocess.run(["printf", "x"], check=True)
+    return 42
+
+
+def prints_a_result_of_its_own() -> int:
+    print('A_RESULT {"value": 1}', flush=True)
+    return 42
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        replaces_stdout,
+        closes_stdout,
+        redirects_descriptor,
+        fills_descriptor,
+        closes_all_descriptors,
+        has_a_child_that_writes,
+        prints_a_result_of_its_own,
+    ],
+)
+def test_result_does_not_depend_on_the_output_of_the_function(run: Callable[..., Done], function: Any) -> None:
+    done = run(function)
+    assert (done.content, done.code) == ({"value": 42}, 0)
+
+
+def fails_without_output(secret: str) -> int:
+    import sys
+
+    sys.stdout.close()
+    raise ValueError("no")
+
+
+def test_arguments_are_not_in_the_output(run: Callable[..., Done]) -> None:
+    done = run(fails_without_output, "hunter2-hunter2")
+    assert done.content["error"]["message"] == "no"
+    assert "hunter2" not in done.output + done.errors
+
+
+# --- Airflow's exceptions -------------------------------------------------------------------------------------------
+
+
+def skips(where: str) -> Any:
+    if where == "new":
+        from airflow.sdk.exceptions import AirflowSkipException
+    elif where == "compat":
+        from airflow.providers.common.compat.sdk import AirflowSkipException
+    else:
+        from airflow.exceptions import AirflowSkipException
+    raise AirflowSkipException("nothing to do")
+
+
+@pytest.mark.parametrize("where", ["new", "compat", "old"])
+def test_skip_is_no_failure(run: Callable[..., Done], where: str) -> None:
+    done = run(skips, where)
+    assert (done.content, done.code) == ({"skipped": "nothing to do"}, 0)
+
+
+def gives_up() -> Any:
+    from airflow.exceptions import AirflowFailException
+
+    raise AirflowFailException("hopeless")
+
+
+def test_fail_is_told_to_airflow(run: Callable[..., Done]) -> None:
+    done = run(gives_up)
+    assert (done.content["error"]["airflow"], done.code) == ("AirflowFailException", 1)
+
+
+def looks_for_airflow() -> Any:
+    try:
+        import airflow
+    except ImportError:
+        return "none"
+    return str(airflow)
+
+
+def test_airflow_is_missing_for_all_other_functions(run: Callable[..., Done]) -> None:
+    assert run(looks_for_airflow).content == {"value": "none"}

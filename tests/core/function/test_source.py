@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import collections
+import datetime
 import functools
 import importlib.util
 import json
+import logging
 import math as mathematics
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -23,7 +26,7 @@ from airflow_provider_vertex_ray.remote.runner import load
 LIMIT = 10
 LEVELS = ("low", "high")
 _NAMES = {"a": [1, 2]}
-NOT_JSON = {1, 2}
+NOT_SENT = re.compile("x")
 lower_case = 5
 
 
@@ -182,14 +185,14 @@ def constants() -> Any:
     return [LIMIT, LEVELS, _NAMES["a"], [LIMIT for _ in range(2)], (lambda: LIMIT)(), __name__]
 
 
-def test_constants_travel_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_constants_travel_with_their_types(monkeypatch: pytest.MonkeyPatch) -> None:
     assert source_of(constants).constants == ("LEVELS", "LIMIT", "_NAMES")
-    assert run(constants) == [10, ["low", "high"], [1, 2], [10, 10], 10, "__main__"]
+    assert run(constants) == [10, ("low", "high"), [1, 2], [10, 10], 10, "__main__"]
     # Their values are those of the moment.
     found = source_of(constants)
     monkeypatch.setitem(globals(), "LIMIT", 11)
     assert found.payload(constants)["constants"]["LIMIT"] == 11
-    monkeypatch.setitem(globals(), "LIMIT", {1})
+    monkeypatch.setitem(globals(), "LIMIT", object())
     with pytest.raises(InvalidArgumentError, match="LIMIT"):
         found.payload(constants)
 
@@ -335,7 +338,19 @@ def uses_value() -> Any:
 
 
 def uses_set() -> Any:
-    return NOT_JSON
+    return NOT_SENT
+
+
+log = logging.getLogger("of.the.module")
+tripled = functools.partial(max, 3)
+
+
+def uses_logger() -> Any:
+    log.info("hello")
+
+
+def uses_partial() -> Any:
+    return tripled(4)
 
 
 def uses_nothing_known() -> Any:
@@ -353,9 +368,11 @@ def uses_itself_as_default(x: Any = object()) -> Any:  # noqa: B008
         (uses_class, "'collections'", "Import it inside the function (import collections)"),
         (uses_function, "'helper'", "Define it inside the function, or import it there from a module"),
         (uses_value, "'lower_case'", "Pass the value as an argument, or make it a constant"),
-        (uses_set, "'NOT_JSON'", "NOT_JSON (set) cannot be represented as JSON"),
+        (uses_set, "'NOT_SENT'", "NOT_SENT (re.Pattern) cannot be sent"),
         (uses_nothing_known, "'unheard_of'", "Define the name; it does not exist."),
-        (uses_itself_as_default, "'the default of x'", "(object) cannot be represented as JSON"),
+        (uses_logger, "'log'", "(import logging; log = logging.getLogger('of.the.module'))"),
+        (uses_partial, "'tripled'", "Make it inside the function, where max must be imported or defined too"),
+        (uses_itself_as_default, "'the default of x'", "(object) cannot be sent"),
     ],
 )
 def test_names_that_do_not_travel(function: Any, name: str, rule: str) -> None:
@@ -366,6 +383,48 @@ def test_names_that_do_not_travel(function: Any, name: str, rule: str) -> None:
     line = int(text.split(":")[1])
     shown = Path(__file__).read_text().splitlines()[line - 1]
     assert name.strip("'").rpartition(" ")[2] in shown
+
+
+EXT, SHAPE, TODAY = (".csv", ".parquet"), (2, 3), datetime.date(2024, 1, 1)
+POINT = collections.namedtuple("POINT", "x y")(1, 2)
+
+
+def ends(name: str, size: Any = (224, 224), start: Any = datetime.datetime(2024, 1, 1)) -> Any:  # noqa: DTZ001
+    return [name.endswith(EXT), "%d x %d" % SHAPE, {SHAPE: 1}, TODAY.isoformat(), size + (1,), start.year]  # noqa: UP031, RUF005
+
+
+def uses_named_tuple() -> Any:
+    return POINT.x
+
+
+def test_constants_and_defaults_keep_their_types() -> None:
+    assert run(ends, "a.csv") == ends("a.csv")
+    assert "Use tuple(...) or _asdict() of it" in refusal(uses_named_tuple)
+
+
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [
+        ("from math import sqrt\ndef sqrt(x):\n    return sqrt(x)", True),
+        ("from time import sleep\ndef sleep(x):\n    return [sleep(x) for _ in range(2)]", True),
+        ("import json\ndef json(x):\n    return json.dumps(x)", False),
+        ("def max(x):\n    return max(x)", True),
+        ("def max(x):\n    return x.max", False),
+        ("def count(n):\n    return n and count(n - 1)", False),
+        ("from math import sqrt\ndef root(x):\n    from math import sqrt\n    return sqrt(x)", False),
+    ],
+)
+def test_function_named_as_what_it_calls_is_refused(module: Any, text: str, refused: bool) -> None:
+    name = text.split("def ")[1].partition("(")[0]
+    # Checked while the decorator runs, when the name still has its old meaning.
+    written = module(
+        "from airflow_provider_vertex_ray.core.function.source import check_own_name\nseen = []\n"
+        "def decorator(function):\n    try:\n        check_own_name(function)\n    except ValueError as error:\n"
+        "        seen.append(str(error))\n    return function\n" + text.replace("def ", "@decorator\ndef ")
+    )
+    assert len(written.seen) == refused
+    if refused:
+        assert f"The name means this function itself here. Import the other {name} inside" in written.seen[0]
 
 
 def test_names_of_the_function_around_do_not_travel() -> None:
@@ -430,7 +489,7 @@ def generator() -> Any:
         (Holder(), "defined with def"),
         (Holder, "defined with def"),
         (len, "defined with def"),
-        (functools.partial(simple, 1), "defined with def"),
+        (functools.partial(simple, 1), "Decorate simple itself"),
         (lambda: 1, "defined with def"),
         (coroutine, "asyncio.run"),
         (stream, "asyncio.run"),
