@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from airflow_provider_vertex_ray.core.job.log_lines import SecretMask
+from airflow_provider_vertex_ray.core.job.secret_mask import SecretMask
 from airflow_provider_vertex_ray.core.job.state import Job
 from airflow_provider_vertex_ray.core.sharing.lease import Holder, Lease
 from airflow_provider_vertex_ray.plugins.page.owners import Owner, owner_of_job
