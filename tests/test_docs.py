@@ -334,8 +334,7 @@ def test_preflight_sample_output_is_current(fake_emulator: EmulatorProcess) -> N
 
 def test_emulator_commands_are_documented() -> None:
     named = set(re.findall(r"vertex-ray-emulator ([a-z]+)", ALL_TEXT))
-    assert {"start", "status", "env"} == set(_commands())
-    assert {"start", "status", "env"} <= named
+    assert {"start", "status", "env", "stop"} == set(_commands()) <= named
     assert f"exit code is {cli.NOT_RUNNING}" in PAGES["emulator.md"]
 
 

@@ -97,7 +97,7 @@ class Prediction:
 def _plain(value: Any) -> Any:
     try:
         return json_format.MessageToDict(value)
-    except json_format.SerializeToJsonError as error:
+    except (ValueError, json_format.SerializeToJsonError) as error:
         raise invalid(f"Invalid value at 'instances' (type.googleapis.com/google.protobuf.Value): {error}") from error
 
 
