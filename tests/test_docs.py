@@ -290,9 +290,8 @@ def _commands() -> dict[str, argparse.ArgumentParser]:
 
 
 def test_documented_command_line_options_exist() -> None:
-    known = {
-        option for parser in _commands().values() for action in parser._actions for option in action.option_strings
-    }
+    parsers = (cli._parser(), *_commands().values())
+    known = {option for parser in parsers for action in parser._actions for option in action.option_strings}
     known |= set(_preflight_options())
     # Options inside Python blocks belong to the reader's own scripts.
     text = FENCE.sub(lambda block: "" if block[1] == "python" else block[0], ALL_TEXT)
