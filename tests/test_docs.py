@@ -290,9 +290,8 @@ def _commands() -> dict[str, argparse.ArgumentParser]:
 
 
 def test_documented_command_line_options_exist() -> None:
-    known = {
-        option for parser in _commands().values() for action in parser._actions for option in action.option_strings
-    }
+    parsers = (cli._parser(), *_commands().values())
+    known = {option for parser in parsers for action in parser._actions for option in action.option_strings}
     known |= set(_preflight_options())
     # Options inside Python blocks belong to the reader's own scripts.
     text = FENCE.sub(lambda block: "" if block[1] == "python" else block[0], ALL_TEXT)
@@ -334,8 +333,7 @@ def test_preflight_sample_output_is_current(fake_emulator: EmulatorProcess) -> N
 
 def test_emulator_commands_are_documented() -> None:
     named = set(re.findall(r"vertex-ray-emulator ([a-z]+)", ALL_TEXT))
-    assert {"start", "status", "env"} == set(_commands())
-    assert {"start", "status", "env"} <= named
+    assert {"start", "status", "env", "stop"} == set(_commands()) <= named
     assert f"exit code is {cli.NOT_RUNNING}" in PAGES["emulator.md"]
 
 

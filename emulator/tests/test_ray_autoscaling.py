@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.sdk, pytest.mark.ray]
 
 
 def test_official_notebooks_cluster_runs_1000_tasks_and_shrinks(tmp_path: Path) -> None:
-    arguments = ["--hold-get", "--autoscaling-idle-seconds", "3"]
+    arguments = ["--autoscaling-idle-seconds", "3"]
     with EmulatorProcess(tmp_path / "state", arguments) as emulator:
         seen = run_client("autoscaling_sdk.py", emulator.sdk_env(), tmp_path)
         assert seen["grown"]["status"] == "SUCCEEDED", seen["grown"]["logs"]

@@ -20,8 +20,7 @@ Seen = dict[str, dict[str, Any]]
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
     folder = tmp_path_factory.mktemp("sdk")
-    # Without --hold-get, the SDK sleeps for 150 s after its first Get.
-    with EmulatorProcess(folder / "state", ["--backend", "ray", "--hold-get"]) as emulator:
+    with EmulatorProcess(folder / "state", ["--backend", "ray"]) as emulator:
         stages = run_client("vertex_sdk.py", emulator.sdk_env(), folder)
         stages["calls"] = {"surfaces": sorted({call["surface"] for call in emulator.calls()})}
         return stages

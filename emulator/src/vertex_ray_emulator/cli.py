@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument(
         "--hold-get",
         action="store_true",
-        help="answer Get only once the cluster is no longer PROVISIONING; otherwise the SDK sleeps for 150 s",
+        help="answer every Get only once the cluster is no longer PROVISIONING, as those of the vertex_ray SDK are",
     )
     start.add_argument(
         "--dashboard-addresses",

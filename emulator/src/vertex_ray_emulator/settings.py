@@ -48,8 +48,8 @@ class Settings:
     :param resize_seconds: minimum duration of a resize; "a few minutes" on the service.
     :param deploy_seconds: minimum duration of the deployment of a model; minutes on the service.
     :param scrape_seconds: interval between two readings of the nodes' metrics.
-    :param hold_get: answer Get only once the cluster is no longer PROVISIONING. Without it, the SDK sleeps for 150 s
-        when its first Get finds a cluster that is not RUNNING.
+    :param hold_get: answer Get only once the cluster is no longer PROVISIONING, to all clients. The Gets of the
+        vertex_ray SDK are always answered so; otherwise it would sleep for 150 s in each create.
     :param dashboard_addresses: form of RAY_DASHBOARD_URI. ``google`` is the service's own form, a bare host name, which
         is reachable only by clients that use the proxy of the environment (``requests`` does; aiohttp, and so Ray's
         ``tail_job_logs``, does not). ``localhost`` puts ``localhost:PORT/`` before it, which every client can reach

@@ -133,10 +133,16 @@ class ControlPlane:
     async def get(self, name: str) -> Any:
         """Return the resource; with ``hold_get`` only once it is no longer PROVISIONING."""
         cluster = self._find(name, "get")
-        if self._settings.hold_get and not cluster.settled.is_set():
+        if self._settings.hold_get:
+            await self.wait_provisioned(cluster.name)
+        return cluster.resource
+
+    async def wait_provisioned(self, name: str) -> None:
+        """Wait until a cluster is no longer PROVISIONING, but not forever; returns at once if it does not exist."""
+        cluster = self._clusters.get(self.canonical(name))
+        if cluster is not None and not cluster.settled.is_set():
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(cluster.settled.wait(), HOLD_LIMIT_SECONDS)
-        return cluster.resource
 
     async def list_page(self, parent: str, page_size: int, page_token: str) -> tuple[list[Any], str]:
         """Return a page of a location's resources by name, and the token of the next page or an empty string."""

@@ -111,7 +111,11 @@ def _check_resources(resources: Any, where: str) -> None:
         raise found_errors(
             f"{where}.machine_spec.machine_type", f"Machine type {spec.machine_type!r} is not supported."
         )
-    if problem := accelerator_problem(machine, accelerator_name(spec), spec.accelerator_count):
+    accelerator, count = accelerator_name(spec), spec.accelerator_count
+    if machine.built_in and accelerator == machine.built_in[0] and 1 <= count <= machine.built_in[1]:
+        # A model may use fewer of a machine's accelerators than it has (reference of MachineSpec).
+        count = machine.built_in[1]
+    if problem := accelerator_problem(machine, accelerator, count):
         raise found_errors(f"{where}.machine_spec", f"{problem}.")
     if resources.min_replica_count < 1:
         raise found_errors(f"{where}.min_replica_count", "It must be at least 1.")

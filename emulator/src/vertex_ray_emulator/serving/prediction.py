@@ -106,7 +106,7 @@ class Prediction:
 def _plain(value: Any) -> Any:
     try:
         return json_format.MessageToDict(value)
-    except json_format.SerializeToJsonError:
+    except (ValueError, json_format.SerializeToJsonError):
         raise invalid(_NOT_FINITE) from None
 
 

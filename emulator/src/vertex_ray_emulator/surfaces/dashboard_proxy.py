@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
-import struct
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,6 +19,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from vertex_ray_emulator.outcomes import as_error
+from vertex_ray_emulator.surfaces.connections import cut_connection, is_disconnected, reset_connection
 from vertex_ray_emulator.surfaces.dashboard_target import (
     ProxyLimits,
     Target,
@@ -154,7 +153,7 @@ class DashboardProxy:
         """Reset every connection in use, websockets included, and return their number."""
         requests = list(self._open.values())
         for request in requests:
-            _reset(request)
+            reset_connection(request)
         return len(requests)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -216,7 +215,7 @@ class DashboardProxy:
             return await asyncio.wait_for(self._forward(exchange), self._limits.response_seconds)
         except asyncio.TimeoutError:
             if exchange.answer is not None:
-                return _cut(request, exchange.answer)
+                return cut_connection(request, exchange.answer)
             record(524)
             return timed_out()
 
@@ -227,7 +226,7 @@ class DashboardProxy:
         if fault.action == "hang":
             record(NO_ANSWER)
             await self._hang(request, fault.delay)
-            return _reset(request)
+            return reset_connection(request)
         if fault.delay and fault.action != "hold_response":
             await asyncio.sleep(fault.delay)
         if fault.action == "status":
@@ -235,13 +234,13 @@ class DashboardProxy:
             return web.Response(status=fault.status, text=fault.message)
         if fault.action == "reset":
             record(NO_ANSWER)
-            return _reset(request)
+            return reset_connection(request)
         return None
 
     async def _hang(self, request: web.Request, seconds: float) -> None:
         """Wait until the client gives up, the emulator stops, or, unless it is 0, ``seconds`` have passed."""
         until = time.monotonic() + seconds if seconds else float("inf")
-        while not self._closing.is_set() and not _disconnected(request) and time.monotonic() < until:
+        while not self._closing.is_set() and not is_disconnected(request) and time.monotonic() < until:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), _HANG_CHECK_SECONDS)
 
@@ -281,7 +280,7 @@ class DashboardProxy:
             exchange.record(NO_ANSWER)
             if exchange.fault is not None and exchange.action == "hold_response":
                 await self._hang(request, exchange.fault.delay)
-            return _reset(request)
+            return reset_connection(request)
         exchange.record(upstream.status)
         answer = web.StreamResponse(status=upstream.status, reason=upstream.reason)
         answer.headers.extend(_without(upstream.headers, _NOT_FOR_CLIENT))
@@ -301,13 +300,13 @@ class DashboardProxy:
                 if cut and left <= 0:
                     break
             if cut:
-                return _cut(request, answer)
+                return cut_connection(request, answer)
             await answer.write_eof()
         except ConnectionError:
             pass  # the client disconnected
         except aiohttp.ClientError:
             # Ray closed the connection in the middle of its answer: the client must not take it for complete.
-            return _cut(request, answer)
+            return cut_connection(request, answer)
         return answer
 
     async def _forward_websocket(self, exchange: _Exchange) -> web.StreamResponse:
@@ -367,13 +366,13 @@ class DashboardProxy:
             if fault.action == "ws_close":
                 await client.close(code=1000)
             else:
-                _cut(exchange.request, client)
+                cut_connection(exchange.request, client)
             return
         if client.closed:
             return
         code = upstream.close_code or 1000
         if code == 1006:
-            _cut(exchange.request, client)
+            cut_connection(exchange.request, client)
         else:
             await client.close(code=1000 if code in _UNSENDABLE_CLOSE_CODES else code)
 
@@ -409,24 +408,3 @@ def _rewrite_location(location: str, exchange: _Exchange) -> str:
     """Rewrite a redirect within Ray's dashboard to the proxy's address."""
     path = location.removeprefix(exchange.base)
     return exchange.prefix + path if path.startswith("/") and not path.startswith("//") else location
-
-
-def _disconnected(request: web.Request) -> bool:
-    return request.transport is None or request.transport.is_closing()
-
-
-def _reset(request: web.Request) -> web.Response:
-    """Reset the connection before anything is answered; no client receives the returned response."""
-    if request.transport is not None:
-        connection = request.transport.get_extra_info("socket")
-        if connection is not None:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        request.transport.abort()
-    return web.Response(status=500)
-
-
-def _cut(request: web.Request, answer: web.StreamResponse) -> web.StreamResponse:
-    """Close the connection after what was sent, without a regular end of the answer or websocket."""
-    if request.transport is not None:
-        request.transport.close()
-    return answer

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from vertex_ray_emulator.serving.serving_api import Rpc
     from vertex_ray_emulator.surfaces.request_pipeline import RequestPipeline
 
+SLEEPER = "+vertex_ray"
+"""Part of the user agent of the vertex_ray SDK, which sleeps for 150 s if its first Get finds PROVISIONING."""
 OPTIONS = [
     # Otherwise two emulators could share a port, and its connections.
     ("grpc.so_reuseport", 0),
@@ -101,10 +103,14 @@ class GrpcApi:
         async def answer(request: Any, context: Any) -> Any:
             metadata = dict(context.invocation_metadata())
             resource = self._plane.canonical(method.name_of(request))
+
+            async def work() -> Any:
+                if method.name == "GetPersistentResource" and SLEEPER in metadata.get("user-agent", ""):
+                    await self._plane.wait_provisioned(resource)
+                return await method.work(request)
+
             try:
-                found = await self._pipeline.run(
-                    "grpc", method.name, resource, metadata.get("authorization"), lambda: method.work(request)
-                )
+                found = await self._pipeline.run("grpc", method.name, resource, metadata.get("authorization"), work)
             except ApiError as error:
                 await context.abort(getattr(grpc.StatusCode, error.code), error.message)
             except ConnectionCutError:
