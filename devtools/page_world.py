@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import quote
 
 from airflow_provider_vertex_ray.core.job.state import owner_key
 from devtools.airflow_api import OPENER
@@ -173,12 +174,17 @@ class PageWorld:
 
     def hold(self, cluster_id: str, owner: str) -> None:
         """Write a lease on a cluster for this owner."""
+        from airflow_provider_vertex_ray.core.sharing.lease import Holder
+
         now = time.time()
         name = self.vertex("GET", f"persistentResources/{cluster_id}")["name"].split("/")
-        lease = {"version": 1, "holders": {owner: {"since": now, "expires": now + 900}}, "closing": None}
-        path = f"leases%2F{name[1]}%2F{name[3]}%2F{name[5]}.json"
-        url = f"http://{self.storage}/upload/storage/v1/b/{BUCKET}/o?uploadType=media&name={path}"
-        self._send(url, "POST", {**lease, "last_used": None})
+        held = Holder(owner, now, now + 900)
+        path = f"leases/{name[1]}/{name[3]}/{name[5]}/holders/{held.holder_id.key}.json"
+        self._send(
+            f"http://{self.storage}/upload/storage/v1/b/{BUCKET}/o?uploadType=media&name={quote(path, '')}", "POST", {}
+        )
+        url = f"http://{self.storage}/storage/v1/b/{BUCKET}/o/{quote(path, '')}"
+        self._send(url, "PATCH", {"metadata": {"lease": json.dumps(held.to_json())}})
 
     def metrics(self, cluster_id: str) -> None:
         """Set an hour of varying metrics for a cluster."""

@@ -50,12 +50,15 @@ class VertexRayDeleteIdleClustersOperator(VertexRayBaseOperator):
         still in use then are left to the next run.
     :param lease_uri: Cloud Storage folder with the leases. None: only jobs and drivers on the cluster count as use.
         (templated)
+    :param require_leases: whether the task fails if the leases cannot be read. Otherwise it warns, and no cluster is
+        deleted, because each counts as in use.
     :param price_table: prices for ``cost_so_far``; see ``VertexRayClusterCostOperator``. (templated)
     :param delete_timeout: seconds within which all deletions must finish.
     :param poll_interval: seconds between two status requests.
     :param deferrable: whether to wait in the triggerer; default: ``[operators] default_deferrable``.
     :raises InvalidArgumentError: an argument is invalid; raised before any request.
     :raises NotAuthorisedError: the credentials lack a permission.
+    :raises LeaseStoreError: the leases cannot be read, and ``require_leases`` is set.
     :raises OperationTimeoutError: a deletion did not finish within ``delete_timeout``.
     """
 
@@ -77,6 +80,7 @@ class VertexRayDeleteIdleClustersOperator(VertexRayBaseOperator):
         dry_run: bool = False,
         drain_timeout: float = 0.0,
         lease_uri: str | None = None,
+        require_leases: bool = False,
         price_table: Any = None,
         delete_timeout: float = 3600.0,
         poll_interval: float = 15.0,
@@ -91,7 +95,7 @@ class VertexRayDeleteIdleClustersOperator(VertexRayBaseOperator):
         check_duration("poll_interval", poll_interval, none_allowed=False)
         if not is_number(drain_timeout) or drain_timeout < 0:
             raise InvalidArgumentError("drain_timeout", drain_timeout, "Use a number of seconds of 0 or more.")
-        check_flags(dry_run=dry_run)
+        check_flags(dry_run=dry_run, require_leases=require_leases)
         check_mappings(label_filter=label_filter)
         check_lease(lease_uri)
         check_price_table(price_table)
@@ -103,6 +107,7 @@ class VertexRayDeleteIdleClustersOperator(VertexRayBaseOperator):
         self.only_report = dry_run
         self.drain_timeout = drain_timeout
         self.lease_uri = lease_uri
+        self.require_leases = require_leases
         self.price_table = price_table
         self.delete_timeout = delete_timeout
         self.poll_interval = poll_interval
@@ -126,6 +131,7 @@ class VertexRayDeleteIdleClustersOperator(VertexRayBaseOperator):
             dry_run=self.only_report,
             drain_timeout=self.drain_timeout,
             lease_uri=self.lease_uri,
+            require_leases=self.require_leases,
             by=lease_owner_of(context, None),
             prices=table.to_json() if table else None,
             poll_interval=self.poll_interval,

@@ -11,12 +11,10 @@ from airflow_provider_vertex_ray.errors import (
     ClusterFailedError,
     ClusterNotFoundError,
     DashboardNotReadyError,
-    LeaseStoreUnavailableError,
     OperationTimeoutError,
     ProvisioningTimeoutError,
     ResizeFailedError,
     ServiceError,
-    ServiceUnavailableError,
     VertexRayError,
 )
 from airflow_provider_vertex_ray.triggers.base import WaitTrigger
@@ -238,20 +236,19 @@ class VertexRayClusterDeleteTrigger(ClusterTrigger):
 
     async def _delete(self, hook: VertexRayClusterAsyncHook) -> str | None:
         lease = self.arguments["lease"]
+<<<<<<< HEAD
         from airflow_provider_vertex_ray.core.cluster.client import ClustersApi
         from airflow_provider_vertex_ray.core.cluster.name import parse_cluster_name
         from airflow_provider_vertex_ray.core.sharing.guarded_delete import CLOSING_SECONDS, delete_soon, new_closing
         from airflow_provider_vertex_ray.core.sharing.lease_store import LeaseStore
+=======
+        if not lease:
+            return await hook.delete_cluster(self.cluster_name)
+        from airflow_provider_vertex_ray.core.sharing.guarded_delete import delete_closed
+>>>>>>> help-d
 
-        mark = new_closing(lease["owner"], "it is being deleted", lease["token"])
-        name = parse_cluster_name(lease["cluster"])
         async with hook.session() as (transport, _):
-            try:
-                store = LeaseStore(transport, lease["uri"])
-                await store.close(name, mark, CLOSING_SECONDS, ignoring=lease["owner"])
-            except LeaseStoreUnavailableError as error:
-                raise ServiceUnavailableError(error.message) from error
-            return await delete_soon(ClustersApi(transport), name)
+            return await delete_closed(transport, lease)
 
     def timed_out(self) -> VertexRayError:
         """Tell whether the service ever accepted the deletion."""

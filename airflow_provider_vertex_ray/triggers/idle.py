@@ -20,6 +20,7 @@ from airflow_provider_vertex_ray.core.sharing.idle_policy import (
 )
 from airflow_provider_vertex_ray.errors import (
     ClusterNotFoundError,
+    LeaseStoreError,
     OperationTimeoutError,
     VertexRayError,
 )
@@ -29,6 +30,7 @@ from airflow_provider_vertex_ray.triggers.polling import TRANSIENT_ERRORS, Backo
 
 if TYPE_CHECKING:
     from airflow_provider_vertex_ray.core.sharing.guarded_delete import GuardedDelete
+    from airflow_provider_vertex_ray.core.sharing.lease_store import LeaseStore
     from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
 
 MOST_REPORTED = 100
@@ -56,6 +58,7 @@ class VertexRayReaperTrigger(WaitTrigger):
     :param dry_run: whether to report only what would be deleted.
     :param drain_timeout: seconds to wait for clusters that are too old or superseded, but still in use.
     :param lease_uri: folder in Cloud Storage with the leases; None for no leases.
+    :param require_leases: whether the wait fails if the leases cannot be read; otherwise it warns and deletes nothing.
     :param by: who deletes, as it is written into the leases.
     :param prices: a price table as JSON; None to report the cost in node-hours only.
     :param gcp_conn_id: Airflow connection to Google Cloud.
@@ -63,6 +66,7 @@ class VertexRayReaperTrigger(WaitTrigger):
     :param poll_interval: seconds between two polls.
     :param deadline: Unix time at which the wait for the deletions fails; None for no limit.
     :param passthrough: JSON that is returned in the event unchanged.
+    :raises LeaseStoreError: the leases cannot be read, and ``require_leases`` is set.
     :raises OperationTimeoutError: not all clusters were deleted before the deadline.
     :raises VertexRayError: the clusters could not be listed.
     """
@@ -80,6 +84,7 @@ class VertexRayReaperTrigger(WaitTrigger):
         dry_run: bool = False,
         drain_timeout: float = 0.0,
         lease_uri: str | None = None,
+        require_leases: bool = False,
         by: str = "",
         prices: dict[str, Any] | None = None,
         gcp_conn_id: str = "google_cloud_default",
@@ -99,6 +104,7 @@ class VertexRayReaperTrigger(WaitTrigger):
             dry_run=dry_run,
             drain_timeout=drain_timeout,
             lease_uri=lease_uri,
+            require_leases=require_leases,
             by=by,
             prices=prices,
             gcp_conn_id=gcp_conn_id,
@@ -127,6 +133,8 @@ class VertexRayReaperTrigger(WaitTrigger):
         )
         async with hook.session() as (transport, _):
             store = LeaseStore(transport, given["lease_uri"]) if given["lease_uri"] else None
+            if store is not None:
+                await self._check_leases(store)
             deletion = GuardedDelete(transport, store, given["by"] or "the reaper")
             while True:
                 every = await poll_until(
@@ -151,6 +159,7 @@ class VertexRayReaperTrigger(WaitTrigger):
             "unreadable": unreadable,
         }
 
+<<<<<<< HEAD
     def _unlisted(self) -> OperationTimeoutError:
         return OperationTimeoutError(
             f"Timed out waiting for a list of the clusters in {self.arguments['location']}; none was deleted."
@@ -158,6 +167,27 @@ class VertexRayReaperTrigger(WaitTrigger):
 
     async def _delete_unused(self, every: list[Cluster], deletion: GuardedDelete) -> bool:
         """Check every cluster once, several at a time, and delete the unused ones.
+=======
+    async def _check_leases(self, store: LeaseStore) -> None:
+        """Warn that nothing can be deleted while the leases cannot be read.
+
+        :raises LeaseStoreError: they cannot be read, and ``require_leases`` is set.
+        """
+        try:
+            await store.check_readable()
+        except LeaseStoreError as error:
+            if self.arguments["require_leases"]:
+                raise
+            self.log.error(
+                "The leases in %s cannot be read, so every cluster counts as in use: none is deleted, and all incur "
+                "charges. Set require_leases to fail instead. %s",
+                store.uri,
+                error,
+            )
+
+    async def _delete_unused(self, hook: VertexRayClusterAsyncHook, deletion: GuardedDelete) -> bool:
+        """Check every cluster once, and delete the unused ones.
+>>>>>>> help-d
 
         :return: whether some are still to be deleted.
         """

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from emulator_support.process import EmulatorProcess
 from emulator_support.storage import StorageEmulator
@@ -16,7 +14,7 @@ from airflow_provider_vertex_ray.errors import (
 from airflow_provider_vertex_ray.links.base import LINK_KEY
 from tests.operators.builders import delete
 from tests.support.clusters import BODY, cluster_ids, full_name, start
-from tests.support.leases import change_lease
+from tests.support.leases import hold, lease_of, release
 from tests.support.tasks import context_of, run_task
 
 
@@ -116,11 +114,12 @@ def test_what_others_hold_is_not_deleted(
     fake_emulator: EmulatorProcess, storage: StorageEmulator, deferrable: bool
 ) -> None:
     start(fake_emulator)
-    change_lease(storage, lambda lease: lease.acquire("other/run", time.time(), 60))
+    hold(storage, "other/run")
     with pytest.raises(LeaseHeldError, match="other/run"):
         run_task(delete("shared", deferrable=deferrable, lease_uri=storage.uri))
     assert cluster_ids(fake_emulator) == ["shared"]
-    change_lease(storage, lambda lease: lease.release("other/run", time.time()).acquire("dag/run-1", time.time(), 60))
+    release(storage, "other/run")
+    hold(storage, "dag/run-1", scope="group")
     # This run's own hold is no reason.
     assert run_task(delete("shared", deferrable=deferrable, lease_uri=storage.uri))["existed"] is True
     assert storage.names() == []
@@ -132,4 +131,5 @@ def test_a_deletion_that_fails_opens_the_lease_again(fake_emulator: EmulatorProc
     refusal = {"scope": "control_plane", "method": "Delete*", "action": "status", "status": 403}
     with fake_emulator.fault(**refusal), pytest.raises(NotAuthorisedError):
         run_task(delete("shared", deferrable=False, lease_uri=storage.uri))
-    assert change_lease(storage, lambda lease: lease.acquire("other/run", time.time(), 60)).closing is None
+    assert lease_of(storage).closing is None
+    hold(storage, "other/run")

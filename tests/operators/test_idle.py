@@ -12,14 +12,14 @@ from emulator_support.process import EmulatorProcess, until
 from emulator_support.storage import StorageEmulator
 
 from airflow_provider_vertex_ray.core.sharing.generations import GENERATION_LABEL, SHARED_LABEL
-from airflow_provider_vertex_ray.core.sharing.lease import CLOCK_SKEW, Lease
+from airflow_provider_vertex_ray.core.sharing.lease import CLOCK_SKEW
 from airflow_provider_vertex_ray.errors import ClusterClosingError, InvalidArgumentError, LeaseHeldError
 from airflow_provider_vertex_ray.operators.idle import VertexRayDeleteIdleClustersOperator
 from airflow_provider_vertex_ray.operators.owner_labels import OWNER_LABEL
 from airflow_provider_vertex_ray.sensors.idle import VertexRayClusterIdleSensor
 from tests.operators.builders import COMMON, submit_job
 from tests.support.clusters import BODY, LOCATION, cluster_ids, jobs_of, submit
-from tests.support.leases import NUMBER, change_lease
+from tests.support.leases import NUMBER, close, hold, hold_until, lease_of
 from tests.support.tasks import TaskInstance, context_of, may_run_tasks, run_task
 
 OURS = {OWNER_LABEL: "0123456789abcdef", "airflow-dag": "etl", "airflow-run": "run-7"}
@@ -130,19 +130,19 @@ def test_an_older_generation_goes_when_its_successor_runs(fake_emulator: Emulato
 
 def test_a_live_lease_keeps_it(fake_emulator: EmulatorProcess, storage: StorageEmulator) -> None:
     made(fake_emulator)
-    change_lease(storage, lambda lease: lease.acquire("dag/run", time.time(), 60), "ours")
+    hold(storage, "dag/run", "ours")
     assert why(reap(lease_uri=storage.uri)) == ("kept", "in use: lease holder dag/run")
     # Dead by its own clock, but another machine's may be five minutes behind.
-    change_lease(storage, lambda lease: Lease().acquire("dag/run", time.time() - 60 - CLOCK_SKEW + 20, 60), "ours")
+    hold_until(storage, "dag/run", time.time() - CLOCK_SKEW + 20, "ours")
     assert why(reap(lease_uri=storage.uri))[0] == "kept"
-    change_lease(storage, lambda lease: Lease().acquire("dag/run", time.time() - 61 - CLOCK_SKEW, 60), "ours")
+    hold_until(storage, "dag/run", time.time() - CLOCK_SKEW - 1, "ours")
     assert why(reap(lease_uri=storage.uri))[0] == "deleted"
     assert storage.names() == []
 
 
 def test_somebody_else_deletes_it_already(fake_emulator: EmulatorProcess, storage: StorageEmulator) -> None:
     made(fake_emulator)
-    change_lease(storage, lambda lease: lease.close("another reaper", "idle", time.time(), 60), "ours")
+    close(storage, "another reaper", "ours")
     action, reason = why(reap(lease_uri=storage.uri))
     assert (action, "another reaper" in reason) == ("kept", True)
 
@@ -185,7 +185,8 @@ def test_a_store_that_can_not_be_read_keeps_it(
 
 def test_a_lease_that_makes_no_sense_keeps_it(fake_emulator: EmulatorProcess, storage: StorageEmulator) -> None:
     made(fake_emulator)
-    storage.put(f"leases/{NUMBER}/{LOCATION}/ours.json", json.dumps({"version": 99}).encode())
+    path = f"leases/{NUMBER}/{LOCATION}/ours/holders/x.json"
+    storage.put(path, b"{}", metadata={"lease": json.dumps({"version": 99})})
     action, reason = why(reap(lease_uri=storage.uri))
     assert (action, "version 99" in reason) == ("kept", True)
 
@@ -205,7 +206,8 @@ def test_a_refused_delete_is_reported_and_the_lease_opens_again(
     refusal = {"method": "DeletePersistentResource", "status": 400, "code": "FAILED_PRECONDITION", "message": "no"}
     with fake_emulator.fault(scope="control_plane", action="status", **refusal):
         assert why(reap(lease_uri=storage.uri))[0] == "kept"
-    assert change_lease(storage, lambda lease: lease.acquire("dag/run", time.time(), 60), "ours").closing is None
+    assert lease_of(storage, "ours").closing is None
+    hold(storage, "dag/run", "ours")
 
 
 def racing(emulator: EmulatorProcess, storage: StorageEmulator, lease_uri: str | None) -> tuple[Any, Any]:
@@ -260,7 +262,7 @@ def test_a_job_that_arrives_before_the_last_look(fake_emulator: EmulatorProcess,
 
 def test_a_run_that_comes_too_late_is_told(fake_emulator: EmulatorProcess, storage: StorageEmulator) -> None:
     made(fake_emulator)
-    change_lease(storage, lambda lease: lease.close("reaper", "idle", time.time(), 60), "ours")
+    close(storage, "reaper", "ours")
     operator = submit_job("true", "ours", deferrable=False, lease_uri=storage.uri)
     with pytest.raises(ClusterClosingError, match="reaper"):
         run_task(operator, context_of(operator))
@@ -272,10 +274,10 @@ def test_a_waiting_job_renews_the_lease(fake_emulator: EmulatorProcess, storage:
     operator = submit_job("sleep 3", "ours", deferrable=False, lease_uri=storage.uri, lease_ttl=1.0)
     begin = time.time()
     run_task(operator, context_of(operator))
-    held = change_lease(storage, lambda lease: lease, "ours")
-    assert held.holders["dag/run-1"].expires >= begin + 3.0
+    (held,) = lease_of(storage, "ours").holders.values()
+    assert (held.owner, held.scope, held.expires >= begin + 3.0) == ("dag/run-1", "ours", True)
     with pytest.raises(LeaseHeldError):
-        change_lease(storage, lambda lease: lease.close("reaper", "idle", time.time(), 60), "ours")
+        close(storage, "reaper", "ours")
 
 
 @pytest.fixture(params=["in-worker", "deferred"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -25,7 +24,7 @@ from airflow_provider_vertex_ray.errors import (
 from airflow_provider_vertex_ray.operators.cluster import VertexRayResizeClusterOperator
 from tests.operators.builders import COMMON, resize
 from tests.support.clusters import BODY, LOCATION, SPEC, start, submit
-from tests.support.leases import change_lease
+from tests.support.leases import hold, lease_of
 from tests.support.tasks import context_of, deferral_of, run_task
 
 HEAD, WORKERS = (pool.pool_id for pool in SPEC.pools())
@@ -199,7 +198,7 @@ def test_a_cluster_that_others_hold_does_not_get_smaller(
     fake_emulator: EmulatorProcess, storage: StorageEmulator, deferrable: bool
 ) -> None:
     start(fake_emulator)
-    change_lease(storage, lambda found: found.acquire("other/run", time.time(), 60))
+    hold(storage, "other/run")
     with pytest.raises(LeaseHeldError, match="other/run"):
         run_task(resize("shared", {WORKERS: 1}, deferrable=deferrable, lease_uri=storage.uri))
     assert updates(fake_emulator) == 0
@@ -212,10 +211,10 @@ def test_while_it_gets_smaller_it_takes_no_new_work(
 ) -> None:
     start(fake_emulator)
     # This run's own hold is no reason.
-    change_lease(storage, lambda found: found.acquire("dag/run-1", time.time(), 60))
+    hold(storage, "dag/run-1")
     waiting = deferral_of(resize("shared", {WORKERS: 1}, deferrable=True, lease_uri=storage.uri))
     with pytest.raises(ClusterClosingError, match="it is being scaled down"):
-        change_lease(storage, lambda found: found.acquire("other/run", time.time(), 60))
+        hold(storage, "other/run")
     assert waiting.trigger is not None
     operator = resize("shared", {WORKERS: 1}, deferrable=deferrable, lease_uri=storage.uri)
     assert run_task(operator)["live_nodes"] == 2
@@ -226,4 +225,5 @@ def test_the_lease_opens_again_also_after_a_failure(fake_emulator: EmulatorProce
     refusal = {"scope": "control_plane", "method": "Update*", "action": "status", "status": 400}
     with fake_emulator.fault(**refusal), pytest.raises(VertexRayError):
         run_task(resize("shared", {WORKERS: 1}, deferrable=False, lease_uri=storage.uri))
-    assert change_lease(storage, lambda found: found.acquire("other/run", time.time(), 60)).closing is None
+    assert lease_of(storage).closing is None
+    hold(storage, "other/run")

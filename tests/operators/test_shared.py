@@ -186,7 +186,7 @@ def test_the_run_holds_the_lease(fake_emulator: EmulatorProcess, storage: Storag
     hook = VertexRayLeaseHook(location="us-central1")
     (holder,) = hook.holders(storage.uri, "etl-g1")
     assert holder.owner == "dag/scheduled__1"
-    assert 90 < holder.expires - time.time() <= 100
+    assert 100 < holder.expires - time.time() <= 120
     hook.release_lease(storage.uri, result["name"], "dag/scheduled__1")
     assert hook.holders(storage.uri, "etl-g1") == []
 

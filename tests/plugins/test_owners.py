@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from airflow_provider_vertex_ray.core.sharing.lease import Lease
+from airflow_provider_vertex_ray.core.sharing.lease import Holder
 from airflow_provider_vertex_ray.operators.owner_labels import label_value
 from airflow_provider_vertex_ray.plugins.page.owners import Labels, Owner, owner_of_job
 from airflow_provider_vertex_ray.plugins.page.visible import HIDDEN_HOLDER, HIDDEN_JOB, visible_jobs, visible_lease
 from tests.plugins.builders import NOW, OWNER, cluster, job
+from tests.support.leases import held_by
 
 
 def _labels(owner: Owner) -> Labels:
@@ -66,7 +67,10 @@ def test_jobs_of_unreadable_dags_are_anonymous() -> None:
 
 
 def test_holders_of_unreadable_dags_are_anonymous() -> None:
-    lease = Lease().acquire("secret/run", NOW, 60).acquire("etl/run", NOW, 60).acquire("by hand", NOW, 60)
+    lease = held_by("secret/run", "etl/run", "by hand", now=NOW)
+    # An owner who holds it in several scopes is named once.
+    again = Holder("etl/run", NOW, NOW + 30, "group")
+    lease = replace(lease, holders={**lease.holders, again.holder_id.key: again})
     found = visible_lease(lease, lambda dag_id: dag_id != "secret")
     assert found is not None
     assert sorted(each.owner for each in found.live(NOW)) == sorted([HIDDEN_HOLDER, "by hand", "etl/run"])

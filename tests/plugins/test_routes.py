@@ -15,7 +15,7 @@ from airflow_provider_vertex_ray.plugins.page import reader
 from airflow_provider_vertex_ray.plugins.page.owners import Owner
 from tests.plugins.conftest import AIRFLOW_3, POSTED, SOURCE, Page
 from tests.support.clusters import cluster_ids, jobs_of, start, submit
-from tests.support.leases import change_lease
+from tests.support.leases import hold
 
 pytestmark = pytest.mark.skipif(not AIRFLOW_3, reason="there is no page on Airflow 2")
 
@@ -142,7 +142,7 @@ def test_leased_cluster_is_deleted_only_with_force(
     page: Page, fake_emulator: EmulatorProcess, storage: StorageEmulator
 ) -> None:
     start(fake_emulator, "held")
-    change_lease(storage, lambda lease: lease.acquire("etl/run", time.time(), 600), "held")
+    hold(storage, "etl/run", "held", ttl=600)
     assert "etl/run" in page.get(f"{SOURCE}/held?part=1").text
     answer = page.post(f"{SOURCE}/held/delete", {"confirm": "held"})
     assert answer.status_code == 409
@@ -361,7 +361,7 @@ def test_dag_data_requires_the_dags_permissions(
     page: Page, busy: str, fake_emulator: EmulatorProcess, storage: StorageEmulator, secret_dag: None
 ) -> None:
     secret, mine = _submit_of(fake_emulator, "secret"), _submit_of(fake_emulator, "mine")
-    change_lease(storage, lambda lease: lease.acquire("secret/run", time.time(), 600), "busy")
+    hold(storage, "secret/run", "busy", ttl=600)
     for path in ("?part=1", f"{busy}?part=1"):
         text = page.get(path).text
         assert "secret" not in text

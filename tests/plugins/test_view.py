@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_vertex_ray.core.sharing.lease import Lease
 from airflow_provider_vertex_ray.errors import NotAuthorisedError, ServiceUnavailableError
 from airflow_provider_vertex_ray.plugins.page.cache import Cached
 from airflow_provider_vertex_ray.plugins.page.cluster_view import cluster_view, log_view
@@ -18,6 +17,7 @@ from airflow_provider_vertex_ray.plugins.page.text import money, number, shorten
 from airflow_provider_vertex_ray.plugins.page.view import overview
 from airflow_provider_vertex_ray.price_table import PriceTable
 from tests.plugins.builders import NOW, OWNER, cluster, facts, job, seen
+from tests.support.leases import held_by
 
 PRICES = PriceTable("USD", {"us-central1": {"machines": {"n1-standard-16": 1.0, "n1-standard-8": 0.5}}})
 
@@ -37,7 +37,7 @@ def _idle(seconds: float) -> Any:
 
 def test_use_names_the_users() -> None:
     jobs = seen(tuple(job(f"job-{place}") for place in range(8)))
-    lease = seen(Lease().acquire("etl/run", NOW, 60))
+    lease = seen(held_by("etl/run", now=NOW))
     head, tone, detail = _use(jobs=jobs, lease=lease, idle_for=60.0, lease_uri="gs://bucket/l")
     assert (head, tone) == ("in use", "good")
     assert detail == "job job-0 and 7 more; lease holder etl/run"

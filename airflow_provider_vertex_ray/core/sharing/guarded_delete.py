@@ -8,9 +8,10 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from airflow_provider_vertex_ray.core.cluster.client import ClustersApi
-from airflow_provider_vertex_ray.core.cluster.name import ClusterName
+from airflow_provider_vertex_ray.core.cluster.name import ClusterName, parse_cluster_name
 from airflow_provider_vertex_ray.core.cluster.state import Cluster
 from airflow_provider_vertex_ray.core.http.transport import Transport
 from airflow_provider_vertex_ray.core.sharing.activity import Activity, read_activity
@@ -20,6 +21,7 @@ from airflow_provider_vertex_ray.errors import (
     ClusterClosingError,
     ClusterNotFoundError,
     LeaseHeldError,
+    LeaseStoreUnavailableError,
     PreconditionError,
     ServiceUnavailableError,
     VertexRayError,
@@ -55,6 +57,28 @@ async def delete_soon(clusters: ClustersApi, name: ClusterName) -> str | None:
         raise ServiceUnavailableError(
             f"The request to delete cluster {name.cluster_id} was not answered within {DELETE_SECONDS:.0f} s."
         ) from error
+
+
+async def delete_closed(transport: Transport, lease: dict[str, Any]) -> str | None:
+    """Close the lease of a cluster again, and request its deletion right afterwards.
+
+    :param transport: the connection
+    :param lease: ``uri``, ``cluster`` (its full name as the service returns it), ``owner`` (whose holds do not count)
+        and ``token`` (of the closing)
+    :return: name of the long-running operation; None if the cluster does not exist
+    :raises LeaseHeldError: somebody has acquired the lease since it was closed first
+    :raises ClusterClosingError: somebody else has closed the lease since
+    :raises ServiceUnavailableError: Cloud Storage or the Vertex AI API did not answer in time
+    :raises LeaseStoreError: the lease cannot be used
+    :raises VertexRayError: the service rejects the deletion
+    """
+    name = parse_cluster_name(lease["cluster"])
+    mark = new_closing(lease["owner"], "it is being deleted", lease["token"])
+    try:
+        await LeaseStore(transport, lease["uri"]).close(name, mark, CLOSING_SECONDS, ignoring=lease["owner"])
+    except LeaseStoreUnavailableError as error:
+        raise ServiceUnavailableError(error.message, error.details) from error
+    return await delete_soon(ClustersApi(transport), name)
 
 
 @dataclass(frozen=True)

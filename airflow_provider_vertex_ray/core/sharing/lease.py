@@ -159,7 +159,7 @@ class Closing:
         :raises LeaseUnreadableError: it has another form
         """
         with _Reading(data):
-            if "by" not in data:
+            if data == OPEN:
                 return None
             moments = (_moment(data["since"]), _moment(data["until"]))
             return cls(_text(data["by"]), _text(data["reason"]), *moments, _text(data["token"]))

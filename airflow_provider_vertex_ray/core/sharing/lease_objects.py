@@ -78,7 +78,7 @@ class StoredObject:
     """An object.
 
     :param path: path below the ``lease_uri``
-    :param content: its JSON
+    :param content: its JSON object
     :param generation: its generation; 0 if it does not exist
     """
 
@@ -227,7 +227,10 @@ class LeaseObjects:
 
     def _stored(self, path: str, item: Any) -> StoredObject:
         try:
-            return StoredObject(path, json.loads(item["metadata"][_METADATA_KEY]), int(item["generation"]))
+            content = json.loads(item["metadata"][_METADATA_KEY])
+            if not isinstance(content, dict):
+                raise ValueError("no JSON object")
+            return StoredObject(path, content, int(item["generation"]))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise LeaseUnreadableError(
                 f"The object {path} in {self.uri} is not a lease ({type(error).__name__}: {error})."

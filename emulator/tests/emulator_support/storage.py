@@ -62,9 +62,13 @@ class StorageEmulator:
             self._process.wait()
         self._log.close()
 
-    def put(self, path: str, content: bytes) -> None:
+    def put(self, path: str, content: bytes, metadata: dict[str, str] | None = None) -> None:
         """Write an object, and replace an existing one."""
-        self._post(f"/upload/storage/v1/b/{self.bucket}/o?uploadType=media&name={path}", content)
+        head = b"--part\r\nContent-Type: application/json\r\n\r\n"
+        resource = json.dumps({"name": path, "metadata": metadata or {}}).encode()
+        body = b"".join((head, resource, b"\r\n", head, content, b"\r\n--part--"))
+        url = f"/upload/storage/v1/b/{self.bucket}/o?uploadType=multipart"
+        self._post(url, body, "multipart/related; boundary=part")
 
     def read(self, path: str) -> bytes:
         """Return the content of an object."""
@@ -84,8 +88,8 @@ class StorageEmulator:
         with _OPENER.open(self._url(f"/storage/v1/b/{self.bucket}/o"), timeout=10) as answer:
             return [item["name"] for item in json.load(answer).get("items") or []]
 
-    def _post(self, path: str, content: bytes) -> None:
-        request = urllib.request.Request(self._url(path), content, {"Content-Type": "application/json"})
+    def _post(self, path: str, content: bytes, kind: str = "application/json") -> None:
+        request = urllib.request.Request(self._url(path), content, {"Content-Type": kind})
         _OPENER.open(request, timeout=10).close()
 
     def _url(self, path: str) -> str:

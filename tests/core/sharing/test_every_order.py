@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -19,6 +19,7 @@ from airflow_provider_vertex_ray.core.cluster.name import ClusterName
 from airflow_provider_vertex_ray.core.cluster.state import ClusterState
 from airflow_provider_vertex_ray.core.http.transport import Transport
 from airflow_provider_vertex_ray.core.sharing import guarded_delete, lease_objects, lease_store
+from airflow_provider_vertex_ray.core.sharing.activity import Activity, read_activity
 from airflow_provider_vertex_ray.core.sharing.generations import GENERATION_LABEL, SHARED_LABEL
 from airflow_provider_vertex_ray.core.sharing.guarded_delete import GuardedDelete, new_closing
 from airflow_provider_vertex_ray.core.sharing.holding import held_cluster
@@ -83,7 +84,7 @@ class Seen:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[OrderedWorld]]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[OrderedWorld]:
     current: list[OrderedWorld] = []
     time = types.SimpleNamespace(time=lambda: current[-1].time, monotonic=lambda: current[-1].time)
     for module in (lease_store, guarded_delete):
@@ -228,28 +229,52 @@ def running(world: OrderedWorld) -> None:
     world.nodes["etl-g1"] = Node({**resource, "createTime": stamp(START - 9000)}, START - 9000, START - 8000, "RUNNING")
 
 
+async def job(world: OrderedWorld, transport: Transport) -> None:
+    """As the operators do it: the cluster is read again after the hold."""
+    running(world)
+    cluster = await ClustersApi(transport).get(NAME)
+    try:
+        cluster = await held_cluster(transport, LeaseStore(transport, "gs://bucket/leases"), cluster, RUN, TTL)
+    except (ClusterClosingError, ClusterNotFoundError):
+        return
+    if cluster.state is ClusterState.RUNNING:
+        world.ok.add("job")
+
+
+async def reaper(world: OrderedWorld, transport: Transport) -> None:
+    running(world)
+    cluster = await ClustersApi(transport).get(NAME)
+    deletion = GuardedDelete(transport, LeaseStore(transport, "gs://bucket/leases"), "reaper")
+    if (await deletion.delete_if_unused(cluster, lambda _, activity: None if activity.busy else "idle")).deleted:
+        world.ok.add("reaper")
+
+
 def test_a_job_and_a_reaper_never_both_go_on(clock: list[OrderedWorld]) -> None:
-    """As the operators do it: the cluster is read again after the hold, and deleted after all looks."""
-
-    async def job(world: OrderedWorld, transport: Transport) -> None:
-        running(world)
-        cluster = await ClustersApi(transport).get(NAME)
-        try:
-            cluster = await held_cluster(transport, LeaseStore(transport, "gs://bucket/leases"), cluster, RUN, TTL)
-        except (ClusterClosingError, ClusterNotFoundError):
-            return
-        if cluster.state is ClusterState.RUNNING:
-            world.ok.add("job")
-
-    async def reaper(world: OrderedWorld, transport: Transport) -> None:
-        running(world)
-        cluster = await ClustersApi(transport).get(NAME)
-        deletion = GuardedDelete(transport, LeaseStore(transport, "gs://bucket/leases"), "reaper")
-        if (await deletion.delete_if_unused(cluster, lambda _, activity: None if activity.busy else "idle")).deleted:
-            world.ok.add("reaper")
-
     seen = every_order(clock, None, job, reaper)
     assert seen.orders > 1000
+    assert not both(seen.outcomes, "job", "reaper")
+    assert {frozenset({"job"}), frozenset({"reaper"})} <= seen.outcomes
+
+
+def slow_look(clock: list[OrderedWorld], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading the activity takes longer than a lease stays closed."""
+
+    async def activity(*arguments: Any) -> Activity:
+        found = await read_activity(*arguments)
+        # Whoever waits goes on meanwhile, in any order.
+        await clock[-1].turn()
+        clock[-1].time += 600.0
+        await clock[-1].turn()
+        return found
+
+    monkeypatch.setattr(guarded_delete, "read_activity", activity)
+
+
+def test_a_closing_that_is_too_old_is_renewed_before_the_deletion(
+    clock: list[OrderedWorld], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow_look(clock, monkeypatch)
+    seen = every_order(clock, None, job, reaper)
     assert not both(seen.outcomes, "job", "reaper")
     assert {frozenset({"job"}), frozenset({"reaper"})} <= seen.outcomes
 
@@ -310,3 +335,18 @@ def test_the_orders_show_a_refused_holder_that_removes_a_shared_hold(clock: list
     broken = frozenset({"second", "reaper"})
     seen = every_order(clock, None, removes, holder("second"), closer("reaper"), until=broken)
     assert both(seen.outcomes, "second", "reaper")
+
+
+def test_the_orders_show_a_deletion_long_after_the_closing(
+    clock: list[OrderedWorld], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow_look(clock, monkeypatch)
+    real, closed = GuardedDelete._close, set()
+
+    async def only_once(self: GuardedDelete, name: Any, mark: Any, force: bool) -> None:
+        if mark.token not in closed:
+            closed.add(mark.token)
+            await real(self, name, mark, force)
+
+    monkeypatch.setattr(GuardedDelete, "_close", only_once)
+    assert both(every_order(clock, None, job, reaper, until=frozenset({"job", "reaper"})).outcomes, "job", "reaper")

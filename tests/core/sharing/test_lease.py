@@ -1,244 +1,145 @@
-"""Leases as pure logic: who uses a cluster, who is about to delete it, with clocks that disagree."""
+"""Leases as pure logic: who uses a cluster, and what is read of what others wrote."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
-from airflow_provider_vertex_ray.core.sharing.lease import CLOCK_SKEW, KEPT_USE, Closing, Holder, Lease
-from airflow_provider_vertex_ray.errors import ClusterClosingError, LeaseHeldError, LeaseUnreadableError
+from airflow_provider_vertex_ray.core.sharing.lease import CLOCK_SKEW, KEPT_USE, OPEN, Closing, Holder, HolderId, Lease
+from airflow_provider_vertex_ray.errors import InvalidArgumentError, LeaseHeldError, LeaseUnreadableError
+from tests.support.leases import held_by
 
 NOW = 1_800_000_000.0
 TTL = 900.0
 
 
-def test_hold_is_acquired_and_released() -> None:
-    lease = Lease().acquire("a", NOW, TTL)
-    assert lease.live(NOW) == (Holder("a", NOW, NOW + TTL),)
-    assert lease.live(NOW + TTL + CLOCK_SKEW - 1)
-    assert lease.live(NOW + TTL + CLOCK_SKEW) == ()
-    given_back = lease.release("a", NOW + 10)
-    assert given_back.live(NOW + 10) == ()
-    assert given_back.last_used == NOW + 10
-    assert lease.release("b", NOW) is lease
+def test_a_hold_is_live_until_every_clock_says_otherwise() -> None:
+    held = Holder("a", NOW, NOW).renewed(NOW, TTL)
+    assert held.expires >= NOW + TTL
+    assert held.live(held.expires + CLOCK_SKEW - 1)
+    assert not held.live(held.expires + CLOCK_SKEW)
+    # A release needs no such caution.
+    assert not held.ended(NOW + 10).live(NOW + 10)
+    assert held.ended(NOW + 10).expires == NOW + 10
 
 
 def test_a_renewal_never_shortens_a_hold() -> None:
-    lease = Lease().acquire("a", NOW, TTL)
-    again = lease.acquire("a", NOW + 10, 60)
-    assert again.holders["a"] == Holder("a", NOW, NOW + TTL)
-    assert lease.acquire("a", NOW + 800, TTL).holders["a"] == Holder("a", NOW, NOW + 800 + TTL)
+    held = Holder("a", NOW, NOW).renewed(NOW, TTL)
+    again = held.renewed(NOW + 10, 60)
+    assert (again.since, again.expires) == (NOW, held.expires)
+    assert held.renewed(NOW + 800, TTL).expires == held.expires + 800
 
 
-def test_hold_after_expiry_starts_anew() -> None:
-    late = NOW + TTL + 1
-    assert Lease().acquire("a", NOW, TTL).acquire("a", late, TTL).holders["a"].since == late
+def test_a_hold_begins_anew_after_its_end() -> None:
+    held = Holder("a", NOW, NOW).renewed(NOW, TTL)
+    assert held.renewed(held.expires + 1, TTL).since == held.expires + 1
+    released = held.ended(NOW + 10).renewed(NOW + 20, 60)
+    assert (released.since, released.released, released.expires) == (NOW + 20, False, NOW + 20 + 72)
 
 
-def test_lease_with_holders_cannot_be_closed() -> None:
-    held = Lease().acquire("dag/run", NOW, TTL)
-    with pytest.raises(LeaseHeldError, match="dag/run") as raised:
-        held.close("reaper", "idle", NOW + TTL + CLOCK_SKEW - 1, 60)
-    assert raised.value.details == {"owners": ["dag/run"]}
-    closed = held.close("reaper", "idle", NOW + TTL + CLOCK_SKEW, 60)
-    assert closed.closing == Closing("reaper", "idle", NOW + TTL + CLOCK_SKEW, NOW + TTL + CLOCK_SKEW + 60)
+def test_a_hold_is_not_written_again_while_it_lasts() -> None:
+    held = Holder("a", NOW, NOW).renewed(NOW, TTL)
+    assert held.lasts(NOW + 100, TTL)
+    assert not held.lasts(NOW + 200, TTL)
+    assert not held.ended(NOW).lasts(NOW, 0)
 
 
-def test_closed_lease_rejects_holders_until_it_opens() -> None:
-    closed = Lease().close("reaper", "idle", NOW, 60)
-    with pytest.raises(ClusterClosingError, match=r"reaper is about to change it \(idle\)"):
-        closed.acquire("a", NOW + 60 + CLOCK_SKEW - 1, TTL)
-    # Whoever closed it has died.
-    assert closed.acquire("a", NOW + 60 + CLOCK_SKEW, TTL).closing is None
-    assert closed.reopen("somebody else") is closed
-    assert closed.reopen("reaper").acquire("a", NOW + 1, TTL).live(NOW + 1)
+def test_a_lease_with_holders_cannot_be_closed() -> None:
+    held = held_by("dag/run", "dag/other", now=NOW)
+    with pytest.raises(LeaseHeldError, match=r"held by dag/other, dag/run\.") as raised:
+        held.check_unheld(NOW)
+    assert raised.value.details == {"owners": ["dag/other", "dag/run"]}
+    with pytest.raises(LeaseHeldError, match=r"held by dag/other\."):
+        held.check_unheld(NOW, ignoring="dag/run")
+    held.check_unheld(NOW + 60 + CLOCK_SKEW)
+    with pytest.raises(LeaseHeldError, match=r"dag/run-0, .* and 2995 more"):
+        held_by(*(f"dag/run-{number}" for number in range(3000)), now=NOW).check_unheld(NOW)
 
 
-def test_one_closes_at_a_time() -> None:
-    closed = Lease().close("one", "idle", NOW, 60)
-    with pytest.raises(ClusterClosingError, match="one is already about to change the cluster"):
-        closed.close("two", "idle", NOW + 1, 60)
-    assert closed.close("one", "idle", NOW + 30, 60).closing == Closing("one", "idle", NOW, NOW + 90)
+def test_a_closing_is_void_when_its_owner_has_died() -> None:
+    closing = Closing("reaper", "idle", NOW, NOW + 60)
+    assert Lease(closing=closing).closing_at(NOW + 60 + CLOCK_SKEW - 1) is closing
+    assert Lease(closing=closing).closing_at(NOW + 60 + CLOCK_SKEW) is None
 
 
 def test_when_it_was_used_last() -> None:
     assert Lease().used_until(NOW) is None
-    held = Lease().acquire("a", NOW, TTL)
+    held = held_by("a", now=NOW)
     assert held.used_until(NOW + 5) == NOW + 5
-    assert held.used_until(NOW + 5000) == NOW + TTL
-    assert held.release("a", NOW + 7).used_until(NOW + 5000) == NOW + 7
+    assert held.used_until(NOW + 5000) == NOW + 60
+    (holder,) = held.holders.values()
+    assert Lease({"a": holder.ended(NOW + 7)}).used_until(NOW + 5000) == NOW + 7
 
 
-def test_long_expired_holders_are_dropped() -> None:
-    lease = Lease().acquire("a", NOW, TTL).acquire("b", NOW + TTL + KEPT_USE + 1, TTL)
-    assert set(lease.holders) == {"b"}
+def test_holds_that_ended_long_ago_are_outdated_but_for_the_last_one() -> None:
+    old = {name: Holder(name, NOW, NOW + seconds) for name, seconds in (("a", 0), ("b", 10), ("c", 5))}
+    assert sorted(Lease(old).outdated(NOW + KEPT_USE + 20)) == ["a", "c"]
+    assert Lease(old).outdated(NOW + KEPT_USE) == []
+    live = {**old, "d": Holder("d", NOW, NOW + 2 * KEPT_USE)}
+    assert sorted(Lease(live).outdated(NOW + KEPT_USE + 20)) == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        None,
-        [],
-        "text",
-        {},
-        {"version": 2, "holders": {}, "closing": None, "last_used": None},
-        {"version": 1, "holders": [], "closing": None, "last_used": None},
-        {"version": 1, "holders": {"a": {"since": 1}}, "closing": None, "last_used": None},
-        {"version": 1, "holders": {"a": {"since": 1, "expires": "later"}}, "closing": None, "last_used": None},
-        {"version": 1, "holders": {"a": {"since": 1, "expires": float("nan")}}, "closing": None, "last_used": None},
-        {"version": 1, "holders": {}, "closing": {"by": "a"}, "last_used": None},
-        {"version": 1, "holders": {}, "closing": None, "last_used": True},
-        {"version": 1, "holders": {}, "closing": None},
-        {"version": 1, "holders": {"a": {"since": 1, "expires": 10**400}}, "closing": None, "last_used": None},
-        # What is closed must not open because somebody wrote nonsense.
-        *({"version": 1, "holders": {}, "closing": nothing, "last_used": None} for nothing in ({}, [], "", 0, False)),
-    ],
-)
-def test_other_content_is_not_a_lease(data: Any) -> None:
-    with pytest.raises(LeaseUnreadableError):
-        Lease.from_json(data)
+def test_what_holds_has_an_identity() -> None:
+    assert HolderId("dag/run", "a").key != HolderId("dag/run", "b").key != HolderId("dag/run").key
+    assert HolderId("dag/r", "un").key != HolderId("dag/ru", "n").key
+    assert HolderId("dag/lauf-ü", "グループ").key.isascii()
+    for owner in ("x" * 1001, "a\x00b", "a\nb", "\ud800"):
+        with pytest.raises(InvalidArgumentError, match="lease_owner"):
+            HolderId(owner)
+
+
+HELD = Holder("a", NOW, NOW + 60, "s").to_json()
+CLOSED = Closing("reaper", "idle", NOW, NOW + 60, "t").to_json()
+
+
+@pytest.mark.parametrize("data", [None, [], "text", {}, 0, {**HELD, "version": 1}, {**HELD, "version": [2]}])
+def test_other_content_is_neither_a_hold_nor_a_closing(data: Any) -> None:
+    for kind in (Holder, Closing):
+        with pytest.raises(LeaseUnreadableError):
+            kind.from_json(data)
+
+
+def test_a_closing_that_was_taken_back_is_none() -> None:
+    assert Closing.from_json(OPEN) is None
+
+
+def test_a_long_reason_is_shortened() -> None:
+    assert len(Closing("a", "x" * 5000, NOW, NOW).to_json()["reason"]) == 500
 
 
 times = st.floats(NOW - 1e6, NOW + 1e6)
-leases = st.builds(
-    Lease,
-    st.dictionaries(st.text(min_size=1), st.tuples(times, times)).map(
-        lambda found: {owner: Holder(owner, *span) for owner, span in found.items()}
-    ),
-    st.none() | st.builds(Closing, st.text(), st.text(), times, times),
-    st.none() | times,
-)
+holders = st.builds(Holder, st.text(), times, times, st.text(), st.booleans(), st.text())
+closings = st.builds(Closing, st.text(), st.text(), times, times, st.text())
 
 
-@given(leases)
-def test_lease_survives_json(lease: Lease) -> None:
-    assert Lease.from_json(json.loads(json.dumps(lease.to_json()))) == lease
+@given(holders | closings)
+def test_holds_and_closings_survive_json(written: Holder | Closing) -> None:
+    assert type(written).from_json(json.loads(json.dumps(written.to_json()))) == written
 
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
 anything = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=5)
 
 
-@given(leases, anything, st.data())
-def test_lease_with_one_replaced_part_is_read_or_rejected(lease: Lease, value: Any, data: Any) -> None:
-    said = lease.to_json()
-    places = [(said, key) for key in said] + [(each, key) for each in said["holders"].values() for key in each]
-    places += [(said["closing"], key) for key in said["closing"] or ()]
-    place, key = data.draw(st.sampled_from(places))
-    place[key] = value
+@given(st.sampled_from([HELD, CLOSED]), anything, st.data())
+def test_one_replaced_part_is_read_or_rejected(said: dict[str, Any], value: Any, data: Any) -> None:
+    said = {**said, data.draw(st.sampled_from(sorted(said))): value}
+    kind = Holder if "owner" in said else Closing
     try:
-        found = Lease.from_json(said)
+        found = kind.from_json(said)
     except LeaseUnreadableError:
         return
+    assert found is not None
     assert found.to_json() == said
 
 
-@dataclass
-class Clock:
-    """Somebody's clock: off by less than half of what two may differ by."""
-
-    offset: float
-
-
-@dataclass
-class Actor:
-    """Somebody who uses the cluster, and knows only what its own clock says."""
-
-    name: str
-    clock: Clock
-    held_until: float | None = None
-    """By its own clock: until then it believes that it holds the cluster."""
-
-
-@dataclass
-class Reaper:
-    """Somebody who deletes it."""
-
-    name: str
-    clock: Clock
-    closed_until: float | None = None
-
-
-offsets = st.floats(-CLOCK_SKEW / 2, CLOCK_SKEW / 2).map(Clock)
-
-
-class World(RuleBasedStateMachine):
-    """Users and reapers race, each with a clock of its own; what is written is one after the other."""
-
-    actors: Bundle[Actor] = Bundle("actors")
-    reapers: Bundle[Reaper] = Bundle("reapers")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.time = NOW
-        self.lease = Lease()
-        self.everybody: list[Actor] = []
-        self.deleters: list[Reaper] = []
-
-    @initialize(target=actors, clock=offsets)
-    def first(self, clock: Clock) -> Actor:
-        return self.actor(clock)
-
-    @rule(target=actors, clock=offsets)
-    def another(self, clock: Clock) -> Actor:
-        return self.actor(clock)
-
-    def actor(self, clock: Clock) -> Actor:
-        found = Actor(f"run-{len(self.everybody)}", clock)
-        self.everybody.append(found)
-        return found
-
-    @rule(target=reapers, clock=offsets)
-    def reaper(self, clock: Clock) -> Reaper:
-        found = Reaper(f"reaper-{len(self.deleters)}", clock)
-        self.deleters.append(found)
-        return found
-
-    @rule(seconds=st.floats(0, 2000))
-    def pass_time(self, seconds: float) -> None:
-        self.time += seconds
-
-    @rule(actor=actors, ttl=st.floats(1, 1000))
-    def acquire(self, actor: Actor, ttl: float) -> None:
-        now = self.time + actor.clock.offset
-        try:
-            self.lease = self.lease.acquire(actor.name, now, ttl)
-        except ClusterClosingError:
-            return
-        actor.held_until = max(now + ttl, actor.held_until or 0)
-
-    @rule(actor=actors)
-    def release(self, actor: Actor) -> None:
-        self.lease = self.lease.release(actor.name, self.time + actor.clock.offset)
-        actor.held_until = None
-
-    @rule(reaper=reapers, ttl=st.floats(1, 1000))
-    def close(self, reaper: Reaper, ttl: float) -> None:
-        now = self.time + reaper.clock.offset
-        try:
-            self.lease = self.lease.close(reaper.name, "idle", now, ttl)
-        except (LeaseHeldError, ClusterClosingError):
-            return
-        reaper.closed_until = now + ttl
-
-    @rule(reaper=reapers)
-    def reopen(self, reaper: Reaper) -> None:
-        self.lease = self.lease.reopen(reaper.name)
-        reaper.closed_until = None
-
-    @invariant()
-    def nobody_uses_what_somebody_deletes(self) -> None:
-        users = [a.name for a in self.everybody if (a.held_until or 0) > self.time + a.clock.offset]
-        deleters = [r.name for r in self.deleters if (r.closed_until or 0) > self.time + r.clock.offset]
-        assert not (users and deleters), (users, deleters)
-        assert len(deleters) <= 1
-
-
-TestWorld = World.TestCase
-TestWorld.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+@given(st.sampled_from([HELD, CLOSED]), st.data())
+def test_one_missing_part_is_never_read_as_nothing(said: dict[str, Any], data: Any) -> None:
+    kind, said = (Holder if "owner" in said else Closing), dict(said)
+    del said[data.draw(st.sampled_from(sorted(said)))]
+    with pytest.raises(LeaseUnreadableError):
+        kind.from_json(said)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
 import json
 import time
-import types
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -17,21 +15,26 @@ from emulator_support.storage import StorageEmulator
 from airflow_provider_vertex_ray.core.cluster.name import ClusterName
 from airflow_provider_vertex_ray.core.http.addresses import Addresses
 from airflow_provider_vertex_ray.core.http.transport import Transport
-from airflow_provider_vertex_ray.core.sharing import lease_store
-from airflow_provider_vertex_ray.core.sharing.lease import Lease
-from airflow_provider_vertex_ray.core.sharing.lease_store import LeaseStore, parse_lease_uri
+from airflow_provider_vertex_ray.core.sharing import lease_objects
+from airflow_provider_vertex_ray.core.sharing.guarded_delete import new_closing
+from airflow_provider_vertex_ray.core.sharing.lease import KEPT_USE, Holder, HolderId, Lease
+from airflow_provider_vertex_ray.core.sharing.lease_objects import parse_lease_uri
+from airflow_provider_vertex_ray.core.sharing.lease_store import LeaseStore
 from airflow_provider_vertex_ray.errors import (
     ClusterClosingError,
     InvalidArgumentError,
     LeaseHeldError,
     LeaseStoreError,
+    LeaseStoreUnavailableError,
     LeaseUnreadableError,
 )
 from tests.support.server import QUICK, FakeTokens, serving
 
 NAME = ClusterName("1234", "us-central1", "etl-g1")
-PATH = "leases/1234/us-central1/etl-g1.json"
-NOW, TTL = 1_800_000_000.0, 900.0
+FOLDER = "leases/1234/us-central1/etl-g1"
+RUN = HolderId("dag/run")
+PATH = f"{FOLDER}/holders/{RUN.key}.json"
+TTL = 900.0
 
 
 def told(message: str) -> dict[str, object]:
@@ -50,7 +53,7 @@ async def opened(host: str, uri: str) -> AsyncIterator[LeaseStore]:
     try:
         yield store
     finally:
-        await store._transport.close()
+        await store._objects._transport.close()
 
 
 @pytest.fixture
@@ -60,54 +63,131 @@ async def store(storage: StorageEmulator) -> AsyncIterator[LeaseStore]:
 
 
 async def test_lease_is_written_read_and_deleted(store: LeaseStore, storage: StorageEmulator) -> None:
-    assert await store.read(NAME) == (Lease(), 0)
-    written = await store.change(NAME, lambda lease: lease.acquire("dag/run", NOW, TTL))
-    lease, generation = await store.read(NAME)
-    assert lease == written
-    assert generation > 0
+    assert await store.read(NAME) == Lease()
+    await store.acquire(NAME, RUN, TTL)
+    (held,) = (await store.read(NAME)).live(time.time())
+    assert (held.owner, held.expires > time.time() + TTL) == ("dag/run", True)
     assert storage.names() == [PATH]
+    assert Holder.from_json(json.loads(storage.read(PATH))) == held, "the content says the same, for people"
     await store.forget(NAME)
-    assert await store.read(NAME) == (Lease(), 0)
+    assert await store.read(NAME) == Lease()
     await store.forget(NAME)
+    assert storage.names() == []
 
 
-async def test_no_change_is_lost_when_many_write_at_once(storage: StorageEmulator) -> None:
-    # Each with a connection of its own, as in processes of their own; the first write is raced for too.
-    async def one(number: int) -> None:
+async def test_release_keeps_the_time_of_the_last_use(store: LeaseStore, storage: StorageEmulator) -> None:
+    await store.acquire(NAME, RUN, TTL)
+    await store.release(NAME, RUN)
+    lease = await store.read(NAME)
+    assert lease.live(time.time()) == ()
+    assert time.time() - (lease.used_until(time.time()) or 0) < 5
+    # Whoever renews what was released does not hold it again; whoever acquires it does.
+    assert not await store.renew(NAME, RUN, TTL)
+    assert (await store.read(NAME)).live(time.time()) == ()
+    await store.acquire(NAME, RUN, TTL)
+    assert await store.renew(NAME, RUN, TTL)
+    await store.release_all(NAME, "dag/another")
+    assert (await store.read(NAME)).live(time.time())
+    await store.release_all(NAME, "dag/run")
+    assert (await store.read(NAME)).live(time.time()) == ()
+
+
+async def test_a_hold_that_lasts_is_not_written_again(storage: StorageEmulator) -> None:
+    async def counted(request: web.Request) -> web.StreamResponse:
+        methods.append(request.method)
+        return await passed_on(request, storage)
+
+    methods: list[str] = []
+    async with serving(counted) as proxy, opened(proxy.host, storage.uri) as store:
+        for _ in range(20):
+            await store.acquire(NAME, RUN, TTL)
+            await store.renew(NAME, RUN, TTL)
+    assert methods.count("POST") == 1
+
+
+async def test_many_holders_hold_at_once(storage: StorageEmulator) -> None:
+    # Each with a connection of its own, as in processes of their own.
+    async def some(number: int) -> None:
         async with opened(storage.host, storage.uri) as own:
-            for turn in range(3):
-                owner = f"run-{number}-{turn}"
-                await own.change(NAME, lambda lease, owner=owner: lease.acquire(owner, NOW, TTL))  # type: ignore[misc]
+            await asyncio.gather(*(own.acquire(NAME, HolderId(f"run-{number}-{place}"), TTL) for place in range(30)))
 
-    await asyncio.gather(*(one(number) for number in range(12)))
+    await asyncio.gather(*(some(number) for number in range(6)))
     async with opened(storage.host, storage.uri) as own:
-        lease, _ = await own.read(NAME)
-    assert set(lease.holders) == {f"run-{number}-{turn}" for number in range(12) for turn in range(3)}
+        lease = await own.read(NAME)
+    assert {each.owner for each in lease.live(time.time())} == {f"run-{n}-{p}" for n in range(6) for p in range(30)}
 
 
-async def test_concurrent_hold_and_close_have_one_winner(storage: StorageEmulator) -> None:
+async def test_concurrent_hold_and_close_never_both_succeed(storage: StorageEmulator) -> None:
     for number in range(20):
         name = ClusterName("1234", "us-central1", f"race-g{number + 1}")
         async with opened(storage.host, storage.uri) as one, opened(storage.host, storage.uri) as other:
             outcomes = await asyncio.gather(
-                one.change(name, lambda lease: lease.acquire("run", NOW, TTL)),
-                other.change(name, lambda lease: lease.close("reaper", "idle", NOW, 60)),
+                one.acquire(name, RUN, TTL),
+                other.close(name, new_closing("reaper", "idle"), 60),
                 return_exceptions=True,
             )
-            lease, _ = await one.read(name)
-        errors = [type(each) for each in outcomes if isinstance(each, BaseException)]
-        assert errors in ([ClusterClosingError], [LeaseHeldError])
-        assert bool(lease.live(NOW)) is (errors == [LeaseHeldError])
-        assert (lease.closing is not None) is (errors == [ClusterClosingError])
+            lease = await one.read(name)
+        acquired, closed = (outcome is None for outcome in outcomes)
+        assert not (acquired and closed)
+        assert all(
+            outcome is None or isinstance(outcome, (ClusterClosingError, LeaseHeldError)) for outcome in outcomes
+        )
+        assert (lease.closing is not None) is closed
 
 
-async def test_what_a_step_raises_comes_through_and_nothing_is_written(
-    store: LeaseStore, storage: StorageEmulator
-) -> None:
-    await store.change(NAME, lambda lease: lease.close("reaper", "idle", NOW, 60))
-    with pytest.raises(ClusterClosingError):
-        await store.change(NAME, lambda lease: lease.acquire("run", NOW, TTL))
-    assert (await store.read(NAME))[0].holders == {}
+async def test_one_closes_at_a_time(store: LeaseStore) -> None:
+    mark = new_closing("one", "idle")
+    await store.close(NAME, mark, 60)
+    with pytest.raises(ClusterClosingError, match=r"one is already about to change the cluster \(idle\)"):
+        await store.close(NAME, new_closing("one", "idle"), 60)
+    await store.close(NAME, mark, 60)
+    await store.reopen(NAME, "somebody else")
+    with pytest.raises(ClusterClosingError, match=r"one is about to change it \(idle\)"):
+        await store.acquire(NAME, RUN, TTL)
+    await store.reopen(NAME, mark.token)
+    await store.acquire(NAME, RUN, TTL)
+    with pytest.raises(LeaseHeldError):
+        await store.close(NAME, mark, 60)
+    assert (await store.read(NAME)).closing is None
+    await store.close(NAME, mark, 60, ignoring="dag/run")
+    await store.reopen(NAME, mark.token)
+    await store.close(NAME, mark, 60, force=True)
+
+
+async def test_a_closing_is_renewed_when_most_of_it_has_passed(store: LeaseStore) -> None:
+    mark = new_closing("one", "idle")
+    await store.close(NAME, mark, 60)
+    first = (await store.read(NAME)).closing
+    await store.close(NAME, mark, 60)
+    assert (await store.read(NAME)).closing == first
+    await store.close(NAME, mark, 600)
+    again = (await store.read(NAME)).closing
+    assert first is not None
+    assert again is not None
+    assert (again.since, again.until > first.until + 500) == (first.since, True)
+
+
+async def test_only_the_last_writer_takes_a_hold_back(store: LeaseStore, storage: StorageEmulator) -> None:
+    await store.acquire(NAME, RUN, TTL, writer="try 1")
+    await store.acquire(NAME, RUN, TTL, writer="try 2")
+    await store.take_back(NAME, RUN, "try 1")
+    assert (await store.read(NAME)).live(time.time())
+    await store.take_back(NAME, RUN, "try 2")
+    assert storage.names() == []
+
+
+async def test_old_holds_are_tidied_away(store: LeaseStore, storage: StorageEmulator) -> None:
+    for owner, ago in (("old", KEPT_USE + 2000), ("last", KEPT_USE + 1000)):
+        held = json.dumps(Holder(owner, 0.0, time.time() - ago).to_json())
+        storage.put(f"{FOLDER}/holders/{HolderId(owner).key}.json", held.encode(), {"lease": held})
+    await store.acquire(NAME, RUN, TTL)
+    await store.tidy(NAME)
+    assert {each.owner for each in (await store.read(NAME)).holders.values()} == {"dag/run"}
+
+
+async def test_a_store_that_works_is_left_as_it_was(store: LeaseStore, storage: StorageEmulator) -> None:
+    await store.check()
+    assert storage.names() == []
 
 
 async def passed_on(request: web.Request, storage: StorageEmulator) -> web.Response:
@@ -120,67 +200,7 @@ async def passed_on(request: web.Request, storage: StorageEmulator) -> web.Respo
             return web.Response(status=answer.status, body=await answer.read(), headers=headers)
 
 
-class Pauses:
-    """The store's pauses: virtual seconds, and whoever is due first goes on when all others wait too."""
-
-    def __init__(self, writers: int) -> None:
-        self.time = 0.0
-        self.waiting = writers
-        """Writers that are not asleep and not done."""
-        self._due: list[tuple[float, int, asyncio.Future[None]]] = []
-        self._number = 0
-
-    async def sleep(self, seconds: float) -> None:
-        self._number += 1
-        woken = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._due, (self.time + seconds, self._number, woken))
-        self.done()
-        await woken
-        self.waiting += 1
-
-    def done(self) -> None:
-        """One writer less that could do something now."""
-        self.waiting -= 1
-        if self.waiting == 0 and self._due:
-            self.time, _, woken = heapq.heappop(self._due)
-            woken.set_result(None)
-
-
-async def test_one_write_a_second_is_enough_for_runs_that_begin_together(
-    storage: StorageEmulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Cloud Storage takes one write a second of an object; here each second is virtual."""
-    writers = 30
-    pauses = Pauses(writers)
-    monkeypatch.setattr(lease_store, "asyncio", types.SimpleNamespace(sleep=pauses.sleep))
-    last, refused = -1.0, 0
-
-    async def limited(request: web.Request) -> web.StreamResponse:
-        nonlocal last, refused
-        if request.method == "POST":
-            if pauses.time - last < 1:
-                refused += 1
-                message = "The object exceeded the rate limit for object mutation operations"
-                return web.json_response({"error": {"message": message}}, status=429)
-            last = pauses.time
-        return await passed_on(request, storage)
-
-    async def one(number: int, host: str) -> None:
-        try:
-            async with opened(host, storage.uri) as own:
-                await own.change(NAME, lambda lease: lease.acquire(f"run-{number}", NOW, TTL))
-        finally:
-            pauses.done()
-
-    async with serving(limited) as proxy:
-        await asyncio.gather(*(one(number, proxy.host) for number in range(writers)))
-    async with opened(storage.host, storage.uri) as own:
-        assert len((await own.read(NAME))[0].holders) == writers
-    assert refused > writers
-
-
-async def test_a_write_without_an_answer_counts_for_itself(storage: StorageEmulator) -> None:
-    """Being slower than others for a while does not make the first 503 the last try."""
+async def test_being_slower_than_others_is_not_a_failure(storage: StorageEmulator) -> None:
     said = [412, 412, 412, 429, 503, 503]
 
     async def moody(request: web.Request) -> web.StreamResponse:
@@ -189,8 +209,8 @@ async def test_a_write_without_an_answer_counts_for_itself(storage: StorageEmula
         return await passed_on(request, storage)
 
     async with serving(moody) as proxy, opened(proxy.host, storage.uri) as store:
-        await store.change(NAME, lambda lease: lease.acquire("run", NOW, TTL))
-        assert (await store.read(NAME))[0].live(NOW)
+        await store.acquire(NAME, RUN, TTL)
+        assert (await store.read(NAME)).live(time.time())
     assert not said
 
 
@@ -209,9 +229,8 @@ async def test_the_answer_to_a_write_is_lost(storage: StorageEmulator, lost: int
         return answer
 
     async with serving(forward) as proxy, opened(proxy.host, storage.uri) as store:
-        lease = await store.change(NAME, lambda lease: lease.acquire("run", NOW, TTL))
-        assert set(lease.holders) == {"run"}
-        assert (await store.read(NAME))[0] == lease
+        await store.acquire(NAME, RUN, TTL)
+        assert [each.owner for each in (await store.read(NAME)).holders.values()] == ["dag/run"]
     assert left == (lost - 1 if lost > 1 else 0)
 
 
@@ -222,31 +241,93 @@ async def test_a_write_that_never_gets_an_answer(storage: StorageEmulator) -> No
         return web.json_response({"error": {"message": "backend error"}}, status=503)
 
     async with serving(refuse) as server, opened(server.host, storage.uri) as store:
-        with pytest.raises(LeaseStoreError, match="could not be written: Cloud Storage answered 503: backend error"):
-            await store.change(NAME, lambda lease: lease.acquire("run", NOW, TTL))
+        with pytest.raises(LeaseStoreUnavailableError, match="could not be written: Cloud Storage answered 503"):
+            await store.acquire(NAME, RUN, TTL)
 
 
 async def test_unreachable_store_raises(storage: StorageEmulator) -> None:
     async with serving(web.Response()) as server:
         host = server.host
     async with opened(host, storage.uri) as store:
-        with pytest.raises(LeaseStoreError, match="Could not reach the leases"):
+        with pytest.raises(LeaseStoreUnavailableError, match="Could not reach the leases"):
             await store.read(NAME)
-        with pytest.raises(LeaseStoreError, match="Could not reach the leases"):
+        with pytest.raises(LeaseStoreUnavailableError, match="Could not reach the leases"):
             await store.forget(NAME)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"version": 7}', b"\xff\xfe", b"null", b"[" * 100_000])
-async def test_garbage_is_not_an_empty_lease(store: LeaseStore, storage: StorageEmulator, content: bytes) -> None:
-    storage.put(PATH, content)
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"version": 7}', "null", '{"version": 2}', "[" * 4000, '{"version": 2, "owner": 1}']
+)
+async def test_garbage_is_not_an_empty_lease(store: LeaseStore, storage: StorageEmulator, content: str) -> None:
+    storage.put(PATH, b"{}", {"lease": content})
+    for call in (store.read(NAME), store.close(NAME, new_closing("reaper", "idle"), 60), store.acquire(NAME, RUN, TTL)):
+        with pytest.raises(LeaseUnreadableError):
+            await call
+
+
+async def test_what_is_not_part_of_a_lease_keeps_the_cluster(store: LeaseStore, storage: StorageEmulator) -> None:
+    storage.put(f"{FOLDER}/notes.txt", b"do not delete")
     with pytest.raises(LeaseUnreadableError):
-        await store.change(NAME, lambda lease: lease.close("reaper", "idle", NOW, 60))
+        await store.close(NAME, new_closing("reaper", "idle"), 60)
 
 
-async def test_missing_bucket_is_not_an_empty_lease(storage: StorageEmulator) -> None:
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", "null", "[]", "<html>", '{"kind": "storage#objects", "items": null}', '{"items": []}', "[" * 9999],
+)
+async def test_an_odd_answer_is_not_an_empty_lease(text: str) -> None:
+    """An empty body is no empty list, or a cluster in use would be deleted."""
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(text=text)
+
+    async with serving(answer) as server, opened(server.host, "gs://bucket") as store:
+        with pytest.raises(LeaseStoreUnavailableError):
+            await store.read(NAME)
+        with pytest.raises(LeaseStoreUnavailableError):
+            await store.close(NAME, new_closing("reaper", "idle"), 60)
+
+
+@pytest.mark.parametrize("token", [lambda page: "same", lambda page: f"t{page}"])
+async def test_a_listing_that_does_not_end_is_an_error(
+    token: Callable[[int], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease_objects, "MOST_PAGES", 20)
+    pages = 0
+
+    async def endless(request: web.Request) -> web.Response:
+        nonlocal pages
+        pages += 1
+        return web.json_response({"kind": "storage#objects", "items": [], "nextPageToken": token(pages)})
+
+    async with serving(endless) as server, opened(server.host, "gs://bucket") as store:
+        with pytest.raises(LeaseStoreUnavailableError, match="does not end"):
+            await store.read(NAME)
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda store: store.check(),
+        lambda store: store.check_readable(),
+        lambda store: store.read(NAME),
+        lambda store: store.acquire(NAME, RUN, TTL),
+        lambda store: store.close(NAME, new_closing("reaper", "idle"), 60),
+    ],
+)
+async def test_a_missing_bucket_is_named(storage: StorageEmulator, act: Callable[[LeaseStore], object]) -> None:
     async with opened(storage.host, "gs://another-bucket/leases") as store:
-        with pytest.raises(LeaseStoreError, match="The bucket of gs://another-bucket/leases does not exist"):
-            await store.change(NAME, lambda lease: lease.acquire("run", NOW, TTL))
+        with pytest.raises(
+            LeaseStoreError, match="bucket of lease_uri='gs://another-bucket/leases' does not exist"
+        ) as no:
+            await act(store)  # type: ignore[misc]
+    assert not isinstance(no.value, LeaseStoreUnavailableError), "it would be tried again for an hour"
+
+
+async def test_the_emulator_without_storage_says_how_to_start_it() -> None:
+    store = LeaseStore(Transport(FakeTokens(), Addresses("127.0.0.1:1"), retry=QUICK), "gs://bucket/leases")
+    with pytest.raises(LeaseStoreError, match="start --with storage"):
+        await store.check()
 
 
 # As the service was seen to say it: https://github.com/firebase/firebase-tools/pull/3647
@@ -260,19 +341,19 @@ async def test_no_object_is_an_empty_lease_whatever_the_bucket_is_called(
     answer: Callable[[], web.StreamResponse],
 ) -> None:
     async with serving(answer(), answer()) as server, opened(server.host, "gs://my-bucket/leases") as store:
-        assert await store.read(NAME) == (Lease(), 0)
-        await store.forget(NAME)
+        assert await store._objects.read("x") is None
+        await store._objects.delete("x.json", 1)
 
 
 @pytest.mark.parametrize("text", ["", "<html>404. That's an error.</html>", "The specified bucket does not exist."])
 async def test_other_404_is_not_an_empty_lease(text: str) -> None:
     async with serving(web.Response(status=404, text=text)) as server, opened(server.host, "gs://acme") as store:
-        with pytest.raises(LeaseStoreError, match="answered 404"):
+        with pytest.raises(LeaseStoreError, match="answered 404|does not exist"):
             await store.read(NAME)
 
 
 async def test_unanswered_requests_raise_lease_store_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease_store, "TIMEOUT", 0.2)
+    monkeypatch.setattr(lease_objects, "TIMEOUT", 0.2)
     never = asyncio.Event()
 
     async def silent(request: web.Request) -> web.StreamResponse:
@@ -289,27 +370,31 @@ async def test_unanswered_requests_raise_lease_store_error(monkeypatch: pytest.M
 
 
 async def test_access_is_refused() -> None:
-    denied = web.json_response({"error": {"message": "no storage.objects.get access"}}, status=403)
+    denied = web.json_response({"error": {"message": "no storage.objects.list access"}}, status=403)
     async with serving(denied) as server, opened(server.host, "gs://bucket") as store:
-        with pytest.raises(LeaseStoreError, match=r"answered 403: no storage\.objects\.get access") as raised:
+        with pytest.raises(LeaseStoreError, match=r"lease_uri='gs://bucket'.*403: no storage\.objects\.list") as raised:
             await store.read(NAME)
-    assert raised.value.details == {"http_status": 403}
+    assert "roles/storage.objectUser" in str(raised.value)
+    assert (raised.value.details["http_status"], type(raised.value)) == (403, LeaseStoreError)
 
 
-async def test_the_request_carries_its_precondition(storage: StorageEmulator) -> None:
-    read = web.Response(status=404, text="No such object: bucket/1234/us-central1/etl-g1.json")
-    async with serving(read, web.json_response({})) as server, opened(server.host, "gs://bucket") as store:
-        await store.change(NAME, lambda lease: lease.acquire("run", NOW, TTL))
+async def test_the_request_carries_its_precondition() -> None:
+    missing = web.Response(status=404, text="No such object: bucket/x")
+    unmarked = web.Response(status=404, text="No such object: bucket/y")
+    async with serving(missing, web.json_response({}), unmarked) as server, opened(server.host, "gs://bucket") as store:
+        await store.acquire(NAME, RUN, TTL)
         method, path, headers, body = server.requests[1]
     assert (method, headers["Authorization"]) == ("POST", "Bearer t1")
     assert path == "/upload/storage/v1/b/bucket/o?uploadType=multipart&ifGenerationMatch=0"
     metadata, content = (part.split(b"\r\n\r\n", 1)[1].split(b"\r\n")[0] for part in body.split(b"--")[1:3])
-    assert json.loads(metadata) == {
-        "name": "1234/us-central1/etl-g1.json",
+    found = json.loads(metadata)
+    assert found.pop("metadata") == {"lease": content.decode()}
+    assert found == {
+        "name": f"1234/us-central1/etl-g1/holders/{RUN.key}.json",
         "contentType": "application/json",
         "cacheControl": "no-store",
     }
-    assert Lease.from_json(json.loads(content)).live(NOW)
+    assert Holder.from_json(json.loads(content)).live(time.time())
 
 
 @pytest.mark.parametrize(
