@@ -236,16 +236,7 @@ class VertexRayClusterDeleteTrigger(ClusterTrigger):
 
     async def _delete(self, hook: VertexRayClusterAsyncHook) -> str | None:
         lease = self.arguments["lease"]
-<<<<<<< HEAD
-        from airflow_provider_vertex_ray.core.cluster.client import ClustersApi
-        from airflow_provider_vertex_ray.core.cluster.name import parse_cluster_name
-        from airflow_provider_vertex_ray.core.sharing.guarded_delete import CLOSING_SECONDS, delete_soon, new_closing
-        from airflow_provider_vertex_ray.core.sharing.lease_store import LeaseStore
-=======
-        if not lease:
-            return await hook.delete_cluster(self.cluster_name)
         from airflow_provider_vertex_ray.core.sharing.guarded_delete import delete_closed
->>>>>>> help-d
 
         async with hook.session() as (transport, _):
             return await delete_closed(transport, lease)

@@ -159,15 +159,11 @@ class VertexRayReaperTrigger(WaitTrigger):
             "unreadable": unreadable,
         }
 
-<<<<<<< HEAD
     def _unlisted(self) -> OperationTimeoutError:
         return OperationTimeoutError(
             f"Timed out waiting for a list of the clusters in {self.arguments['location']}; none was deleted."
         )
 
-    async def _delete_unused(self, every: list[Cluster], deletion: GuardedDelete) -> bool:
-        """Check every cluster once, several at a time, and delete the unused ones.
-=======
     async def _check_leases(self, store: LeaseStore) -> None:
         """Warn that nothing can be deleted while the leases cannot be read.
 
@@ -185,9 +181,8 @@ class VertexRayReaperTrigger(WaitTrigger):
                 error,
             )
 
-    async def _delete_unused(self, hook: VertexRayClusterAsyncHook, deletion: GuardedDelete) -> bool:
-        """Check every cluster once, and delete the unused ones.
->>>>>>> help-d
+    async def _delete_unused(self, every: list[Cluster], deletion: GuardedDelete) -> bool:
+        """Check every cluster once, several at a time, and delete the unused ones.
 
         :return: whether some are still to be deleted.
         """
