@@ -21,6 +21,7 @@ RANKS = {
     "hooks": 2,
     "links": 2,
     "core": 1,
+    "migrate": 1,
     "remote": 0,
 }
 FACES = {"cluster_spec", "log_query", "price_table"}

@@ -1,0 +1,65 @@
+"""The command ``vertex-ray-migrate``."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from airflow_provider_vertex_ray.migrate.rewriter import Cluster
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Show, or write, how DAG files of other Ray integrations are written for this package.
+
+    :param arguments: arguments of the command; default: those of the process
+    :return: exit code: 0 if nothing is left to do by hand, 1 if something is, 2 for an error
+    """
+    parser = argparse.ArgumentParser(
+        prog="vertex-ray-migrate",
+        description="Rewrite DAG files of the Google provider, of astro-provider-ray and of the Vertex AI SDK.",
+    )
+    parser.add_argument("files", nargs="+", type=Path, help="DAG files")
+    parser.add_argument("--write", action="store_true", help="write the files; otherwise only show the difference")
+    parser.add_argument("--cluster-id", help="cluster for the jobs of astro-provider-ray, whose connection names one")
+    parser.add_argument("--location", help="region of that cluster, or of the one that the DAG creates")
+    given = parser.parse_args(arguments)
+    try:
+        import libcst  # noqa: F401
+    except ImportError:
+        print("Install it with: pip install 'airflow-provider-vertex-ray[migrate]'", file=sys.stderr)
+        return 2
+    from airflow_provider_vertex_ray.migrate.rewriter import Cluster
+
+    cluster = Cluster(given.cluster_id, given.location)
+    return max([_migrate(file, cluster, write=given.write) for file in given.files])
+
+
+def _migrate(file: Path, cluster: Cluster, *, write: bool) -> int:
+    from libcst import ParserSyntaxError
+
+    from airflow_provider_vertex_ray.migrate.rewriter import migrate
+
+    try:
+        text = file.read_text("utf-8")
+        found = migrate(text, cluster)
+    except (OSError, UnicodeDecodeError, ParserSyntaxError) as error:
+        print(f"{file}: {error}", file=sys.stderr)
+        return 2
+    lines = difflib.unified_diff(
+        text.splitlines(keepends=True), found.text.splitlines(keepends=True), str(file), f"{file} (migrated)"
+    )
+    sys.stdout.writelines(lines)
+    for line, note in found.changes:
+        print(f"{file}:{line}: changed: {note}")
+    for line, note in found.left:
+        print(f"{file}:{line}: left to you: {note}")
+    if write and found.text != text:
+        file.write_text(found.text, "utf-8")
+    return 1 if found.left else 0

@@ -1,0 +1,176 @@
+"""``vertex-ray-migrate`` on DAGs in the form of the Google provider's, astro-provider-ray's and the SDK's examples."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from emulator_support.process import EmulatorProcess
+
+from airflow_provider_vertex_ray.migrate.command import main
+from tests.support.clusters import cluster_ids
+from tests.support.tasks import TaskInstance, context_of, run_task
+
+pytest.importorskip("libcst")
+
+from airflow_provider_vertex_ray.migrate.rewriter import Cluster, migrate  # noqa: E402
+
+DAGS = Path(__file__).parent / "dags"
+SHARED = Cluster("shared", "us-central1")
+
+
+class Pulls(TaskInstance):
+    """A task instance that finds the XComs of the tasks before it."""
+
+    def __init__(self, task_id: str, dag_id: str, pushed: dict[str, dict[str, Any]]) -> None:
+        super().__init__(task_id, dag_id=dag_id)
+        self.pushed = pushed
+        self.xcoms = pushed.setdefault(task_id, {})
+
+    def xcom_pull(self, task_ids: Any, key: str = "return_value", **more: Any) -> Any:
+        (task_id,) = [task_ids] if isinstance(task_ids, str) else task_ids
+        return self.pushed.get(task_id, {}).get(key)
+
+
+def module_of(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    name = f"migrated_{folder.name}"
+    file = folder / f"{name}.py"
+    file.write_text(text)
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run_dag(dag: Any) -> dict[str, dict[str, Any]]:
+    """Run the tasks of a DAG, each after those before it; gives all XComs."""
+    pushed: dict[str, dict[str, Any]] = {}
+    for task in dag.topological_sort():
+        ti = Pulls(task.task_id, dag.dag_id, pushed)
+        task.deferrable, task.poll_interval = False, 0.05
+        result = run_task(task, context_of(task, ti, task_instance=ti))
+        pushed[task.task_id]["return_value"] = result
+    return pushed
+
+
+def test_google_cluster_dag_runs_unchanged_by_hand(
+    fake_emulator: EmulatorProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = migrate((DAGS / "google_clusters.py").read_text())
+    assert found.left == []
+    assert [note for _, note in found.changes] == [
+        "Vertex AI no longer offers Ray 2.33; the cluster gets ray_version 2.47 and python_version 3.11"
+    ]
+    assert "# The cluster." in found.text
+    pushed = run_dag(module_of(found.text, tmp_path, monkeypatch).dag)
+    assert pushed["update"]["return_value"]["node_count"] == 3
+    assert pushed["delete"]["return_value"]["existed"]
+    assert cluster_ids(fake_emulator) == []
+
+
+def test_google_job_dag_runs_unchanged_by_hand(
+    fake_emulator: EmulatorProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = migrate((DAGS / "google_jobs.py").read_text())
+    assert found.left == []
+    assert "The cluster has Ray already; removed it from the packages" in [note for _, note in found.changes]
+    pushed = run_dag(module_of(found.text, tmp_path, monkeypatch).dag)
+    assert pushed["submit"]["submission_id"] == "job_1"
+    assert pushed["delete_job"]["return_value"]["existed"]
+    assert cluster_ids(fake_emulator) == []
+
+
+def test_astro_operators_run_unchanged_by_hand(
+    fake_emulator: EmulatorProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = migrate((DAGS / "astro_operators.py").read_text(), Cluster(location="us-central1"))
+    assert found.left == []
+    assert "# the code" in found.text
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "main.py").write_text("")
+    text = found.text.replace("python main.py", "echo main")
+    dag = module_of(text, tmp_path, monkeypatch).dag
+    assert dag.get_task("up").is_setup
+    pushed = run_dag(dag)
+    assert pushed["job"]["return_value"]["status"] == "SUCCEEDED"
+    assert cluster_ids(fake_emulator) == []
+
+
+def test_astro_functions_are_functions_of_this_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = migrate((DAGS / "astro_functions.py").read_text(), SHARED)
+    assert found.left == []
+    dag = module_of(found.text, tmp_path, monkeypatch).made
+    squares, nodes = dag.get_task("squares"), dag.get_task("nodes")
+    assert squares.custom_operator_name == "@task.vertex_ray"
+    assert (squares.cluster_id, squares.entrypoint_num_cpus, squares.poll_interval) == ("shared", 1, 5)
+    assert (nodes.cluster_id, nodes.entrypoint_num_cpus) == ("shared", 0)
+    assert nodes.upstream_task_ids == {"squares"}
+
+
+def test_calls_of_the_sdk_stay_and_are_named() -> None:
+    text = (DAGS / "sdk_functions.py").read_text()
+    found = migrate(text)
+    assert found.text == text
+    assert [line for line, _ in found.left] == [
+        number for number, line in enumerate(text.splitlines(), 1) if re.search(r"vertex_ray\.\w+_ray_cluster", line)
+    ]
+    assert "consider VertexRayCreateClusterOperator" in found.left[0][1]
+
+
+@pytest.mark.parametrize("name", sorted(file.name for file in DAGS.glob("*.py")))
+def test_migrated_file_is_not_changed_again(name: str) -> None:
+    once = migrate((DAGS / name).read_text(), SHARED)
+    ast.parse(once.text)
+    assert migrate(once.text, SHARED).text == once.text
+
+
+@pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        ("from airflow.providers.google.cloud.operators.ray import *\n", "Name what is imported"),
+        ("from airflow.providers.google.cloud.operators.ray import Unknown\n", "has no counterpart"),
+        (
+            "from airflow.providers.google.cloud.operators.ray import RayGetJobInfoOperator\n"
+            "RayGetJobInfoOperator('a', 'b', task_id='t')\n",
+            "by name",
+        ),
+        ("from ray_provider.operators.ray import SubmitRayJob\nSubmitRayJob(task_id='t')\n", "Set cluster_id"),
+        ("from ray_provider.operators.ray import SubmitRayJob\nSubmitRayJob(task_id='t')\n", "Set location"),
+    ],
+)
+def test_what_is_left_is_named(text: str, note: str) -> None:
+    assert any(note in each for _, each in migrate(text).left)
+
+
+def test_decorator_without_airflows_own() -> None:
+    text = "from ray_provider.decorators.ray import ray\n\n"
+    text += "@ray.task(config={'conn_id': 'c', 'num_cpus': 1})\ndef f(): ...\n"
+    found = migrate(text, SHARED).text
+    assert found.startswith("from airflow_provider_vertex_ray.decorators.job import vertex_ray_task\n")
+    assert '@vertex_ray_task(**{"location": "us-central1", "cluster_id": "shared", "entrypoint_num_cpus": 1})' in found
+
+
+def test_command_shows_the_difference_and_writes_only_when_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "dag.py"
+    text = (DAGS / "google_jobs.py").read_text()
+    file.write_text(text)
+    assert main([str(file)]) == 0
+    shown = capsys.readouterr().out
+    assert "+    submit = VertexRaySubmitJobOperator(" in shown
+    assert f"{file}:" in shown
+    assert file.read_text() == text
+    assert main([str(file), "--write"]) == 0
+    assert "RayGetJobInfoOperator" not in file.read_text()
+    file.write_text("def (")
+    assert main([str(file)]) == 2
+    assert main([str(tmp_path / "missing.py")]) == 2
