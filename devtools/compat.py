@@ -32,7 +32,7 @@ UNIT = "not ray and not sdk and not system and not soak and not compat"
 UV = Path(sys.executable).with_name("uv")
 # They test what belongs to the repository, not to the environment: its documents, its wheel, its layout, its devtools;
 # or they need the emulator's own requirements in this environment.
-NOT_OF_THE_ENVIRONMENT = ("docs", "packaging", "architecture", "demo", "import_budget")
+NOT_OF_THE_ENVIRONMENT = ("architecture", "benchmarks", "demo", "docs", "import_budget", "packaging")
 
 
 @dataclass
@@ -127,7 +127,7 @@ def _try(tested: TestedSet, wheel: Path, steps: Sequence[str], rounds: int) -> R
 
 
 def _selections() -> dict[str, list[str]]:
-    left_out = [f"--ignore=tests/test_{name}.py" for name in NOT_OF_THE_ENVIRONMENT]
+    left_out = [f"--ignore=tests/test_{name}.py" for name in NOT_OF_THE_ENVIRONMENT] + ["--ignore=tests/soak"]
     return {
         "imports": ["tests/compat/test_imports.py"],
         "submit": ["tests/operators/test_submit.py", "-n", "2", "-m", UNIT],
@@ -154,7 +154,7 @@ def _install(tested: TestedSet, wheel: Path, home: Path, python: str) -> str:
         changed = f", changes {len(gone)}: {', '.join(gone)}" if gone else ", changes nothing"
     options = [] if tested.until is None else ["--exclude-newer", tested.until]
     bounds = [] if tested.composer else ["--constraints", str(constraints)]
-    command = [*install, "--quiet", *bounds, *options, "--group", f"{ROOT}/pyproject.toml:compat", str(wheel)]
+    command = [*install, "--quiet", *bounds, *options, "--group", f"{ROOT}/pyproject.toml:compat", f"{wheel}[plots]"]
     done = _run(command, {}, check=False)
     if done.returncode:
         return f"**cannot be installed**: {done.stdout.strip().splitlines()[-1]}"

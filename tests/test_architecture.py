@@ -32,7 +32,11 @@ THIRD_PARTY = {
     "core/job/client.py": {"aiohttp"},
     "core/threads.py": {"asgiref"},
 }
+# The models of answers are declared with it, everywhere.
+ALLOWED_IN_CORE = {*sys.stdlib_module_names, "msgspec"}
 LONGEST_FILE = 450
+# A list of types, each with its text.
+LONGER_FILES = {"errors.py": 500}
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +91,7 @@ def test_core_needs_little_but_the_standard_library(all_arrows: list[Arrow]) -> 
     used: dict[str, set[str]] = {}
     for arrow in all_arrows:
         top = arrow.target.split(".")[0]
-        if arrow.room == "core" and arrow.target_room is None and top not in sys.stdlib_module_names:
+        if arrow.room == "core" and arrow.target_room is None and top not in ALLOWED_IN_CORE:
             used.setdefault(arrow.file, set()).add(top)
     assert used == THIRD_PARTY
 
@@ -131,7 +135,7 @@ def test_every_file_fits_in_a_head(root: Path) -> None:
     long = {
         str(file.relative_to(root)): count
         for file in root.rglob("*.py")
-        if (count := len(file.read_text().splitlines())) > LONGEST_FILE
+        if (count := len(file.read_text().splitlines())) > LONGER_FILES.get(file.name, LONGEST_FILE)
     }
     assert long == {}
 

@@ -300,7 +300,7 @@ def test_every_parameter_is_documented(name: str) -> None:
         # What a subclass inherits, it may leave to its base.
         texts = [vars(base).get("__doc__") or "" for base in kind.__mro__[: kind.__mro__.index(owner) + 1]]
         found = [
-            match for text in texts if (match := re.search(rf":param {field}:(.+?)(?=\n    :|\n    ?\Z)", text, re.S))
+            match for text in texts if (match := re.search(rf":param {field}:(.+?)(?=\n\s*:|\n\s*\Z|\Z)", text, re.S))
         ]
         assert found, f"{field} is not documented"
         templated = found[0][1].strip().endswith("(templated)")

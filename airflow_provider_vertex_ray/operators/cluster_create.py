@@ -33,21 +33,17 @@ from airflow_provider_vertex_ray.operators.owner_labels import OWNER_LABEL, owne
 from airflow_provider_vertex_ray.operators.price_tables import check_cost_limit, load_price_table
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.cluster import VertexRayClusterReadyTrigger
-from airflow_provider_vertex_ray.triggers.cluster_deletion import VertexRayClusterCleanUpTrigger
+from airflow_provider_vertex_ray.triggers.cluster_deletion import (
+    CLEAN_UP_IN_WORKER,
+    CLEAN_UP_TIMEOUT,
+    VertexRayClusterCleanUpTrigger,
+)
 from airflow_provider_vertex_ray.triggers.ensure import VertexRayClusterEnsureTrigger
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_vertex_ray.core.cluster.tries import Started
-
-CLEAN_UP_TIMEOUT = 6 * 3600.0
-"""Seconds within which a cluster whose creation failed must be deleted; the service first ends PROVISIONING.
-
-PROVISIONING was seen to last 2 h 17 min (docs/service-facts.md), and the cluster bills once it is RUNNING."""
-
-CLEAN_UP_IN_WORKER = 600.0
-"""Seconds of the clean-up that a task without ``deferrable`` waits in the worker; the triggerer does the rest."""
 
 
 class VertexRayCreateClusterOperator(VertexRayBaseOperator):
@@ -239,7 +235,6 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Start the creation, then wait until the cluster is ready."""
-
         spec = ClusterSpec.from_value(self.spec)
         spec.validate()
         for warning in spec.warnings():
@@ -409,19 +404,19 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
         self.log.error("%s", error)
         self.log.info("Cleaning up partially created cluster %s", ", ".join(cluster_names))
         until = time.time() + CLEAN_UP_TIMEOUT
-        trigger = self._clean_up_trigger(
-            cluster_names, until if self.deferrable else min(until, time.time() + CLEAN_UP_IN_WORKER), error, until
-        )
+        deadline = until if self.deferrable else min(until, time.time() + CLEAN_UP_IN_WORKER)
+        trigger = self._clean_up_trigger(cluster_names, deadline, error, until)
         return dict(self._wait(context, trigger, self.deferrable, "clean_up_complete"))
 
     def _clean_up_trigger(
         self, cluster_names: list[str], deadline: float, error: VertexRayError, until: float
     ) -> VertexRayClusterCleanUpTrigger:
+        known = {"error": error.to_dict(), "cluster_names": cluster_names, "until": until}
         return VertexRayClusterCleanUpTrigger(
             cluster_names=cluster_names,
             poll_interval=self.poll_interval,
             deadline=deadline,
-            passthrough={"error": error.to_dict(), "cluster_names": cluster_names, "until": until},
+            passthrough=known,
             **self._connection_arguments(),
         )
 

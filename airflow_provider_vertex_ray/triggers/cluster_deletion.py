@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 
     Request = Callable[[VertexRayClusterAsyncHook], Awaitable[str | None]]
 
+CLEAN_UP_TIMEOUT = 6 * 3600.0
+"""Seconds within which a cluster whose creation failed must be deleted; the service first ends PROVISIONING.
+
+PROVISIONING was seen to last 2 h 17 min (docs/service-facts.md), and the cluster bills once it is RUNNING."""
+
+CLEAN_UP_IN_WORKER = 600.0
+"""Seconds of the clean-up that a task without ``deferrable`` waits in the worker; the triggerer does the rest."""
+
 
 async def operation_failure(hook: VertexRayClusterAsyncHook, operation: str | None) -> VertexRayError | None:
     """Return the error of a long-running operation, if it has failed.

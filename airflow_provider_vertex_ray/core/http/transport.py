@@ -19,6 +19,7 @@ from airflow_provider_vertex_ray.core.http.body import (
 )
 from airflow_provider_vertex_ray.core.http.connections import MAX_CONNECTIONS, Connections, broken
 from airflow_provider_vertex_ray.core.http.decoding import MAX_JSON_BYTES, check_shape, decode_off_loop
+from airflow_provider_vertex_ray.core.http.raw_body import raw_body
 from airflow_provider_vertex_ray.core.http.redact import Redactor, describe
 from airflow_provider_vertex_ray.core.http.retry import TRANSIENT, RefusalGrace, RetryPolicy
 from airflow_provider_vertex_ray.errors import (
@@ -363,7 +364,7 @@ class Transport:
             proxy=self._connections.proxy_of(url),
             params=params,
             json=body,
-            data=data() if data else None,
+            data=raw_body(data) if data else None,
             headers={**self._headers(token), **({"Content-Type": content_type} if content_type else {})},
             # A redirect could send the token to another host.
             allow_redirects=False,

@@ -13,7 +13,7 @@ from aiohttp import web
 from emulator_support.process import EmulatorProcess
 
 from airflow_provider_vertex_ray.core.http.transport import Transport
-from airflow_provider_vertex_ray.core.job import client
+from airflow_provider_vertex_ray.core.job import log_client
 from airflow_provider_vertex_ray.core.job.client import JobRequest, JobsApi
 from airflow_provider_vertex_ray.core.job.dashboard_errors import dashboard_error
 from airflow_provider_vertex_ray.core.job.packages import Package, pack
@@ -335,7 +335,7 @@ async def test_upload_that_a_proxy_refuses_says_what_to_do(
 
     async def refuse(request: web.Request) -> web.Response:
         if request.method == "GET":
-            return web.Response(status=404)
+            return web.Response(status=404, text="Package x does not exist")
         return web.Response(status=status, text="<title>Error (Request Entity Too Large)!!1</title>")
 
     async with serving(refuse) as server, transport_to(server) as transport:
@@ -346,7 +346,7 @@ async def test_upload_that_a_proxy_refuses_says_what_to_do(
 
 
 async def test_websocket_whose_handshake_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "HANDSHAKE_SECONDS", 0.2)
+    monkeypatch.setattr(log_client, "HANDSHAKE_SECONDS", 0.2)
 
     async def hang(request: web.Request) -> web.Response:
         await asyncio.sleep(3600)

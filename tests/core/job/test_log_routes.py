@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from airflow_provider_vertex_ray.core.job import client, log_follower, log_pace
+from airflow_provider_vertex_ray.core.job import log_client, log_follower, log_pace
 from airflow_provider_vertex_ray.core.job.client import JobsApi
 from airflow_provider_vertex_ray.core.job.log_follower import JobLog
 from tests.support.log_server import LogServer, reached
@@ -29,7 +29,7 @@ def expected(last: int) -> list[str]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limits that a test need not wait for."""
-    monkeypatch.setattr(client, "HANDSHAKE_SECONDS", 1.0)
+    monkeypatch.setattr(log_client, "HANDSHAKE_SECONDS", 1.0)
     monkeypatch.setattr(log_follower, "HEAD_START", 0.1)
     monkeypatch.setattr(log_follower, "LAG", 0.5)
     monkeypatch.setattr(log_pace, "FIRST_CHECK", 0.5)
