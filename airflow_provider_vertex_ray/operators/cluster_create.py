@@ -272,9 +272,7 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
         if not self.locations:
             return [self._name(cluster_id)]
         if "/" in cluster_id:
-            raise InvalidArgumentError(
-                "cluster_id", self.cluster_id, "Use an ID without a region; locations names them."
-            )
+            raise InvalidArgumentError("cluster_id", cluster_id, "Use an ID without a region; locations names it.")
         project = self.project_id or self._connection_project()
         return [parse_cluster_name(cluster_id, project, place) for place in places]
 
