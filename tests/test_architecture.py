@@ -25,9 +25,15 @@ HEAVY = (
 )
 # They subclass Ray's own classes, so they need Ray at import; Airflow reads them as text.
 ON_THE_CLUSTER = {"remote/bigquery/sink.py", "remote/bigquery/source.py"}
+SUBJECTS_WITH_ANSWERS = ("cluster", "cost", "job", "monitoring", "preflight", "serving")
 # The only modules of core that need more than the standard library.
 THIRD_PARTY = {
-    "core/http/auth.py": {"aiohttp", "google"},
+    # The models of answers from outside.
+    **{f"core/{subject}/answers.py": {"msgspec"} for subject in SUBJECTS_WITH_ANSWERS},
+    "core/http/auth.py": {"aiohttp", "google", "msgspec"},
+    "core/http/body.py": {"aiohttp"},
+    "core/http/connections.py": {"aiohttp"},
+    "core/http/decoding.py": {"msgspec"},
     "core/http/transport.py": {"aiohttp"},
     "core/job/client.py": {"aiohttp"},
     "core/threads.py": {"asgiref"},

@@ -10,17 +10,21 @@ import asyncio
 import json
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from airflow_provider_vertex_ray.core.http.addresses import Addresses
+from airflow_provider_vertex_ray.core.http.decoding import decode
 from airflow_provider_vertex_ray.core.http.transport import Answer
 from airflow_provider_vertex_ray.core.sharing.generations import GENERATION_LABEL
 from airflow_provider_vertex_ray.errors import ServiceUnavailableError
+
+T = TypeVar("T")
 
 START = 1_800_000_000.0
 PROJECT, LOCATION = "1234", "us-central1"
@@ -269,6 +273,18 @@ class SimulatedTransport:
             except ServiceUnavailableError:
                 if not tries:
                     raise
+
+    async def read(self, kind: type[T], method: str, url: str, **more: Any) -> T:
+        return decode((await self.request(method, url, **more)).content, kind)
+
+    @asynccontextmanager
+    async def stream(self, url: str, **more: Any) -> AsyncIterator[AsyncIterator[bytes]]:
+        answer = await self.request("GET", url, error_from=more["error_from"], repeatable=False)
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield answer.text.encode()
+
+        yield pieces()
 
     async def _once(self, method: str, url: str, more: dict[str, Any]) -> Answer:
         world = self.world
