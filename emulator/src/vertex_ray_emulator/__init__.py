@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
-__all__ = ["__version__"]
+from vertex_ray_emulator.embedded import EmulatorStartError, LocalEmulator, start
+
+__all__ = ["EmulatorStartError", "LocalEmulator", "__version__", "start"]
 
 __version__ = "0.1.0"
