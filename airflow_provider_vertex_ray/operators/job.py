@@ -331,6 +331,7 @@ class VertexRaySubmitJobOperator(SharedClusterMixin, VertexRayBaseOperator):
             check_submission_id(self.submission_id)
         check_mappings(metadata=self.metadata)
         check_lease(self.lease_uri or None, self.lease_ttl)
+        self._holder(context)
         _, parts = task_owner(context)
         return JobRequest(
             entrypoint=command_line(self.entrypoint),
