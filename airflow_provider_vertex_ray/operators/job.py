@@ -356,6 +356,7 @@ class VertexRaySubmitJobOperator(JobAttemptsMixin, SharedClusterMixin, VertexRay
             self.entrypoint_num_cpus, self.entrypoint_num_gpus, self.entrypoint_memory, self.entrypoint_resources
         )
         check_lease(self.lease_uri or None, self.lease_ttl)
+        self._holder(context)
         _, parts = task_owner(context)
         environment = runtime_environment(
             self.runtime_env, self.working_dir, self.env_vars, self.py_modules, self.excludes

@@ -22,6 +22,7 @@ from airflow_provider_vertex_ray.core.sharing.lease_store import LeaseStore
 from airflow_provider_vertex_ray.errors import (
     ClusterClosingError,
     DashboardNotReadyError,
+    InvalidArgumentError,
     LeaseHeldError,
     LeaseStoreError,
 )
@@ -336,3 +337,15 @@ async def test_a_store_that_has_worked_is_waited_for(
     found = await asyncio.to_thread(ensure, storage)
     assert found["cluster_id"] == "etl-g1"
     assert calls > 3
+
+
+@pytest.mark.parametrize("owner", ["x" * 1001, "a\nb", "a\0b"])
+def test_an_owner_that_cannot_be_stored_is_refused_before_any_call(fake_emulator: EmulatorProcess, owner: str) -> None:
+    fake_emulator.admin("DELETE", "calls")
+    lease = {"lease_uri": "gs://bucket/leases", "lease_owner": owner}
+    job = submit_job("true", "shared", deferrable=False, **lease)
+    release = VertexRayReleaseClusterOperator(task_id="release", cluster_id="shared", location=LOCATION, **lease)
+    for run in (lambda: ensure(None, **lease), lambda: run_task(job), lambda: run_task(release)):
+        with pytest.raises(InvalidArgumentError, match="lease_owner"):
+            run()
+    assert fake_emulator.calls() == []

@@ -232,7 +232,7 @@ class _Reading:
         version = self._data.get("version") if isinstance(self._data, dict) else None
         if version != VERSION:
             raise LeaseUnreadableError(
-                f"The lease has version {str(version)[:50]!r}; this version of the package reads version {VERSION}."
+                f"The lease has version {str(version)[:50]}; this version of the package reads version {VERSION}."
             )
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:

@@ -169,9 +169,11 @@ def both(outcomes: set[frozenset[str]], *labels: str) -> bool:
 
 
 @pytest.mark.parametrize(("who", "prepare"), [(RUN, None), (OTHER, None), (RUN, long_ago)])
-def test_a_holder_and_a_closer_never_both_go_on(clock: list[OrderedWorld], who: HolderId, prepare: Actor) -> None:
+def test_a_holder_and_a_closer_never_both_go_on(
+    clock: list[OrderedWorld], who: HolderId, prepare: Actor | None
+) -> None:
     """Two holders, also with the same hold, of which one may rely on what the other wrote."""
-    second = [] if prepare else [holder("second", who)]
+    second: list[Actor] = [] if prepare is not None else [holder("second", who)]
     seen = every_order(clock, prepare, holder("first"), *second, closer("reaper"))
     assert not both(seen.outcomes, "first", "reaper")
     assert not both(seen.outcomes, "second", "reaper")
