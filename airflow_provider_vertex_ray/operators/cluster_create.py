@@ -323,6 +323,7 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
             location=result["location"],
             cluster_id=result["cluster_id"],
             dashboard_uri=dashboard,
+            shell_uri=result.get("shell_url"),
         )
         return result
 
