@@ -81,6 +81,7 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": [
                     f"{_PACKAGE}.triggers.bigquery",
                     f"{_PACKAGE}.triggers.cluster",
+                    f"{_PACKAGE}.triggers.cluster_deletion",
                     f"{_PACKAGE}.triggers.ensure",
                     f"{_PACKAGE}.triggers.idle",
                     f"{_PACKAGE}.triggers.job",
@@ -98,6 +99,7 @@ def get_provider_info() -> dict[str, Any]:
             f"{_PACKAGE}.links.cluster.VertexRayClusterListLink",
             f"{_PACKAGE}.links.cluster.VertexRayDashboardLink",
             f"{_PACKAGE}.links.cluster.VertexRayLogsLink",
+            f"{_PACKAGE}.links.cluster.VertexRayShellLink",
             f"{_PACKAGE}.links.monitoring.VertexRayMetricsLink",
             f"{_PACKAGE}.links.quota.VertexRayQuotaLink",
             f"{_PACKAGE}.links.serving.VertexRayEndpointLink",

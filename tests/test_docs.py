@@ -134,6 +134,7 @@ def test_every_subject_has_a_page_that_the_index_links_to() -> None:
         "ray-client",
         "emulator",
         "service-facts",
+        "real-project",
         "development",
     }
     assert {name.removesuffix(".md") for name in PAGES} == pages | {"index", "README"}
@@ -315,7 +316,7 @@ def test_preflight_options_and_checks_match_their_tables() -> None:
     assert tuple(row[0] for row in checks[1:]) == CHECKS
     (statuses,) = (table for table in _tables(page) if table[0][0] == "status")
     assert [row[0] for row in statuses[1:]] == [status.value for status in Status]
-    looks = {permission for row in checks[1:] for permission in re.findall(r"[a-z]+\.[A-Za-z]+\.[a-z]+", row[4])}
+    looks = {permission for row in checks[1:] for permission in re.findall(r"[a-z]+\.[A-Za-z]+\.[A-Za-z]+", row[4])}
     assert looks <= set(requirements.ROLES)
     assert set(re.findall(r"`(roles/[\w.]+)`", page)) <= set(requirements.ROLES.values())
 
@@ -385,7 +386,9 @@ def test_fault_example_arms_its_faults(fake_emulator: EmulatorProcess) -> None:
 def test_page_options_match_their_tables() -> None:
     tables = {table[0][0]: table for table in _tables(PAGES["page.md"])}
     options = get_provider_info()["config"]["vertex_ray"]["options"]
-    assert {row[0] for row in tables["option"][1:]} == set(options)
+    assert {row[0] for row in tables["option"][1:]} == {name for name in options if name.startswith("page_")}
+    settings = {table[0][0]: table for table in _tables(PAGES["clusters.md"])}["setting"]
+    assert {row[0] for row in settings[1:]} == {name for name in options if not name.startswith("page_")}
     fields = {field.name: field for field in dataclasses.fields(Source)}
     assert {row[0] for row in tables["key"][1:]} == set(fields)
     assert {row[0] for row in tables["key"][1:] if row[1] == "required"} == {"location"}

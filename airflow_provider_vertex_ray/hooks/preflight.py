@@ -13,10 +13,11 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoun
 from airflow_provider_vertex_ray.core.cluster.name import validate_location, validate_project
 from airflow_provider_vertex_ray.core.cluster.spec import ClusterSpec
 from airflow_provider_vertex_ray.core.http.transport import Transport
+from airflow_provider_vertex_ray.core.preflight.live import live_findings
 from airflow_provider_vertex_ray.core.preflight.lookups import bucket_uri
 from airflow_provider_vertex_ray.core.preflight.quota_demand import QuotaStatus, quota_demand, unknown_machines
 from airflow_provider_vertex_ray.core.preflight.quotas import QuotasApi
-from airflow_provider_vertex_ray.core.preflight.report import Report, choose_checks
+from airflow_provider_vertex_ray.core.preflight.report import Finding, Report, choose_checks
 from airflow_provider_vertex_ray.core.preflight.requirements import PreflightRequest
 from airflow_provider_vertex_ray.core.preflight.run import preflight
 from airflow_provider_vertex_ray.core.sharing.lease_objects import parse_lease_uri
@@ -57,6 +58,16 @@ class VertexRayPreflightAsyncHook(VertexRayBaseAsyncHook):
             transport, project, trouble = await self._open(stack)
             asked = PreflightRequest(validate_project(project), location, spec, uri, lease_uri)
             return await preflight(asked, transport, names, own_versions=own, no_credentials=trouble)
+
+    async def live_check(self) -> list[Finding]:
+        """Look at the clusters that exist in the hook's project and region, and ask their dashboards.
+
+        :return: the findings; see "What to try first on a real project" in the documentation.
+        :raises InvalidArgumentError: the project or the region is missing.
+        """
+        location = self._checked_location()
+        async with self.session() as (transport, project):
+            return await live_findings(transport, validate_project(project), location)
 
     def _checked_location(self) -> str:
         """Validate the region, and the project if the hook names one, before any request."""
@@ -123,3 +134,4 @@ class VertexRayPreflightHook(VertexRaySyncHook[VertexRayPreflightAsyncHook]):
 
     preflight = sync_of(VertexRayPreflightAsyncHook.preflight)
     quota = sync_of(VertexRayPreflightAsyncHook.quota)
+    live_check = sync_of(VertexRayPreflightAsyncHook.live_check)

@@ -14,12 +14,14 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
 from airflow_provider_vertex_ray.core.cluster.name import validate_location, validate_project
 from airflow_provider_vertex_ray.core.cluster.spec import ClusterSpec
 from airflow_provider_vertex_ray.core.preflight.report import CHECKS, Report, Status
+from airflow_provider_vertex_ray.core.preflight.run import CREDENTIALS
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
@@ -58,6 +60,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ACCOUNTS",
         help="service account to impersonate, or a chain separated by commas",
     )
+    parser.add_argument(
+        "--live-check",
+        action="store_true",
+        help="also look at the clusters that exist in the region, and ask their dashboards; nothing is changed",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return parser
 
@@ -87,7 +94,10 @@ def _run(given: argparse.Namespace) -> Report:
 
     chain = [each.strip() for each in (given.impersonation_chain or "").split(",") if each.strip()]
     hook = VertexRayPreflightHook(_connection(given.gcp_conn_id), chain or None, given.project, given.location)
-    return hook.preflight(spec, checks=given.checks, bucket=given.bucket, lease_uri=given.lease_uri)
+    report = hook.preflight(spec, checks=given.checks, bucket=given.bucket, lease_uri=given.lease_uri)
+    if given.live_check and not any(finding.check == CREDENTIALS for finding in report.findings):
+        report = replace(report, findings=(*report.findings, *hook.live_check()))
+    return report
 
 
 def _read_spec(place: str | None) -> dict[str, Any]:

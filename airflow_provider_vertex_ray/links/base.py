@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
 
-from airflow_provider_vertex_ray.core.cluster.state import ClusterState
+from airflow_provider_vertex_ray.core.cluster.state import USABLE_STATES
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -28,14 +28,15 @@ def persist_link_facts(context: Context, **facts: str | None) -> None:
 
 
 def persist_cluster_facts(context: Context, name: ClusterName, cluster: Cluster) -> None:
-    """Store the facts of a cluster for the links, with its dashboard if the cluster is RUNNING or UPDATING."""
-    usable = cluster.state in (ClusterState.RUNNING, ClusterState.UPDATING)
+    """Store the facts of a cluster for the links, with its dashboard and shell if it is RUNNING or UPDATING."""
+    usable = cluster.state in USABLE_STATES
     persist_link_facts(
         context,
         project_id=name.project,
         location=name.location,
         cluster_id=name.cluster_id,
         dashboard_uri=cluster.dashboard_uri if usable else None,
+        shell_uri=cluster.shell_uri if usable else None,
     )
 
 

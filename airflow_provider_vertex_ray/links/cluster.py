@@ -43,6 +43,17 @@ class VertexRayDashboardLink(VertexRayLink):
         return f"{base}/#/jobs/{quote(job, safe='')}" if job else base
 
 
+class VertexRayShellLink(VertexRayLink):
+    """Link to an interactive shell on the head node, where the service offers one."""
+
+    name = "Shell on the head"
+
+    def url(self, facts: dict[str, str]) -> str:
+        """Return the address of the shell."""
+        address = facts["shell_uri"]
+        return address if address.startswith("https://") else f"https://{address}"
+
+
 class VertexRayLogsLink(VertexRayLink):
     """Link to Cloud Logging, filtered by the cluster, and by the job if the task has one."""
 

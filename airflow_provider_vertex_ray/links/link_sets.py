@@ -7,10 +7,17 @@ from airflow_provider_vertex_ray.links.cluster import (
     VertexRayClusterListLink,
     VertexRayDashboardLink,
     VertexRayLogsLink,
+    VertexRayShellLink,
 )
 from airflow_provider_vertex_ray.links.monitoring import VertexRayMetricsLink
 
-CLUSTER_LINKS = (VertexRayClusterLink(), VertexRayDashboardLink(), VertexRayLogsLink(), VertexRayMetricsLink())
+CLUSTER_LINKS = (
+    VertexRayClusterLink(),
+    VertexRayDashboardLink(),
+    VertexRayLogsLink(),
+    VertexRayMetricsLink(),
+    VertexRayShellLink(),
+)
 """Links of tasks on a cluster."""
 
 JOB_LINKS = (VertexRayDashboardLink(), VertexRayLogsLink(), VertexRayMetricsLink(), VertexRayClusterLink())

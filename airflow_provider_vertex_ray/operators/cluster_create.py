@@ -374,6 +374,7 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
             location=result["location"],
             cluster_id=result["cluster_id"],
             dashboard_uri=dashboard,
+            shell_uri=result.get("shell_url"),
         )
         context["ti"].xcom_push(key="cluster_id", value=result["cluster_id"])
         return result

@@ -16,6 +16,7 @@ from airflow_provider_vertex_ray.links.cluster import (
     VertexRayClusterListLink,
     VertexRayDashboardLink,
     VertexRayLogsLink,
+    VertexRayShellLink,
 )
 from airflow_provider_vertex_ray.links.monitoring import VertexRayMetricsLink
 from airflow_provider_vertex_ray.links.quota import VertexRayQuotaLink
@@ -31,6 +32,7 @@ LINKS = [
     VertexRayClusterListLink(),
     VertexRayDashboardLink(),
     VertexRayLogsLink(),
+    VertexRayShellLink(),
     VertexRayMetricsLink(),
     VertexRayModelLink(),
     VertexRayEndpointLink(),
@@ -70,6 +72,13 @@ def test_the_dashboard(link: Any) -> None:
     address = "https://abc-dot-us-central1.aiplatform-training.googleusercontent.com"
     assert link(VertexRayDashboardLink(), {**CLUSTER, **DASHBOARD}) == address
     assert link(VertexRayDashboardLink(), {**CLUSTER, **DASHBOARD, **JOB}) == f"{address}/#/jobs/af-job%2F1"
+
+
+def test_the_shell_on_the_head(link: Any) -> None:
+    for address in (f"{DASHBOARD['dashboard_uri']}/shell", f"https://{DASHBOARD['dashboard_uri']}/shell"):
+        wanted = f"https://{DASHBOARD['dashboard_uri']}/shell"
+        assert link(VertexRayShellLink(), {**CLUSTER, "shell_uri": address}) == wanted
+    assert link(VertexRayShellLink(), CLUSTER) == ""
 
 
 def test_the_logs(link: Any) -> None:

@@ -49,7 +49,9 @@ def test_the_result_is_a_running_cluster(fake_emulator: EmulatorProcess, deferra
         "location": LOCATION,
         "cluster_id": "made",
         "dashboard_uri": dashboard,
+        "shell_uri": f"https://{dashboard}/shell",
     }
+    assert result["shell_url"] == f"https://{dashboard}/shell"
 
 
 def test_labels_say_whose_it_is(fake_emulator: EmulatorProcess) -> None:

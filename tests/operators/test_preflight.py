@@ -67,12 +67,12 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], str, str, str, str]] = [
     (
         "spec", {"head_node_type": Resources("n1-standard-8"), "allow_small_head": True}, {},
         "head_node_type.machine_type", "warn",
-        "may never respond", "",
+        "may never answer", "",
     ),
     ("versions", {}, {}, "Ray 2.47, Python 3.11", "pass", "available until 2027-07-28", ""),
     (
         "versions", {"custom_images": NodeImages(GONE_IMAGE, GONE_IMAGE)}, {}, "Ray 2.33, Python 3.10", "fail",
-        "does not offer this combination", 'ray_version="2.47"',
+        "no longer available", 'ray_version="2.47"',
     ),
     ("versions", {"custom_images": NodeImages(IMAGE, IMAGE)}, {}, IMAGE, "could_not_check", "custom image", ""),
     ("versions", {"ray_version": "2.42"}, {}, "Ray Client", "warn", "Ray 2.42.0", "ray[client]==2.42.0"),

@@ -20,7 +20,7 @@ from airflow_provider_vertex_ray.core.cluster.pools import (
     parse_official_image,
 )
 from airflow_provider_vertex_ray.core.cluster.spec_parts import AutoscalingSpec, NfsMount, PscIConfig, Resources
-from airflow_provider_vertex_ray.core.cluster.versions import known_versions
+from airflow_provider_vertex_ray.core.cluster.versions import is_rejected
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -280,11 +280,10 @@ def _read_images(
 
 
 def _would_be_chosen(official: OfficialImage, pool: Mapping[str, Any], prefix: str | None) -> bool:
-    known = known_versions()
     has_gpu = int((pool.get("machineSpec") or {}).get("acceleratorCount") or 0) > 0
     return (
         official.gpu == has_gpu
         and official.prefix == (prefix or official.prefix)
-        # A spec with a version that has ended is rejected.
-        and not (official.ray_version in known and known[official.ray_version].ended)
+        # A spec with such a version would be rejected.
+        and not is_rejected(official.ray_version)
     )

@@ -24,7 +24,7 @@ from airflow_provider_vertex_ray.core.cluster.machine_rules import (
     machine_warnings,
 )
 from airflow_provider_vertex_ray.core.cluster.passthrough import check_passthrough, passthrough_warnings
-from airflow_provider_vertex_ray.core.cluster.versions import is_version, known_versions, offered
+from airflow_provider_vertex_ray.core.cluster.versions import is_rejected, is_version, known_versions, offered
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -127,12 +127,11 @@ def _check_versions(spec: SpecFields) -> None:
             short = ".".join(value.split(".")[:2])
             close = f" Did you mean {short}?" if is_version(short) else ""
             raise InvalidArgumentError(field, value, f"Use a version of two numbers, as in {offered()}.{close}")
-    row = known_versions().get(spec.ray_version)
-    if row is not None and row.ended:
+    if is_rejected(spec.ray_version):
         raise InvalidArgumentError(
             "ray_version",
             spec.ray_version,
-            f"Vertex AI no longer offers Ray {spec.ray_version}; it offers {offered()}.",
+            f"Vertex AI does not offer this version; it offers {offered()}.",
         )
 
 

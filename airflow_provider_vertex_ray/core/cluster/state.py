@@ -146,6 +146,11 @@ class Cluster:
         return parse_rfc3339(self.start_time)
 
     @property
+    def shell_uri(self) -> str | None:
+        """Return the address of an interactive shell on the head; None if there is none."""
+        return self.access_uris.get("RAY_HEAD_NODE_INTERACTIVE_SHELL_URI")
+
+    @property
     def resource_name(self) -> ClusterName:
         """Return the parts of ``name``, as the clients of this package take them."""
         return ClusterName(self.project, self.location, self.cluster_id)
@@ -196,6 +201,7 @@ class Cluster:
                 for pool in self.pools
             },
             "dashboard_url": f"https://{self.dashboard_uri}" if self.dashboard_uri else None,
+            "shell_url": f"https://{self.shell_uri.removeprefix('https://')}" if self.shell_uri else None,
             "labels": self.labels,
             "error": self.error_message,
             "create_time": self.create_time,

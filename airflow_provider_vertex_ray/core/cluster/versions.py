@@ -15,7 +15,15 @@ from typing import Any
 from airflow_provider_vertex_ray.core.data_rows import added_text, date_in, read_rows, rows_in
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
-__all__ = ["RayVersion", "known_versions", "newest_version", "offered", "offered_versions"]
+__all__ = [
+    "RayVersion",
+    "is_rejected",
+    "is_version",
+    "known_versions",
+    "newest_version",
+    "offered",
+    "offered_versions",
+]
 
 OPTION = "ray_versions"
 _FIELDS = {"ray": str, "full": str, "python": list, "image": str, "ends": str, "ended": bool}
@@ -58,12 +66,22 @@ def offered_versions() -> dict[str, RayVersion]:
 
 def newest_version() -> RayVersion:
     """Return the newest version that has not ended."""
-    return max(offered_versions().values(), key=lambda row: tuple(map(int, row.ray.split("."))))
+    return max(offered_versions().values(), key=lambda row: _order(row.ray))
+
+
+def is_rejected(ray_version: str) -> bool:
+    """Tell whether the service certainly does not offer a Ray version: it has ended, or an older one is in no row."""
+    row = known_versions().get(ray_version)
+    return row.ended if row else _order(ray_version) < _order(newest_version().ray)
+
+
+def _order(ray_version: str) -> tuple[int, ...]:
+    return tuple(map(int, ray_version.split(".")))
 
 
 def offered() -> str:
     """Return the versions that have not ended, in words, the newest first."""
-    rows = sorted(offered_versions().values(), key=lambda row: tuple(map(int, row.ray.split("."))), reverse=True)
+    rows = sorted(offered_versions().values(), key=lambda row: _order(row.ray), reverse=True)
     return "; ".join(f"Ray {row.ray} with Python {' or '.join(row.pythons)}" for row in rows)
 
 

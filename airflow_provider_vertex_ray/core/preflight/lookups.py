@@ -98,6 +98,31 @@ class PermissionsApi:
         url = f"{self._transport.addresses.iam()}/v1/projects/-/serviceAccounts/{quote(email, safe='@')}"
         return await self._test(url, permissions)
 
+    async def agent_roles(self, project: str, member: str) -> set[str]:
+        """Return the roles that the policy of a project grants a member directly.
+
+        :param project: id or number of the project
+        :param member: the member, such as ``serviceAccount:…``
+        :raises VertexRayError: the policy cannot be read
+        """
+        url = f"{self._transport.addresses.resource_manager()}/v1/projects/{quote(project, safe=':')}:getIamPolicy"
+        policy = await read_json(self._transport, "POST", url, body={})
+        return {
+            str(binding.get("role"))
+            for binding in policy.get("bindings") or []
+            if member in (binding.get("members") or [])
+        }
+
+    async def project_number(self, project: str) -> str:
+        """Return the number of a project.
+
+        :raises VertexRayError: the project cannot be read
+        """
+        if project.isdecimal():
+            return project
+        url = f"{self._transport.addresses.resource_manager()}/v1/projects/{quote(project, safe=':')}"
+        return str((await read_json(self._transport, "GET", url)).get("projectNumber", ""))
+
     async def _test(self, url: str, permissions: Sequence[str]) -> set[str]:
         body = {"permissions": list(permissions)}
         found = await read_json(self._transport, PermissionsAnswer, "POST", f"{url}:testIamPermissions", body=body)

@@ -10,6 +10,7 @@ from airflow_provider_vertex_ray.core.preflight.requirements import (
     ACT_AS,
     REQUIRED_PERMISSIONS,
     RESIZE_PERMISSION,
+    USER_PERMISSION,
     PreflightRequest,
     advised_services,
     enable,
@@ -38,10 +39,22 @@ async def check_apis(asked: PreflightRequest, transport: Transport) -> list[Find
 
 
 async def check_permissions(asked: PreflightRequest, transport: Transport) -> list[Finding]:
-    """Check the caller's permissions for clusters in the project."""
-    subject = f"project {asked.project}"
+    """Check the caller's permissions for clusters in the project, and for their dashboards."""
     permissions = [*REQUIRED_PERMISSIONS, RESIZE_PERMISSION]
-    granted = await PermissionsApi(transport).on_project(asked.project, permissions)
+    granted = await PermissionsApi(transport).on_project(asked.project, [*permissions, USER_PERMISSION])
+    found = _permissions(asked, permissions, granted)
+    if USER_PERMISSION not in granted:
+        text = (
+            f"lacks {USER_PERMISSION}, so probably roles/aiplatform.user, which the dashboard asks for: jobs may be "
+            "rejected with 401 or 403"
+        )
+        remedy = grant(asked.project, "roles/aiplatform.user", asked.member)
+        found.append(Finding("permissions", Status.WARN, "dashboard", text, remedy))
+    return found
+
+
+def _permissions(asked: PreflightRequest, permissions: list[str], granted: set[str]) -> list[Finding]:
+    subject = f"project {asked.project}"
     missing = [permission for permission in permissions if permission not in granted]
     if not missing:
         verbs = ", ".join(permission.rpartition(".")[2] for permission in permissions)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import date
 
-from airflow_provider_vertex_ray.core.cluster.versions import known_versions, newest_version, offered
+from airflow_provider_vertex_ray.core.cluster.versions import is_rejected, known_versions, newest_version, offered
 from airflow_provider_vertex_ray.core.data_rows import NOTICE_DAYS
 from airflow_provider_vertex_ray.core.preflight.report import Finding, Status
 
@@ -26,8 +26,9 @@ def pair_finding(ray_version: str, python_version: str | None, today: date) -> F
     """
     subject = f"Ray {ray_version}, Python {python_version}"
     row = known_versions().get(ray_version)
-    if row is not None and row.ended:
-        return Finding(CHECK, Status.FAIL, subject, "no longer available", _newest_but(ray_version))
+    if is_rejected(ray_version):
+        found = "no longer available" if row else f"not available; the service offers {offered()}"
+        return Finding(CHECK, Status.FAIL, subject, found, _newest_but(ray_version))
     if row is None or python_version not in row.pythons:
         found = f"this package does not know whether the service offers this combination; known are {offered()}"
         return Finding(CHECK, Status.WARN, subject, found, _newest_but(""))

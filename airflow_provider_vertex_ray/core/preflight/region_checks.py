@@ -9,6 +9,7 @@ from airflow_provider_vertex_ray.core.preflight.lookups import (
     ENCRYPT,
     MachineTypesApi,
     NetworksApi,
+    PermissionsApi,
     compute_name,
     encryption_key,
     peering_state,
@@ -21,6 +22,7 @@ from airflow_provider_vertex_ray.core.preflight.requirements import (
     BUCKET_PERMISSIONS,
     LEASE_PERMISSIONS,
     PreflightRequest,
+    grant,
     quota_page,
     unchecked,
 )
@@ -105,7 +107,35 @@ async def check_network(asked: PreflightRequest, transport: Transport) -> list[F
     psc = asked.spec.psc_interface_config
     if asked.spec.network:
         return [await _peered(asked, api, asked.spec.network)]
-    return [await _attachment(asked, api, str(psc.network_attachment))] if psc else []
+    if psc is None:
+        return []
+    found = await _attachment(asked, api, str(psc.network_attachment))
+    if found.status is not Status.PASS:
+        return [found]
+    return [found, await _agent(asked, PermissionsApi(transport), str(psc.network_attachment))]
+
+
+AGENT_ROLES = frozenset({"roles/compute.networkAdmin", "roles/editor", "roles/owner"})
+"""Roles that let Vertex AI's service agent use a network attachment
+(https://cloud.google.com/vertex-ai/docs/general/vpc-psc-i-setup); in its own project, its own role does, too."""
+
+
+async def _agent(asked: PreflightRequest, api: PermissionsApi, given: str) -> Finding:
+    """Check that Vertex AI's service agent may use a network attachment, by the policy of the attachment's project."""
+    project = given.split("/")[1] if "/" in given else asked.project
+    subject = "service agent"
+    try:
+        number = await api.project_number(asked.project)
+        agent = f"serviceAccount:service-{number}@gcp-sa-aiplatform.iam.gserviceaccount.com"
+        roles = await api.agent_roles(project, agent)
+        own = project in (asked.project, number)
+    except VertexRayError as error:
+        permission = "resourcemanager.projects.getIamPolicy"
+        return unchecked(asked, "network", subject, error, permission, project=project)
+    if roles & AGENT_ROLES or (own and "roles/aiplatform.serviceAgent" in roles):
+        return Finding("network", Status.PASS, subject, f"may use the network attachment in project {project}")
+    found = f"has no known role in project {project} that lets it use the network attachment"
+    return Finding("network", Status.WARN, subject, found, grant(project, "roles/compute.networkAdmin", agent))
 
 
 async def _peered(asked: PreflightRequest, api: NetworksApi, name: str) -> Finding:

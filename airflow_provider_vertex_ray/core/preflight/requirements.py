@@ -29,6 +29,10 @@ REQUIRED_PERMISSIONS: tuple[str, ...] = tuple(
     f"aiplatform.persistentResources.{verb}" for verb in ("create", "get", "list", "delete")
 )
 RESIZE_PERMISSION = "aiplatform.persistentResources.update"
+USER_PERMISSION = "aiplatform.customJobs.create"
+"""A permission of roles/aiplatform.user that smaller roles lack.
+
+The dashboard asks for at least that role (documented); which of its permissions counts is not known."""
 ACT_AS = "iam.serviceAccounts.actAs"
 BUCKET_PERMISSIONS = (
     "storage.objects.get",
@@ -45,6 +49,8 @@ ROLES: dict[str, str] = {
         [f"aiplatform.persistentResources.{verb}" for verb in ("create", "update", "delete")], "roles/aiplatform.admin"
     ),
     **dict.fromkeys([f"aiplatform.persistentResources.{verb}" for verb in ("get", "list")], "roles/aiplatform.user"),
+    USER_PERMISSION: "roles/aiplatform.user",
+    "resourcemanager.projects.getIamPolicy": "roles/iam.securityReviewer",
     "serviceusage.services.get": "roles/serviceusage.serviceUsageViewer",
     "serviceusage.quotas.get": "roles/serviceusage.serviceUsageViewer",
     "monitoring.timeSeries.list": "roles/monitoring.viewer",

@@ -105,7 +105,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"worker_node_types": [WORKER, {}, {"autoscaling_spec": {}}]}, "worker_node_types[2]"),
     ({"worker_node_types": [{"autoscaling_spec": {}}, {"autoscaling_spec": {}}]}, "worker_node_types[0]"),
     # Versions
-    *[({"ray_version": ray}, "ray_version") for ray in ("2.9", "2.33", "2.47.1", "two", "2", "", None, 2.47)],
+    *[
+        ({"ray_version": ray}, "ray_version")
+        for ray in ("1.13", "2.9", "2.33", "2.45", "2.47.1", "two", "2", "", None, 2.47)
+    ],
     *[({"python_version": python}, "python_version") for python in ("3", "3.11.9", "py311", "", 3.11)],
     # Networks
     *[

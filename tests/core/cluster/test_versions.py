@@ -70,7 +70,7 @@ def test_row_may_name_other_images(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_row_replaces_the_one_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, json.dumps([{"ray": "2.47", "python": ["3.11", "3.12"], "ended": True}]))
     assert known_versions()["2.47"].ended
-    with pytest.raises(InvalidArgumentError, match="no longer offers"):
+    with pytest.raises(InvalidArgumentError, match="does not offer this version"):
         ClusterSpec(worker_node_types=WORKERS, ray_version="2.47")
 
 
