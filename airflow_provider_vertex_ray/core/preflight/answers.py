@@ -12,6 +12,8 @@ __all__ = [
     "KeyAnswer",
     "NetworkAnswer",
     "PermissionsAnswer",
+    "PolicyAnswer",
+    "ProjectAnswer",
     "QuotaAnswer",
     "SeriesAnswer",
     "SeriesPage",
@@ -44,6 +46,23 @@ class PermissionsAnswer(msgspec.Struct):
     """Those permissions of a request that the account has."""
 
     permissions: list[str] | None = None
+
+
+class _BindingAnswer(msgspec.Struct):
+    role: str | None = None
+    members: list[str] | None = None
+
+
+class PolicyAnswer(msgspec.Struct):
+    """Who has which role in a project."""
+
+    bindings: list[_BindingAnswer] | None = None
+
+
+class ProjectAnswer(msgspec.Struct, rename="camel"):
+    """A project."""
+
+    project_number: Int64 | None = None
 
 
 class _PeeringAnswer(msgspec.Struct):

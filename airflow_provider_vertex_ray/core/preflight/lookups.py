@@ -20,6 +20,8 @@ from airflow_provider_vertex_ray.core.preflight.answers import (
     KeyAnswer,
     NetworkAnswer,
     PermissionsAnswer,
+    PolicyAnswer,
+    ProjectAnswer,
     ServicesAnswer,
     ZonesPage,
 )
@@ -106,12 +108,8 @@ class PermissionsApi:
         :raises VertexRayError: the policy cannot be read
         """
         url = f"{self._transport.addresses.resource_manager()}/v1/projects/{quote(project, safe=':')}:getIamPolicy"
-        policy = await read_json(self._transport, "POST", url, body={})
-        return {
-            str(binding.get("role"))
-            for binding in policy.get("bindings") or []
-            if member in (binding.get("members") or [])
-        }
+        policy = await read_json(self._transport, PolicyAnswer, "POST", url, body={})
+        return {binding.role for binding in policy.bindings or () if binding.role and member in (binding.members or ())}
 
     async def project_number(self, project: str) -> str:
         """Return the number of a project.
@@ -121,7 +119,8 @@ class PermissionsApi:
         if project.isdecimal():
             return project
         url = f"{self._transport.addresses.resource_manager()}/v1/projects/{quote(project, safe=':')}"
-        return str((await read_json(self._transport, "GET", url)).get("projectNumber", ""))
+        found = await read_json(self._transport, ProjectAnswer, "GET", url)
+        return "" if found.project_number is None else str(found.project_number)
 
     async def _test(self, url: str, permissions: Sequence[str]) -> set[str]:
         body = {"permissions": list(permissions)}
