@@ -42,7 +42,7 @@ print('VERTEX_RAY_RESULT', {lines})
 def cluster(ray_process: EmulatorProcess) -> Iterator[EmulatorProcess]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         use(ray_process, monkeypatch)
-        ray_process.create("real", cluster_body(workers=1))
+        assert ray_process.create("real", cluster_body(workers=1))["state"] == "RUNNING"
         with ray_process.fault(scope="dashboard", method="GET */logs/tail", status=400, times=None):
             yield ray_process
 
