@@ -32,7 +32,7 @@ TAIL = "GET /api/jobs/*/logs/tail"
 def cluster(ray_process: EmulatorProcess) -> Iterator[EmulatorProcess]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         use(ray_process, monkeypatch)
-        ray_process.create("real", cluster_body(workers=1))
+        assert ray_process.create("real", cluster_body(workers=1))["state"] == "RUNNING"
         yield ray_process
 
 

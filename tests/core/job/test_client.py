@@ -328,10 +328,11 @@ def test_reason_is_the_last_line_of_a_traceback() -> None:
     [(413, PackageTooLargeError, "use its gs:// URI"), (524, ServiceUnavailableError, "use its gs:// URI")],
 )
 async def test_upload_that_a_proxy_refuses_says_what_to_do(
-    tmp_path: Path, status: int, kind: type[VertexRayError], advice: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, kind: type[VertexRayError], advice: str
 ) -> None:
+    monkeypatch.setattr(client, "RISKY_UPLOAD_BYTES", 1 << 18)
     file = tmp_path / "package.zip"
-    file.write_bytes(bytes(33 << 20))
+    file.write_bytes(bytes(1 << 19))
 
     async def refuse(request: web.Request) -> web.Response:
         if request.method == "GET":
@@ -339,8 +340,8 @@ async def test_upload_that_a_proxy_refuses_says_what_to_do(
         return web.Response(status=status, text="<title>Error (Request Entity Too Large)!!1</title>")
 
     async with serving(refuse) as server, transport_to(server) as transport:
-        with pytest.raises(kind, match=r"33\.0 MiB") as caught:
-            await JobsApi(transport, server.url).upload(Package(file, "_ray_pkg_x.zip", 33 << 20))
+        with pytest.raises(kind, match=r"0\.5 MiB") as caught:
+            await JobsApi(transport, server.url).upload(Package(file, "_ray_pkg_x.zip", 1 << 19))
     assert advice in str(caught.value)
     assert "Correct the field" not in str(caught.value)
 
