@@ -130,7 +130,7 @@ class _Rewriter(cst.CSTTransformer):
         self._inside: list[str] = []
 
     def _line(self, node: cst.CSTNode) -> int:
-        return int(self.get_metadata(PositionProvider, node).start.line)  # type: ignore[attr-defined]
+        return int(self.get_metadata(PositionProvider, node).start.line)
 
     def _changed(self, node: cst.CSTNode, text: str) -> None:
         self.changes.append((self._line(node), text))

@@ -18,7 +18,7 @@ from tests.support.tasks import TaskInstance, context_of, run_task
 
 pytest.importorskip("libcst")
 
-from airflow_provider_vertex_ray.migrate.rewriter import Cluster, migrate  # noqa: E402
+from airflow_provider_vertex_ray.migrate.rewriter import Cluster, migrate
 
 DAGS = Path(__file__).parent / "dags"
 SHARED = Cluster("shared", "us-central1")
