@@ -121,6 +121,7 @@ def _code_blocks(language: str) -> list[Any]:
 def test_every_subject_has_a_page_that_the_index_links_to() -> None:
     pages = {
         "getting-started",
+        "migration",
         "preflight",
         "clusters",
         "sharing",

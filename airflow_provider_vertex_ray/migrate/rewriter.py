@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import libcst as cst
 from libcst.metadata import MetadataWrapper, PositionProvider
@@ -131,8 +130,7 @@ class _Rewriter(cst.CSTTransformer):
         self._inside: list[str] = []
 
     def _line(self, node: cst.CSTNode) -> int:
-        position: Any = self.get_metadata(PositionProvider, node)
-        return int(position.start.line)
+        return int(self.get_metadata(PositionProvider, node).start.line)
 
     def _changed(self, node: cst.CSTNode, text: str) -> None:
         self.changes.append((self._line(node), text))

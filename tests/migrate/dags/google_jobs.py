@@ -1,4 +1,4 @@
-"""A DAG with the Google provider's operators on jobs, rendered natively, like its own system test."""
+"""A DAG with the Google provider's operators on jobs, rendered natively, as in that provider's own system test."""
 
 from datetime import datetime
 
