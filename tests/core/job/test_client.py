@@ -330,7 +330,7 @@ def test_reason_is_the_last_line_of_a_traceback() -> None:
 async def test_upload_that_a_proxy_refuses_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, kind: type[VertexRayError], advice: str
 ) -> None:
-    monkeypatch.setattr(client, "RISKY_UPLOAD_BYTES", 1 << 18)
+    monkeypatch.setattr(log_client, "RISKY_UPLOAD_BYTES", 1 << 18)
     file = tmp_path / "package.zip"
     file.write_bytes(bytes(1 << 19))
 
