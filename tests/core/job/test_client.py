@@ -13,7 +13,7 @@ from aiohttp import web
 from emulator_support.process import EmulatorProcess
 
 from airflow_provider_vertex_ray.core.http.transport import Transport
-from airflow_provider_vertex_ray.core.job import log_client
+from airflow_provider_vertex_ray.core.job import client, log_client
 from airflow_provider_vertex_ray.core.job.client import JobRequest, JobsApi
 from airflow_provider_vertex_ray.core.job.dashboard_errors import dashboard_error
 from airflow_provider_vertex_ray.core.job.packages import Package, pack
@@ -330,7 +330,7 @@ def test_reason_is_the_last_line_of_a_traceback() -> None:
 async def test_upload_that_a_proxy_refuses_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, kind: type[VertexRayError], advice: str
 ) -> None:
-    monkeypatch.setattr(log_client, "RISKY_UPLOAD_BYTES", 1 << 18)
+    monkeypatch.setattr(client, "RISKY_UPLOAD_BYTES", 1 << 18)
     file = tmp_path / "package.zip"
     file.write_bytes(bytes(1 << 19))
 
