@@ -106,6 +106,8 @@ def test_undeclared_columns_are_rejected(columns: dict[str, Any], text: str) -> 
 
 
 def test_ray_tensors_become_lists() -> None:
+    if not pytest.importorskip("ray").__version__.startswith("2.47."):
+        pytest.skip("the cluster's Ray is another one")
     import numpy as np
     from ray.air.util.tensor_extensions.arrow import ArrowTensorArray
 

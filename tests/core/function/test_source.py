@@ -507,7 +507,8 @@ def test_a_static_method_is_a_plain_function() -> None:
 def test_a_source_that_is_not_there(module: Any) -> None:
     names: dict[str, Any] = {}
     exec("def made():\n    return 1\n", names)
-    assert "its source cannot be read" in refusal(names["made"])
+    # Python 3.13 reads the line from the file of that name, which has none.
+    assert re.search("its source cannot be read|Its file has no function", refusal(names["made"]))
     written = module("\n\ndef first():\n    return 1\n")
     Path(written.__file__).write_text("\n\ndef second():\n    return 1, 2\n")
     assert "has another definition at this line" in refusal(written.first)
