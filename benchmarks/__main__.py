@@ -5,7 +5,16 @@ from __future__ import annotations
 import sys
 import time
 
-from benchmarks import amortisation, bigquery_step, end_of_job, imports, leases, many_waits, requests_per_job
+from benchmarks import (
+    amortisation,
+    bigquery_step,
+    end_of_job,
+    imports,
+    leases,
+    many_waits,
+    requests_per_job,
+    typed_answers,
+)
 from benchmarks.import_time import import_meter
 from benchmarks.report import print_figures
 
@@ -16,6 +25,8 @@ def main() -> int:
     print("Imports in fresh interpreters, alternating with the Google provider's ...", flush=True)
     with import_meter() as meter:
         figures = imports.run(meter)
+    print("Status requests through the typed boundary ...", flush=True)
+    figures += typed_answers.run()
     print("Requests of waiting jobs (a minute and a half) ...", flush=True)
     figures += requests_per_job.run()
     print("Delay after the end of jobs on a real Ray cluster (a minute and a half) ...", flush=True)

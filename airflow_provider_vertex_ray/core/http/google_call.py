@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
+from airflow_provider_vertex_ray.core.http.redact import excerpt
 from airflow_provider_vertex_ray.core.http.service_errors import read_error, service_error
 from airflow_provider_vertex_ray.core.http.transport import Transport
 from airflow_provider_vertex_ray.errors import (
@@ -62,7 +63,7 @@ def cloud_error(status: int, text: str) -> VertexRayError:
     :param text: body of the answer
     """
     body = read_error(text)
-    message = body.message or f"The service answered {status}: {' '.join(text.split())[:300]}"
+    message = body.message or f"The service answered {status}: {excerpt(text)}"
     named = {
         "reason": body.reason,
         "service": body.metadata.get("service"),

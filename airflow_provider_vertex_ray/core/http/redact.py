@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["Redactor", "describe"]
+__all__ = ["Redactor", "describe", "excerpt"]
 
 SHORTEST_SECRET = 8
 """Minimum length of a text that is replaced; a shorter one would be part of ordinary words."""
@@ -77,6 +77,17 @@ class Redactor:
                     break
                 at += 1
         return longest
+
+
+def excerpt(text: str, longest: int = LONGEST_DESCRIPTION) -> str:
+    """Return the beginning of an error answer's body in one line, for an answer without a message.
+
+    JSON is not quoted: a job's record contains its environment variables.
+    """
+    shown = " ".join(text.split())[:longest]
+    if not shown:
+        return "(empty answer)"
+    return "(JSON of an unexpected form)" if shown[0] in "{[" else shown
 
 
 def describe(error: BaseException) -> str:

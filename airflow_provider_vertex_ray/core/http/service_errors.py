@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from airflow_provider_vertex_ray.core.http.recorded_texts import type_of_text
+from airflow_provider_vertex_ray.core.http.redact import excerpt
 from airflow_provider_vertex_ray.errors import (
     ClusterExistsError,
     ClusterNotFoundError,
@@ -128,7 +129,7 @@ def answer_error(service: str, status: int, text: str) -> ServiceError:
     :param text: body of the answer
     """
     body = read_error(text)
-    message = body.message or f"{service} answered {status}: {text[:300]}"
+    message = body.message or f"{service} answered {status}: {excerpt(text)}"
     if status == 404 and not body.message:
         # Only an answer in the form of Google's APIs says that a resource does not exist; a proxy may lack the page.
         return UnreadableAnswerError(message, {"http_status": status})

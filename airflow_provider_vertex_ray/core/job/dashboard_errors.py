@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from airflow_provider_vertex_ray.core.http.redact import excerpt
 from airflow_provider_vertex_ray.errors import (
     InvalidRequestError,
     JobNotFoundError,
@@ -50,4 +51,4 @@ def dashboard_error(status: int, text: str) -> VertexRayError:
 def _last_line(text: str) -> str:
     """Return the reason in a body, which may be a traceback or nested tracebacks: its last line with words."""
     lines = [line.strip() for line in text.replace("\\n", "\n").splitlines() if re.search(r"\w", line)]
-    return lines[-1][:500] if lines else "(empty answer)"
+    return excerpt(lines[-1] if lines and text.lstrip()[:1] not in ("{", "[") else text, 500)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_vertex_ray.core.http.decoding import check_shape, clean
+from airflow_provider_vertex_ray.core.http.redact import excerpt
 from airflow_provider_vertex_ray.core.http.service_errors import read_error, service_error
 from airflow_provider_vertex_ray.core.http.transport import Transport
 from airflow_provider_vertex_ray.core.monitoring.answers import EntryAnswer, EntryPage
@@ -205,7 +206,7 @@ class LogsApi:
 def _error_of(query: LogQuery) -> Callable[[int, str], VertexRayError]:
     def error_from(status: int, text: str) -> VertexRayError:
         body = read_error(text)
-        said = body.message or text.strip()[:300] or "(empty answer)"
+        said = body.message or excerpt(text)
         if status == 404:
             return ServiceError(f"Cloud Logging answered {status}: {said}", {"http_status": status})
         found = service_error(f"Cloud Logging: {said}", status=body.status, http_status=status)

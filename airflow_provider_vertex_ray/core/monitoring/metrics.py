@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from airflow_provider_vertex_ray.core.http.body import TooLargeError
+from airflow_provider_vertex_ray.core.http.redact import excerpt
 from airflow_provider_vertex_ray.core.http.service_errors import read_error, service_error
 from airflow_provider_vertex_ray.core.http.transport import Transport
 from airflow_provider_vertex_ray.core.monitoring.answers import MatrixAnswer, SeriesAnswer
@@ -131,7 +132,7 @@ def _point(pair: Any) -> tuple[float, float]:
 def _error_of(promql: str) -> Callable[[int, str], VertexRayError]:
     def error_from(status: int, text: str) -> VertexRayError:
         body = read_error(text)
-        said = body.message or _prometheus_error(text) or text.strip()[:300] or "(empty answer)"
+        said = body.message or _prometheus_error(text) or excerpt(text)
         # 422 is Prometheus' answer to a query that it can parse but not execute.
         found = service_error(
             f"Cloud Monitoring: {said}", status=body.status, http_status=400 if status == 422 else status

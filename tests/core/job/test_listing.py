@@ -1,0 +1,114 @@
+"""The list of all jobs, of any size: complete, in bounded memory, and without blocking the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import resource
+import time
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from airflow_provider_vertex_ray.core.http.addresses import Addresses
+from airflow_provider_vertex_ray.core.http.transport import Transport
+from airflow_provider_vertex_ray.core.job import listing
+from airflow_provider_vertex_ray.core.job.client import JobsApi
+from airflow_provider_vertex_ray.core.job.listing import LONGEST_LISTED_MESSAGE
+from airflow_provider_vertex_ray.errors import UnreadableAnswerError
+from tests.support.raw_service import http, raw_service
+from tests.support.server import QUICK, FakeTokens
+
+T = TypeVar("T")
+
+MIB = 1 << 20
+SMALL = b'{"submission_id":"j","status":"SUCCEEDED","metadata":{},"runtime_env":{}},'
+
+
+def job(name: str, status: str = "SUCCEEDED", **more: Any) -> dict[str, Any]:
+    return {"type": "SUBMISSION", "submission_id": name, "status": status, "metadata": None, **more}
+
+
+def many(size: int) -> bytes:
+    """A list of this many bytes of small jobs."""
+    return b"[" + SMALL * (size // len(SMALL)) + SMALL[:-1] + b"]"
+
+
+async def asked(answer: bytes, call: str, *arguments: Any) -> Any:
+    async with (
+        raw_service(lambda request: answer) as service,
+        Transport(FakeTokens(), Addresses(service.host), retry=QUICK) as transport,
+    ):
+        return await getattr(JobsApi(transport, f"http://{service.host}"), call)(*arguments)
+
+
+async def test_all_and_newest_and_those_in_use() -> None:
+    jobs = [
+        job("old", end_time=10, start_time=1),
+        job("active", "RUNNING", start_time=2, end_time=None),
+        job("last", "FAILED", end_time=30, start_time=3, message="x" * 20_000),
+        {"type": "DRIVER", "job_id": "01", "status": "RUNNING", "start_time": 4},
+        job("odd", "QUEUED", start_time=5),
+        job("new", end_time=20, start_time=6),
+    ]
+    answer = http(200, jobs)
+    found = await asked(answer, "list_all")
+    assert [each.submission_id for each in found] == ["old", "active", "last", "odd", "new"]
+    assert len(found[2].message) == LONGEST_LISTED_MESSAGE + 1
+    assert [each.submission_id for each in await asked(answer, "newest", 4)] == ["odd", "01", "active", "new"]
+    assert [each.submission_id for each in await asked(answer, "in_use")] == ["active", "01", "odd", "last"]
+    assert await asked(http(200, []), "in_use") == []
+
+
+async def test_too_many_jobs_are_not_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "MOST_LISTED", 10)
+    with pytest.raises(UnreadableAnswerError, match="more than 10 jobs"):
+        await asked(http(200, [job(str(number)) for number in range(11)]), "list_all")
+
+
+async def test_only_some_of_very_many_active_jobs_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "MOST_ACTIVE", 10)
+    assert len(await asked(http(200, [job(str(number), "RUNNING") for number in range(100)]), "in_use")) == 10
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+async def watched(work: Awaitable[T]) -> tuple[T | BaseException, float, int]:
+    """The outcome, the longest round of the loop in seconds of this thread's CPU, and the growth of the memory."""
+    task = asyncio.ensure_future(work)
+    before = peak = resident()
+    longest, last = 0.0, time.thread_time()
+    while not task.done():
+        await asyncio.sleep(0)
+        now = time.thread_time()
+        longest, last = max(longest, now - last), now
+        peak = max(peak, resident())
+    return task.exception() or task.result(), longest, peak - before
+
+
+BOMBS = {
+    "8 MiB of jobs": http(200, many(8 * MIB)),
+    "gzip of 16 MiB of jobs": http(200, gzip.compress(many(16 * MIB), 6), "Content-Encoding: gzip"),
+    "gzip of 64 MiB of blanks": http(200, gzip.compress(b"[" + b" " * (64 * MIB), 6), "Content-Encoding: gzip"),
+    "one job of 4 MiB": http(200, [job("j", message="x" * (4 * MIB))]),
+    "lists in a job": http(200, b'[{"a":[' + b"[]," * (2 * MIB) + b"[]]}]"),
+    "backslashes": http(200, b'[{"message":"' + b"\\n" * (2 * MIB)),
+}
+
+
+@pytest.mark.parametrize("call", ["in_use", "newest", "get"])
+@pytest.mark.parametrize("answer", BOMBS.values(), ids=BOMBS)
+async def test_big_answer_blocks_neither_the_loop_nor_the_memory(answer: bytes, call: str) -> None:
+    arguments = {"in_use": (), "newest": (100,), "get": ("j",)}[call]
+    found, longest, growth = await watched(asked(answer, call, *arguments))
+    assert isinstance(found, list | UnreadableAnswerError), found
+    assert longest < 0.05
+    assert growth < 100 * MIB
+    if isinstance(found, list):
+        assert {each.submission_id for each in found} == {"j"}
+        assert json.dumps([each.summary() for each in found])
