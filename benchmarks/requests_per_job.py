@@ -36,10 +36,38 @@ SERVICE = ("rest", "grpc", "dashboard")
 
 
 def requests_by_rule(seconds: float) -> int:
-    """Return the number of requests for one job in this time: status requests, and its log's connection."""
-    from airflow_provider_vertex_ray.triggers.polling import interval
+    """Return the number of requests for one job in this time, where websockets pass.
+
+    These are the status requests, the connection and the checks of the log, and the read of its end.
+    """
+    from airflow_provider_vertex_ray.core.job.log_pace import FIRST_CHECK, LONGEST_CHECK
+
+    check, age, count = FIRST_CHECK, FIRST_CHECK, 2
+    while age < seconds:
+        count += 1
+        check = min(check * 2, LONGEST_CHECK)
+        age += check
+    return count + _status_requests(seconds)
+
+
+def requests_without_websockets(seconds: float, printing: bool) -> int:
+    """Return the number of requests for one job in this time, where websockets do not pass.
+
+    :param printing: whether the job prints all the time, so that each read of its log finds something
+    """
+    from airflow_provider_vertex_ray.core.job.log_pace import read_pause
 
     age, count = 0.0, 1
+    while age < seconds:
+        count += 1
+        age += read_pause(age, printing, JOBS)
+    return count + _status_requests(seconds)
+
+
+def _status_requests(seconds: float) -> int:
+    from airflow_provider_vertex_ray.triggers.polling import interval
+
+    age, count = 0.0, 0
     while age < seconds:
         count += 1
         age += interval(POLL_INTERVAL, age, JOBS)
@@ -166,6 +194,16 @@ def run() -> list[Figure]:
     during = peer_rate * JOB_SECONDS / HOUR
     return [
         Figure("requests for a job of one hour", requests_by_rule(HOUR), "", "Google provider's", peer_rate, GOAL),
+        *(
+            Figure(
+                f"requests for a job of one hour without websockets that prints {what}",
+                requests_without_websockets(HOUR, printing),
+                "",
+                "Google provider's",
+                peer_rate,
+            )
+            for what, printing in (("nothing", False), ("all the time", True))
+        ),
         # Ours are from the submission to the end of the log; the peer's are for the waiting alone.
         Figure(f"requests for a job of {JOB_SECONDS:.0f} s", whole, "", "Google provider's", during),
         Figure(f"requests for a job of {JOB_SECONDS:.0f} s", whole, "", "the rule", requests_by_rule(JOB_SECONDS), 1.5),

@@ -37,6 +37,17 @@ LONGEST_CHECK = 480.0
 _reading: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, int] = weakref.WeakKeyDictionary()
 
 
+def read_pause(age: float, new: bool, jobs: int) -> float:
+    """Return the seconds until the next read of a job's output.
+
+    :param age: seconds since the first read
+    :param new: whether the last read found new output
+    :param jobs: number of jobs that are read in this event loop
+    """
+    pause = min(max(age * SHARE_OF_AGE, SHORTEST), LONGEST)
+    return max(pause / 2 if new else pause, jobs / READS_PER_SECOND)
+
+
 class ReadPace:
     """The reads of one job; a context manager, inside which they count.
 
@@ -89,8 +100,6 @@ class ReadPace:
         if self._reader.failures:
             pause = min(SHORTEST * 2**self._reader.failures, LONGEST_AFTER_ERROR)
         else:
-            share = 0.5 if new else 1.0
-            pause = min(max((now - self._begin) * SHARE_OF_AGE, SHORTEST), LONGEST) * share
-        crowded = _reading[self._loop] / READS_PER_SECOND
-        self._next = now + max(pause, crowded, self._reader.repeated / CATCH_UP_RATE)
+            pause = read_pause(now - self._begin, new, _reading[self._loop])
+        self._next = now + max(pause, self._reader.repeated / CATCH_UP_RATE)
         return new
