@@ -15,7 +15,7 @@ import tempfile
 import time
 import urllib.request
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from vertex_ray_emulator.state_file import read_state
 
@@ -68,7 +68,7 @@ class LocalEmulator:
             self._replaced = {name: os.environ.get(name) for name in chosen}
             os.environ.update(chosen)
 
-    def _wait(self) -> dict[str, object]:
+    def _wait(self) -> dict[str, Any]:
         until = time.monotonic() + READY_SECONDS
         while True:
             state = read_state(self._folder)
