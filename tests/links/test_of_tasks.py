@@ -45,16 +45,14 @@ OF_SERVING = {"Model", "Endpoint"}
 OTHER_LINKS = {
     VertexRayDeleteClusterOperator: {"Ray clusters", "Cloud Logging", "Metrics"},
     VertexRayReleaseClusterOperator: {"Ray cluster", "Cloud Logging", "Metrics"},
-    **dict.fromkeys(
-        (
-            VertexRayCreateClusterOperator,
-            VertexRayGetClusterOperator,
-            VertexRayResizeClusterOperator,
-            VertexRayClusterCostOperator,
-        ),
-        {*OF_CLUSTER, "Shell on the head"},
-    ),
 }
+for _task in (
+    VertexRayCreateClusterOperator,
+    VertexRayGetClusterOperator,
+    VertexRayResizeClusterOperator,
+    VertexRayClusterCostOperator,
+):
+    OTHER_LINKS[_task] = {*OF_CLUSTER, "Shell on the head"}
 
 
 def tasks() -> list[type]:
