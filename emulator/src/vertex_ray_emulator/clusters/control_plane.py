@@ -232,7 +232,9 @@ def _accepted(body: Any) -> Any:
     for pool in resource.resource_pools:
         pool.ClearField("used_replica_count")
         pool.id = pool.id or f"pool-{secrets.token_hex(4)}"
-        pool.disk_spec.boot_disk_type = pool.disk_spec.boot_disk_type or "pd-ssd"
+        # "For A3U machines, the default value is hyperdisk-balanced": the API's reference of DiskSpec.
+        usual = "hyperdisk-balanced" if pool.machine_spec.machine_type.startswith("a3-ultragpu") else "pd-ssd"
+        pool.disk_spec.boot_disk_type = pool.disk_spec.boot_disk_type or usual
         pool.disk_spec.boot_disk_size_gb = pool.disk_spec.boot_disk_size_gb or rules.DISK_GB[0]
         if pool.HasField("autoscaling_spec") and not pool.replica_count:
             pool.replica_count = pool.autoscaling_spec.min_replica_count

@@ -29,7 +29,7 @@ IMAGE_PATTERN = re.compile(
 )
 SERVICE_ACCOUNT_PATTERN = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 
-DISK_TYPES = ("pd-ssd", "pd-standard")
+DISK_TYPES = ("pd-ssd", "pd-standard", "hyperdisk-balanced")
 DISK_GB = (100, 64_000)
 MAX_NODES = 2_000
 MAX_NODES_PER_POOL = 1_000

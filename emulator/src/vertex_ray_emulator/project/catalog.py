@@ -57,6 +57,7 @@ ACCELERATORS: dict[str, Accelerator] = {
     "NVIDIA_H100_MEGA_80GB": Accelerator("H100"),
     "NVIDIA_H200_141GB": Accelerator("H200"),
     "NVIDIA_B200": Accelerator("B200"),
+    "NVIDIA_GB200": Accelerator("GB200"),
     "NVIDIA_RTX_PRO_6000": Accelerator("RTX"),
 }
 
@@ -119,6 +120,7 @@ _WITH_GPU: tuple[tuple[str, int, int, str, int], ...] = (
     ("a3-megagpu-8g", 208, 1872, "NVIDIA_H100_MEGA_80GB", 8),
     ("a3-ultragpu-8g", 224, 2952, "NVIDIA_H200_141GB", 8),
     ("a4-highgpu-8g", 224, 3968, "NVIDIA_B200", 8),
+    ("a4x-highgpu-4g", 140, 884, "NVIDIA_GB200", 4),
     ("g4-standard-48", 48, 180, "NVIDIA_RTX_PRO_6000", 1),
     ("g4-standard-96", 96, 360, "NVIDIA_RTX_PRO_6000", 2),
     ("g4-standard-192", 192, 720, "NVIDIA_RTX_PRO_6000", 4),
