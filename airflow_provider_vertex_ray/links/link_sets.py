@@ -11,14 +11,11 @@ from airflow_provider_vertex_ray.links.cluster import (
 )
 from airflow_provider_vertex_ray.links.monitoring import VertexRayMetricsLink
 
-CLUSTER_LINKS = (
-    VertexRayClusterLink(),
-    VertexRayDashboardLink(),
-    VertexRayLogsLink(),
-    VertexRayMetricsLink(),
-    VertexRayShellLink(),
-)
+CLUSTER_LINKS = (VertexRayClusterLink(), VertexRayDashboardLink(), VertexRayLogsLink(), VertexRayMetricsLink())
 """Links of tasks on a cluster."""
+
+WHOLE_CLUSTER_LINKS = (*CLUSTER_LINKS, VertexRayShellLink())
+"""Links of tasks that create or read a cluster as a whole."""
 
 JOB_LINKS = (VertexRayDashboardLink(), VertexRayLogsLink(), VertexRayMetricsLink(), VertexRayClusterLink())
 """Links of tasks on jobs: the dashboard first."""

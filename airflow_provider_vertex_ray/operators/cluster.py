@@ -12,7 +12,7 @@ from airflow_provider_vertex_ray.core.deadlines import deadline_after
 from airflow_provider_vertex_ray.errors import ClusterNotFoundError, VertexRayError
 from airflow_provider_vertex_ray.links.base import persist_cluster_facts, persist_link_facts
 from airflow_provider_vertex_ray.links.cluster import VertexRayClusterListLink
-from airflow_provider_vertex_ray.links.link_sets import CLUSTER_LINKS, GONE_LINKS
+from airflow_provider_vertex_ray.links.link_sets import GONE_LINKS, WHOLE_CLUSTER_LINKS
 from airflow_provider_vertex_ray.operators.arguments import check_mappings, resolve_deferrable
 from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
 from airflow_provider_vertex_ray.operators.cluster_create import VertexRayCreateClusterOperator
@@ -49,7 +49,7 @@ class VertexRayGetClusterOperator(VertexRayBaseOperator):
     """
 
     template_fields: Sequence[str] = ("cluster_id", "price_table", *VertexRayBaseOperator.connection_fields)
-    operator_extra_links = CLUSTER_LINKS
+    operator_extra_links = WHOLE_CLUSTER_LINKS
 
     def __init__(self, *, cluster_id: str | None = None, price_table: Any = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -19,7 +19,7 @@ from airflow_provider_vertex_ray.errors import (
     error_from_dict,
 )
 from airflow_provider_vertex_ray.links.base import persist_link_facts
-from airflow_provider_vertex_ray.links.link_sets import CLUSTER_LINKS
+from airflow_provider_vertex_ray.links.link_sets import WHOLE_CLUSTER_LINKS
 from airflow_provider_vertex_ray.operators.arguments import (
     check_flags,
     check_locations,
@@ -132,7 +132,7 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
         "locations",
         *VertexRayBaseOperator.connection_fields,
     )
-    operator_extra_links = CLUSTER_LINKS
+    operator_extra_links = WHOLE_CLUSTER_LINKS
 
     def __init__(
         self,

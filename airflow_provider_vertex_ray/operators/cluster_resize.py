@@ -9,7 +9,7 @@ from airflow_provider_vertex_ray.core.checks import check_duration, is_whole, kn
 from airflow_provider_vertex_ray.core.deadlines import deadline_after
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 from airflow_provider_vertex_ray.links.base import persist_cluster_facts, persist_link_facts
-from airflow_provider_vertex_ray.links.link_sets import CLUSTER_LINKS
+from airflow_provider_vertex_ray.links.link_sets import WHOLE_CLUSTER_LINKS
 from airflow_provider_vertex_ray.operators.arguments import check_flags, check_mappings, resolve_deferrable
 from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
 from airflow_provider_vertex_ray.operators.google_arguments import flat_spec, replicas_of_workers
@@ -63,7 +63,7 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
         "lease_uri",
         *VertexRayBaseOperator.connection_fields,
     )
-    operator_extra_links = CLUSTER_LINKS
+    operator_extra_links = WHOLE_CLUSTER_LINKS
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vertex_ray.links.base import persist_cluster_facts
-from airflow_provider_vertex_ray.links.link_sets import CLUSTER_LINKS
+from airflow_provider_vertex_ray.links.link_sets import WHOLE_CLUSTER_LINKS
 from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
 from airflow_provider_vertex_ray.operators.price_tables import check_price_table, load_price_table
 
@@ -32,7 +32,7 @@ class VertexRayClusterCostOperator(VertexRayBaseOperator):
     """
 
     template_fields: Sequence[str] = ("cluster_id", "price_table", *VertexRayBaseOperator.connection_fields)
-    operator_extra_links = CLUSTER_LINKS
+    operator_extra_links = WHOLE_CLUSTER_LINKS
 
     def __init__(self, *, cluster_id: str | None = None, price_table: Any = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -117,7 +117,11 @@ class SharedClusterMixin(Base):
         from airflow_provider_vertex_ray.core.cluster.tries import tries_of
 
         async with self.cluster_hook.session() as (transport, _):
-            clusters = await ClustersApi(transport).list_all(name.project, name.location)
+            try:
+                clusters = await ClustersApi(transport).list_all(name.project, name.location)
+            except VertexRayError:
+                # The reason for which the cluster cannot be used says more.
+                return None
         found = tries_of(name.cluster_id, clusters, run_labels(context))
         usable = [each for each in found if each.cluster_id != name.cluster_id and each.state in USABLE_STATES]
         return usable[-1].name if usable else None

@@ -142,7 +142,7 @@ WRONG = {
     "a-list": ([*PLACE, "--spec", "-"], "[]", "Use a JSON object"),
     "unknown-field": ([*PLACE, "--spec", "-"], '{"size": 3}', "size"),
     "no-workers": ([*PLACE, "--spec", "-"], '{"worker_node_types": []}', "worker_node_types"),
-    "a-pair-that-there-is-not": ([*PLACE, "--spec", "-"], '{"ray_version": "2.99"}', "ray_version"),
+    "a-pair-that-there-is-not": ([*PLACE, "--spec", "-"], '{"ray_version": "2.9"}', "ray_version"),
     "a-template": ([*PLACE, "--spec", "-"], '{"service_account": "{{ x }}"}', "service_account"),
     "bytes": ([*PLACE, "--spec", "-"], "\x00", "cannot be read as JSON"),
 }

@@ -42,10 +42,17 @@ from tests.support.tasks import context_of, run_task
 
 OF_CLUSTER = {"Ray cluster", "Ray dashboard", "Cloud Logging", "Metrics"}
 OF_SERVING = {"Model", "Endpoint"}
-WITHOUT_DASHBOARD = {
+OTHER_LINKS = {
     VertexRayDeleteClusterOperator: {"Ray clusters", "Cloud Logging", "Metrics"},
     VertexRayReleaseClusterOperator: {"Ray cluster", "Cloud Logging", "Metrics"},
 }
+for _task in (
+    VertexRayCreateClusterOperator,
+    VertexRayGetClusterOperator,
+    VertexRayResizeClusterOperator,
+    VertexRayClusterCostOperator,
+):
+    OTHER_LINKS[_task] = {*OF_CLUSTER, "Shell on the head"}
 
 
 def tasks() -> list[type]:
@@ -68,7 +75,7 @@ def names(task: Any) -> set[str]:
 def test_each_has_the_links_of_what_it_names(task: Any) -> None:
     fields = set(task.template_fields)
     if "cluster_id" in fields:
-        assert names(task) == WITHOUT_DASHBOARD.get(task, OF_CLUSTER)
+        assert names(task) == OTHER_LINKS.get(task, OF_CLUSTER)
     elif fields & {"endpoint_id", "model", "model_id"}:
         assert names(task) & OF_SERVING
     told = set(get_provider_info()["extra-links"])

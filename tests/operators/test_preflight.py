@@ -243,10 +243,6 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], str, str, str, str]] = [
         "the network attachment does not exist", f"gcloud compute network-attachments create att --region={LOCATION}",
     ),
     (
-        "network", {"psc_interface_config": {"network_attachment": ATTACHMENT.replace(LOCATION, "us-east1")}}, {},
-        ATTACHMENT.replace(LOCATION, "us-east1"), "fail", "it is in us-east1", f"--region={LOCATION}",
-    ),
-    (
         "network", {"psc_interface_config": {"network_attachment": "att"}},
         {"denied_permissions": ["compute.networkAttachments.get"]}, "att", "could_not_check",
         "lacks compute.networkAttachments.get", f"{GRANT}roles/compute.networkViewer",
@@ -438,7 +434,11 @@ def test_templates_in_the_spec(fake_emulator: EmulatorProcess, storage: StorageE
     [
         ({"spec": {"worker_node_types": []}}, "worker_node_types"),
         ({"spec": 3}, "spec"),
-        ({"spec": {"ray_version": "2.99"}}, "ray_version"),
+        ({"spec": {"ray_version": "2.9"}}, "ray_version"),
+        (
+            {"spec": {"psc_interface_config": {"network_attachment": ATTACHMENT.replace(LOCATION, "us-east1")}}},
+            "psc_interface_config.network_attachment",
+        ),
         ({"checks": ["everything"]}, "checks"),
         ({"checks": []}, "checks"),
         ({"bucket": "No Bucket"}, "bucket"),

@@ -13,7 +13,12 @@ from airflow_provider_vertex_ray.core.cluster.client import ClustersApi
 from airflow_provider_vertex_ray.core.cluster.name import ClusterName
 from airflow_provider_vertex_ray.core.cluster.spec import ClusterSpec
 from airflow_provider_vertex_ray.core.cluster.state import Cluster, ClusterState
-from airflow_provider_vertex_ray.errors import ClusterExistsError, ClusterNotFoundError, NameNotReusableError
+from airflow_provider_vertex_ray.errors import (
+    ClusterExistsError,
+    ClusterNotFoundError,
+    NameNotReusableError,
+    NotAuthorisedError,
+)
 
 __all__ = ["REQUESTED_LABEL", "ClusterTries", "Started", "id_of_try", "tries_of"]
 
@@ -92,7 +97,11 @@ class ClusterTries:
         """Return the live cluster of an earlier try, in any of several regions; None if there is none."""
         owner = {self.owner_label: self.labels[self.owner_label]}
         for name in names:
-            clusters = await self.api.list_all(name.project, name.location)
+            try:
+                clusters = await self.api.list_all(name.project, name.location)
+            except NotAuthorisedError:
+                # A role without the permission to list suffices for a create.
+                continue
             live = [each for each in tries_of(name.cluster_id, clusters, owner) if each.state not in _GONE]
             if live:
                 return Started(replace(name, cluster_id=live[-1].cluster_id), adopted=True)

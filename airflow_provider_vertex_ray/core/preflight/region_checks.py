@@ -169,9 +169,6 @@ async def _attachment(asked: PreflightRequest, api: NetworksApi, given: str) -> 
     if "/" not in given:
         name = f"projects/{asked.project}/regions/{asked.location}/networkAttachments/{given}"
     _, project, _, region, _, short = name.split("/")
-    if region != asked.location:
-        found = f"it is in {region}, but the cluster will be in {asked.location}"
-        return Finding("network", Status.FAIL, given, found, _create_attachment(short, asked.location, project))
     try:
         await api.check_attachment(name)
     except NoSuchResourceError:
