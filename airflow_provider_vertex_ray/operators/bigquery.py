@@ -18,7 +18,6 @@ from airflow_provider_vertex_ray.errors import (
     JobFailedError,
     VertexRayError,
 )
-from airflow_provider_vertex_ray.hooks.bigquery_preflight import check_source, check_target
 from airflow_provider_vertex_ray.operators.arguments import (
     check_amounts,
     check_counts,
@@ -283,6 +282,8 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
         :raises BigQueryTableError: a dataset or table does not exist, or is not as the step needs it.
         :raises BytesBilledLimitError: reading would bill too many bytes.
         """
+        from airflow_provider_vertex_ray.hooks.bigquery_preflight import check_source, check_target
+
         self._check_templated()
         hook = self._bigquery
         target, partition = bigquery_step.check_target("target_table", self.target_table, hook.project)
@@ -388,9 +389,10 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
         from airflow.providers.openlineage.extractors import OperatorLineage
 
         found = task_instance.xcom_pull(task_ids=task_instance.task_id) or {}
+        target = found.get("target_table")
         return OperatorLineage(
             inputs=[Dataset(namespace="bigquery", name=name) for name in found.get("source_tables") or ()],
-            outputs=[Dataset(namespace="bigquery", name=found["target_table"])] if found.get("target_table") else [],
+            outputs=[Dataset(namespace="bigquery", name=target.partition("$")[0])] if target else [],
         )
 
 

@@ -11,7 +11,9 @@ from emulator_support.process import EmulatorProcess
 from google.cloud import bigquery
 
 from airflow_provider_vertex_ray.errors import BigQueryStepError, BigQueryTableError, InvalidArgumentError
+from airflow_provider_vertex_ray.hooks.bigquery import VertexRayBigQueryHook
 from airflow_provider_vertex_ray.operators.bigquery import VertexRayBigQueryOperator
+from airflow_provider_vertex_ray.remote.bigquery.names import new_staging_id
 from tests.support.bigquery import BigQuery, emulator_with_bigquery
 from tests.support.clusters import LOCATION, jobs_of, start
 from tests.support.tasks import TaskInstance, context_of, run_task
@@ -320,3 +322,13 @@ def test_a_value_that_does_not_fit_is_named(warehouse: BigQuery) -> None:
     with pytest.raises(BigQueryStepError, match=r"Column 'd' \(row 0 .*23, 59, 59.*time of day"):
         step("moment", source_table="shop.moments", target_table="shop.days", write_disposition="WRITE_APPEND")
     assert warehouse.sql("SELECT d FROM shop.days") == [{"d": datetime.date(2024, 1, 1)}]
+
+
+def test_the_clean_up_of_one_job_leaves_the_tables_of_the_next(warehouse: BigQuery) -> None:
+    first, second = new_staging_id("job"), new_staging_id("job-a2")
+    for name in (first, second):
+        warehouse.numbers(f"{name}_out", 1)
+    hook = VertexRayBigQueryHook("google_cloud_default", None, warehouse.project)
+    assert hook.drop_staging(f"{warehouse.project}.shop", ["job"]) == [f"{warehouse.project}.shop.{first}_out"]
+    assert warehouse.staging() == {f"{second}_out"}
+    hook.drop_staging(f"{warehouse.project}.shop", ["job", "job-a2"])
