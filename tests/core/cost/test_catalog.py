@@ -137,10 +137,10 @@ DEAREST = [
 )
 def test_dearest_machines_have_a_price(kind: NodeKind, hourly: float) -> None:
     skus = [sku(text, nanos, **more) for text, nanos, more in DEAREST]
-    assert table_of(skus, REGION, (P,), "USD").price(kind, REGION).hourly == pytest.approx(hourly)
+    assert table_of(read(skus), REGION, (P,), "USD").price(kind, REGION).hourly == pytest.approx(hourly)
 
 
 def test_unknown_machine_has_no_price() -> None:
-    table = table_of([sku(text, nanos, **more) for text, nanos, more in DEAREST], REGION, (P,), "USD")
+    table = table_of(read([sku(text, nanos, **more) for text, nanos, more in DEAREST]), REGION, (P,), "USD")
     for machine in ("a3-highgpu-9g", "a3-megagpu-8g-lssd"):
         assert table.price(NodeKind(machine), REGION).missing == (f"{machine} in {REGION}",)
