@@ -58,7 +58,7 @@ class LogServer:
 
     async def _version(self, request: web.Request) -> web.Response:
         self.calls["version"] += 1
-        return web.json_response({"ray_version": self.ray})
+        return web.json_response({"version": "4", "ray_version": self.ray})
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         self.calls["answer"] += 1
