@@ -158,9 +158,9 @@ def test_message_of_a_job_is_masked() -> None:
         {
             "submission_id": "one",
             "status": "FAILED",
-            "message": "exec: KEY=s3cret-value \ud800\x00",
-            "runtime_env": {"env_vars": {"KEY": "s3cret-value"}},
+            "message": "exec: API_KEY=s3cret-value \ud800\x00",
+            "runtime_env": {"env_vars": {"API_KEY": "s3cret-value"}},
         }
     )
-    assert job.message.startswith("exec: KEY=*** ")
-    assert str(job.failure()) == "Ray job one failed: exec: KEY=*** \ufffd\ufffd"
+    assert job.message.startswith("exec: API_KEY=*** ")
+    assert str(job.failure()) == "Ray job one failed: exec: API_KEY=*** \ufffd\ufffd"

@@ -76,7 +76,11 @@ async def test_an_answer_without_anything_in_it_is_no_pass(body: dict[str, objec
 
     async with serving(each_time) as server, to_both(server) as transport:
         found = await report(transport)
-    remote = {finding.check: finding.status for finding in found.findings if finding.check not in ("spec", "versions")}
+    remote: dict[str, Status] = {}
+    for finding in found.findings:
+        if finding.check not in ("spec", "versions"):
+            # The first one of each check: the others are about less.
+            remote.setdefault(finding.check, finding.status)
     assert remote == {
         "apis": Status.COULD_NOT_CHECK,
         "permissions": Status.FAIL,
@@ -159,7 +163,7 @@ async def test_the_account_is_in_the_command() -> None:
         account = "runner@p.iam.gserviceaccount.com"
 
     async with serving(web.json_response({})) as server, transport_to(server, Tokens()) as transport:
-        (finding,) = (await report(transport, ("permissions",))).findings
+        finding, *_ = (await report(transport, ("permissions",))).findings
     assert "--member=serviceAccount:runner@p.iam.gserviceaccount.com" in finding.remedy
 
 
