@@ -163,4 +163,4 @@ def test_message_of_a_job_is_masked() -> None:
         }
     )
     assert job.message.startswith("exec: API_KEY=*** ")
-    assert str(job.failure()) == "Ray job one failed: exec: API_KEY=*** \ufffd\ufffd"
+    assert str(job.failure()) == "Ray job one failed: exec: API_KEY=*** ?\ufffd"
