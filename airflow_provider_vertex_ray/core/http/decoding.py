@@ -176,7 +176,7 @@ class ArrayReader(Generic[T]):
                     if missing > LONGEST_ELEMENT:
                         raise UnreadableAnswerError("An element of the list is not JSON, or is too long.") from None
                     # It may be incomplete. Doubled, so that a long element is not read again with each piece.
-                    self._wanted = 2 * missing
+                    self._wanted = min(2 * missing, LONGEST_ELEMENT + 1)
                     break
                 if at - begin > LONGEST_ELEMENT:
                     raise UnreadableAnswerError("An element of the list is too long.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections import deque
 from collections.abc import AsyncIterator
 from urllib.parse import unquote, urlsplit
@@ -14,6 +15,9 @@ SHORTEST_SECRET = 8
 
 KEPT_SECRETS = 16
 """Number of secrets that are remembered: a server may send back a token that it received some time ago."""
+
+# The parser quotes the bytes in lines of their own; another error may quote that text.
+_QUOTED_BYTES = re.compile(r"\n|\\n|b'|b\"")
 
 LONGEST_DESCRIPTION = 300
 """Characters of a description of an error."""
@@ -95,8 +99,10 @@ def describe(error: BaseException) -> str:
 
     Its ``repr`` is never shown: that of an answer's error contains the request's headers. An answer's error is
     described by its status and message only, because its text also names the URL, which may contain a proxy's password.
+    The part of the answer that the parser stumbled over is left out: it may be any part of a job's record.
     """
     status = getattr(error, "status", None)
     text = f"{status}, {getattr(error, 'message', '')}" if isinstance(status, int) else str(error)
-    shown = "".join(char if char.isprintable() else " " for char in text[:LONGEST_DESCRIPTION])
+    text = _QUOTED_BYTES.split(text[:LONGEST_DESCRIPTION], maxsplit=1)[0]
+    shown = "".join(char if char.isprintable() else " " for char in text).rstrip()
     return f"{type(error).__name__}: {shown}" if shown.strip() else type(error).__name__

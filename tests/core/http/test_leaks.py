@@ -48,6 +48,10 @@ BROKEN = {
 }  # fmt: skip
 
 
+PLANTED = "planted-env-value-4711"
+RECORD = f'{{"runtime_env": {{"env_vars": {{"DB_PASSWORD": "{PLANTED}"}}}}}}'.encode()
+
+
 class Tokens:
     quota_project = "billing-project"
 
@@ -100,6 +104,35 @@ async def test_broken_answer_shows_no_token(
     gc.collect()
     out, err = capfd.readouterr()
     assert TOKEN not in f"{found}{caplog.text}{out}{err}{loop_errors}"
+
+
+@pytest.mark.parametrize("how", ["GET", "list", "stream", "websocket"])
+@pytest.mark.parametrize(
+    "payload",
+    [
+        RECORD,
+        b"HTTP/1.1 " + RECORD + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + RECORD + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + RECORD + b"\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n[" + RECORD,
+        http(500, RECORD),
+        http(400, [json.loads(RECORD)]),
+        http(200, RECORD[:-1]),
+    ],
+)
+async def test_broken_record_of_a_job_shows_no_environment(
+    how: str, payload: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with (
+        raw_service(lambda request: payload) as service,
+        Transport(Tokens(), Addresses(service.host), retry=RetryPolicy(2, 0.001, 0.001), timeout=20) as transport,
+    ):
+        try:
+            found = repr(await ask(transport, service.host, how))
+        except VertexRayError as error:
+            found = told(error)
+    assert PLANTED not in found + caplog.text
 
 
 async def test_websocket_redirect_is_not_followed() -> None:
