@@ -31,6 +31,7 @@ from airflow_provider_vertex_ray.decorators.job import PLAIN_CONTEXT, _VertexRay
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 from airflow_provider_vertex_ray.hooks import preflight_command
 from airflow_provider_vertex_ray.hooks.preflight import VertexRayPreflightHook
+from airflow_provider_vertex_ray.migrate import command as migrate_command
 from airflow_provider_vertex_ray.operators import monitoring, monitoring_logs
 from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
 from airflow_provider_vertex_ray.operators.job import VertexRaySubmitJobOperator
@@ -38,7 +39,7 @@ from airflow_provider_vertex_ray.plugins.page import log as page_log
 from airflow_provider_vertex_ray.plugins.page import reader as page_reader
 from airflow_provider_vertex_ray.plugins.page import timeline as page_timeline
 from airflow_provider_vertex_ray.plugins.page.sources import MOST_SOURCES, REAPED_LABELS, Source, configured_sources
-from airflow_provider_vertex_ray.remote import runner
+from airflow_provider_vertex_ray.remote import values
 from airflow_provider_vertex_ray.sensors.base import VertexRayBaseSensor
 from airflow_provider_vertex_ray.task_groups.cluster import VertexRayCluster
 from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
@@ -294,7 +295,7 @@ def _commands() -> dict[str, argparse.ArgumentParser]:
 def test_documented_command_line_options_exist() -> None:
     parsers = (cli._parser(), *_commands().values())
     known = {option for parser in parsers for action in parser._actions for option in action.option_strings}
-    known |= set(_preflight_options())
+    known |= set(_options(preflight_command)) | set(_options(migrate_command))
     # Options inside Python blocks belong to the reader's own scripts.
     text = FENCE.sub(lambda block: "" if block[1] == "python" else block[0], ALL_TEXT)
     # Options of gcloud are not ours.
@@ -304,15 +305,20 @@ def test_documented_command_line_options_exist() -> None:
     assert named <= known
 
 
-def _preflight_options() -> list[str]:
-    return [option for action in preflight_command._parser()._actions for option in action.option_strings]
+def _options(command: Any) -> list[str]:
+    return [option for action in command._parser()._actions for option in action.option_strings]
+
+
+def test_migrate_options_match_their_table() -> None:
+    (options,) = (table for table in _tables(PAGES["migration.md"]) if table[0][0] == "option")
+    assert {row[0] for row in options[1:]} == set(_options(migrate_command)) - {"-h", "--help"}
 
 
 def test_preflight_options_and_checks_match_their_tables() -> None:
     page = PAGES["preflight.md"]
     (options,) = (table for table in _tables(page) if table[0][0] == "option")
     documented = {option.strip("` ") for row in options[1:] for option in row[0].split(",")}
-    assert documented == set(_preflight_options()) - {"-h", "--help"}
+    assert documented == set(_options(preflight_command)) - {"-h", "--help"}
     (checks,) = (table for table in _tables(page) if table[0][0] == "check")
     assert tuple(row[0] for row in checks[1:]) == CHECKS
     (statuses,) = (table for table in _tables(page) if table[0][0] == "status")
@@ -422,7 +428,7 @@ def test_figures_match_the_code() -> None:
         ],
         "functions.md": [
             f"on a line of up to {MAX_RESULT_BYTES >> 10} KiB",
-            f"more than {runner.DEEPEST} levels",
+            f"more than {values.DEEPEST} levels",
             *(f"`{name}`" for name in PLAIN_CONTEXT),
         ],
         "monitoring.md": [

@@ -21,15 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :param arguments: arguments of the command; default: those of the process
     :return: exit code: 0 if nothing is left to do by hand, 1 if something is, 2 for an error
     """
-    parser = argparse.ArgumentParser(
-        prog="vertex-ray-migrate",
-        description="Rewrite DAG files of the Google provider, of astro-provider-ray and of the Vertex AI SDK.",
-    )
-    parser.add_argument("files", nargs="+", type=Path, help="DAG files")
-    parser.add_argument("--write", action="store_true", help="write the files; otherwise only show the difference")
-    parser.add_argument("--cluster-id", help="cluster for the jobs of astro-provider-ray, whose connection names one")
-    parser.add_argument("--location", help="region of that cluster, or of the one that the DAG creates")
-    given = parser.parse_args(arguments)
+    given = _parser().parse_args(arguments)
     try:
         import libcst  # noqa: F401
     except ImportError:
@@ -39,6 +31,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     cluster = Cluster(given.cluster_id, given.location)
     return max([_migrate(file, cluster, write=given.write) for file in given.files])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="vertex-ray-migrate",
+        description="Rewrite DAG files of the Google provider, of astro-provider-ray and of the Vertex AI SDK.",
+    )
+    parser.add_argument("files", nargs="+", type=Path, help="DAG files")
+    parser.add_argument("--write", action="store_true", help="write the files; otherwise only show the difference")
+    parser.add_argument("--cluster-id", help="cluster for the jobs of astro-provider-ray, whose connection names one")
+    parser.add_argument("--location", help="region of that cluster, or of the one that the DAG creates")
+    return parser
 
 
 def _migrate(file: Path, cluster: Cluster, *, write: bool) -> int:

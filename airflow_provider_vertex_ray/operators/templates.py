@@ -121,7 +121,7 @@ class TemplatesMixin(Base):
                 self._field = field
                 super()._do_render_template_fields(parent, [field], context, jinja_env, *rest, **more)
         finally:
-            del self._field, self._text_env
+            self._field = self._text_env = None
 
     def _is_native(self) -> bool:
         own = getattr(self, "render_template_as_native_obj", None)

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowSkipException
 from emulator_support.process import EmulatorProcess
 
 from airflow_provider_vertex_ray.cluster_spec import ClusterSpec, Resources
@@ -106,6 +107,56 @@ def test_output_that_is_not_utf8_does_not_lose_the_result(cluster: EmulatorProce
 def test_ray_is_there_and_takes_what_is_defined_inside(cluster: EmulatorProcess) -> None:
     result = run(squares, 10, env_vars={"A_VARIABLE": "set"})
     assert result == {"total": 285, "word": "ü", "variable": "set", "nodes": 3}
+
+
+SHAPE = (2, 3)
+
+
+def as_people_write_it(shape: tuple[int, int], **context: Any) -> Any:
+    """Connects again, leaves its output closed, and goes by the types of its values."""
+    import sys
+
+    import ray
+    from airflow.exceptions import AirflowSkipException
+
+    ray.init()
+
+    @ray.remote
+    def skips() -> None:
+        raise AirflowSkipException("not today")
+
+    try:
+        ray.get(skips.remote())
+    except Exception as error:
+        reason = str(error.cause)  # type: ignore[attr-defined]
+    sys.stdout.close()
+    return {"same": shape == SHAPE, "size": (*shape, len(ray.nodes()) > 0), "reason": reason, "run": context["run_id"]}
+
+
+def test_function_as_people_write_it(cluster: EmulatorProcess) -> None:
+    called: Any = vertex_ray_task(**{**COMMON, "job_timeout": 120})(as_people_write_it)
+    operator = called((2, 3)).operator
+    found = run_task(operator, context_of(operator, TaskInstance("odd"), run_id="manual"))
+    assert found == {"same": True, "size": (2, 3, True), "reason": "not today", "run": "manual"}
+
+
+def skips() -> None:
+    from airflow.exceptions import AirflowSkipException
+
+    raise AirflowSkipException("nothing to do")
+
+
+def leaves_with_code() -> None:
+    import sys
+
+    sys.exit(99)
+
+
+def test_skips(cluster: EmulatorProcess) -> None:
+    with pytest.raises(AirflowSkipException, match="nothing to do"):
+        run(skips)
+    with pytest.raises(AirflowSkipException, match="exit code 99"):
+        run(leaves_with_code, skip_on_exit_code=99)
 
 
 def uses_helper(n: int) -> Any:
