@@ -22,6 +22,7 @@ from airflow_provider_vertex_ray.remote.bigquery.fields import (
     names_of,
     unfit,
 )
+from airflow_provider_vertex_ray.remote.bigquery.json_columns import has_json
 from airflow_provider_vertex_ray.remote.bigquery.names import create_as, staging_prefix
 from airflow_provider_vertex_ray.remote.bigquery.partition import partition_of
 
@@ -208,6 +209,12 @@ def check_target(
     if plan["fields"] is None:
         return
     _carried(plan["fields"], plan["fields_said_by"])
+    if plan["partition"] and not plan["partition"]["field"] and has_json(plan["fields"]):
+        raise InvalidArgumentError(
+            "target_table",
+            f"{name}${partition}",
+            "Use a table that is partitioned by a column: JSON cannot be loaded into a partition by ingestion time.",
+        )
     misfit = plan["transform"] is None and unfit(plan["source_fields"], plan["fields"])
     if misfit:
         raise BigQueryTableError(

@@ -70,7 +70,7 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
     :param transform: a function that takes a batch and returns a batch, or a class with ``__call__``, of which each
         actor creates one instance; both are sent as source code, like functions of ``@task.vertex_ray``. Or
         ``"module:name"`` of an object in ``working_dir`` or ``py_modules``. None copies the rows.
-    :param batch_format: format of the batches: ``pandas`` (with Arrow's types), ``pyarrow`` or ``numpy``.
+    :param batch_format: format of the batches: ``pandas`` (with types that have NULL), ``pyarrow`` or ``numpy``.
     :param batch_size: rows in a batch; None: Ray Data's default.
     :param fn_kwargs: additional keyword arguments of the transform, as JSON values. (templated)
     :param fn_constructor_kwargs: keyword arguments of the constructor of the class, as JSON values. (templated)

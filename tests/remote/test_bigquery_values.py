@@ -58,7 +58,7 @@ def differences(draw: Any, batch_format: str, most: int) -> int:
 
 
 @pytest.mark.parametrize("batch_format", BATCH_FORMATS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_values_arrive_unchanged(batch_format: str, data: st.DataObject) -> None:
     differences(data.draw, batch_format, 5)
@@ -127,7 +127,7 @@ def odd_rows(draw: Any) -> int:
     return len(rows)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_other_values_are_refused_and_never_changed(data: st.DataObject) -> None:
     odd_rows(data.draw)

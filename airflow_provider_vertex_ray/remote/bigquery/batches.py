@@ -2,7 +2,7 @@
 
 Arrow is what BigQuery gives and takes. Ray's own conversions to pandas and NumPy lose what those have no type for: NULL
 in a column of integers makes it a column of floats, and dates become times. So a batch reaches the transform as pandas
-with Arrow's types, or as NumPy arrays that hold Python objects wherever NumPy has no such type.
+with types that have NULL, or as NumPy arrays that hold Python objects wherever NumPy has no such type.
 """
 
 from __future__ import annotations
@@ -35,7 +35,11 @@ def batch_of(table: Any, batch_format: str) -> Any:
                 f"pandas {pd.__version__} on the cluster has no Arrow types. Install pandas 2 or later on it, or use "
                 "batch_format='pyarrow'."
             )
-        return table.to_pandas(types_mapper=pd.ArrowDtype)
+        import pyarrow as pa
+
+        # pandas' own types with NULL where they are exact: its Arrow types lack some operators, such as %.
+        own = {pa.int64(): pd.Int64Dtype(), pa.float64(): pd.Float64Dtype(), pa.bool_(): pd.BooleanDtype()}
+        return table.to_pandas(types_mapper=lambda kind: own.get(kind) or pd.ArrowDtype(kind))
     return {name: _numpy(table.column(place)) for place, name in enumerate(table.column_names)}
 
 
