@@ -12,13 +12,13 @@ and sees every step that ended before it began. If the holder does not see the m
 written; so its hold was written before the mark, and the closer's list shows it. So at least one of them sees the
 other: never do both go on. If both see each other, the closer opens the lease again and the holder tries again.
 
-This also needs that nobody removes a hold that another task relies on: a holder that sees the mark leaves its hold, and
-only its release, its expiry, or the end of the cluster ends it. A hold with a writer belongs to that writer alone, which
-may take it back; whoever else comes to rely on it makes it its own first.
+This also needs that nobody removes a hold that another task relies on: a holder that sees the mark leaves its hold,
+and only its release, its expiry, or the end of the cluster ends it. A hold with a writer belongs to that writer alone,
+which may take it back; whoever else comes to rely on it makes it its own first.
 
-The mark is void after a while in case that its owner has died; so whoever closes must act soon after ``close``, which may
-be repeated to renew the mark and look again. A task that acquires a hold reads its cluster afterwards, because it may
-have been deleted together with its lease.
+The mark is void after a while in case that its owner has died; so whoever closes must act soon after ``close``, which
+may be repeated to renew the mark and look again. A task that acquires a hold reads its cluster afterwards, because it
+may have been deleted together with its lease.
 """
 
 from __future__ import annotations
