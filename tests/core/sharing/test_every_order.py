@@ -183,6 +183,7 @@ def test_a_holder_and_a_closer_never_both_go_on(
     assert {"first"} in seen.outcomes or {"first", "second"} in seen.outcomes
 
 
+@pytest.mark.soak
 def test_of_two_closers_and_a_holder_at_most_one_goes_on(clock: list[OrderedWorld]) -> None:
     seen = every_order(clock, None, holder("run"), closer("one"), closer("two"))
     assert seen.orders > 500
@@ -323,6 +324,7 @@ def slow_look(clock: list[OrderedWorld], monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(guarded_delete, "read_activity", activity)
 
 
+@pytest.mark.soak
 def test_a_closing_that_is_too_old_is_renewed_before_the_deletion(
     clock: list[OrderedWorld], monkeypatch: pytest.MonkeyPatch
 ) -> None:
