@@ -33,7 +33,7 @@ from airflow_provider_vertex_ray.errors import VertexRayError
 from benchmarks.report import Figure, print_figures
 
 HOLDERS = 3000
-BEFORE = 100
+BEFORE = 300
 """Holders of the other way, which fails with far fewer."""
 
 SLOTS = 32

@@ -35,7 +35,7 @@ from tests.operators.builders import COMMON, delete, submit_job
 from tests.support.clusters import BODY, LOCATION, SPEC, cluster_ids
 from tests.support.leases import hold, lease_of, owners_of, with_lease
 from tests.support.server import serving
-from tests.support.tasks import TaskInstance, context_of, deferral_of, first_event, round_trip, run_task
+from tests.support.tasks import TaskInstance, context_of, deferral_of, first_event, may_run_tasks, round_trip, run_task
 
 BIGGER = ClusterSpec(worker_node_types=[Resources(machine_type="n1-standard-8", node_count=3)])
 
@@ -83,10 +83,14 @@ async def _refused(request: web.Request) -> web.Response:
 
 
 async def test_a_refused_store_names_the_role(fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    def in_thread() -> None:
+        may_run_tasks()
+        ensure(None, lease_uri="gs://bucket/leases")
+
     async with serving(_refused) as server:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.host)
         with pytest.raises(LeaseStoreError, match=r"lease_uri='gs://bucket/leases'.*403") as raised:
-            await asyncio.to_thread(ensure, None, lease_uri="gs://bucket/leases")
+            await asyncio.to_thread(in_thread)
     assert "roles/storage.objectUser" in str(raised.value)
     assert creates(fake_emulator) == 0
 
@@ -303,6 +307,18 @@ def test_a_deletion_that_was_interrupted_meets_no_new_holder(
     assert cluster_ids(fake_emulator) == []
 
 
+def test_a_run_that_was_refused_does_not_stop_the_deletion(
+    fake_emulator: EmulatorProcess, storage: StorageEmulator
+) -> None:
+    fake_emulator.create("shared", BODY)
+    until(lambda: fake_emulator.api("GET", "persistentResources/shared")[1]["state"] == "RUNNING")
+    waiting = deferral_of(delete("shared", deferrable=True, lease_uri=storage.uri))
+    with pytest.raises(ClusterClosingError):
+        hold(storage, "dag/run-2")
+    assert asyncio.run(first_event(round_trip(waiting.trigger)))["status"] == "success"
+    assert cluster_ids(fake_emulator) == []
+
+
 def test_a_deletion_without_an_answer_leaves_the_lease_closed(
     fake_emulator: EmulatorProcess, storage: StorageEmulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -319,11 +335,10 @@ def test_a_deletion_without_an_answer_leaves_the_lease_closed(
             hold(storage, "dag/run-2", "etl-g1")
 
 
-async def test_a_store_that_has_worked_is_waited_for(
+def test_a_store_that_has_worked_is_waited_for(
     fake_emulator: EmulatorProcess, storage: StorageEmulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A 403 after it has worked is no wrong argument."""
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", storage.host)
     real, calls = LeaseStore.acquire, 0
 
     async def acquire(self: LeaseStore, *arguments: Any, **more: Any) -> None:
@@ -334,7 +349,7 @@ async def test_a_store_that_has_worked_is_waited_for(
         await real(self, *arguments, **more)
 
     monkeypatch.setattr(LeaseStore, "acquire", acquire)
-    found = await asyncio.to_thread(ensure, storage)
+    found = ensure(storage)
     assert found["cluster_id"] == "etl-g1"
     assert calls > 3
 

@@ -49,7 +49,9 @@ OF_REGION = {
 }
 ALL: list[WaitTrigger] = [
     VertexRayClusterReadyTrigger(**OF_CLUSTERS, dashboard_timeout=11.0, created_at=1.5),
-    VertexRayClusterDeleteTrigger(**OF_CLUSTERS),
+    VertexRayClusterDeleteTrigger(
+        **OF_CLUSTERS, lease={"uri": "gs://bucket", "cluster": "c", "owner": "dag/run", "token": "t"}
+    ),
     VertexRayClusterResizeTrigger(**OF_CLUSTERS, replicas={"worker-pool1": 4}),
     VertexRayClusterStateTrigger(**OF_CLUSTERS, states=("RUNNING", "ERROR")),
     VertexRayJobTrigger(
@@ -63,10 +65,11 @@ ALL: list[WaitTrigger] = [
         stop_at_deadline=False,
         stop_on_kill=True,
         begun=5.0,
-        lease={"uri": "gs://bucket", "cluster": full_name("shared"), "owner": "dag/run", "ttl": 60.0},
+        lease={"uri": "gs://bucket", "cluster": full_name("shared"), "owner": "dag/run", "scope": "", "ttl": 60.0},
     ),
     VertexRayClusterIdleTrigger(**OF_CLUSTERS, idle_for=5.0, lease_uri="gs://bucket"),
     VertexRayReaperTrigger(
+        require_leases=True,
         **OF_REGION,
         idle_for=5.0,
         max_age=50.0,
@@ -85,6 +88,8 @@ ALL: list[WaitTrigger] = [
         max_age=50.0,
         lease_ttl=60.0,
         lease_owner="dag/run",
+        lease_scope="group",
+        shares_lease=True,
         max_cost=5.0,
         prices={"currency": "EUR", "regions": {}},
         dashboard_timeout=11.0,

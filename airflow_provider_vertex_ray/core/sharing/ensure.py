@@ -277,12 +277,13 @@ class SharedClusterReconciler:
                 return True
             if self._held[0] != name:
                 await self.release_lease()
-        # Even a hold that is refused below is ours, and would keep the cluster.
+        # Even a hold that is not confirmed below is ours, and would keep the cluster.
         self._held = (name, 0.0)
         try:
             await self.store.acquire(name, self.who, self.ttl, writer=self._writer)
         except ClusterClosingError as error:
             self._notify_once(error.message)
+            await self.release_lease()
             return False
         except LeaseStoreUnavailableError:
             raise

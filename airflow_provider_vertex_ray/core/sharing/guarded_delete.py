@@ -75,7 +75,9 @@ async def delete_closed(transport: Transport, lease: dict[str, Any]) -> str | No
     name = parse_cluster_name(lease["cluster"])
     mark = new_closing(lease["owner"], "it is being deleted", lease["token"])
     try:
-        await LeaseStore(transport, lease["uri"]).close(name, mark, CLOSING_SECONDS, ignoring=lease["owner"])
+        await LeaseStore(transport, lease["uri"]).close(
+            name, mark, CLOSING_SECONDS, ignoring=lease["owner"], unbroken=True
+        )
     except LeaseStoreUnavailableError as error:
         raise ServiceUnavailableError(error.message, error.details) from error
     return await delete_soon(ClustersApi(transport), name)

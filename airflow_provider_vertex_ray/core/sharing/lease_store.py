@@ -13,9 +13,12 @@ written; so its hold was written before the mark, and the closer's list shows it
 other: never do both go on. If both see each other, the closer opens the lease again and the holder tries again.
 
 This also needs that nobody removes a hold that another task relies on: a holder that sees the mark leaves its hold,
-and only its release, its expiry, or the end of the cluster ends it. The mark is void after a while in case that its
-owner has died; so whoever closes must act soon after ``close``, which may be repeated to renew the mark and look again.
-A task that acquires a hold reads its cluster afterwards, because it may have been deleted together with its lease.
+and only its release, its expiry, or the end of the cluster ends it. A hold with a writer belongs to that writer alone,
+which may take it back; whoever else comes to rely on it makes it its own first.
+
+The mark is void after a while in case that its owner has died; so whoever closes must act soon after ``close``, which
+may be repeated to renew the mark and look again. A task that acquires a hold reads its cluster afterwards, because it
+may have been deleted together with its lease.
 """
 
 from __future__ import annotations
@@ -90,16 +93,17 @@ class LeaseStore:
         :param name: the cluster, as the service names it, with the project's number, which is the same for all holders
         :param who: the hold
         :param ttl: seconds
-        :param writer: who may take the hold back with ``take_back``; a hold of another writer is written again
+        :param writer: who may take the hold back with ``take_back``, until another writer acquires it too
         :raises ClusterClosingError: the cluster is about to be deleted or scaled down. The hold remains, because
-            another task with the same one may rely on it: release it if it is not to be used.
+            another task with the same one may rely on it: take it back if it is not to be used.
         :raises LeaseStoreError: the lease could not be read or written
         """
 
         def hold(content: Any) -> Any:
             now = time.time()
             old = Holder.from_json(content) if content is not None else Holder(who.owner, now, now, who.scope)
-            if content is not None and old.lasts(now, ttl) and (not writer or old.writer == writer):
+            # A hold with another writer may be taken back by it; whoever relies on it makes it its own first.
+            if content is not None and old.lasts(now, ttl) and old.writer == writer:
                 return None
             return old.renewed(now, ttl, writer).to_json()
 
@@ -162,7 +166,14 @@ class LeaseStore:
             await self._objects.delete(path, stored.generation)
 
     async def close(
-        self, name: ClusterName, mark: Closing, seconds: float, *, ignoring: str | None = None, force: bool = False
+        self,
+        name: ClusterName,
+        mark: Closing,
+        seconds: float,
+        *,
+        ignoring: str | None = None,
+        force: bool = False,
+        unbroken: bool = False,
     ) -> None:
         """Close the lease to new holders for ``seconds``; if it is closed by the same token, renew that and look again.
 
@@ -171,12 +182,17 @@ class LeaseStore:
         :param seconds: seconds after which the lease opens by itself; act within half of that
         :param ignoring: owner whose holds do not count
         :param force: whether holders do not count at all
+        :param unbroken: whether holders do not count if the lease has been closed by this token without a break: those
+            who came since were refused, and only wait
         :raises LeaseHeldError: the cluster is in use; the lease is open again
         :raises ClusterClosingError: somebody else has already closed the lease
         :raises LeaseStoreError: the lease could not be read or written
         """
 
+        kept_until = 0.0
+
         def closed(content: Any) -> Any:
+            nonlocal kept_until
             now = time.time()
             old = Closing.from_json(content) if content is not None else None
             mine = old is not None and old.token == mark.token
@@ -185,16 +201,18 @@ class LeaseStore:
                     f"{old.by} is already about to change the cluster ({old.reason}).",
                     {"by": old.by, "reason": old.reason, "until": old.until},
                 )
+            kept_until = old.until if old is not None and mine else 0.0
             if old is not None and mine and old.until - now >= seconds * 0.75:
                 return None
             since = old.since if old is not None and mine else now
             return replace(mark, since=since, until=now + seconds).to_json()
 
-        if not force:
+        if not force and not unbroken:
             # Whoever cannot close must not keep others away, not even for a moment.
             (await self.read(name)).check_unheld(time.time(), ignoring)
         await self._objects.update(_closing_path(name), closed)
-        if force:
+        # Judged after the write: it may have come too late to follow the old mark without a break.
+        if force or (unbroken and time.time() < kept_until):
             return
         try:
             (await self.read(name)).check_unheld(time.time(), ignoring)

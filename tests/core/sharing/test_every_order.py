@@ -7,6 +7,7 @@ requests. They are few enough to go through them all.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import types
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -182,6 +183,7 @@ def test_a_holder_and_a_closer_never_both_go_on(
     assert {"first"} in seen.outcomes or {"first", "second"} in seen.outcomes
 
 
+@pytest.mark.soak
 def test_of_two_closers_and_a_holder_at_most_one_goes_on(clock: list[OrderedWorld]) -> None:
     seen = every_order(clock, None, holder("run"), closer("one"), closer("two"))
     assert seen.orders > 500
@@ -223,6 +225,56 @@ def test_a_killed_try_never_takes_the_hold_of_the_next_one(clock: list[OrderedWo
     # Nothing is left of a try that nobody follows.
     alone = every_order(clock, first_try, killed)
     assert alone.worlds[0].objects.keys() <= {"leases/1234/us-central1/etl-g1/closing.json"}
+
+
+def test_a_refused_wait_takes_back_only_what_nobody_else_relies_on(clock: list[OrderedWorld]) -> None:
+    """An ensuring task takes its hold back when it is refused; the jobs of its group may have the same one."""
+
+    async def written(world: OrderedWorld, transport: Transport) -> None:
+        await holder("", RUN, "wait")(world, transport)
+        world.ok.clear()
+
+    async def ensures(world: OrderedWorld, transport: Transport) -> None:
+        store = LeaseStore(transport, "gs://bucket/leases")
+        closing = await store._closing(NAME)
+        if closing is None or not closing.holds(world.time):
+            world.ok.add("ensure")
+        else:
+            await store.take_back(NAME, RUN, "wait")
+
+    async def closes(world: OrderedWorld, transport: Transport) -> None:
+        with contextlib.suppress(LeaseHeldError):
+            mark = new_closing("reaper", "idle", "reaper")
+            await LeaseStore(transport, "gs://bucket/leases").close(NAME, mark, 180.0, unbroken=True)
+            world.ok.add("reaper")
+
+    seen = every_order(clock, written, ensures, holder("job"), closes)
+    assert not both(seen.outcomes, "ensure", "reaper")
+    assert not both(seen.outcomes, "job", "reaper")
+    assert {frozenset({"reaper"}), frozenset({"ensure", "job"})} <= seen.outcomes
+
+
+@pytest.mark.parametrize("pause", [100.0, 600.0])
+def test_an_unbroken_closing_needs_no_second_look(clock: list[OrderedWorld], pause: float) -> None:
+    """Who came since was refused; a closing that was void in between is a new one."""
+
+    async def closes_again(world: OrderedWorld, transport: Transport) -> None:
+        store = LeaseStore(transport, "gs://bucket/leases")
+        for label in ("closed", "closed again"):
+            try:
+                await store.close(NAME, new_closing("delete", "idle", "token"), 180.0, unbroken=True)
+            except LeaseHeldError:
+                return
+            world.ok.add(label)
+            if label == "closed":
+                await world.turn()
+                world.time += pause
+
+    seen = every_order(clock, None, holder("run"), closes_again)
+    assert not both(seen.outcomes, "run", "closed again")
+    assert {"closed", "closed again"} in seen.outcomes
+    # Without a break, nobody gets in between.
+    assert both(seen.outcomes, "run", "closed") is (pause > 180.0)
 
 
 def running(world: OrderedWorld) -> None:
@@ -272,6 +324,7 @@ def slow_look(clock: list[OrderedWorld], monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(guarded_delete, "read_activity", activity)
 
 
+@pytest.mark.soak
 def test_a_closing_that_is_too_old_is_renewed_before_the_deletion(
     clock: list[OrderedWorld], monkeypatch: pytest.MonkeyPatch
 ) -> None:
