@@ -342,6 +342,8 @@ class JobsApi:
     async def has_log_files(self) -> bool:
         """Tell whether ``log_file`` can be used; asks the dashboard once."""
         routes = self.log_routes
+        if not routes.files_due:
+            return False
         if routes.has_files is None:
             try:
                 answer = await self._transport.request(
@@ -350,7 +352,8 @@ class JobsApi:
                 version = str(answer.json().get("ray_version")).split(".")
                 routes.has_files = tuple(int(part) for part in version[:2]) >= FILES_SINCE
             except (JobNotFoundError, InvalidRequestError):
-                routes.has_files = False
+                routes.files_failed()
+                return False
             except (VertexRayError, ValueError, AttributeError) as error:
                 log.debug("Could not read the Ray version of %s: %s", self._base, error)
                 return False
