@@ -268,6 +268,97 @@ class JobsApi(LogsApi):
         await self._transport.read(
             DeletedAnswer, "DELETE", self._url(submission_id), error_from=dashboard_error, repeatable=False
         )
+<<<<<<< HEAD
+=======
+        return _log_text(answer.text)[:max_bytes]
+
+    @contextlib.asynccontextmanager
+    async def log_so_far(self, submission_id: str) -> AsyncIterator[AsyncIterator[str]]:
+        """Stream the output of a job, from its beginning to what is written by now, in a single attempt.
+
+        Ray's head node keeps all of it in memory meanwhile.
+
+        :raises ServiceUnavailableError: there is no answer, or (while it is read) only a part of it
+        :raises JobNotFoundError: the job does not exist
+        """
+        url = f"{self._url(submission_id)}/logs"
+        async with self._transport.stream(url, error_from=dashboard_error) as pieces:
+            yield _log_pieces(pieces, url)
+
+    @contextlib.asynccontextmanager
+    async def tail(self, submission_id: str) -> AsyncIterator[AsyncIterator[str]]:
+        """Stream the output of a job from its beginning, as it is written, until this one connection ends.
+
+        The end of the connection says nothing about the job, whatever the close code: call ``get``.
+
+        :raises ServiceUnavailableError: the connection could not be opened
+        """
+        import aiohttp
+
+        url = "ws" + self._url(submission_id).removeprefix("http") + "/logs/tail"
+        async with contextlib.AsyncExitStack() as stack:
+            opening = asyncio.ensure_future(
+                stack.enter_async_context(self._transport.websocket(url, error_from=dashboard_error))
+            )
+            try:
+                # Not wait_for, which can swallow a cancellation.
+                await asyncio.wait({opening}, timeout=HANDSHAKE_SECONDS)
+            finally:
+                if not opening.done():
+                    opening.cancel()
+                    await asyncio.wait({opening})
+            if opening.cancelled():
+                raise ServiceUnavailableError(
+                    f"Could not open websocket {url}: no answer within {HANDSHAKE_SECONDS:.0f} s"
+                )
+            connection = opening.result()
+            yield (frame.data async for frame in connection if frame.type is aiohttp.WSMsgType.TEXT)
+
+    @contextlib.asynccontextmanager
+    async def log_file(
+        self, submission_id: str, *, lines: int, node_id: str | None = None, supervisor: bool = False
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Stream the last lines of a job's log file to its current end, as bytes, in a single attempt.
+
+        Unlike Ray's other answers, this one also works for output that is not UTF-8, and Ray does not read the whole
+        file for it.
+
+        :param submission_id: the job
+        :param lines: number of lines, an unfinished last one included; -1 for the whole file
+        :param node_id: Ray's id of the node of the job's driver; without it, Ray looks through all jobs
+        :param supervisor: whether to read what Ray itself logged about the job, for which the node's id is needed
+        :raises ServiceUnavailableError: there is no answer or no such file, or (while it is read) only a part of it
+        :raises JobNotFoundError: the dashboard has no state API
+        """
+        where = {"submission_id": submission_id}
+        if node_id:
+            name = f"jobs/supervisor-{submission_id}.log" if supervisor else f"job-driver-{submission_id}.log"
+            where = {"node_id": node_id, "filename": name}
+        query = urlencode({**where, "lines": lines, "timeout": FILE_SECONDS})
+        url = f"{self._base}/api/v0/logs/file?{query}"
+        async with self._transport.stream(url, error_from=dashboard_error, quiet=FILE_QUIET) as pieces:
+            yield pieces
+
+    async def has_log_files(self) -> bool:
+        """Tell whether ``log_file`` can be used; asks the dashboard once."""
+        routes = self.log_routes
+        if not routes.files_due:
+            return False
+        if routes.has_files is None:
+            try:
+                answer = await self._transport.request(
+                    "GET", f"{self._base}/api/version", error_from=dashboard_error, attempts=1, timeout=FILE_QUIET
+                )
+                version = str(answer.json().get("ray_version")).split(".")
+                routes.has_files = tuple(int(part) for part in version[:2]) >= FILES_SINCE
+            except (JobNotFoundError, InvalidRequestError):
+                routes.files_failed()
+                return False
+            except (VertexRayError, ValueError, AttributeError) as error:
+                log.debug("Could not read the Ray version of %s: %s", self._base, error)
+                return False
+        return routes.has_files
+>>>>>>> help-b
 
     async def upload(self, package: Package, progress: Callable[[int], None] | None = None) -> bool:
         """Upload a package unless the cluster has it; the lookup keeps it on the cluster for ten more minutes.

@@ -159,7 +159,7 @@ class LogReader:
                 self.whole = True
         except (JobNotFoundError, InvalidRequestError) as error:
             if self.failures % 2 == 0:
-                self._api.log_routes.has_files = False
+                self._api.log_routes.files_failed()
             return self._failed(error, known)
         except VertexRayError as error:
             return self._failed(error, known)
@@ -218,7 +218,8 @@ class LogReader:
         half = max(known.count("\n", len(known) // 2), 1)
         lines, too_few, step = half + self._unread, 0, 0
         for _ in range(MOST_SEARCHES):
-            end = _LastLines(lines, known)
+            # Again for each answer, because a websocket may deliver output meanwhile.
+            end = _LastLines(lines, self._output.end.text())
             await self._read_last_lines(end, final)
             if end.found or end.ambiguous:
                 return end.found

@@ -28,6 +28,7 @@ class LogRoutes:
         """Whether a websocket has delivered output."""
         self.has_files: bool | None = None
         """Whether the state API returns log files as bytes; None if unknown."""
+        self._files_again = 0.0
         self._failures = 0
         self._next_try = 0.0
 
@@ -46,6 +47,16 @@ class LogRoutes:
         pause = min(FIRST_PAUSE * 4**self._failures, LONGEST_PAUSE)
         self._failures = min(self._failures + 1, 10)
         self._next_try = time.monotonic() + pause
+
+    @property
+    def files_due(self) -> bool:
+        """Whether to try log files now."""
+        return time.monotonic() >= self._files_again
+
+    def files_failed(self) -> None:
+        """Note that the dashboard, or the proxy in front of it, says that it has no log files."""
+        # A single odd answer must not decide for as long as a triggerer runs.
+        self.has_files, self._files_again = None, time.monotonic() + LONGEST_PAUSE
 
 
 _known: weakref.WeakKeyDictionary[Transport, dict[str, LogRoutes]] = weakref.WeakKeyDictionary()
