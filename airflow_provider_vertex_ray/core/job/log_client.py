@@ -172,6 +172,8 @@ class LogsApi:
     async def has_log_files(self) -> bool:
         """Tell whether ``log_file`` can be used; asks the dashboard once."""
         routes = self.log_routes
+        if not routes.files_due:
+            return False
         if routes.has_files is None:
             try:
                 answer = await self._transport.read(
@@ -185,7 +187,8 @@ class LogsApi:
                 version = answer.ray_version.split(".")
                 routes.has_files = tuple(int(part) for part in version[:2]) >= FILES_SINCE
             except (JobNotFoundError, InvalidRequestError):
-                routes.has_files = False
+                routes.files_failed()
+                return False
             except (VertexRayError, ValueError) as error:
                 log.debug("Could not read the Ray version of %s: %s", self._base, error)
                 return False
