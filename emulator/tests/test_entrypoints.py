@@ -112,9 +112,9 @@ def test_output_arrives_as_it_is_written(jobs: Jobs) -> None:
 
 
 def test_bytes_and_long_lines_are_kept(jobs: Jobs) -> None:
-    program = "import sys; sys.stdout.buffer.write(b'caf\\xe9\\n' + b'x' * 300000 + b'\\nend')"
+    program = "import sys; sys.stdout.buffer.write(b'\\xe9t\\xe9\\n' + b'x' * 300000 + b'\\nend')"
     log = jobs.run(f'python -c "{program}"')[2]
-    assert log == "caf\N{REPLACEMENT CHARACTER}\n" + "x" * 300_000 + "\nend"
+    assert log == "\N{REPLACEMENT CHARACTER}t\N{REPLACEMENT CHARACTER}\n" + "x" * 300_000 + "\nend"
 
 
 def test_stop_ends_all_processes(jobs: Jobs, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vertex_ray_emulator.surfaces.request_pipeline import RequestPipeline
 
 SLEEPER = "+vertex_ray"
-"""Part of the user agent of the vertex_ray SDK, which sleeps for 150 s if its first Get finds PROVISIONING."""
+"""Part of what the vertex_ray SDK says about itself, which sleeps for 150 s if its first Get finds PROVISIONING."""
 OPTIONS = [
     # Otherwise two emulators could share a port, and its connections.
     ("grpc.so_reuseport", 0),
@@ -105,7 +105,7 @@ class GrpcApi:
             resource = self._plane.canonical(method.name_of(request))
 
             async def work() -> Any:
-                if method.name == "GetPersistentResource" and SLEEPER in metadata.get("user-agent", ""):
+                if method.name == "GetPersistentResource" and SLEEPER in metadata.get("x-goog-api-client", ""):
                     await self._plane.wait_provisioned(resource)
                 return await method.work(request)
 
