@@ -214,3 +214,49 @@ async def test_images_that_tell_nothing_leave_the_ray_client_out() -> None:
     spec = ClusterSpec(custom_images=NodeImages("a/b:1", "a/b:1"))
     found = await report(None, ("versions",), PreflightRequest("p", LOCATION, spec))
     assert [finding.subject for finding in found.findings[1:]] == ["a/b:1"]
+
+
+ATTACHED = ClusterSpec(
+    psc_interface_config={"network_attachment": "projects/host/regions/us-central1/networkAttachments/a"}
+)
+AGENT = "serviceAccount:service-42@gcp-sa-aiplatform.iam.gserviceaccount.com"
+
+
+@pytest.mark.parametrize(
+    ("role", "members", "project", "status"),
+    [
+        ("roles/compute.networkAdmin", [AGENT], "host", Status.PASS),
+        ("roles/aiplatform.serviceAgent", [AGENT], "host", Status.WARN),
+        ("roles/aiplatform.serviceAgent", [AGENT], "p", Status.PASS),
+        ("roles/compute.networkAdmin", ["user:a@b.c"], "host", Status.WARN),
+        ("roles/viewer", [AGENT], "host", Status.WARN),
+    ],
+)
+async def test_service_agent_needs_a_role_for_the_attachment(
+    role: str, members: list[str], project: str, status: Status
+) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.path.endswith(":getIamPolicy"):
+            return web.json_response({"bindings": [{"role": role, "members": members}]})
+        return web.json_response({"projectNumber": "42", "name": "a"})
+
+    spec = ATTACHED if project == "host" else ClusterSpec(psc_interface_config={"network_attachment": "a"})
+    async with serving(answer, answer, answer) as server, transport_to(server) as transport:
+        found = await report(transport, ("network",), PreflightRequest("p", LOCATION, spec))
+    assert [finding.status for finding in found.findings] == [Status.PASS, status]
+    if status is Status.WARN:
+        assert f"gcloud projects add-iam-policy-binding {project} --member={AGENT}" in found.findings[1].remedy
+
+
+async def test_caller_without_the_user_role_is_warned_about_dashboards() -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        wanted = (await request.json())["permissions"]
+        return web.json_response({"permissions": [each for each in wanted if "customJobs" not in each]})
+
+    async with serving(answer) as server, transport_to(server) as transport:
+        found = await report(transport, ("permissions",), PreflightRequest("p", LOCATION, ClusterSpec()))
+    assert [(finding.subject, finding.status) for finding in found.findings] == [
+        ("project p", Status.PASS),
+        ("dashboard", Status.WARN),
+    ]
+    assert "--role=roles/aiplatform.user" in found.findings[1].remedy
