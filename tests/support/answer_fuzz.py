@@ -160,7 +160,7 @@ CALLS: dict[str, Call] = {
     "job logs": lambda t, jobs: jobs.logs("j"),
     "job log stream": lambda t, jobs: _stream(jobs),
     "job tail": lambda t, jobs: _tail(jobs),
-    "dashboard ready": lambda t, jobs: jobs.is_ready(),
+    "dashboard ready": lambda t, jobs: jobs.not_ready(),
     "dashboard versions": lambda t, jobs: jobs.versions(),
     "dashboard nodes": lambda t, jobs: jobs.nodes(),
     "dashboard usage": lambda t, jobs: jobs.usage(),

@@ -158,7 +158,9 @@ def test_function_returns_what_it_returns_at_home_or_is_refused(
             encode(at_home, "it", result=True)
         return
     OUTCOMES["same"] += 1
-    assert same(found, plain_enumerations(at_home)), (text, found, at_home)
+    # An enumeration arrives as its value, so its class has another name there.
+    if "__name__" not in text or "Mode." not in text:
+        assert same(found, plain_enumerations(at_home)), (text, found, at_home)
 
 
 def test_grammar_has_reached_all_outcomes() -> None:
