@@ -104,8 +104,8 @@ async def test_all_stores_share_one_session_which_is_closed(cluster: ClusterName
     async with VertexRayClusterAsyncHook(location=LOCATION).session() as (transport, _):
         await asyncio.gather(*(run(number) for number in range(10)))
         assert seen == {id(transport)}
-        assert transport._sessions
-    assert not transport._sessions
+        assert transport._connections._sessions
+    assert not transport._connections._sessions
     assert not base._shared[asyncio.get_running_loop()]
 
 
