@@ -108,6 +108,7 @@ class VertexRayLeaseHook(VertexRaySyncHook[VertexRayLeaseAsyncHook]):
 
     get_lease = sync_of(VertexRayLeaseAsyncHook.get_lease)
     release_lease = sync_of(VertexRayLeaseAsyncHook.release_lease)
+    release_hold = sync_of(VertexRayLeaseAsyncHook.release_hold)
 
     def holders(self, lease_uri: str, cluster_id: str | ClusterName) -> list[Holder]:
         """Return the current holders of a cluster; the parameters are those of ``get_lease``."""

@@ -99,9 +99,10 @@ def test_flat_argument_may_be_known_only_at_run_time(fake_emulator: EmulatorProc
 def test_equal_workers_in_the_pool_of_the_head_add_up() -> None:
     # As in Google's own tests: one pool of four nodes.
     assert [pool.replica_count for pool in ClusterSpec(worker_node_types=[Resources()] * 3).pools()] == [4]
-    with pytest.raises(InvalidArgumentError, match="Merge it"):
-        ClusterSpec(worker_node_types=[Resources(machine_type="n1-standard-8")] * 2)
-    with pytest.raises(InvalidArgumentError, match="Merge it"):
+    # Others have a pool each, as in the SDK.
+    pools = ClusterSpec(worker_node_types=[Resources(machine_type="n1-standard-8")] * 2).pools()
+    assert [pool.replica_count for pool in pools] == [1, 1, 1]
+    with pytest.raises(InvalidArgumentError, match="Merge these worker types"):
         ClusterSpec(worker_node_types=[Resources(autoscaling_spec=AutoscalingSpec(2, 3))] * 2)
 
 
