@@ -27,6 +27,7 @@ from vertex_ray_emulator.google.telemetry import Telemetry, WatchedPublisher
 from vertex_ray_emulator.project.project_script import Project
 from vertex_ray_emulator.request_log import RequestLog
 from vertex_ray_emulator.runtime import check_runtime
+from vertex_ray_emulator.serving.endpoints import DEDICATED_SUFFIX
 from vertex_ray_emulator.serving.serving import Serving
 from vertex_ray_emulator.settings import LOOPBACK, Settings
 from vertex_ray_emulator.state_file import lock_path, make_private, read_state, state_file_path, write_state
@@ -234,7 +235,7 @@ class Emulator:
 
     async def _dispatch(self, request: web.Request) -> web.StreamResponse:
         first = request.path.lstrip("/").split("/", 1)[0]
-        if first in VERSIONS:
+        if first in VERSIONS or first.endswith(DEDICATED_SUFFIX):
             return await self._rest.handle(request)
         if first.endswith(DASHBOARD_DOMAIN):
             return await self._dashboards.handle(request)
