@@ -217,7 +217,6 @@ def test_a_job_whose_shared_cluster_is_gone_runs_where_the_others_do(fake_emulat
         ({"shared_name": "Etl"}, "shared_name"),
         ({"shared_name": "e" * 55}, "shared_name"),
         ({"cluster_id": "etl-1"}, "cluster_id"),
-        ({"shared_name": None}, "cluster_id"),
         ({"on_spec_mismatch": "ignore"}, "on_spec_mismatch"),
         ({"max_age": 0}, "max_age"),
         ({"max_age": True}, "max_age"),
