@@ -59,13 +59,21 @@ def python_of(minor: str) -> str | None:
     return None
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the steps for each set; return 1 if one failed."""
-    sets = {each.name: each for each in SETS if not each.whole}
+def _sets() -> dict[str, TestedSet]:
+    return {each.name: each for each in SETS if not each.whole}
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m devtools.compat", description=__doc__)
-    parser.add_argument("names", nargs="*", help=f"sets to try, of {', '.join(sets)}; default: all of them")
+    parser.add_argument("names", nargs="*", help=f"sets to try, of {', '.join(_sets())}; default: all of them")
     parser.add_argument("--steps", default=DEFAULT, help=f"steps to run, of {', '.join(STEPS[1:])}; default: {DEFAULT}")
     parser.add_argument("--rounds", type=int, default=1, help="how often each kill is tried")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the steps for each set; return 1 if one failed."""
+    sets, parser = _sets(), _parser()
     given = parser.parse_args(arguments)
     if unknown := set(given.names) - set(sets):
         parser.error(f"unknown sets: {', '.join(sorted(unknown))}")

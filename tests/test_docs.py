@@ -44,6 +44,7 @@ from airflow_provider_vertex_ray.sensors.base import VertexRayBaseSensor
 from airflow_provider_vertex_ray.task_groups.cluster import VertexRayCluster
 from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
 from benchmarks import imports, requests_per_job
+from devtools import compat
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGE = REPOSITORY / "airflow_provider_vertex_ray"
@@ -122,6 +123,7 @@ def _code_blocks(language: str) -> list[Any]:
 def test_every_subject_has_a_page_that_the_index_links_to() -> None:
     pages = {
         "getting-started",
+        "compatibility",
         "migration",
         "preflight",
         "clusters",
@@ -295,7 +297,7 @@ def _commands() -> dict[str, argparse.ArgumentParser]:
 def test_documented_command_line_options_exist() -> None:
     parsers = (cli._parser(), *_commands().values())
     known = {option for parser in parsers for action in parser._actions for option in action.option_strings}
-    known |= set(_options(preflight_command)) | set(_options(migrate_command))
+    known |= set(_options(preflight_command)) | set(_options(migrate_command)) | set(_options(compat))
     # Options inside Python blocks belong to the reader's own scripts.
     text = FENCE.sub(lambda block: "" if block[1] == "python" else block[0], ALL_TEXT)
     # Options of gcloud are not ours.
@@ -480,7 +482,7 @@ def test_requests_benchmark_uses_the_default_poll_interval() -> None:
 
 
 def test_tested_versions_match_the_constraints() -> None:
-    (table,) = (table for table in _tables(PAGES["development.md"]) if table[0] == ["what", "tested"])
+    (table,) = (table for table in _tables(PAGES["development.md"]) if table[0] == ["what", "all tests run with"])
     tested = {row[0]: row[1] for row in table[1:]}
     for line in ("3.3.2", "2.11"):
         pins = dict(

@@ -95,7 +95,7 @@ def test_malformed_error_becomes_the_base_class(data: dict[str, object]) -> None
         ("x", {"http_status": 429}, RateLimitedError),
         ("x", {"http_status": 503}, ServiceUnavailableError),
         ("x", {"http_status": 524}, ServiceUnavailableError),
-        ("x", {"status": "INTERNAL", "http_status": 500}, ServiceError),
+        ("x", {"status": "INTERNAL", "http_status": 500}, ServiceUnavailableError),
         ("x", {"rpc_code": 14}, ServiceUnavailableError),
         ("x", {"rpc_code": 13}, ServiceError),
         ("x", {}, ServiceError),

@@ -31,7 +31,7 @@ NEVER = (
     "airflow_provider_vertex_ray.core.job.client",
     "vertex_ray_emulator",
 )
-NOT_FOR_DAG_FILES = {"core", "hooks", "remote", "plugins"}
+NOT_FOR_DAG_FILES = {"migrate", "core", "hooks", "remote", "plugins"}
 """Of ``remote`` the decorator needs a part, which is measured with it."""
 ROOT = Path(airflow_provider_vertex_ray.__file__).parent
 

@@ -63,6 +63,7 @@ STRUCTURES = frozenset(
         "excludes",
         "impersonation_chain",
         "label_filter",
+        "locations",
         "labels",
         "metadata",
         "metrics",
