@@ -70,6 +70,8 @@ ALL: list[WaitTrigger] = [
     VertexRayClusterIdleTrigger(**OF_CLUSTERS, idle_for=5.0, lease_uri="gs://bucket"),
     VertexRayReaperTrigger(
         require_leases=True,
+        unreadable_for=8.0,
+        unreadable={"a": [1.0, 2.0]},
         **OF_REGION,
         idle_for=5.0,
         max_age=50.0,

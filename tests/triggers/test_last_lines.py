@@ -168,7 +168,8 @@ async def test_failed_job_without_output_shows_lines_of_cloud_logging(fake_emula
     await asyncio.to_thread(until, lambda: jobs_of(fake_emulator, "shared")["one"]["status"] == "FAILED", 20)
     listed(fake_emulator, 2, LogQuery("shared", submission_id="one"))
     trigger = VertexRayJobTrigger(cluster_name=full_name("shared"), submission_id="one", poll_interval=0.1)
-    with fake_emulator.fault(scope="dashboard", method="GET */logs*", status=404, times=None):
+    gone = {"status": 404, "message": "Job one does not exist"}
+    with fake_emulator.fault(scope="dashboard", method="GET */logs*", times=None, **gone):
         event = await asyncio.wait_for(first_event(trigger), 60)
     error = error_from_dict(event["error"])
     assert isinstance(error, JobFailedError)
