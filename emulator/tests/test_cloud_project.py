@@ -192,7 +192,7 @@ def test_machine_and_accelerator_types(emulator: EmulatorProcess, project: Calla
         count += sum(len(each.get("acceleratorTypes", [])) for each in answer["items"].values())
         request, pages = accelerators.aggregatedList_next(request, answer), pages + 1
     assert pages > 1
-    assert count == len(zones_with(answer, "warning") | zones_with(answer, "acceleratorTypes")) * 13 - 3
+    assert count == len(zones_with(answer, "warning") | zones_with(answer, "acceleratorTypes")) * 14 - 3
 
 
 @pytest.mark.sdk
