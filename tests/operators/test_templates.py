@@ -146,14 +146,19 @@ def test_references_to_other_tasks_draw_edges_and_are_resolved() -> None:
     operator: Any = dag.get_task("submit")
     pulled = {"gs": "gs://b/x"}
 
-    class Reference:
+    try:
+        from airflow.sdk.definitions._internal.mixins import ResolveMixin
+    except ImportError:
+        from airflow.utils.mixins import ResolveMixin
+
+    class Reference(ResolveMixin):
         def __init__(self, given: Any) -> None:
             self.given = given
 
         def iter_references(self) -> Any:
             return iter(())
 
-        def resolve(self, context: Any) -> Any:
+        def resolve(self, context: Any, **more: Any) -> Any:
             return self.given
 
     operator.entrypoint = ["python", Reference(pulled["gs"])]
