@@ -160,9 +160,8 @@ def _install(tested: TestedSet, wheel: Path, home: Path, python: str) -> str:
             return f"**cannot be installed**: {done.stdout.strip().splitlines()[-1]}"
         gone = re.findall(r"^ - (\S+)", done.stdout, re.MULTILINE)
         changed = f", changes {len(gone)}: {', '.join(gone)}" if gone else ", changes nothing"
-    options = [] if tested.until is None else ["--exclude-newer", tested.until]
     bounds = [] if tested.composer else ["--constraints", str(constraints)]
-    command = [*install, "--quiet", *bounds, *options, "--group", f"{ROOT}/pyproject.toml:compat", f"{wheel}[plots]"]
+    command = [*install, "--quiet", *bounds, "--group", f"{ROOT}/pyproject.toml:compat", f"{wheel}[plots]"]
     done = _run(command, {}, check=False)
     if done.returncode:
         return f"**cannot be installed**: {done.stdout.strip().splitlines()[-1]}"
