@@ -155,7 +155,8 @@ def _install(tested: TestedSet, wheel: Path, home: Path, python: str) -> str:
     changed = ""
     if tested.composer:
         _run([*install, "--quiet", "--no-deps", "--requirements", str(constraints)], {})
-        done = _run([*install, "--dry-run", str(wheel)], {}, check=False)
+        # As pip does, keep what is installed, releases like 0.62b1 included.
+        done = _run([*install, "--dry-run", "--prerelease", "allow", str(wheel)], {}, check=False)
         if done.returncode:
             return f"**cannot be installed**: {done.stdout.strip().splitlines()[-1]}"
         gone = re.findall(r"^ - (\S+)", done.stdout, re.MULTILINE)
@@ -171,7 +172,9 @@ def _install(tested: TestedSet, wheel: Path, home: Path, python: str) -> str:
 def _pytest(tested: TestedSet, step: str, command: list[str], environment: dict[str, str], home: Path) -> str:
     done = _run(command, environment, check=False, cwd=home / "checkout")
     (FOLDER / f"{tested.name}-{step}.log").write_text(done.stdout)
-    last = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
+    # Warnings may come after it.
+    lines = [line for line in done.stdout.splitlines() if re.search(r"\d+ (?:passed|failed|errors?)\b", line)]
+    last = lines[-1] if lines else done.stdout[-200:]
     counts = ", ".join(re.findall(r"\d+ (?:passed|failed|errors?|skipped)", last))
     if done.returncode:
         return f"**failed**: {counts or last}"
