@@ -340,11 +340,17 @@ class VertexRayJobTrigger(WaitTrigger):
             return f"The cluster's nodes could not be read: {error.message}."
 
     async def _stop(self, api: JobsApi) -> str:
-        """Request that the job stops, and describe the outcome."""
+        """Stop the job, and describe the outcome."""
+        from airflow_provider_vertex_ray.core.job.submission import stop_and_wait
+
         try:
             await api.stop(self.submission_id)
         except VertexRayError as error:
             return f"it could not be stopped: {error.message}"
+        if self._status is JobStatus.RUNNING:
+            # Ray may lose a single request, for example while the driver starts.
+            with contextlib.suppress(VertexRayError, TimeoutError, asyncio.TimeoutError):
+                await asyncio.wait_for(stop_and_wait(api, self.submission_id, KILL_SECONDS), KILL_SECONDS)
         return "a stop request was sent"
 
     async def _check_lost(self, api: JobsApi, since: float, error: VertexRayError) -> bool:
