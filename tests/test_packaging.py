@@ -103,7 +103,9 @@ def test_the_wheel_holds_every_module_and_nothing_else(wheel: Path) -> None:
     shipped = {name for name in names if not name.startswith(f"{PACKAGE}-{__version__}.dist-info/")}
     assert on_disk <= shipped
     assert {name.split("/")[0] for name in shipped} == {PACKAGE}
-    assert {Path(name).suffix for name in shipped - on_disk} <= {".typed", ".html", ".css", ".js", ".svg"}
+    assert {Path(name).suffix for name in shipped - on_disk} <= {".typed", ".json", ".html", ".css", ".js", ".svg"}
+    tables = {"core/cluster/ray_versions.json", "core/serving/containers.json"}
+    assert {name for name in shipped if name.endswith(".json")} == {f"{PACKAGE}/{table}" for table in tables}
     assert f"{PACKAGE}/py.typed" in shipped
     assert not [name for name in names if "emulator" in name]
     page = {
