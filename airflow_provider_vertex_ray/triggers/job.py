@@ -341,7 +341,7 @@ class VertexRayJobTrigger(WaitTrigger):
 
     async def _stop(self, api: JobsApi) -> str:
         """Stop the job, and describe the outcome."""
-        from airflow_provider_vertex_ray.core.job.submission import stop_and_wait
+        from airflow_provider_vertex_ray.core.job.submission import wait_until_stopped
 
         try:
             await api.stop(self.submission_id)
@@ -350,7 +350,7 @@ class VertexRayJobTrigger(WaitTrigger):
         if self._status is JobStatus.RUNNING:
             # Ray may lose a single request, for example while the driver starts.
             with contextlib.suppress(VertexRayError, TimeoutError, asyncio.TimeoutError):
-                await asyncio.wait_for(stop_and_wait(api, self.submission_id, KILL_SECONDS), KILL_SECONDS)
+                await asyncio.wait_for(wait_until_stopped(api, self.submission_id, KILL_SECONDS), KILL_SECONDS)
         return "a stop request was sent"
 
     async def _check_lost(self, api: JobsApi, since: float, error: VertexRayError) -> bool:

@@ -14,13 +14,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import quote, quote_plus
 
-__all__ = ["SECRET_NAMES_KEY", "Secret", "forms_of", "hide", "secret_names", "secret_values"]
+from airflow_provider_vertex_ray.core.job.secret_mask import SHORTEST_HIDDEN
+
+__all__ = ["SECRET_NAMES_KEY", "Secret", "forms_of", "secret_names", "secret_values"]
 
 SECRET_NAMES_KEY = "airflow_secret_env"  # noqa: S105 (a name)
 """Key in a job's metadata: the names of the variables that are secrets, as a JSON list."""
-
-SHORTEST = 5
-"""Minimum length of a value that is masked; a shorter one would be part of too many words."""
 
 _SENSITIVE = re.compile(
     "access_key|access_token|api_key|apikey|auth_header|authorization|bearer|connection_string|credential|dsn|"
@@ -95,13 +94,6 @@ def forms_of(secret: str) -> list[str]:
         text = base64.b64encode(b"\0" * before + data).decode()
         core = text[(0, 2, 3)[before] :].rstrip("=")
         core = core if (before + len(data)) % 3 == 0 else core[:-1]
-        if len(core) >= SHORTEST:
+        if len(core) >= SHORTEST_HIDDEN:
             forms += [core, core.replace("+", "-").replace("/", "_")]
-    return list(dict.fromkeys(form for form in forms if len(form) >= SHORTEST))
-
-
-def hide(text: str, secrets: Iterable[str]) -> str:
-    """Return a text with the secrets replaced by ``***``, the longest first."""
-    for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, "***")
-    return text
+    return list(dict.fromkeys(form for form in forms if len(form) >= SHORTEST_HIDDEN))

@@ -113,9 +113,21 @@ async def stop_and_wait(api: JobsApi, submission_id: str, timeout: float = STOP_
     :param timeout: seconds to wait
     :raises JobNotStoppedError: the job is still active after ``timeout`` seconds
     """
-    deadline = time.monotonic() + timeout
+    try:
+        await api.stop(submission_id)
+    except JobNotFoundError:
+        return
+    await wait_until_stopped(api, submission_id, timeout)
+
+
+async def wait_until_stopped(api: JobsApi, submission_id: str, timeout: float = STOP_SECONDS) -> None:
+    """Wait until a job that was just asked to stop has ended; the request is repeated, as Ray may lose one.
+
+    The parameters and errors are those of ``stop_and_wait``.
+    """
+    requested = time.monotonic()
+    deadline = requested + timeout
     pause = 0.1
-    requested = float("-inf")
     try:
         while True:
             if time.monotonic() - requested >= STOP_AGAIN:
