@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseOperator
@@ -60,6 +61,8 @@ def task_try(context: Context) -> Try:
 RETURNING = ("execute", "execute_complete")
 """Methods whose result Airflow stores as the task's XCom."""
 
+_inside: ContextVar[bool] = ContextVar("vertex_ray_returning", default=False)
+
 
 def _returning_storable(method: Callable[..., Any]) -> Callable[..., Any]:
     """Make a method return only what Airflow can store.
@@ -69,7 +72,15 @@ def _returning_storable(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def returning(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return storable(method(self, *args, **kwargs), "result", notify=self.log.warning)
+        if _inside.get():
+            # Called by another such method, which passes the result through the gate.
+            return method(self, *args, **kwargs)
+        token = _inside.set(True)
+        try:
+            result = method(self, *args, **kwargs)
+        finally:
+            _inside.reset(token)
+        return storable(result, "result", notify=self.log.warning)
 
     return returning
 

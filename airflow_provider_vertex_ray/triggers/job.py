@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.core.cluster.state import ClusterState
+from airflow_provider_vertex_ray.core.cluster.state import GONE_STATES
 from airflow_provider_vertex_ray.core.deadlines import seconds_left
 from airflow_provider_vertex_ray.core.job.state import Job, JobStatus
 from airflow_provider_vertex_ray.errors import (
@@ -372,7 +372,7 @@ class VertexRayJobTrigger(WaitTrigger):
         except VertexRayError as unreadable:
             self.log.warning("Could not read the state of its cluster either: %s", unreadable.message)
         else:
-            if cluster.state in (ClusterState.ERROR, ClusterState.STOPPING):
+            if cluster.state in GONE_STATES:
                 why = f" ({cluster.error_message})" if cluster.error_message else ""
                 raise JobLostError(
                     f"Ray job {self.submission_id} is lost: its cluster is {cluster.state.value}{why}.",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from airflow_provider_vertex_ray.errors import JobFailedError, VertexRayTaskErro
 from airflow_provider_vertex_ray.operators.cluster import VertexRayCreateClusterOperator
 from tests.conftest import use
 from tests.support.clusters import LOCATION, jobs_of
+from tests.support.modules import load_module
 from tests.support.tasks import TaskInstance, context_of, deferral_of, first_event, round_trip, run_task
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
@@ -53,12 +53,7 @@ def line_of(text: str) -> int:
 
 
 def example(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_module(name, EXAMPLES / f"{name}.py", register=False)
 
 
 def squares(count: int, word: str = "ü") -> dict[str, Any]:

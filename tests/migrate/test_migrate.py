@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import re
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from tests.support.tasks import TaskInstance, context_of, run_task
 pytest.importorskip("libcst")
 
 from airflow_provider_vertex_ray.migrate.rewriter import Cluster, migrate
+from tests.support.modules import load_module
 
 DAGS = Path(__file__).parent / "dags"
 SHARED = Cluster("shared", "us-central1")
@@ -41,13 +42,9 @@ def module_of(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     name = f"migrated_{folder.name}"
     file = folder / f"{name}.py"
     file.write_text(text)
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, name, module)
-    spec.loader.exec_module(module)
-    return module
+    # Undone at the end of the test, with what replaces it.
+    monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    return load_module(name, file)
 
 
 def run_dag(dag: Any) -> dict[str, dict[str, Any]]:

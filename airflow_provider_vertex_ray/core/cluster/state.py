@@ -47,6 +47,9 @@ BILLED_STATES = frozenset({ClusterState.RUNNING, ClusterState.UPDATING})
 """States in which the nodes cost money (https://cloud.google.com/vertex-ai/pricing#custom-trained_models)."""
 
 
+GONE_STATES = frozenset({ClusterState.STOPPING, ClusterState.ERROR})
+"""States in which a cluster is, or will be, of no use any more."""
+
 USABLE_STATES = frozenset({ClusterState.RUNNING, ClusterState.UPDATING})
 """States in which a cluster with an answering dashboard takes work.
 

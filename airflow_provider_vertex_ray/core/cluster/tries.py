@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from airflow_provider_vertex_ray.core.cluster.client import ClustersApi
 from airflow_provider_vertex_ray.core.cluster.name import ClusterName
 from airflow_provider_vertex_ray.core.cluster.spec import ClusterSpec
-from airflow_provider_vertex_ray.core.cluster.state import Cluster, ClusterState
+from airflow_provider_vertex_ray.core.cluster.state import GONE_STATES, Cluster, ClusterState
 from airflow_provider_vertex_ray.errors import (
     ClusterExistsError,
     ClusterNotFoundError,
@@ -30,8 +30,6 @@ LONGEST_ID = 63
 
 MOST_IDS = 30
 """Ids that one create tries, at most; each of them was blocked by a cluster of the previous two hours."""
-
-_GONE = frozenset({ClusterState.STOPPING, ClusterState.ERROR})
 
 
 def id_of_try(cluster_id: str, number: int) -> str:
@@ -102,7 +100,7 @@ class ClusterTries:
             except NotAuthorisedError:
                 # A role without the permission to list suffices for a create.
                 continue
-            live = [each for each in tries_of(name.cluster_id, clusters, owner) if each.state not in _GONE]
+            live = [each for each in tries_of(name.cluster_id, clusters, owner) if each.state not in GONE_STATES]
             if live:
                 return Started(replace(name, cluster_id=live[-1].cluster_id), adopted=True)
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -84,20 +84,9 @@ class Job:
     """Its secrets, in all forms in which its output may show them; already masked in ``message``."""
 
     @classmethod
-    def from_api(cls, data: Mapping[str, Any]) -> Job:
-        """Return the job that the API's JSON describes.
-
-        :raises UnreadableAnswerError: it is not a job
-        """
-        # DAG files import this module.
-        from airflow_provider_vertex_ray.core.http.decoding import check_shape
-        from airflow_provider_vertex_ray.core.job.answers import JobAnswer
-
-        return cls.of(check_shape(data, JobAnswer))
-
-    @classmethod
     def of(cls, answer: JobAnswer) -> Job:
         """Return the job that an answer describes."""
+        # DAG files import this module.
         from airflow_provider_vertex_ray.core.http.decoding import clean
 
         variables = answer.runtime_env.env_vars if answer.runtime_env else None

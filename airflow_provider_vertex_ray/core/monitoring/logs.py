@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_vertex_ray.core.http.decoding import check_shape, clean
+from airflow_provider_vertex_ray.core.http.decoding import clean
 from airflow_provider_vertex_ray.core.http.redact import excerpt
 from airflow_provider_vertex_ray.core.http.service_errors import read_error, service_error
 from airflow_provider_vertex_ray.core.http.transport import Transport
@@ -62,14 +62,6 @@ class LogEntry:
     message: str
     path: str = ""
     node: str | None = None
-
-    @classmethod
-    def from_api(cls, data: Mapping[str, Any]) -> LogEntry:
-        """Return the entry that the API's JSON describes.
-
-        :raises UnreadableAnswerError: it is not an entry
-        """
-        return cls.of(check_shape(data, EntryAnswer))
 
     @classmethod
     def of(cls, answer: EntryAnswer) -> LogEntry:

@@ -12,7 +12,7 @@ from typing import Any
 from airflow_provider_vertex_ray.core.cluster.client import ClustersApi
 from airflow_provider_vertex_ray.core.cluster.name import ClusterName
 from airflow_provider_vertex_ray.core.cluster.spec import ClusterSpec
-from airflow_provider_vertex_ray.core.cluster.state import Cluster, ClusterState
+from airflow_provider_vertex_ray.core.cluster.state import GONE_STATES, Cluster, ClusterState
 from airflow_provider_vertex_ray.core.http.service_errors import outcome_error
 from airflow_provider_vertex_ray.core.http.transport import Transport
 from airflow_provider_vertex_ray.core.sharing.activity import Activity
@@ -305,7 +305,7 @@ class SharedClusterReconciler:
             now = await ClustersApi(self.transport).get(cluster.resource_name)
         except ClusterNotFoundError:
             return False
-        return now.create_time == cluster.create_time and now.state not in (ClusterState.STOPPING, ClusterState.ERROR)
+        return now.create_time == cluster.create_time and now.state not in GONE_STATES
 
     def _name(self, number: int) -> ClusterName:
         return ClusterName(self.project, self.location, generation_id(self.wanted.shared_name, number))

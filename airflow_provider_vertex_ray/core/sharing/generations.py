@@ -9,7 +9,7 @@ from enum import Enum
 
 from airflow_provider_vertex_ray.core.cluster.name import validate_cluster_id
 from airflow_provider_vertex_ray.core.cluster.spec import ClusterSpec
-from airflow_provider_vertex_ray.core.cluster.state import USABLE_STATES, Cluster, ClusterState
+from airflow_provider_vertex_ray.core.cluster.state import GONE_STATES, USABLE_STATES, Cluster, ClusterState
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
 SHARED_LABEL = "vertex-ray-shared"
@@ -25,8 +25,6 @@ LONGEST_SHARED_NAME = 54
 """Characters of a shared name, at most; the id of a generation adds ``-g`` and its number, and has 63 at most."""
 
 ON_SPEC_MISMATCH = ("attach", "fail", "replace")
-
-_GONE = frozenset({ClusterState.STOPPING, ClusterState.ERROR})
 
 
 def validate_shared_name(value: str) -> str:
@@ -141,7 +139,7 @@ def plan(clusters: Iterable[Cluster], wanted: ClusterRequest, now: float, blocke
     :param blocked: numbers of generations whose ids the service blocks, because they were deleted recently
     """
     found = newest_first(clusters, wanted.shared_name)
-    live = [(number, cluster) for number, cluster in found if cluster.state not in _GONE]
+    live = [(number, cluster) for number, cluster in found if cluster.state not in GONE_STATES]
     broken = tuple(cluster for _, cluster in found if cluster.state is ClusterState.ERROR)
     following = max([0, *blocked, *(number for number, _ in found)]) + 1
     if not live:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from airflow_provider_vertex_ray.core.cluster.state import Cluster, ClusterState
+from airflow_provider_vertex_ray.core.cluster.state import GONE_STATES, Cluster, ClusterState
 from airflow_provider_vertex_ray.core.sharing.generations import newest_first
 from airflow_provider_vertex_ray.errors import QuotaExceededError, StockoutError
 
@@ -16,8 +16,6 @@ __all__ = ["CAPACITY_ERRORS", "choose_location"]
 
 CAPACITY_ERRORS = (QuotaExceededError, StockoutError)
 """Errors that another region may not have."""
-
-_GONE = frozenset({ClusterState.STOPPING, ClusterState.ERROR})
 
 
 async def choose_location(
@@ -40,7 +38,7 @@ async def choose_location(
     for location in locations:
         clusters = [cluster for cluster in await api.list_all(project, location) if cluster.is_ray]
         generations = [cluster for _, cluster in newest_first(clusters, shared_name)]
-        if any(cluster.state not in _GONE for cluster in generations):
+        if any(cluster.state not in GONE_STATES for cluster in generations):
             return location
         if location not in exhausted and not (generations and _lacked_capacity(generations[0])):
             empty.append(location)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
-import sys
 import uuid
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +19,7 @@ from airflow_provider_vertex_ray.remote.runner import answer, load
 from airflow_provider_vertex_ray.remote.tracebacks import ResultError
 from airflow_provider_vertex_ray.remote.values import decode, encode
 from tests.core.function.test_values import same
+from tests.support.modules import load_module
 
 VALUES = st.sampled_from(
     [
@@ -86,13 +85,7 @@ def module_of(text: str, folder: Path) -> ModuleType:
     name = f"grammar_{uuid.uuid4().hex}"
     file = folder / f"{name}.py"
     file.write_text(text)
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_module(name, file)
 
 
 def plain_enumerations(value: Any) -> Any:

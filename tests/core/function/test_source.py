@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import datetime
 import functools
-import importlib.util
 import json
 import logging
 import math as mathematics
@@ -22,6 +21,7 @@ import pytest
 from airflow_provider_vertex_ray.core.function.source import FunctionSource, function_source
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 from airflow_provider_vertex_ray.remote.runner import load
+from tests.support.modules import load_module
 
 LIMIT = 10
 LEVELS = ("low", "high")
@@ -83,18 +83,12 @@ def module(tmp_path: Path) -> Iterator[Callable[[str], ModuleType]]:
         name = f"written_{tmp_path.name}_{len(made)}"
         file = tmp_path / f"{name}.py"
         file.write_text(textwrap.dedent(text))
-        spec = importlib.util.spec_from_file_location(name, file)
-        assert spec is not None
-        assert spec.loader is not None
-        found = importlib.util.module_from_spec(spec)
-        sys.modules[name] = found
         made.append(name)
-        spec.loader.exec_module(found)
-        return found
+        return load_module(name, file)
 
     yield make
     for name in made:
-        del sys.modules[name]
+        sys.modules.pop(name, None)
 
 
 # --- what travels ---------------------------------------------------------------------------------------------------

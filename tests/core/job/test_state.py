@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from airflow_provider_vertex_ray.core.http.decoding import check_shape
+from airflow_provider_vertex_ray.core.job.answers import JobAnswer
 from airflow_provider_vertex_ray.core.job.state import (
     OWNER_KEY,
     Action,
@@ -21,6 +24,11 @@ from airflow_provider_vertex_ray.core.job.state import (
     submission_prefix,
 )
 from airflow_provider_vertex_ray.errors import JobFailedError, JobStoppedError, SubmissionIdTakenError
+
+
+def job_of(data: dict[str, Any]) -> Job:
+    return Job.of(check_shape(data, JobAnswer))
+
 
 NAMES = st.text(min_size=1, max_size=250)
 INSTANCES = st.tuples(NAMES, NAMES, NAMES, st.integers(-1, 10_000))
@@ -107,7 +115,7 @@ def test_an_unknown_status_counts_as_active() -> None:
 
 
 def test_reading_a_job() -> None:
-    job = Job.from_api(
+    job = job_of(
         {
             "type": "SUBMISSION",
             "submission_id": "j",
@@ -129,7 +137,7 @@ def test_reading_a_job() -> None:
 
 
 def test_reading_a_job_with_hardly_anything() -> None:
-    job = Job.from_api({"status": "PENDING", "metadata": None, "start_time": 0})
+    job = job_of({"status": "PENDING", "metadata": None, "start_time": 0})
     assert (job.submission_id, job.status, job.metadata) == ("", JobStatus.PENDING, {})
     assert job.duration_seconds is None
 
@@ -154,7 +162,7 @@ def test_a_job_that_was_stopped() -> None:
 
 
 def test_message_of_a_job_is_masked() -> None:
-    job = Job.from_api(
+    job = job_of(
         {
             "submission_id": "one",
             "status": "FAILED",

@@ -8,8 +8,10 @@ import pytest
 from aiohttp import web
 from emulator_support.process import EmulatorProcess
 
+from airflow_provider_vertex_ray.core.http.decoding import check_shape
 from airflow_provider_vertex_ray.core.http.transport import Transport
 from airflow_provider_vertex_ray.core.monitoring import logs
+from airflow_provider_vertex_ray.core.monitoring.answers import EntryAnswer
 from airflow_provider_vertex_ray.core.monitoring.logs import LogEntry, LogsApi
 from airflow_provider_vertex_ray.errors import (
     InvalidRequestError,
@@ -187,7 +189,7 @@ async def test_empty_page_does_not_end_the_search() -> None:
     ],
 )
 def test_entries_of_all_kinds(payload: dict[str, object], message: str) -> None:
-    assert LogEntry.from_api(payload).message == message
+    assert LogEntry.of(check_shape(payload, EntryAnswer)).message == message
 
 
 async def test_an_answer_that_is_none() -> None:
