@@ -170,29 +170,37 @@ class LogsApi:
             yield pieces
 
     async def has_log_files(self) -> bool:
-        """Tell whether ``log_file`` can be used; asks the dashboard once."""
+        """Tell whether ``log_file`` can be used; all jobs of a dashboard ask it once."""
         routes = self.log_routes
         if not routes.files_due:
             return False
-        if routes.has_files is None:
-            try:
-                answer = await self._transport.read(
-                    VersionAnswer,
-                    "GET",
-                    f"{self._base}/api/version",
-                    error_from=dashboard_error,
-                    attempts=1,
-                    timeout=FILE_QUIET,
-                )
-                version = answer.ray_version.split(".")
-                routes.has_files = tuple(int(part) for part in version[:2]) >= FILES_SINCE
-            except (JobNotFoundError, InvalidRequestError):
-                routes.files_failed()
-                return False
-            except (VertexRayError, ValueError) as error:
-                log.debug("Could not read the Ray version of %s: %s", self._base, error)
-                return False
-        return routes.has_files
+        if routes.has_files is not None:
+            return routes.has_files
+        if routes.asking is None:
+            routes.asking = asyncio.ensure_future(self._ask_for_log_files())
+            routes.asking.add_done_callback(lambda _: setattr(routes, "asking", None))
+        # One of those who wait may be cancelled, and the others still need the answer.
+        return await asyncio.shield(routes.asking)
+
+    async def _ask_for_log_files(self) -> bool:
+        try:
+            answer = await self._transport.read(
+                VersionAnswer,
+                "GET",
+                f"{self._base}/api/version",
+                error_from=dashboard_error,
+                attempts=1,
+                timeout=FILE_QUIET,
+            )
+            version = answer.ray_version.split(".")
+            self.log_routes.has_files = tuple(int(part) for part in version[:2]) >= FILES_SINCE
+        except (JobNotFoundError, InvalidRequestError):
+            self.log_routes.files_failed()
+            return False
+        except (VertexRayError, ValueError) as error:
+            log.debug("Could not read the Ray version of %s: %s", self._base, error)
+            return False
+        return self.log_routes.has_files
 
     def _url(self, submission_id: str) -> str:
         return f"{self._base}/api/jobs/{quote(submission_id, safe='')}"

@@ -6,6 +6,7 @@ where they prove to pass, and all waits on one dashboard share what one of them 
 
 from __future__ import annotations
 
+import asyncio
 import time
 import weakref
 from typing import TYPE_CHECKING
@@ -28,6 +29,8 @@ class LogRoutes:
         """Whether a websocket has delivered output."""
         self.has_files: bool | None = None
         """Whether the state API returns log files as bytes; None if unknown."""
+        self.asking: asyncio.Future[bool] | None = None
+        """The question for that, while it is not answered."""
         self._files_again = 0.0
         self._failures = 0
         self._next_try = 0.0
