@@ -46,7 +46,7 @@ class AirflowStack:
         ``AIRFLOW_CONN_…``.
     :param python_path: folders to import from in Airflow's processes.
     :param triggerers: number of triggerers: ``triggerer``, ``triggerer-2``, …
-    :param health_seconds: seconds without a heartbeat after which a component counts as dead; None: Airflow's 30 s.
+    :param health_seconds: seconds without a heartbeat after which a triggerer counts as dead; None: Airflow's 30 s.
     :param only: names of the components to run; None: all of them.
     :param users: role and password of each user by name, on Airflow 3; None: everybody is admin, without a login.
     """

@@ -282,7 +282,8 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
 
         started, later = run_sync(lambda: self._create(names, spec, context))
         name = started.name
-        context["ti"].xcom_push(key="cluster_id", value=name.cluster_id)
+        if name.cluster_id != names[0].cluster_id:
+            context["ti"].xcom_push(key="cluster_id", value=name.cluster_id)
         persist_link_facts(context, project_id=name.project, location=name.location, cluster_id=name.cluster_id)
         if self.delete_on_failure:
             leftovers = [*leftovers, *started.broken]
@@ -376,7 +377,9 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
             dashboard_uri=dashboard,
             shell_uri=result.get("shell_url"),
         )
-        context["ti"].xcom_push(key="cluster_id", value=result["cluster_id"])
+        if self.shared_name is not None:
+            # Only now is it known which generation it is.
+            context["ti"].xcom_push(key="cluster_id", value=result["cluster_id"])
         return result
 
     def _failed(self, context: Context, error: VertexRayError, known: dict[str, Any]) -> dict[str, Any]:

@@ -37,6 +37,9 @@ class Pulls(TaskInstance):
         (task_id,) = [task_ids] if isinstance(task_ids, str) else task_ids
         return self.pushed.get(task_id, {}).get(key)
 
+    def get_relevant_upstream_map_indexes(self, **which: Any) -> None:
+        """What Airflow 2 asks its task instance before it pulls: no task is mapped."""
+
 
 def module_of(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     name = f"migrated_{folder.name}"
