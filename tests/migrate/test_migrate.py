@@ -37,7 +37,7 @@ class Pulls(TaskInstance):
         (task_id,) = [task_ids] if isinstance(task_ids, str) else task_ids
         return self.pushed.get(task_id, {}).get(key)
 
-    def get_relevant_upstream_map_indexes(self, **which: Any) -> None:
+    def get_relevant_upstream_map_indexes(self, *which: Any, **more: Any) -> None:
         """What Airflow 2 asks its task instance before it pulls: no task is mapped."""
 
 
@@ -56,7 +56,7 @@ def run_dag(dag: Any) -> dict[str, dict[str, Any]]:
     for task in dag.topological_sort():
         ti = Pulls(task.task_id, dag.dag_id, pushed)
         task.deferrable, task.poll_interval = False, 0.05
-        result = run_task(task, context_of(task, ti, task_instance=ti))
+        result = run_task(task, context_of(task, ti, task_instance=ti, expanded_ti_count=None))
         pushed[task.task_id]["return_value"] = result
     return pushed
 
