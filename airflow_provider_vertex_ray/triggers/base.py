@@ -52,6 +52,7 @@ class WaitTrigger(BaseTrigger):
         super().__init__()  # type: ignore[no-untyped-call]
         self.arguments = arguments
         self._event_sent = False
+        self._cleaned_up = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the constructor arguments."""
@@ -126,31 +127,42 @@ class WaitTrigger(BaseTrigger):
         work = asyncio.create_task(self.outcome())
         try:
             await asyncio.wait({work})
-        except asyncio.CancelledError:
-            # Airflow 3.1 and 3.2 cancel again every second, until this generator has ended.
-            await _through_cancellations(self._end(work), END_SECONDS)
+        except asyncio.CancelledError as cancelled:
+            # Airflow 3 cancels again every second, until its own coroutine around this generator has ended: on 3.3
+            # that cuts off its call of on_kill, or comes before it. So the clean-up is done here on each version. Only
+            # 3.3 says with a message that it is not about to stop.
+            asks = not HAS_ON_KILL or bool(cancelled.args)
+            await _through_cancellations(self._end(work, asks), END_SECONDS)
             raise
         # Nothing may be awaited after the event: Airflow 3.3 would call on_kill for a task that it has resumed.
         self._event_sent = True
         yield TriggerEvent(work.result())  # type: ignore[no-untyped-call]
 
-    async def _end(self, work: asyncio.Task[dict[str, Any]]) -> None:
-        """End the wait; clean up after a user's kill where Airflow does not ask for that itself."""
+    async def _end(self, work: asyncio.Task[dict[str, Any]], asks: bool) -> None:
+        """End the wait; clean up after a user's kill.
+
+        :param asks: whether Airflow may have ended the wait because of one
+        """
         work.cancel()
         await asyncio.wait({work}, timeout=CANCEL_SECONDS)
-        if not HAS_ON_KILL:
-            await self.on_kill()
+        if asks:
+            await self._clean_up()
 
     async def on_kill(self) -> None:
-        """Clean up if a user has killed the task.
+        """Clean up if a user has killed the task, and this was not done when the wait ended. Airflow 3.3 calls it."""
+        await _through_cancellations(self._clean_up(), END_SECONDS)
 
-        Airflow 3.3 calls this for a user's kill, but also in a triggerer that stalled and lost its triggers. So the
-        task's state is checked: while it is deferred, another triggerer continues the wait. After a clear, the next
-        attempt may be deferred already; it has then cleaned up before it started.
+    async def _clean_up(self) -> None:
+        """Clean up, once, if a user has killed the task.
+
+        Airflow also ends a wait in a triggerer that stalled and lost its triggers. So the task's state is checked:
+        while it is deferred, another triggerer continues the wait. After a clear, the next attempt may be deferred
+        already; it has then cleaned up before it started.
         """
         ti = getattr(self, "task_instance", None)
-        if self._event_sent or ti is None:
+        if self._cleaned_up or self._event_sent or ti is None:
             return
+        self._cleaned_up = True
         from airflow_provider_vertex_ray.triggers.airflow_task import task_state
 
         try:
@@ -162,8 +174,13 @@ class WaitTrigger(BaseTrigger):
                 exc_info=True,
             )
             return
-        if state != DEFERRED:
+        if state == DEFERRED:
+            return
+        try:
             await self.killed()
+        except Exception as error:
+            known = isinstance(error, VertexRayError)
+            self.log.warning("Could not clean up after the kill: %s", error, exc_info=not known)
 
 
 async def _through_cancellations(work: Coroutine[Any, Any, None], seconds: float) -> None:

@@ -197,3 +197,67 @@ async def test_kill_during_a_request_keeps_airflows_message(
             await task
     finally:
         answer.set()
+
+
+async def test_airflow_cancels_again_and_again(
+    emulator: EmulatorProcess, airflow: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Airflow 3 does every second: while the wait ends, while on_kill is about to be called, and during on_kill."""
+    airflow["state"] = "failed"
+    original = airflow_task.task_state
+    asked = asyncio.Event()
+
+    async def slow(ti: Any) -> str | None:
+        asked.set()
+        await asyncio.sleep(0.3)
+        return await original(ti)
+
+    monkeypatch.setattr(airflow_task, "task_state", slow)
+    wait = trigger()
+
+    async def run_trigger() -> None:
+        try:
+            async for _ in wait.run():
+                raise AssertionError("no event was to come")
+        except asyncio.CancelledError:
+            await wait.on_kill()
+            raise
+
+    task = asyncio.create_task(run_trigger())
+    await asyncio.to_thread(until, lambda: emulator.calls("GET /api/jobs/one"))
+    while not task.done():
+        task.cancel("the user's message")
+        await asyncio.sleep(0.02)
+    assert asked.is_set()
+    assert statuses(emulator) == ("STOPPED", "RUNNING")
+
+
+async def test_airflow_asks_for_the_clean_up_itself(emulator: EmulatorProcess, airflow: dict[str, Any]) -> None:
+    """And is not told to stop by what cancels the call."""
+    airflow["state"] = "failed"
+    wait = trigger()
+    call = asyncio.create_task(wait.on_kill())
+    while not call.done():
+        await asyncio.sleep(0.02)
+        call.cancel("the user's message")
+    assert statuses(emulator) == ("STOPPED", "RUNNING")
+
+
+async def test_failed_clean_up_is_logged(
+    emulator: EmulatorProcess,
+    airflow: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    airflow["state"] = "failed"
+
+    async def stop(self: JobsApi, submission_id: str) -> bool:
+        return True
+
+    monkeypatch.setattr(JobsApi, "stop", stop)
+    monkeypatch.setattr("airflow_provider_vertex_ray.triggers.job.KILL_SECONDS", 0.3)
+    await trigger().on_kill()
+    # Airflow 3 logs by structlog.
+    logged = caplog.text + capsys.readouterr().out
+    assert "Could not clean up after the kill: Ray job one is still RUNNING" in logged
