@@ -170,7 +170,8 @@ async def test_log_that_no_connection_delivers_completely(following: Following, 
     await log.cancel()
     assert following.lines[1:-1] == [f"line {number}" for number in range(3000)]
     assert following.emulator.calls(WHOLE) == []
-    assert 1 <= len(following.emulator.calls(FILE)) <= 12
+    # One after each connection, and one every half second.
+    assert 1 <= len(following.emulator.calls(FILE)) <= 20
     assert len(following.emulator.calls(TAIL)) <= 7
 
 
