@@ -13,7 +13,8 @@ CLUSTER = "matrix"
 TASK = "job"
 # All CPUs that the cluster's worker has: while the sibling with them runs, no other job that asks for one can.
 ALL_CPUS = 4
-JOB_TIMEOUT = 20.0
+# Beside ten others that start, a job may be PENDING for half a minute.
+JOB_TIMEOUT = 60.0
 PENDING_TIMEOUT = 8.0
 RUN_TIMEOUT = 90.0
 
@@ -80,9 +81,7 @@ _SAMPLED = {
     *("before-submit-worker", "before-the-answer-deferred", "answer-lost-worker"),
     *("before-defer-deferred", "in-complete-deferred"),
     *("mark-failed-deferred", "mark-success-deferred", "clear-deferred"),
-    *("run-timeout-deferred", "pending-timeout-deferred"),
-    # On Airflow 2.11 the job was not seen stopped, twice on 29 November 2026; the cause is not known. The soak has it.
-    *(("job-timeout-deferred",) if AIRFLOW_3 else ()),
+    *("run-timeout-deferred", "job-timeout-deferred", "pending-timeout-deferred"),
 }
 SAMPLED_CRASHES = [case for case in CRASHES if case.name in _SAMPLED]
 SAMPLED_KILLS = [case for case in KILLS if case.name in _SAMPLED]
