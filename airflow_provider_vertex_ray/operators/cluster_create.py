@@ -368,15 +368,9 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
                 "labels in its region",
                 name,
             )
+        cluster = {key: result[key] for key in ("project_id", "location", "cluster_id")}
         dashboard = str(result["dashboard_url"] or "").removeprefix("https://")
-        persist_link_facts(
-            context,
-            project_id=result["project_id"],
-            location=result["location"],
-            cluster_id=result["cluster_id"],
-            dashboard_uri=dashboard,
-            shell_uri=result.get("shell_url"),
-        )
+        persist_link_facts(context, **cluster, dashboard_uri=dashboard, shell_uri=result.get("shell_url"))
         if self.shared_name is not None:
             # Only now is it known which generation it is.
             context["ti"].xcom_push(key="cluster_id", value=result["cluster_id"])
