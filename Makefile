@@ -17,7 +17,8 @@
 AIRFLOW ?= 3.3.2
 PYTHON ?= python3.11
 PYTEST_ARGS ?=
-JOBS ?= 2
+# Processes of the tests, which mostly wait; made for two cores.
+JOBS ?=
 KEEP ?=
 DAG ?= example_vertex_ray_shared_cluster
 
@@ -58,7 +59,7 @@ endif
 
 ifneq ($(WHOLE),)
 test: $(READY) browser
-	$(BIN)/python -m pytest -m "not soak and not compat" -n $(JOBS) --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not soak and not compat" -n $(or $(JOBS),3) --no-loadscope-reorder $(PYTEST_ARGS)
 else
 test:
 	$(MAKE) install AIRFLOW=3.3.2 PYTHON=python3.11
@@ -69,7 +70,7 @@ compat: $(READY)
 	$(BIN)/python -m devtools.compat $(COMPAT)
 
 check: $(READY)
-	$(BIN)/python -m pytest -m "not ray and not system and not soak and not compat" -n $(JOBS) --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not ray and not system and not soak and not compat" -n $(or $(JOBS),4) --no-loadscope-reorder $(PYTEST_ARGS)
 
 soak: $(READY)
 	$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
