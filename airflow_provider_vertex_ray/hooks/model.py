@@ -136,11 +136,10 @@ class VertexRayModelAsyncHook(VertexRayBaseAsyncHook):
     ) -> dict[str, Any]:
         """Undeploy models, wait for that, and optionally delete the endpoint.
 
-        A model or endpoint that does not exist counts as done.
+        A model or endpoint that does not exist counts as done. Models without traffic are undeployed first, so that the
+        last one needs no traffic split.
 
         :param endpoint: id or full resource name.
-        Models without traffic are undeployed first, so that the last one needs no traffic split.
-
         :param deployed_ids: ids of the deployed models; None for all.
         :param deadline: Unix time at which the wait fails; None for no limit.
         :param delete: whether to delete the endpoint as well, if no deployed model remains.
