@@ -300,8 +300,8 @@ class VertexRayModelAsyncHook(VertexRayBaseAsyncHook):
         predictions = [each for answer in answers for each in answer["predictions"]]
         return predictions, sorted({str(answer.get("deployedModelId", "")) for answer in answers})
 
-    async def artifact_files(self, uri: str) -> list[str]:
-        """Return the names of the files in an artifact folder in Cloud Storage.
+    async def artifact_files(self, uri: str) -> dict[str, dict[str, str]]:
+        """Return the names of the files in an artifact folder in Cloud Storage, each with its own metadata.
 
         :param uri: the folder (``gs://bucket/folder``).
         """
