@@ -46,8 +46,8 @@ class VertexRayUploadModelOperator(ModelBaseOperator):
     """Upload a model from Cloud Storage to the Model Registry, with the matching serving container.
 
     The task first checks that the folder has the file that the prebuilt container loads, and, for a file of
-    ``export_model``, that the container's version fits the one of the framework that made it. A retry finds the model that
-    an earlier try uploaded by its labels; a clear uploads a new one.
+    ``export_model``, that the container's version fits the one of the framework that made it. A retry finds the model
+    that an earlier try uploaded by its labels; a clear uploads a new one.
 
     Returns ``model`` (the resource name), ``model_id``, ``version_id``, ``model_version`` (``name@version``, which
     ``VertexRayDeployModelOperator`` accepts), ``version_aliases``, ``image_uri``, ``artifact_uri``, ``labels`` and

@@ -134,7 +134,7 @@ def test_torchscript_predicts(loaded: Any, handler: str) -> None:
     import torch
 
     weights = io.BytesIO()
-    torch.jit.save(torch.jit.trace(torch.nn.Flatten(), torch.zeros(2, 2, 1)), weights)
+    torch.jit.save(torch.jit.script(torch.nn.Flatten()), weights)
     files = {"handler.py": NEEDS_TORCH, "model.pt": weights.getvalue()}
     model = loaded(archive(handler, files, serializedFile="model.pt"))
     assert model.predict([[[1.0], [2.0]]]) == [[1.0, 2.0]]

@@ -21,8 +21,8 @@ __all__ = [
     "FRAMEWORKS",
     "ContainerVersion",
     "Framework",
-    "container_versions",
     "container_for_model",
+    "container_versions",
     "container_warning",
     "serving_container",
 ]
@@ -92,8 +92,7 @@ def _table(added: str) -> dict[str, dict[str, ContainerVersion]]:
         version = ContainerVersion(row["version"], date_in(OPTION, row), bool(row.get("ended")))
         found[row["framework"]][version.version] = version
     return {
-        name: dict(sorted(versions.items(), key=lambda item: _numbers(item[0])))
-        for name, versions in found.items()
+        name: dict(sorted(versions.items(), key=lambda item: _numbers(item[0]))) for name, versions in found.items()
     }
 
 
