@@ -180,5 +180,5 @@ def _offer_base_handler() -> None:
         name = ".".join(parts[:depth])
         if name not in sys.modules:
             sys.modules[name] = types.ModuleType(name)
-            sys.modules[name].__path__ = []  # type: ignore[attr-defined]
+            sys.modules[name].__path__ = []
     sys.modules[_HANDLER_MODULE].BaseHandler = BaseHandler  # type: ignore[attr-defined]
