@@ -5,8 +5,8 @@ upload the better model -> deploy it -> request predictions and compare them wit
 table with Ray, back into BigQuery -> check the result -> undeploy the model and delete everything.
 
 The data set is scikit-learn's *breast cancer* (569 rows). All waits are deferred. The DAG also runs on the local
-emulator: ``make demo DAG=example_vertex_ray_train_deploy``. On Google Cloud, use a cluster image with the same versions
-of scikit-learn and XGBoost as the serving containers, and set them as ``framework_version``.
+emulator: ``make demo DAG=example_vertex_ray_train_deploy``. On Google Cloud, use a cluster image with versions of
+scikit-learn and XGBoost that serving containers have; the upload warns otherwise.
 """
 
 from __future__ import annotations

@@ -136,11 +136,10 @@ class VertexRayModelAsyncHook(VertexRayBaseAsyncHook):
     ) -> dict[str, Any]:
         """Undeploy models, wait for that, and optionally delete the endpoint.
 
-        A model or endpoint that does not exist counts as done.
+        A model or endpoint that does not exist counts as done. Models without traffic are undeployed first, so that the
+        last one needs no traffic split.
 
         :param endpoint: id or full resource name.
-        Models without traffic are undeployed first, so that the last one needs no traffic split.
-
         :param deployed_ids: ids of the deployed models; None for all.
         :param deadline: Unix time at which the wait fails; None for no limit.
         :param delete: whether to delete the endpoint as well, if no deployed model remains.
@@ -301,8 +300,8 @@ class VertexRayModelAsyncHook(VertexRayBaseAsyncHook):
         predictions = [each for answer in answers for each in answer["predictions"]]
         return predictions, sorted({str(answer.get("deployedModelId", "")) for answer in answers})
 
-    async def artifact_files(self, uri: str) -> list[str]:
-        """Return the names of the files in an artifact folder in Cloud Storage.
+    async def artifact_files(self, uri: str) -> dict[str, dict[str, str]]:
+        """Return the names of the files in an artifact folder in Cloud Storage, each with its own metadata.
 
         :param uri: the folder (``gs://bucket/folder``).
         """

@@ -10,7 +10,12 @@ from airflow_provider_vertex_ray.core.checks import check_duration, is_number, k
 from airflow_provider_vertex_ray.core.cluster.name import validate_location, validate_project
 from airflow_provider_vertex_ray.core.deadlines import deadline_after
 from airflow_provider_vertex_ray.core.job.inputs import check_submission_id
-from airflow_provider_vertex_ray.core.serving.containers import FRAMEWORKS, container_warning, serving_container
+from airflow_provider_vertex_ray.core.serving.containers import (
+    FRAMEWORKS,
+    container_for_model,
+    container_warning,
+    serving_container,
+)
 from airflow_provider_vertex_ray.errors import ArtifactNotFoundError, InvalidArgumentError
 from airflow_provider_vertex_ray.links.base import persist_link_facts
 from airflow_provider_vertex_ray.links.serving import VertexRayModelLink
@@ -23,6 +28,7 @@ from airflow_provider_vertex_ray.operators.arguments import (
 )
 from airflow_provider_vertex_ray.operators.model_base import CLEAR_EPOCH_LABEL, ModelBaseOperator, clear_epoch_hash
 from airflow_provider_vertex_ray.operators.owner_labels import label_value, owner_labels
+from airflow_provider_vertex_ray.remote.vertex_ray_model_export import FRAMEWORK_KEY, VERSION_KEY
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.serving import VertexRayOperationTrigger
 
@@ -39,8 +45,9 @@ MOST_LABELS = 64
 class VertexRayUploadModelOperator(ModelBaseOperator):
     """Upload a model from Cloud Storage to the Model Registry, with the matching serving container.
 
-    The task first checks that the folder has the file that the prebuilt container loads. A retry finds the model that
-    an earlier try uploaded by its labels; a clear uploads a new one.
+    The task first checks that the folder has the file that the prebuilt container loads, and, for a file of
+    ``export_model``, that the container's version fits the one of the framework that made it. A retry finds the model
+    that an earlier try uploaded by its labels; a clear uploads a new one.
 
     Returns ``model`` (the resource name), ``model_id``, ``version_id``, ``model_version`` (``name@version``, which
     ``VertexRayDeployModelOperator`` accepts), ``version_aliases``, ``image_uri``, ``artifact_uri``, ``labels`` and
@@ -50,7 +57,8 @@ class VertexRayUploadModelOperator(ModelBaseOperator):
     :param artifact_uri: Cloud Storage folder with the model file, such as ``gs://bucket/folder``. (templated)
     :param framework: framework of the prebuilt container: ``sklearn``, ``xgboost``, ``pytorch`` or ``tensorflow``.
         (templated)
-    :param framework_version: version of the framework, such as ``1.6``; None: the newest container. (templated)
+    :param framework_version: version of the framework, such as ``1.6``; None: the one that made the model if
+        ``export_model`` wrote it and there is such a container, else the newest container. (templated)
     :param gpu: whether to choose a container that uses an accelerator.
     :param serving_container_image_uri: image of a custom container, instead of ``framework``. (templated)
     :param container_spec: other fields of the API's ``ModelContainerSpec``, such as ``predictRoute``. (templated)
@@ -65,7 +73,8 @@ class VertexRayUploadModelOperator(ModelBaseOperator):
     :param submission_id: submission ID of the Ray job that trained the model, which becomes a label. (templated)
     :param upload_timeout: seconds within which the upload must finish.
     :param deferrable: whether to wait in the triggerer; default: ``[operators] default_deferrable``.
-    :raises InvalidArgumentError: an argument is invalid; raised before any request.
+    :raises InvalidArgumentError: an argument is invalid, or the model was made with another framework or a newer
+        version than those of the container; nothing was uploaded.
     :raises ArtifactNotFoundError: the folder has no file that the container loads; nothing was uploaded.
     :raises ModelNotFoundError: ``parent_model`` does not exist.
     :raises ResourceExistsError: a model with ``model_id`` exists.
@@ -161,15 +170,9 @@ class VertexRayUploadModelOperator(ModelBaseOperator):
         location = validate_location(self.location)
         if not str(self.display_name).strip():
             raise InvalidArgumentError("display_name", self.display_name, "Use a display name that is not empty.")
-        image = self.serving_container_image_uri or serving_container(
-            str(self.framework), self.framework_version, location, gpu=self.gpu
-        )
-        if self.serving_container_image_uri is None and (
-            warning := container_warning(str(self.framework), self.framework_version, datetime.now(timezone.utc).date())
-        ):
-            self.log.warning("%s", warning)
+        if self.framework is not None:
+            serving_container(self.framework, self.framework_version, location, gpu=self.gpu)
         labels = self._labels(context)
-        request = self._request(image, labels)
 
         async def start() -> tuple[dict[str, Any] | None, str]:
             hook = self.model_hook
@@ -177,8 +180,8 @@ class VertexRayUploadModelOperator(ModelBaseOperator):
                 found = await hook.find_models({CLEAR_EPOCH_LABEL: labels[CLEAR_EPOCH_LABEL]}, self.parent_model)
                 if found:
                     return found[0], ""
-                await self._check_artifact(hook)
-                return None, await hook.upload_model(request)
+                image = self.serving_container_image_uri or self._container(await self._artifact_of(hook), location)
+                return None, await hook.upload_model(self._request(image, labels))
 
         found, operation = run_sync(start)
         if found is not None:
@@ -271,19 +274,42 @@ class VertexRayUploadModelOperator(ModelBaseOperator):
             request["modelId"] = self.model_id
         return request
 
-    async def _check_artifact(self, hook: Any) -> None:
-        if self.framework is None:
-            return
-        files = await hook.artifact_files(self.artifact_uri)
+    async def _artifact_of(self, hook: Any) -> dict[str, str]:
+        """Return the metadata of the file that the prebuilt container loads.
+
+        :raises ArtifactNotFoundError: the folder has no such file.
+        """
+        files: dict[str, dict[str, str]] = await hook.artifact_files(self.artifact_uri)
         # A TensorFlow model is a folder with more files; this one is enough to recognise it.
-        wanted = FRAMEWORKS[self.framework].files
-        if not set(files) & set(wanted):
-            there = ", ".join(files[:10]) or "no files"
+        wanted = FRAMEWORKS[str(self.framework)].files
+        found = next((name for name in wanted if name in files), None)
+        if found is None:
+            there = ", ".join(list(files)[:10]) or "no files"
             raise ArtifactNotFoundError(
                 f"artifact_uri: the {self.framework} container loads {' or '.join(wanted)}, but "
                 f"{self.artifact_uri} contains {there}.",
-                {"artifact_uri": self.artifact_uri, "files": files[:100]},
+                {"artifact_uri": self.artifact_uri, "files": list(files)[:100]},
             )
+        return files[found]
+
+    def _container(self, made_with: dict[str, str], location: str) -> str:
+        """Return the image of the prebuilt container for a model, with warnings in the log.
+
+        :param made_with: metadata of the model's file.
+        :param location: region.
+        :raises InvalidArgumentError: the container does not fit the model.
+        """
+        framework, version = str(self.framework), self.framework_version
+        made_by = made_with.get(FRAMEWORK_KEY, framework)
+        if made_by != framework:
+            raise InvalidArgumentError(
+                "framework", framework, f"Use {made_by}, which made the model in {self.artifact_uri}."
+            )
+        version, mismatch = container_for_model(framework, version, made_with.get(VERSION_KEY, ""))
+        for warning in (mismatch, container_warning(framework, version, datetime.now(timezone.utc).date())):
+            if warning:
+                self.log.warning("%s", warning)
+        return serving_container(framework, version, location, gpu=self.gpu)
 
 
 def _check_uri(uri: Any) -> None:

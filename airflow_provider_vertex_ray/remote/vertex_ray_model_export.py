@@ -20,6 +20,9 @@ __all__ = ["ExportError", "export_model"]
 XGBOOST_CHECKPOINTS = ("model.ubj", "model.json", "model.bst")
 """Names under which Ray Train's callback and users of XGBoost save a booster in a checkpoint."""
 
+FRAMEWORK_KEY, VERSION_KEY = "vertex-ray-framework", "vertex-ray-framework-version"
+"""Metadata of the file: ``VertexRayUploadModelOperator`` compares it with the serving container."""
+
 HANDLER = '''
 import json
 
@@ -47,7 +50,7 @@ def export_model(model: Any, uri: str, framework: str | None = None) -> dict[str
     """Save a model as a file in a Cloud Storage folder.
 
     The file is one object, which appears in Cloud Storage completely or not at all: a killed job leaves no partial
-    model.
+    model. Its metadata says which version of the framework made it.
 
     :param model: a fitted scikit-learn estimator or pipeline; an XGBoost booster or estimator; a LightGBM booster or
         estimator; a PyTorch module that ``torch.jit.script`` accepts; or a Ray Train ``Checkpoint`` or its folder.
@@ -67,7 +70,8 @@ def export_model(model: Any, uri: str, framework: str | None = None) -> dict[str
         raise ExportError(f"Invalid value for framework: {framework!r}. Use {', '.join(writers)}.")
     name, content, version = writers[framework](model)
     bucket, _, folder = uri.removeprefix("gs://").partition("/")
-    _store(bucket, "/".join(part for part in (folder.strip("/"), name) if part), content)
+    made_with = {FRAMEWORK_KEY: framework, VERSION_KEY: version}
+    _store(bucket, "/".join(part for part in (folder.strip("/"), name) if part), content, made_with)
     return {
         "artifact_uri": uri.rstrip("/"),
         "framework": framework,
@@ -181,10 +185,12 @@ def _pytorch(model: Any) -> tuple[str, bytes, str]:
     return "model.mar", content.getvalue(), torch.__version__
 
 
-def _store(bucket: str, name: str, content: bytes) -> None:
+def _store(bucket: str, name: str, content: bytes, metadata: dict[str, str]) -> None:
     import google.cloud.storage as storage
 
     try:
-        storage.Client().bucket(bucket).blob(name).upload_from_string(content, "application/octet-stream")
+        blob = storage.Client().bucket(bucket).blob(name)
+        blob.metadata = metadata
+        blob.upload_from_string(content, "application/octet-stream")
     except Exception as error:
         raise ExportError(f"Could not write gs://{bucket}/{name}: {type(error).__name__}: {error}") from error

@@ -232,8 +232,10 @@ def test_missing_resources_have_typed_errors(hook: VertexRayModelHook, call: Any
 
 
 def test_artifact_files(hook: VertexRayModelHook, storage: StorageEmulator) -> None:
-    assert hook.artifact_files(put_sklearn(storage, "iris")) == ["model.joblib"]
-    assert hook.artifact_files(f"gs://{storage.bucket}/nothing") == []
+    uri = put_sklearn(storage, "iris")
+    storage.put("iris/notes.txt", b"", {"by": "us"})
+    assert hook.artifact_files(uri) == {"model.joblib": {}, "notes.txt": {"by": "us"}}
+    assert hook.artifact_files(f"gs://{storage.bucket}/nothing") == {}
     with pytest.raises(ArtifactNotFoundError):
         hook.artifact_files("gs://another-bucket/iris")
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from airflow_provider_vertex_ray.hooks.base import VertexRayBaseAsyncHook
 from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
 from airflow_provider_vertex_ray.triggers.base import WaitTrigger
+
+if TYPE_CHECKING:
+    from emulator_support.process import EmulatorProcess
+
+    from tests.support.bigquery import BigQuery
 
 
 class _Keep(logging.Handler):
@@ -37,3 +44,24 @@ def task_log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for kind in (VertexRayBaseOperator, WaitTrigger, VertexRayBaseAsyncHook):
         monkeypatch.setattr(kind, "log", logger, raising=False)
     return lines
+
+
+@pytest.fixture(scope="module")
+def bigquery_emulator() -> Iterator[EmulatorProcess]:
+    """An emulator with BigQuery beside it, and a cluster ``shared``."""
+    from tests.support.bigquery import emulator_with_bigquery
+    from tests.support.clusters import start
+
+    with emulator_with_bigquery() as process:
+        start(process)
+        yield process
+
+
+@pytest.fixture
+def warehouse(bigquery_emulator: EmulatorProcess) -> Iterator[BigQuery]:
+    """BigQuery beside the emulator; a test leaves no staging table."""
+    from tests.support.bigquery import BigQuery
+
+    found = BigQuery(bigquery_emulator)
+    yield found
+    assert found.staging() == set()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,37 +16,11 @@ from airflow_provider_vertex_ray.errors import (
 )
 from airflow_provider_vertex_ray.hooks.bigquery import Source, VertexRayBigQueryHook
 from airflow_provider_vertex_ray.operators.bigquery import VertexRayBigQueryOperator
-from tests.support.bigquery import BigQuery, emulator_with_bigquery
-from tests.support.clusters import LOCATION, jobs_of, start
+from tests.support.bigquery import BigQuery, step_operator
+from tests.support.clusters import jobs_of
 from tests.support.tasks import TaskInstance, context_of, deferral_of, run_task
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
-
-
-@pytest.fixture(scope="module")
-def emulator() -> Iterator[EmulatorProcess]:
-    """With BigQuery beside it, and a cluster ``shared``."""
-    with emulator_with_bigquery() as process:
-        start(process)
-        yield process
-
-
-@pytest.fixture
-def warehouse(emulator: EmulatorProcess) -> Iterator[BigQuery]:
-    found = BigQuery(emulator)
-    yield found
-    assert found.staging() == set()
-
-
-def step(**more: Any) -> VertexRayBigQueryOperator:
-    given = {
-        "cluster_id": "shared",
-        "location": LOCATION,
-        "poll_interval": 0.2,
-        "job_timeout": 200,
-        "deferrable": False,
-    }
-    return VertexRayBigQueryOperator(task_id="step", **{**given, **more})
 
 
 def doubled(batch: Any, times: int = 2) -> Any:
@@ -82,9 +55,9 @@ def gated(batch: Any, folder: str) -> Any:
     return batch
 
 
-def test_a_table_through_a_function_into_a_new_table(warehouse: BigQuery, emulator: EmulatorProcess) -> None:
+def test_a_table_through_a_function_into_a_new_table(warehouse: BigQuery, bigquery_emulator: EmulatorProcess) -> None:
     source = warehouse.numbers("source", 1000)
-    operator = step(
+    operator = step_operator(
         source_table=source,
         columns=["x"],
         row_filter="x <= 600",
@@ -105,13 +78,13 @@ def test_a_table_through_a_function_into_a_new_table(warehouse: BigQuery, emulat
     # The worker died before it could say so: the next try takes what there is, and writes nothing.
     again = context_of(operator, TaskInstance("step", run_id="fresh", max_tries=2, try_number=2))
     assert run_task(operator, again) == found
-    assert len(jobs_of(emulator, "shared")) == 1
+    assert len(jobs_of(bigquery_emulator, "shared")) == 1
 
 
-def test_a_query_through_actors_is_appended_once(warehouse: BigQuery, emulator: EmulatorProcess) -> None:
+def test_a_query_through_actors_is_appended_once(warehouse: BigQuery, bigquery_emulator: EmulatorProcess) -> None:
     source = warehouse.numbers("source", 100)
     warehouse.sql("CREATE OR REPLACE TABLE shop.appended AS SELECT 0 AS x, 0 AS z")
-    operator = step(
+    operator = step_operator(
         query=f"SELECT x FROM {source} WHERE x > {{{{ ti.try_number * 0 }}}}",
         transform=Adder,
         fn_constructor_kwargs={"plus": 7},
@@ -133,7 +106,7 @@ def test_a_query_through_actors_is_appended_once(warehouse: BigQuery, emulator: 
 def test_other_columns_than_declared_leave_the_table_as_it_was(warehouse: BigQuery) -> None:
     source = warehouse.numbers("source", 10)
     warehouse.sql("CREATE OR REPLACE TABLE shop.kept AS SELECT 1 AS x, 2.0 AS y")
-    operator = step(
+    operator = step_operator(
         source_table=source,
         transform=one_column,
         target_table="shop.kept",
@@ -146,7 +119,7 @@ def test_other_columns_than_declared_leave_the_table_as_it_was(warehouse: BigQue
 
 
 def test_the_transforms_own_error_comes_with_its_lines(warehouse: BigQuery) -> None:
-    operator = step(source_table=warehouse.numbers("source", 10), transform=failing, target_table="shop.never")
+    operator = step_operator(source_table=warehouse.numbers("source", 10), transform=failing, target_table="shop.never")
     with pytest.raises(BigQueryStepError, match=r"RuntimeError: no rows like these: 10") as caught:
         run_task(operator, context_of(operator, TaskInstance("step", run_id="failing")))
     assert "in failing" in str(caught.value)
@@ -154,12 +127,12 @@ def test_the_transforms_own_error_comes_with_its_lines(warehouse: BigQuery) -> N
 
 
 def test_a_killed_driver_leaves_the_old_table_and_a_retry_the_new_one(
-    warehouse: BigQuery, emulator: EmulatorProcess, tmp_path: Path
+    warehouse: BigQuery, bigquery_emulator: EmulatorProcess, tmp_path: Path
 ) -> None:
     import threading
 
     warehouse.numbers("replaced", 3)
-    operator = step(
+    operator = step_operator(
         source_table=warehouse.numbers("source", 50),
         transform=gated,
         fn_kwargs={"folder": str(tmp_path)},
@@ -173,7 +146,7 @@ def test_a_killed_driver_leaves_the_old_table_and_a_retry_the_new_one(
     def kill() -> None:
         until((tmp_path / "started").exists, 120, "the transform has not begun")
         job = waiting.trigger.submission_id  # type: ignore[attr-defined]
-        emulator.admin("POST", "clusters/shared/kill", {"part": "driver", "submission_id": job})
+        bigquery_emulator.admin("POST", "clusters/shared/kill", {"part": "driver", "submission_id": job})
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -210,20 +183,20 @@ def _finish(operator: VertexRayBigQueryOperator, context: Any, waiting: Any) -> 
     ids=str,
 )
 def test_what_is_not_there_is_said_before_anything_starts(
-    warehouse: BigQuery, emulator: EmulatorProcess, given: dict[str, Any], text: str
+    warehouse: BigQuery, bigquery_emulator: EmulatorProcess, given: dict[str, Any], text: str
 ) -> None:
     warehouse.numbers("source", 10)
     warehouse.numbers("filled", 1)
-    before = jobs_of(emulator, "shared")
+    before = jobs_of(bigquery_emulator, "shared")
     with pytest.raises(BigQueryTableError, match=text):
-        run_task(step(**{"source_table": "shop.source", "target_table": "shop.new", **given}))
-    assert jobs_of(emulator, "shared") == before
+        run_task(step_operator(**{"source_table": "shop.source", "target_table": "shop.new", **given}))
+    assert jobs_of(bigquery_emulator, "shared") == before
     assert "new" not in warehouse.tables()
 
 
 def test_other_partitions_than_the_tables_are_refused(warehouse: BigQuery) -> None:
     warehouse.numbers("source", 10)
-    operator = step(
+    operator = step_operator(
         source_table="shop.source",
         target_table="shop.source",
         write_disposition="WRITE_TRUNCATE",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,10 +11,9 @@ from google.cloud import bigquery
 
 from airflow_provider_vertex_ray.errors import BigQueryStepError, BigQueryTableError, InvalidArgumentError
 from airflow_provider_vertex_ray.hooks.bigquery import VertexRayBigQueryHook
-from airflow_provider_vertex_ray.operators.bigquery import VertexRayBigQueryOperator
 from airflow_provider_vertex_ray.remote.bigquery.names import new_staging_id
-from tests.support.bigquery import BigQuery, emulator_with_bigquery
-from tests.support.clusters import LOCATION, jobs_of, start
+from tests.support.bigquery import BigQuery, step_operator
+from tests.support.clusters import jobs_of
 from tests.support.tasks import TaskInstance, context_of, run_task
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
@@ -35,30 +33,8 @@ FROM UNNEST(GENERATE_ARRAY(1, 20)) n
 """
 
 
-@pytest.fixture(scope="module")
-def emulator() -> Iterator[EmulatorProcess]:
-    """With BigQuery beside it, and a cluster ``shared``."""
-    with emulator_with_bigquery() as process:
-        start(process)
-        yield process
-
-
-@pytest.fixture
-def warehouse(emulator: EmulatorProcess) -> Iterator[BigQuery]:
-    found = BigQuery(emulator)
-    yield found
-    assert found.staging() == set()
-
-
 def step(run: str, **more: Any) -> Any:
-    given = {
-        "cluster_id": "shared",
-        "location": LOCATION,
-        "poll_interval": 0.2,
-        "job_timeout": 200,
-        "deferrable": False,
-    }
-    operator = VertexRayBigQueryOperator(task_id="step", **{**given, **more})
+    operator = step_operator(**more)
     return run_task(operator, context_of(operator, TaskInstance("step", run_id=run)))
 
 
@@ -297,7 +273,7 @@ def test_views_and_conditions_beyond_the_storage_api_are_read_by_a_query(warehou
     ids=lambda value: str(value)[:60],
 )
 def test_what_cannot_run_is_refused_before_a_job_starts(
-    warehouse: BigQuery, emulator: EmulatorProcess, given: dict[str, Any], error: type[Exception], text: str
+    warehouse: BigQuery, bigquery_emulator: EmulatorProcess, given: dict[str, Any], error: type[Exception], text: str
 ) -> None:
     warehouse.numbers("source", 3)
     warehouse.sql("CREATE OR REPLACE VIEW shop.odd AS SELECT x FROM shop.source WHERE MOD(x, 2) = 1")
@@ -309,10 +285,10 @@ def test_what_cannot_run_is_refused_before_a_job_starts(
         ),
         exists_ok=True,
     )
-    before = jobs_of(emulator, "shared")
+    before = jobs_of(bigquery_emulator, "shared")
     with pytest.raises(error, match=text):
         step("refused", **{"target_table": "shop.never", **given})
-    assert jobs_of(emulator, "shared") == before
+    assert jobs_of(bigquery_emulator, "shared") == before
     assert warehouse.counts("source") == (3, 3)
 
 

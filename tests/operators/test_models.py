@@ -18,6 +18,7 @@ from airflow_provider_vertex_ray.errors import (
     DeployFailedError,
     EndpointNotFoundError,
     EndpointNotServingError,
+    InvalidArgumentError,
     ModelNotFoundError,
     PredictionError,
 )
@@ -200,6 +201,30 @@ def test_an_artifact_that_is_not_there_is_said_before_the_upload(
     with pytest.raises(ArtifactNotFoundError, match="Bucket another-bucket of the artifact .* does not exist"):
         run_task(upload("gs://another-bucket/iris"))
     assert emulator.api("GET", "models")[1].get("models") is None
+
+
+def test_the_container_has_the_version_that_made_the_model(
+    emulator: EmulatorProcess,
+    storage: StorageEmulator,
+    task_log: list[str],
+) -> None:
+    def made_with(version: str, framework: str = "sklearn") -> str:
+        metadata = {"vertex-ray-framework": framework, "vertex-ray-framework-version": version}
+        storage.put(f"{framework}-{version}/model.joblib", b"", metadata)
+        return f"gs://{storage.bucket}/{framework}-{version}"
+
+    for given, text in (
+        (upload(made_with("1.9.1"), framework_version="1.6"), "framework_version: '1.6'.*made with sklearn 1.9.1"),
+        (upload(made_with("1.6.0"), framework="xgboost"), "framework: 'xgboost'.*Use sklearn"),
+    ):
+        with pytest.raises(InvalidArgumentError, match=text):
+            run_task(given)
+    assert emulator.api("GET", "models")[1].get("models") is None
+    assert run_task(upload(made_with("1.5.2")))["image_uri"].endswith("/sklearn-cpu.1-5:latest")
+    assert not any("made with" in line for line in task_log)
+    assert run_task(upload(made_with("1.9.1"), task_id="newest"))["image_uri"].endswith("/sklearn-cpu.1-6:latest")
+    (warning,) = [line for line in task_log if "made with" in line]
+    assert "made with sklearn 1.9.1, and the container has sklearn 1.6: it may fail to load" in warning
 
 
 def test_wrong_instances_are_told_in_the_containers_words(emulator: EmulatorProcess, storage: StorageEmulator) -> None:

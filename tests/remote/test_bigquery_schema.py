@@ -6,11 +6,13 @@ import datetime
 import decimal
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_vertex_ray.remote.bigquery.batches import table_of
 from airflow_provider_vertex_ray.remote.bigquery.schema import SchemaError, conform, fields_of, plain_columns
 
 KINDS: list[tuple[Any, str, str]] = [
@@ -83,6 +85,60 @@ def test_times_are_truncated_and_default_to_utc() -> None:
     table = pa.table({"t": pa.array([moment.replace(tzinfo=None)], pa.timestamp("ns"))})
     fitted = conform(table, [{"name": "t", "type": "TIMESTAMP"}], "x")
     assert fitted.to_pylist() == [{"t": moment}]
+
+
+FAR = pa.array([253402300800]).cast(pa.timestamp("s"))
+"""The year 10000, which Python has not."""
+
+
+@pytest.mark.parametrize(
+    ("array", "field", "text"),
+    [
+        (FAR, {"type": "DATETIME"}, "10000-01-01 .*years 1 to 9999"),
+        (pa.array([2932897], pa.int32()).cast(pa.date32()), {"type": "DATE"}, "10000-01-01 .*years 1 to 9999"),
+        (pa.array([-719163], pa.int32()).cast(pa.date32()), {"type": "DATE"}, "0000-12-31 .*years 1 to 9999"),
+        (pa.ListViewArray.from_arrays([0], [1], FAR), {"type": "DATETIME", "mode": "REPEATED"}, "years 1 to 9999"),
+        (
+            pa.StructArray.from_arrays([FAR], ["a"]),
+            {"type": "RECORD", "fields": [{"name": "b", "type": "DATETIME"}]},
+            "10000-01-01 .*without b",
+        ),
+        (pa.array([0]).cast(pa.timestamp("us", "Mars/Base")), {"type": "DATE"}, "1970-01-01 .*wall time"),
+        (pa.array([86_400_000_000]).cast(pa.time64("us")), {"type": "TIME"}, "86400000000 microseconds are not"),
+        (pa.array([-1], pa.int32()).cast(pa.time32("s")), {"type": "TIME"}, "-1000000 microseconds are not"),
+        (pa.array([b"\xff"]).view(pa.string()), {"type": "STRING"}, "Invalid UTF8"),
+        (pa.array([b"\xff"]).view(pa.string()), {"type": "JSON"}, "Invalid UTF8"),
+    ],
+    ids=str,
+)
+def test_values_that_python_does_not_have_are_named(array: Any, field: dict[str, Any], text: str) -> None:
+    with pytest.raises(SchemaError, match=rf"Column 'c(\[\])?' \(row 0 .*{text}"):
+        conform(pa.table({"c": array}), [{"name": "c", **field}], "the table")
+
+
+def test_lists_keep_their_values_however_they_are_stored() -> None:
+    values = pa.array([5, 6, 7])
+    for array in (
+        pa.array([[6, 7], [], [5, 6]]),
+        pa.array([[9], [6, 7], None, [5, 6]]).slice(1),
+        pa.ListViewArray.from_arrays([1, 0, 0], [2, 0, 2], values),
+        pa.LargeListViewArray.from_arrays([1, 2, 0], [2, 1, 2], values, mask=pa.array([False, True, False])),
+    ):
+        fitted = conform(pa.table({"c": array}), [{"name": "c", "type": "INT64", "mode": "REPEATED"}], "the table")
+        assert fitted.column(0).to_pylist() == [[6, 7], [], [5, 6]]
+
+
+@pytest.mark.parametrize(
+    "series",
+    [pd.period_range("2024-05", periods=1), pd.interval_range(0, 1), pd.to_timedelta([1])],
+    ids=lambda series: str(series.dtype),
+)
+def test_pandas_types_that_bigquery_lacks_are_rejected(series: Any) -> None:
+    table = table_of(pd.DataFrame({"c": series}))
+    with pytest.raises(SchemaError, match="Column 'c' has the Arrow type .*which BigQuery does not support"):
+        fields_of(table.schema)
+    with pytest.raises(SchemaError, match="Column 'c'"):
+        conform(table, [{"name": "c", "type": "INT64"}], "the table")
 
 
 def test_numbers_become_decimals() -> None:

@@ -13,7 +13,9 @@ from emulator_support.process import EmulatorProcess
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
 
+from airflow_provider_vertex_ray.operators.bigquery import VertexRayBigQueryOperator
 from tests.conftest import use
+from tests.support.clusters import LOCATION
 
 DATASET = "shop"
 
@@ -63,6 +65,18 @@ def emulator_with_bigquery() -> Iterator[EmulatorProcess]:
         monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", process.env["BIGQUERY_EMULATOR_HOST"])
         monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", connection(process))
         yield process
+
+
+def step_operator(**more: Any) -> VertexRayBigQueryOperator:
+    """A step on the cluster ``shared``, which waits in the worker."""
+    given = {
+        "cluster_id": "shared",
+        "location": LOCATION,
+        "poll_interval": 0.2,
+        "job_timeout": 200,
+        "deferrable": False,
+    }
+    return VertexRayBigQueryOperator(task_id="step", **{**given, **more})
 
 
 def connection(emulator: EmulatorProcess) -> str:

@@ -64,6 +64,7 @@ class PredictionAnswer(msgspec.Struct, rename="camel"):
 
 class _ObjectAnswer(msgspec.Struct):
     name: str
+    metadata: dict[str, str] | None = None
 
 
 class ObjectPage(msgspec.Struct, rename="camel"):

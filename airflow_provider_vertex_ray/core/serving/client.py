@@ -173,8 +173,8 @@ class ServingApi:
         """Request the cancellation of a long-running operation."""
         await self._call(JsonObject, "POST", f"{name}:cancel", VertexRayError, body={})
 
-    async def artifact_files(self, uri: str) -> list[str]:
-        """Return the names of the objects directly in a folder of Cloud Storage.
+    async def artifact_files(self, uri: str) -> dict[str, dict[str, str]]:
+        """Return the names of the objects directly in a folder of Cloud Storage, each with its own metadata.
 
         :param uri: ``gs://`` URI of the folder
         :raises ArtifactNotFoundError: the bucket does not exist
@@ -189,15 +189,15 @@ class ServingApi:
                 return ArtifactNotFoundError(f"Bucket {bucket} of the artifact {uri} does not exist.", {"uri": uri})
             return control_plane_error(status, text)
 
-        names: list[str] = []
+        found: dict[str, dict[str, str]] = {}
         tokens = PageTokens()
         token = ""
         while True:
             params = {"prefix": prefix, "delimiter": "/", **({"pageToken": token} if token else {})}
             page = await self._transport.read(ObjectPage, "GET", url, params=params, error_from=failed)
-            names += [item.name.removeprefix(prefix) for item in page.items or ()]
+            found |= {item.name.removeprefix(prefix): item.metadata or {} for item in page.items or ()}
             if not (token := tokens.follow(page.next_page_token)):
-                return sorted(name for name in names if name)
+                return {name: found[name] for name in sorted(found) if name}
 
     async def _delete(self, name: str, missing: type[VertexRayError]) -> str | None:
         try:

@@ -21,6 +21,7 @@ __all__ = [
     "FRAMEWORKS",
     "ContainerVersion",
     "Framework",
+    "container_for_model",
     "container_versions",
     "container_warning",
     "serving_container",
@@ -91,8 +92,7 @@ def _table(added: str) -> dict[str, dict[str, ContainerVersion]]:
         version = ContainerVersion(row["version"], date_in(OPTION, row), bool(row.get("ended")))
         found[row["framework"]][version.version] = version
     return {
-        name: dict(sorted(versions.items(), key=lambda item: tuple(map(int, item[0].split(".")))))
-        for name, versions in found.items()
+        name: dict(sorted(versions.items(), key=lambda item: _numbers(item[0]))) for name, versions in found.items()
     }
 
 
@@ -159,6 +159,47 @@ def container_warning(framework: str, version: str | None, today: date) -> str |
         f"framework_version: the availability of the prebuilt container of {framework} {version} {when}; use a newer "
         "one, or serving_container_image_uri"
     )
+
+
+def container_for_model(framework: str, version: str | None, trained: str) -> tuple[str | None, str | None]:
+    """Return the version of the container for a model, and a warning if the model may not work in it.
+
+    None of the frameworks loads models of a newer version reliably, and scikit-learn none of another version at all.
+
+    :param framework: name in ``FRAMEWORKS``
+    :param version: version that the container must have; None: that of the model, else the newest
+    :param trained: version of the framework that made the model, such as ``1.6.1``
+    :return: the version (None: the newest), and the warning (None: there is none)
+    :raises InvalidArgumentError: the model is newer than the container that was asked for
+    """
+    match = _VERSION.match(trained)
+    if match is None:
+        return version, None
+    own, available = match.group(), _available(framework)
+    if version is None and own in available:
+        return own, None
+    container = version or available[-1]
+    if not _VERSION.fullmatch(container) or _numbers(container) == _numbers(own):
+        return version, None
+    newer = _numbers(own) > _numbers(container)
+    if version is not None and newer:
+        raise InvalidArgumentError(
+            "framework_version",
+            version,
+            f"The model was made with {framework} {trained}, which is newer than this container. Train it with "
+            f"{framework} {version}, or set serving_container_image_uri.",
+        )
+    if not newer and framework != "sklearn":
+        return version, None
+    return version, (
+        f"framework_version: the model was made with {framework} {trained}, and the container has {framework} "
+        f"{container}: it may fail to load, or predict something else. Train it with one of {', '.join(available)}, "
+        "or use serving_container_image_uri"
+    )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
 
 
 def _available(framework: str) -> list[str]:

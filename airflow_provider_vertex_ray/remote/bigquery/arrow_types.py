@@ -8,6 +8,9 @@ from .fields import Field, SchemaError, kind_of, mode_of
 
 __all__ = ["arrow_type", "fields_of", "is_binary", "is_list", "is_text", "plain_columns", "storage"]
 
+_STORED_AS_MEANT = ("arrow.uuid", "arrow.json")
+"""Arrow's extension types whose stored values are those that are meant. A period of pandas, for example, is not."""
+
 DECIMAL_DIGITS = 38
 """Digits of Arrow's smaller decimals."""
 
@@ -23,7 +26,7 @@ def fields_of(schema: Any) -> list[Field]:
 def _field(name: str, path: str, kind: Any) -> Field:
     import pyarrow.types as is_a
 
-    kind = storage(kind)
+    kind = storage(kind, path)
     if is_a.is_map(kind):
         inner = [_field("key", f"{path}.key", kind.key_type), _field("value", f"{path}.value", kind.item_type)]
         return {"name": name, "type": "RECORD", "mode": "REPEATED", "fields": inner}
@@ -62,22 +65,35 @@ def _scalar(path: str, kind: Any) -> str:
     for test, result in found:
         if test(kind):
             return result
-    raise SchemaError(
+    raise _unsupported(path, kind)
+
+
+def _unsupported(path: str, kind: Any) -> SchemaError:
+    return SchemaError(
         f"Column {path!r} has the Arrow type {kind}, which BigQuery does not support. Cast it in the transform."
     )
 
 
-def storage(kind: Any) -> Any:
-    """Return the type without what only describes how it is stored."""
+def storage(kind: Any, path: str) -> Any:
+    """Return the type without what only describes how it is stored.
+
+    :param kind: the Arrow type.
+    :param path: path of the column.
+    :raises SchemaError: the stored values are not those that are meant.
+    """
     import pyarrow as pa
     import pyarrow.types as is_a
 
     if isinstance(kind, pa.BaseExtensionType):
         if type(kind).__module__.partition(".")[0] == "ray":
-            raise SchemaError("A column contains Python objects. Convert them to plain values in the transform.")
-        return storage(kind.storage_type)
+            raise SchemaError(
+                f"Column {path!r} contains Python objects. Convert them to plain values in the transform."
+            )
+        if kind.extension_name not in _STORED_AS_MEANT and len(getattr(kind, "shape", ())) != 1:
+            raise _unsupported(path, kind)
+        return storage(kind.storage_type, path)
     if is_a.is_dictionary(kind) or is_a.is_run_end_encoded(kind):
-        return storage(kind.value_type)
+        return storage(kind.value_type, path)
     return kind
 
 

@@ -53,16 +53,16 @@ class _Place:
         if index is None:
             return SchemaError(f"Column {self.path!r} ({array.type}) {reason}.")
         row = self.first + (index if self.rows is None else self.rows[index].as_py())
-        shown = _shown(array[index])
+        shown = _shown(array, index)
         return SchemaError(f"Column {self.path!r} (row {row} of the batch, {array.type}, value {shown}) {reason}.")
 
 
-def _shown(value: Any) -> str:
+def _shown(array: Any, index: int) -> str:
     try:
-        text = repr(value.as_py())
-    except (ValueError, OverflowError, ImportError):
-        # Python has no such time.
-        text = str(value)
+        text = repr(array[index].as_py())
+    except (ValueError, OverflowError, ImportError, KeyError):
+        # Python has no such time or time zone; Arrow's own form has.
+        text = " ".join(array.slice(index, 1).to_string().split())
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
 
 
@@ -114,7 +114,7 @@ def _convert(array: Any, field: Field, place: _Place, present: Any) -> Any:
     import pyarrow.compute as pc
     import pyarrow.types as is_a
 
-    array = _plain(array)
+    array = _plain(array, place.path)
     if mode_of(field) == "REPEATED":
         return _convert_list(array, field, place)
     if is_list(array.type):
@@ -146,26 +146,24 @@ def _anything(kind: Any) -> Any:
     return pa.array([0], pa.int64() if wide else pa.int32()).cast(kind)[0]
 
 
-def _plain(array: Any) -> Any:
-    """Return an array without dictionaries, run ends, views and extension types."""
+def _plain(array: Any, path: str) -> Any:
+    """Return an array without dictionaries, run ends, views of texts and extension types."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.types as is_a
 
     kind = array.type
     if isinstance(kind, pa.BaseExtensionType):
-        storage(kind)
-        return _plain(array.storage)
+        storage(kind, path)
+        return _plain(array.storage, path)
     if is_a.is_dictionary(kind):
-        return _plain(array.dictionary_decode())
+        return _plain(array.dictionary_decode(), path)
     if is_a.is_run_end_encoded(kind):
-        return _plain(pc.run_end_decode(array))
+        return _plain(pc.run_end_decode(array), path)
     if is_a.is_map(kind):
         return array.cast(pa.list_(pa.struct([("key", kind.key_type), ("value", kind.item_type)])))
     if is_a.is_fixed_size_list(kind):
         return array.cast(pa.list_(kind.value_type))
-    if is_list(kind) and not is_a.is_list(kind) and not is_a.is_large_list(kind):
-        return pa.array(array.to_pylist(), pa.list_(kind.value_type))
     if str(kind) in ("string_view", "binary_view"):
         return array.cast(pa.large_string() if str(kind) == "string_view" else pa.large_binary())
     return array
@@ -185,10 +183,12 @@ def _convert_list(array: Any, field: Field, place: _Place) -> Any:
         )
     if not is_list(array.type):
         raise place.error(array, None, f"is not a list, and {place.said_by} has an array there")
-    inner, parents = array.flatten(), pc.list_parent_indices(array)
-    if is_list(_plain(inner).type):
+    inner = array.flatten()
+    if is_list(_plain(inner, place.path).type):
         raise place.error(array, None, "is a list of lists, which BigQuery does not support")
     lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
+    # Not Arrow's list_parent_indices, which has none for views of lists.
+    parents = pa.array(np.repeat(np.arange(len(array)), lengths))
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     values = _convert(inner, {**field, "mode": "REQUIRED"}, place.items(parents), None)
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values, kind)
@@ -294,10 +294,19 @@ def _check_range(array: Any, field: Field) -> None:
             bounds["min"] < _FIRST_DAY * step or bounds["max"] > (_LAST_DAY + 1) * step - 1
         ):
             raise pa.ArrowInvalid("BigQuery has the years 1 to 9999 only")
+    elif kind == "TIME":
+        bounds = pc.min_max(array.cast(pa.int64())).as_py()
+        for microseconds in bounds.values():
+            if microseconds is not None and not 0 <= microseconds < _DAY:
+                # Python shows another time.
+                raise pa.ArrowInvalid(f"{microseconds} microseconds are not a time of day")
     elif kind in ("NUMERIC", "BIGNUMERIC") and field.get("precision"):
         digits, scale = int(field["precision"]), int(field.get("scale") or 0)
         array.cast(pa.decimal128(digits, scale) if digits <= DECIMAL_DIGITS else pa.decimal256(digits, scale))
-    elif kind in ("STRING", "BYTES") and field.get("maxLength"):
+    if kind in ("STRING", "JSON"):
+        # Arrow itself takes any bytes as a text.
+        array.validate(full=True)
+    if kind in ("STRING", "BYTES") and field.get("maxLength"):
         length = pc.utf8_length(array) if kind == "STRING" else pc.binary_length(array)
         if (pc.max(length).as_py() or 0) > int(field["maxLength"]):
             raise pa.ArrowInvalid("it is too long")

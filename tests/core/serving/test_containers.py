@@ -9,6 +9,7 @@ import pytest
 
 from airflow_provider_vertex_ray.core.serving.containers import (
     FRAMEWORKS,
+    container_for_model,
     container_versions,
     container_warning,
     serving_container,
@@ -68,6 +69,45 @@ def test_unknown_version_warns_and_one_row_makes_it_known(monkeypatch: pytest.Mo
     monkeypatch.setenv(VARIABLE, json.dumps([{"framework": "sklearn", "version": "1.9", "ends": "2029-01-01"}]))
     assert container_warning("sklearn", "1.9", today) is None
     assert serving_container("sklearn", None, "us-central1").endswith("sklearn-cpu.1-9:latest")
+
+
+@pytest.mark.parametrize(
+    ("framework", "version", "trained", "chosen"),
+    [
+        ("sklearn", None, "1.5.2", "1.5"),
+        ("sklearn", "1.5", "1.5.0", "1.5"),
+        ("xgboost", None, "2.0.3", "2.0"),
+        ("pytorch", None, "2.4.1+cpu", "2.4"),
+        # XGBoost and PyTorch load what older versions have written.
+        ("xgboost", None, "1.7.6", None),
+        ("xgboost", "2.1", "2.0.3", "2.1"),
+        ("pytorch", "2.4", "2.2.0", "2.4"),
+        ("sklearn", "1.10", "1.10.1", "1.10"),
+        ("sklearn", None, "", None),
+        ("sklearn", "1.6", "unknown", "1.6"),
+    ],
+)
+def test_container_of_the_models_version(framework: str, version: str | None, trained: str, chosen: str | None) -> None:
+    assert container_for_model(framework, version, trained) == (chosen, None)
+
+
+@pytest.mark.parametrize(
+    ("framework", "version", "trained"),
+    [("sklearn", None, "1.9.1"), ("sklearn", None, "1.10.0"), ("xgboost", None, "3.2.0"), ("sklearn", "1.6", "1.5.2")],
+)
+def test_container_of_another_version_warns(framework: str, version: str | None, trained: str) -> None:
+    chosen, warning = container_for_model(framework, version, trained)
+    assert chosen == version
+    assert f"made with {framework} {trained}, and the container has {framework} {LEFT[framework][-1]}" in str(warning)
+
+
+@pytest.mark.parametrize(
+    ("framework", "version", "trained"),
+    [("sklearn", "1.6", "1.9.1"), ("sklearn", "1.9", "1.10.0"), ("xgboost", "2.1", "3.0"), ("pytorch", "2.2", "2.4.0")],
+)
+def test_model_newer_than_its_container_is_rejected(framework: str, version: str, trained: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"framework_version: .*made with {framework} {trained}"):
+        container_for_model(framework, version, trained)
 
 
 @pytest.mark.parametrize("row", [{"framework": "keras", "version": "1.9"}, {"framework": "sklearn", "version": "new"}])

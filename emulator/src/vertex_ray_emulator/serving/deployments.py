@@ -93,7 +93,7 @@ class Deployments:
             raise ApiError(
                 "FAILED_PRECONDITION",
                 f"The emulator cannot run the image {container.image!r}: it has predictors for the prebuilt "
-                "containers of scikit-learn and XGBoost only.",
+                "containers of scikit-learn, XGBoost and PyTorch only.",
             )
         try:
             # Not at the same time: a start that is cancelled cleans up after itself, one that has completed could not.

@@ -33,6 +33,7 @@ _VERSIONS: dict[str, frozenset[str]] = {
 FILES: dict[str, tuple[str, ...]] = {
     "sklearn": ("model.joblib", "model.pkl"),
     "xgboost": ("model.bst", "model.joblib", "model.pkl"),
+    "pytorch": ("model.mar",),
 }
 """Model files by framework; an artifact folder must have one of them, and the first that exists is loaded."""
 

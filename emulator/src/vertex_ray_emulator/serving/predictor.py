@@ -25,18 +25,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vertex_ray_emulator.access import user_refusal, web_refusal
+from vertex_ray_emulator.serving.model_errors import ArtifactError, PredictionError
 
 LOOPBACK = "127.0.0.1"
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _SECONDS = 60.0
-
-
-class ArtifactError(Exception):
-    """The artifact has no file to load; the text says what was looked for."""
-
-
-class PredictionError(Exception):
-    """A prediction failed; the text is the container's."""
 
 
 class Model(Protocol):
@@ -99,9 +92,13 @@ class XgboostModel:
 def load(framework: str, file: Path) -> Model:
     """Load an artifact file.
 
-    :param framework: ``sklearn`` or ``xgboost``.
+    :param framework: ``sklearn``, ``xgboost`` or ``pytorch``.
     :param file: file to load.
     """
+    if framework == "pytorch":
+        from vertex_ray_emulator.serving.torch_archive import TorchArchive
+
+        return TorchArchive(file)
     if file.suffix == ".bst":
         import xgboost
 
