@@ -37,3 +37,8 @@ def task_log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for kind in (VertexRayBaseOperator, WaitTrigger, VertexRayBaseAsyncHook):
         monkeypatch.setattr(kind, "log", logger, raising=False)
     return lines
+
+
+@pytest.fixture(autouse=True)
+def _retry_at_once(quick_retries: None) -> None:
+    """How long a call waits before it is repeated is tested in ``tests/core/http``."""
