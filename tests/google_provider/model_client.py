@@ -37,7 +37,7 @@ def do(kind: Any, name: str, **options: Any) -> tuple[Any, dict[str, Any]]:
 def main() -> None:
     model = {
         "display_name": "from-provider",
-        "artifact_uri": os.environ["XGBOOST_URI"],
+        "artifact_uri": os.environ["ARTIFACT_URI"],
         "container_spec": {"image_uri": "europe-docker.pkg.dev/vertex-ai/prediction/xgboost-cpu.2-1:latest"},
         "labels": {"made": "by-airflow"},
     }

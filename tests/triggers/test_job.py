@@ -82,8 +82,8 @@ async def test_stopped_job_raises(emulator: EmulatorProcess) -> None:
         await work
 
 
-def stop(emulator: EmulatorProcess) -> None:
-    emulator.request("POST", f"{dashboard_of(emulator, 'shared')}/api/jobs/one/stop", token=emulator.token())
+def stop(emulator: EmulatorProcess, name: str = "one") -> None:
+    emulator.request("POST", f"{dashboard_of(emulator, 'shared')}/api/jobs/{name}/stop", token=emulator.token())
 
 
 async def reached(emulator: EmulatorProcess, status: str) -> None:
@@ -159,9 +159,14 @@ async def test_pending_driver_is_stopped_at_its_deadline(emulator: EmulatorProce
 
 
 async def test_running_driver_ignores_the_pending_deadline(emulator: EmulatorProcess) -> None:
-    submit(emulator, "shared", "one", "sleep 0.5")
+    submit(emulator, "shared", "one", "sleep 60")
     await reached(emulator, "RUNNING")
-    assert (await outcome(pending_deadline=time.time() + 0.1))["status"] == "SUCCEEDED"
+    emulator.admin("DELETE", "calls")
+    work = asyncio.create_task(outcome(pending_deadline=time.time() - 1))
+    await asyncio.to_thread(until, lambda: work.done() or len(emulator.calls(GET)) >= 3)
+    stop(emulator)
+    with pytest.raises(JobStoppedError):
+        await work
 
 
 async def test_deadline_holds_while_the_cluster_does_not_answer(emulator: EmulatorProcess) -> None:
@@ -273,15 +278,26 @@ async def test_triggerer_restart_does_not_stop_the_job(emulator: EmulatorProcess
 async def test_many_waits_share_one_session(emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     # More jobs than the session has connections for requests: each has a tail, and none may starve.
     monkeypatch.setattr(transport, "MAX_CONNECTIONS", 10)
-    count = 30
-    for number in range(count):
-        submit(emulator, "shared", f"job-{number}", "sleep 1 && echo done")
+    said: list[str] = []
+    monkeypatch.setattr(VertexRayJobTrigger, "_emit", lambda self, line: said.append(line))
+    names = [f"job-{number}" for number in range(30)]
+    for name in names:
+        submit(emulator, "shared", name, "echo begun && sleep 60")
     emulator.admin("DELETE", "calls")
-    waits = [trigger(submission_id=f"job-{number}", poll_interval=0.2) for number in range(count)]
-    events = await asyncio.wait_for(asyncio.gather(*(first_event(wait) for wait in waits)), 60)
-    assert {event["result"]["status"] for event in events} == {"SUCCEEDED"}
-    assert {tuple(event["result"]["logs_tail"][1:]) for event in events} == {("done",)}
+    work = asyncio.gather(*(first_event(trigger(submission_id=name, poll_interval=0.2)) for name in names))
+    await asyncio.to_thread(until, lambda: said.count("begun") == len(names), 30, "not every tail delivers")
     assert len(emulator.calls("GetToken")) == 1
+    # All tails are open, and the status of each job is asked for.
+    await asyncio.to_thread(emulator.admin, "DELETE", "calls")
+    wanted = {f"GET /api/jobs/{name}" for name in names}
+    await asyncio.to_thread(
+        until, lambda: wanted <= {each["method"] for each in emulator.calls()}, 30, "a wait starves"
+    )
+    for name in names:
+        await asyncio.to_thread(stop, emulator, name)
+    events = await asyncio.wait_for(work, 60)
+    assert {event["error"]["type"] for event in events} == {"JobStoppedError"}
+    assert {tuple(event["error"]["details"]["logs_tail"][1:]) for event in events} == {("begun",)}
 
 
 async def test_queued_wait_already_shares_the_session(
