@@ -24,7 +24,7 @@ from airflow.providers.google.cloud.operators.vertex_ai.model_service import (
     SetDefaultVersionOnModelOperator,
     UploadModelOperator,
 )
-from cluster_client import run
+from running import run
 from stages import tell
 
 COMMON = {"project_id": os.environ["GOOGLE_CLOUD_PROJECT"], "region": "europe-west4"}
