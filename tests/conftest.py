@@ -30,7 +30,7 @@ for name in ("VERTEX_RAY_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS", "GOOG
 
 __all__ = ["ray_process", "storage", "storage_process"]
 
-FAKE = ["--backend", "fake", "--provisioning-seconds", "0.1", "--name-reuse-seconds", "30"]
+FAKE = ["--backend", "fake", "--provisioning-seconds", "0", "--name-reuse-seconds", "30"]
 
 
 def pytest_unconfigure() -> None:

@@ -45,8 +45,8 @@ def meter() -> Iterator[ImportMeter]:
 @pytest.fixture(scope="module")
 def cost(meter: ImportMeter) -> ImportCost:
     """The least of several interpreters. More are tried only while noise may be the reason for too high a figure."""
-    meter.measure(dag_modules())  # writes byte code where there is none yet
-    costs = [meter.measure(dag_modules()), meter.measure(dag_modules())]
+    # The first one may have to write byte code, and is then measured again.
+    costs = [meter.measure(dag_modules())]
     while not _within(best(costs)) and len(costs) < MOST_RUNS:
         costs.append(meter.measure(dag_modules()))
     return best(costs)
@@ -77,7 +77,7 @@ def test_a_heavy_import_would_be_seen(meter: ImportMeter) -> None:
     assert heavy.loaded("airflow.providers.google.common")
     assert heavy.loaded("airflow_provider_vertex_ray.core.http.transport")
     assert heavy.added > 0
-    lines = meter.costliest(["airflow_provider_vertex_ray.hooks.job"], 3)
+    lines = meter.costliest(["airflow_provider_vertex_ray.core.http.addresses"], 3)
     assert len(lines) == 3
     assert all(line.startswith("import time:") for line in lines)
 

@@ -56,6 +56,35 @@ class Installed:
         return done.stdout
 
 
+_AIRFLOW_COMMANDS = """
+import contextlib, io, json, sys
+from airflow.cli import cli_parser
+parser, said = cli_parser.get_parser(), []
+for arguments in json.loads(sys.argv[1]):
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        given = parser.parse_args(arguments)
+        given.func(given)
+    said.append(output.getvalue())
+print("\\n" + json.dumps(said))
+"""
+
+
+@pytest.fixture(scope="module")
+def airflow(installed: Installed) -> dict[str, str]:
+    """What commands of the ``airflow`` of that environment print; in one process, as the imports take seconds."""
+    commands = (
+        "providers list -o json",
+        f"providers get {DISTRIBUTION} --full -o json",
+        "plugins -o json",
+        "config list --section vertex_ray -d -e",
+        "providers links -o json",
+    )
+    arguments = json.dumps([command.split() for command in commands])
+    said = installed.run(["python", "-c", _AIRFLOW_COMMANDS, arguments]).splitlines()[-1]
+    return dict(zip(commands, json.loads(said), strict=True))
+
+
 def _clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
 
@@ -168,32 +197,31 @@ def test_every_module_can_be_imported_there(installed: Installed) -> None:
     assert int(installed.run(["python", "-c", code]).split()[-1]) == len(expected)
 
 
-def test_airflow_lists_the_provider(installed: Installed) -> None:
-    listed = json.loads(_json_of(installed.run(["python", "-m", "airflow", "providers", "list", "-o", "json"])))
+def test_airflow_lists_the_provider(airflow: dict[str, str]) -> None:
+    listed = json.loads(_json_of(airflow["providers list -o json"]))
     ours = [entry for entry in listed if entry["package_name"] == DISTRIBUTION]
     assert [entry["version"] for entry in ours] == [__version__]
 
 
-def test_airflow_shows_the_provider(installed: Installed) -> None:
-    command = ["python", "-m", "airflow", "providers", "get", DISTRIBUTION, "--full", "-o", "json"]
-    shown = _json_of(installed.run(command))
+def test_airflow_shows_the_provider(airflow: dict[str, str]) -> None:
+    shown = _json_of(airflow[f"providers get {DISTRIBUTION} --full -o json"])
     assert DISTRIBUTION in shown
     assert f"{PACKAGE}.operators.cluster" in shown
     assert f"{PACKAGE}.triggers.job" in shown
 
 
-def test_airflow_knows_the_page(installed: Installed) -> None:
-    shown = installed.run(["python", "-m", "airflow", "plugins", "-o", "json"])
-    ours = [entry for entry in json.loads(_json_of(shown)) if entry["name"] == "vertex_ray"]
+def test_airflow_knows_the_page(airflow: dict[str, str]) -> None:
+    shown = _json_of(airflow["plugins -o json"])
+    ours = [entry for entry in json.loads(shown) if entry["name"] == "vertex_ray"]
     assert len(ours) == 1
     assert ("ray-clusters" in json.dumps(ours)) == (not airflow_version.startswith("2."))
-    options = installed.run(["python", "-m", "airflow", "config", "list", "--section", "vertex_ray", "-d", "-e"])
+    options = airflow["config list --section vertex_ray -d -e"]
     assert "page_locations" in options
     assert "page_sources" in options
 
 
-def test_airflow_knows_the_extra_links(installed: Installed) -> None:
-    shown = installed.run(["python", "-m", "airflow", "providers", "links", "-o", "json"])
+def test_airflow_knows_the_extra_links(airflow: dict[str, str]) -> None:
+    shown = airflow["providers links -o json"]
     for link in get_provider_info()["extra-links"]:
         assert link in shown
 

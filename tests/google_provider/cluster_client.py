@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from airflow.providers.google.cloud.operators.ray import RaySubmitJobOperator
 from airflow.providers.google.cloud.operators.vertex_ai.ray import (
@@ -15,26 +14,11 @@ from airflow.providers.google.cloud.operators.vertex_ai.ray import (
 )
 from airflow.version import version
 from google.cloud.aiplatform.vertex_ray.util.resources import Resources
+from running import run
 from stages import tell
 
 COMMON = {"project_id": os.environ["GOOGLE_CLOUD_PROJECT"], "location": "us-central1"}
 CLUSTER = "from-provider"
-
-
-class TaskInstance:
-    """Remembers what is pushed; all that these operators ask of one."""
-
-    def __init__(self) -> None:
-        self.pushed: dict[str, Any] = {}
-
-    def xcom_push(self, key: str, value: Any, **_: Any) -> None:
-        self.pushed[key] = value
-
-
-def run(operator: Any) -> tuple[Any, dict[str, Any]]:
-    task_instance = TaskInstance()
-    result = operator.execute({"ti": task_instance, "task_instance": task_instance, "task": operator})
-    return result, task_instance.pushed
 
 
 def workers(count: int) -> list[Resources]:

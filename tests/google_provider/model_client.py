@@ -24,7 +24,7 @@ from airflow.providers.google.cloud.operators.vertex_ai.model_service import (
     SetDefaultVersionOnModelOperator,
     UploadModelOperator,
 )
-from cluster_client import run
+from running import run
 from stages import tell
 
 COMMON = {"project_id": os.environ["GOOGLE_CLOUD_PROJECT"], "region": "europe-west4"}
@@ -37,7 +37,7 @@ def do(kind: Any, name: str, **options: Any) -> tuple[Any, dict[str, Any]]:
 def main() -> None:
     model = {
         "display_name": "from-provider",
-        "artifact_uri": os.environ["XGBOOST_URI"],
+        "artifact_uri": os.environ["ARTIFACT_URI"],
         "container_spec": {"image_uri": "europe-docker.pkg.dev/vertex-ai/prediction/xgboost-cpu.2-1:latest"},
         "labels": {"made": "by-airflow"},
     }

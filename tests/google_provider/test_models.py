@@ -1,4 +1,4 @@
-"""The Google provider's operators for models and endpoints, unmodified, with a real model behind the endpoint."""
+"""The Google provider's operators for models and endpoints, unmodified, with a predictor behind the endpoint."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from emulator_support.artifacts import put_xgboost
+from emulator_support.artifacts import put_quick
 from emulator_support.clients.stages import run_client
 from emulator_support.process import EmulatorProcess
 from emulator_support.storage import StorageEmulator
@@ -20,14 +20,14 @@ Seen = dict[str, dict[str, Any]]
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory, storage_process: StorageEmulator) -> Seen:
     folder = tmp_path_factory.mktemp("provider-models")
-    artifact = put_xgboost(storage_process, "provider/xgboost")
+    artifact = put_quick(storage_process, "provider/model")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STORAGE_EMULATOR_HOST", f"http://{storage_process.host}")
         with EmulatorProcess(folder / "state", ["--backend", "fake", "--deploy-seconds", "0"]) as emulator:
             env = emulator.sdk_env(
                 AIRFLOW_HOME=str(folder / "airflow"),
                 AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT="google-cloud-platform://",
-                XGBOOST_URI=artifact,
+                ARTIFACT_URI=artifact,
             )
             return run_client(Path(__file__).with_name("model_client.py"), env, folder)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from emulator_support.artifacts import iris, put_sklearn, sklearn_model
+from emulator_support.artifacts import iris, put_quick, put_sklearn, sklearn_model
 from emulator_support.process import EmulatorProcess
 from emulator_support.storage import StorageEmulator
 
@@ -25,6 +25,7 @@ from airflow_provider_vertex_ray.errors import (
     RateLimitedError,
     TrafficError,
 )
+from airflow_provider_vertex_ray.hooks import model as model_hook
 from airflow_provider_vertex_ray.hooks.model import VertexRayModelAsyncHook, VertexRayModelHook
 from tests.conftest import use
 from tests.support.clusters import LOCATION
@@ -59,12 +60,18 @@ def deadline() -> float:
     return time.time() + 60
 
 
-def upload(hook: VertexRayModelHook, storage: StorageEmulator) -> str:
+@pytest.fixture(autouse=True)
+def quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Operations and busy endpoints are asked again at once."""
+    monkeypatch.setattr(model_hook, "FIRST_PAUSE", 0.02)
+
+
+def upload(hook: VertexRayModelHook, storage: StorageEmulator, artifact: str | None = None) -> str:
     """Upload a model, and return its name."""
     request = {
         "model": {
             "displayName": "iris",
-            "artifactUri": put_sklearn(storage, "iris"),
+            "artifactUri": artifact or put_quick(storage, "quick"),
             "containerSpec": {"imageUri": serving_container("sklearn", None, LOCATION)},
             "labels": {"team": "a"},
         }
@@ -83,9 +90,9 @@ def deploy(hook: VertexRayModelHook, model: str, deployed_id: str = DEPLOYED) ->
     return hook.deploy_model("serving", deployed, {"0": 100})
 
 
-def serve(hook: VertexRayModelHook, storage: StorageEmulator) -> str:
+def serve(hook: VertexRayModelHook, storage: StorageEmulator, artifact: str | None = None) -> str:
     """Upload a model and deploy it to the endpoint ``serving``; return the model's name."""
-    model = upload(hook, storage)
+    model = upload(hook, storage, artifact)
     hook.ensure_endpoint("serving", {"displayName": "serving"})
     operation = deploy(hook, model)
     assert operation is not None
@@ -117,7 +124,7 @@ def test_endpoint_is_created_once(hook: VertexRayModelHook) -> None:
 def test_deployed_model_predicts_in_the_order_of_the_instances(
     hook: VertexRayModelHook, storage: StorageEmulator
 ) -> None:
-    serve(hook, storage)
+    serve(hook, storage, put_sklearn(storage, "iris"))
     rows = iris()[0].tolist()
     chunks = [rows[start : start + 40] for start in range(0, len(rows), 40)]
     predictions, deployed = hook.predict("serving", chunks)

@@ -1,4 +1,4 @@
-"""The command as a user runs it: a process of its own, without an Airflow database."""
+"""The command as a user runs it: in a process of its own, without an Airflow database."""
 
 from __future__ import annotations
 
@@ -15,48 +15,87 @@ from emulator_support.storage import StorageEmulator
 
 from airflow_provider_vertex_ray.core.preflight.report import CHECKS
 from tests.support.clusters import LOCATION
+from tests.support.forks import Forks
 
+COMMAND = "airflow_provider_vertex_ray.hooks.preflight_command"
+HOOK = "airflow_provider_vertex_ray.hooks.preflight"
 PLACE = ["--project", "demo-project", "--location", LOCATION]
 
 
 class Command:
-    """``vertex-ray-preflight`` with an empty home."""
+    """``vertex-ray-preflight`` with an empty home.
 
-    def __init__(self, home: Path, emulator: EmulatorProcess | None) -> None:
-        self.home = home
-        # Nothing of the tests' own Airflow, and of this machine's credentials.
-        self.environment = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("AIRFLOW", "GOOGLE", "VERTEX_RAY", "STORAGE")) and name != "PYTHONWARNINGS"
-        }
-        self.environment |= {"HOME": str(home), "CLOUDSDK_CONFIG": str(home / "gcloud"), "NO_GCE_CHECK": "true"}
-        if emulator is not None:
-            self.environment["VERTEX_RAY_EMULATOR_HOST"] = emulator.host
+    :param home: home folder.
+    :param environment: variables of this test alone.
+    :param forks: processes with this home that have imported Airflow; default: a new process, which imports it.
+    """
+
+    def __init__(self, home: Path, environment: dict[str, str], forks: Forks | None) -> None:
+        self.home, self.environment, self._forks = home, environment, forks
 
     def run(self, arguments: Sequence[str], given: str = "", **environment: str) -> tuple[int, str, str]:
         """Exit code, standard output, standard error output."""
-        done = subprocess.run(
-            [sys.executable, "-m", "airflow_provider_vertex_ray.hooks.preflight_command", *arguments],
+        more = {**self.environment, **environment}
+        if self._forks is not None:
+            done = self._forks.run(arguments, given, **more)
+            assert "Traceback" not in done.errors, done.errors
+            return done.code, done.output, done.errors
+        process = subprocess.run(
+            [sys.executable, "-m", COMMAND, *arguments],
             input=given,
             capture_output=True,
             text=True,
-            env={**self.environment, **environment},
+            env={**environment_of(self.home), **more},
             timeout=120,
             check=False,
         )
-        assert "Traceback" not in done.stderr, done.stderr
-        return done.returncode, done.stdout, done.stderr
+        assert "Traceback" not in process.stderr, process.stderr
+        return process.returncode, process.stdout, process.stderr
+
+
+def environment_of(home: Path) -> dict[str, str]:
+    """Variables of a process with this home: nothing of the tests' own Airflow and of this machine's credentials."""
+    found = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("AIRFLOW", "GOOGLE", "VERTEX_RAY", "STORAGE")) and name != "PYTHONWARNINGS"
+    }
+    return {**found, "HOME": str(home), "CLOUDSDK_CONFIG": str(home / "gcloud"), "NO_GCE_CHECK": "true"}
+
+
+@pytest.fixture(scope="module")
+def forks_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def forks(forks_home: Path) -> Iterator[Forks]:
+    with Forks(COMMAND, HOOK, environment=environment_of(forks_home)) as found:
+        yield found
 
 
 @pytest.fixture
-def command(tmp_path: Path, fake_emulator: EmulatorProcess) -> Iterator[Command]:
-    yield Command(tmp_path, fake_emulator)
+def bare(forks: Forks, forks_home: Path) -> Iterator[Command]:
+    """Without an emulator."""
+    yield Command(forks_home, {}, forks)
+    assert list(forks_home.rglob("*.db")) == []
+
+
+@pytest.fixture
+def command(bare: Command, fake_emulator: EmulatorProcess) -> Command:
+    bare.environment["VERTEX_RAY_EMULATOR_HOST"] = fake_emulator.host
+    return bare
+
+
+@pytest.fixture
+def new_command(tmp_path: Path, fake_emulator: EmulatorProcess) -> Iterator[Command]:
+    """As a user has it: a process that imports Airflow itself."""
+    yield Command(tmp_path, {"VERTEX_RAY_EMULATOR_HOST": fake_emulator.host}, None)
     assert list(tmp_path.rglob("*.db")) == []
 
 
-def test_only_the_table_is_printed(command: Command) -> None:
-    code, output, said = command.run(PLACE)
+def test_only_the_table_is_printed(new_command: Command) -> None:
+    code, output, said = new_command.run(PLACE)
     assert code == 0, said
     heading, *lines = output.splitlines()
     assert heading.split() == ["status", "check", "subject", "found"]
@@ -108,21 +147,20 @@ def test_project_of_the_connection_is_used(command: Command) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no database"])
-def test_database_without_the_connection_uses_default_credentials(
-    tmp_path: Path, fake_emulator: EmulatorProcess, content: bytes
-) -> None:
-    (tmp_path / "airflow").mkdir()
-    (tmp_path / "airflow" / "airflow.db").write_bytes(content)
-    code, output, said = Command(tmp_path, fake_emulator).run([*PLACE, "--check", "permissions"])
-    assert (code, output.splitlines()[1].split()[0]) == (0, "pass"), said
-    assert (tmp_path / "airflow" / "airflow.db").read_bytes() == content
+def test_database_without_the_connection_uses_default_credentials(command: Command, content: bytes) -> None:
+    database = command.home / "airflow" / "airflow.db"
+    database.write_bytes(content)
+    try:
+        code, output, said = command.run([*PLACE, "--check", "permissions"])
+        assert (code, output.splitlines()[1].split()[0]) == (0, "pass"), said
+        assert database.read_bytes() == content
+    finally:
+        database.unlink()
 
 
-def test_missing_credentials_are_findings(tmp_path: Path) -> None:
+def test_missing_credentials_are_findings(bare: Command, tmp_path: Path) -> None:
     # Without an emulator, and at Google with a key that there is not.
-    code, output, _ = Command(tmp_path, None).run(
-        [*PLACE, "--check", "apis"], GOOGLE_APPLICATION_CREDENTIALS=str(tmp_path / "key.json")
-    )
+    code, output, _ = bare.run([*PLACE, "--check", "apis"], GOOGLE_APPLICATION_CREDENTIALS=str(tmp_path / "key.json"))
     assert code == 1
     assert output.splitlines()[1].split()[:2] == ["fail", "credentials"]
     assert "key.json" in output
@@ -149,9 +187,9 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_invalid_input_is_named(tmp_path: Path, name: str) -> None:
+def test_invalid_input_is_named(bare: Command, name: str) -> None:
     arguments, given, words = WRONG[name]
-    code, output, said = Command(tmp_path, None).run(arguments, given)
+    code, output, said = bare.run(arguments, given)
     assert (code, output) == (2, "")
     assert words in said
 
@@ -176,8 +214,8 @@ def test_missing_project_is_named(command: Command) -> None:
     assert "project_id" in said
 
 
-def test_help_names_the_checks(tmp_path: Path) -> None:
-    code, output, _ = Command(tmp_path, None).run(["--help"])
+def test_help_names_the_checks(bare: Command) -> None:
+    code, output, _ = bare.run(["--help"])
     assert code == 0
     assert all(check in output for check in CHECKS)
     assert "Nothing is changed" in " ".join(output.split())

@@ -83,13 +83,13 @@ def test_each_has_the_links_of_what_it_names(task: Any) -> None:
 
 
 ONE: dict[str, Any] = {"cluster_id": "shared", "location": LOCATION}
-POKED: dict[str, Any] = {**ONE, "poke_interval": 0.1, "timeout": 20}
+POKED: dict[str, Any] = {**ONE, "poke_interval": 0.02, "timeout": 20}
 CASES: list[tuple[type, dict[str, Any]]] = [
-    (VertexRayCreateClusterOperator, {**ONE, "cluster_id": "made", "spec": SPEC, "poll_interval": 0.1}),
+    (VertexRayCreateClusterOperator, {**ONE, "cluster_id": "made", "spec": SPEC, "poll_interval": 0.02}),
     (VertexRayGetClusterOperator, ONE),
-    (VertexRayResizeClusterOperator, {**ONE, "total_nodes": 4, "poll_interval": 0.1}),
+    (VertexRayResizeClusterOperator, {**ONE, "total_nodes": 4, "poll_interval": 0.02}),
     (VertexRayClusterCostOperator, ONE),
-    (VertexRaySubmitJobOperator, {**ONE, "entrypoint": "echo hello", "poll_interval": 0.1}),
+    (VertexRaySubmitJobOperator, {**ONE, "entrypoint": "echo hello", "poll_interval": 0.02}),
     (VertexRayGetJobOperator, {**ONE, "submission_id": "one"}),
     (VertexRayStopJobOperator, {**ONE, "submission_id": "one"}),
     (VertexRayDeleteJobOperator, {**ONE, "submission_id": "one"}),
@@ -101,22 +101,30 @@ CASES: list[tuple[type, dict[str, Any]]] = [
     (VertexRayJobSensor, {**POKED, "submission_id": "one"}),
     (VertexRayMetricSensor, {**POKED, "metric": "cpu", "comparison": "<", "threshold": 10}),
     (VertexRayReleaseClusterOperator, {**ONE, "lease_uri": "gs://leases-bucket/leases"}),
-    (VertexRayDeleteClusterOperator, {**ONE, "poll_interval": 0.1}),
+    (VertexRayDeleteClusterOperator, {**ONE, "poll_interval": 0.02}),
 ]
 
 
-@pytest.mark.parametrize("deferrable", [False, True], ids=["in-worker", "deferred"])
-@pytest.mark.parametrize(("kind", "arguments"), CASES, ids=lambda each: getattr(each, "__name__", ""))
+def ways() -> list[Any]:
+    """Each case in the worker, and deferred where that is another way."""
+    return [
+        pytest.param(kind, {**arguments, **more}, id=f"{kind.__name__}-{name}")
+        for kind, arguments in CASES
+        for name, more in (("in-worker", {"deferrable": False}), ("deferred", {"deferrable": True}), ("at-once", {}))
+        if bool(more)
+        == ("deferrable" in inspect.signature(kind.__init__).parameters or issubclass(kind, VertexRayBaseSensor))
+    ]
+
+
+@pytest.mark.parametrize(("kind", "arguments"), ways())
 def test_what_a_task_keeps_is_enough_for_all_of_its_links(
-    fake_emulator: EmulatorProcess, storage: StorageEmulator, kind: Any, arguments: dict[str, Any], deferrable: bool
+    fake_emulator: EmulatorProcess, storage: StorageEmulator, kind: Any, arguments: dict[str, Any]
 ) -> None:
     start(fake_emulator)
     submit(fake_emulator, "shared", "one", "echo hello")
     until(lambda: jobs_of(fake_emulator, "shared")["one"]["status"] == "SUCCEEDED")
     measured(fake_emulator, ray_node_cpu_utilization=[been(1, 60)])
-    takes_it = "deferrable" in inspect.signature(kind.__init__).parameters or issubclass(kind, VertexRayBaseSensor)
-    more = {"deferrable": deferrable} if takes_it else {}
-    operator = kind(task_id="task", **arguments, **more)
+    operator = kind(task_id="task", **arguments)
     context = context_of(operator)
     run_task(operator, context)
     facts = context["ti"].xcoms[LINK_KEY]

@@ -12,7 +12,7 @@ from airflow_provider_vertex_ray.operators.cluster import (
 from airflow_provider_vertex_ray.operators.job import VertexRaySubmitJobOperator
 from tests.support.clusters import LOCATION, SPEC
 
-COMMON: dict[str, Any] = {"location": LOCATION, "poll_interval": 0.05}
+COMMON: dict[str, Any] = {"location": LOCATION, "poll_interval": 0.02}
 
 
 def create(cluster_id: str = "made", **more: Any) -> VertexRayCreateClusterOperator:

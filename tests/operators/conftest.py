@@ -65,3 +65,8 @@ def warehouse(bigquery_emulator: EmulatorProcess) -> Iterator[BigQuery]:
     found = BigQuery(bigquery_emulator)
     yield found
     assert found.staging() == set()
+
+
+@pytest.fixture(autouse=True)
+def _retry_at_once(quick_retries: None) -> None:
+    """How long a call waits before it is repeated is tested in ``tests/core/http``."""

@@ -22,7 +22,7 @@ from airflow_provider_vertex_ray.links.base import LINK_KEY
 from airflow_provider_vertex_ray.operators.owner_labels import OWNER_LABEL, label_value
 from airflow_provider_vertex_ray.triggers.cluster import VertexRayClusterReadyTrigger
 from tests.operators.builders import create
-from tests.support.clusters import LOCATION, SPEC, cluster_ids, full_name, start
+from tests.support.clusters import LOCATION, SPEC, cluster_ids, full_name, start, stuck_until_a_delete
 from tests.support.tasks import TaskInstance, context_of, deferral_of, run_task
 
 
@@ -107,7 +107,7 @@ def test_a_dashboard_that_answers_503_at_first_is_waited_for(fake_emulator: Emul
 def test_a_dashboard_that_stays_silent(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
     fault = {"scope": "dashboard", "method": "GET /api/version", "status": 503, "times": None}
     with fake_emulator.fault(**fault), pytest.raises(DashboardNotReadyError, match="made is RUNNING"):
-        run_task(create(deferrable=deferrable, dashboard_timeout=0.3))
+        run_task(create(deferrable=deferrable, dashboard_timeout=0.1))
     assert cluster_ids(fake_emulator) == []
 
 
@@ -155,9 +155,11 @@ def test_a_clean_up_that_fails_is_said_beside_the_reason(fake_emulator: Emulator
 
 def test_provisioning_that_takes_too_long(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
     # The service deletes nothing while it is PROVISIONING: the clean-up has to wait until that is over.
-    fault = {"scope": "provisioning", "outcome": "stuck", "delay": 1.2}
-    with fake_emulator.fault(**fault), pytest.raises(ProvisioningTimeoutError, match="its state is PROVISIONING"):
-        run_task(create(deferrable=deferrable, provision_timeout=0.3))
+    with (
+        stuck_until_a_delete(fake_emulator, "made"),
+        pytest.raises(ProvisioningTimeoutError, match="its state is PROVISIONING"),
+    ):
+        run_task(create(deferrable=deferrable, provision_timeout=0.1))
     assert cluster_ids(fake_emulator) == []
     answers = [call["status"] for call in fake_emulator.calls("DeletePersistentResource")]
     assert answers[0] == 400

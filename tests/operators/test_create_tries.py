@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -24,7 +25,7 @@ from airflow_provider_vertex_ray.operators import cluster_create
 from airflow_provider_vertex_ray.operators.idle import VertexRayDeleteIdleClustersOperator
 from tests.operators.builders import create, delete, submit_job
 from tests.support.clusters import LOCATION, SPEC, cluster_ids, start
-from tests.support.tasks import TaskInstance, context_of, deferral_of, run_task
+from tests.support.tasks import TaskInstance, context_of, deferral_of, first_event, round_trip, run_task
 
 EAST, WEST = "us-east1", "us-west1"
 
@@ -142,9 +143,9 @@ def test_clean_up_has_six_hours_in_the_triggerer(
 ) -> None:
     assert cluster_create.CLEAN_UP_TIMEOUT >= 6 * 3600
     # An hour in the worker would be too expensive for a task that waits for PROVISIONING to end.
-    monkeypatch.setattr(cluster_create, "CLEAN_UP_IN_WORKER", 0.4)
-    operator = create(deferrable=deferrable, provision_timeout=0.3)
-    with fake_emulator.fault(scope="provisioning", outcome="stuck", delay=2.0):
+    monkeypatch.setattr(cluster_create, "CLEAN_UP_IN_WORKER", 0.1)
+    operator = create(deferrable=deferrable, provision_timeout=0.1)
+    with fake_emulator.fault(scope="provisioning", outcome="stuck"):
         with pytest.raises(TaskDeferred) as deferred:
             operator.execute(context_of(operator))
         if deferrable:
@@ -157,20 +158,26 @@ def test_clean_up_has_six_hours_in_the_triggerer(
 def test_provisioning_that_outlasts_the_worker_s_part_leaves_nothing(
     fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster_create, "CLEAN_UP_IN_WORKER", 0.3)
-    fault = {"scope": "provisioning", "outcome": "stuck", "delay": 2.0}
-    with fake_emulator.fault(**fault), pytest.raises(ProvisioningTimeoutError, match="its state is PROVISIONING"):
-        run_task(create(deferrable=False, provision_timeout=0.3))
+    monkeypatch.setattr(cluster_create, "CLEAN_UP_IN_WORKER", 0.1)
+    operator = create(deferrable=False, provision_timeout=0.1)
+    context = context_of(operator)
+    with fake_emulator.fault(scope="provisioning", outcome="stuck"):
+        deferral = deferral_of(operator, context)
+    assert cluster_ids(fake_emulator) == ["made"]
+    fake_emulator.admin("POST", "clusters/made/state", {"state": "ERROR"})
+    event = asyncio.run(first_event(round_trip(deferral.trigger)))
+    with pytest.raises(ProvisioningTimeoutError, match="its state is PROVISIONING"):
+        getattr(operator, deferral.method_name)(context, event=event, **(deferral.kwargs or {}))
     assert cluster_ids(fake_emulator) == []
 
 
 def test_reaper_finds_what_the_clean_up_missed(
     fake_emulator: EmulatorProcess, deferrable: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster_create, "CLEAN_UP_TIMEOUT", 0.3)
-    fault = {"scope": "provisioning", "outcome": "slow", "delay": 2.0}
+    monkeypatch.setattr(cluster_create, "CLEAN_UP_TIMEOUT", 0.1)
+    fault = {"scope": "provisioning", "outcome": "slow", "delay": 1.2}
     with fake_emulator.fault(**fault), pytest.raises(ProvisioningTimeoutError, match="It may still incur charges"):
-        run_task(create(deferrable=deferrable, provision_timeout=0.2))
+        run_task(create(deferrable=deferrable, provision_timeout=0.1))
     until(lambda: fake_emulator.api("GET", "persistentResources/made")[1]["state"] == "RUNNING")
     reaper = VertexRayDeleteIdleClustersOperator(
         task_id="reap", location=LOCATION, idle_for=0.01, poll_interval=0.05, deferrable=deferrable

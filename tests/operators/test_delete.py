@@ -13,7 +13,7 @@ from airflow_provider_vertex_ray.errors import (
 )
 from airflow_provider_vertex_ray.links.base import LINK_KEY
 from tests.operators.builders import delete
-from tests.support.clusters import BODY, cluster_ids, full_name, start
+from tests.support.clusters import BODY, cluster_ids, full_name, start, stuck_until_a_delete
 from tests.support.leases import hold, lease_of, release
 from tests.support.tasks import context_of, run_task
 
@@ -60,7 +60,7 @@ def test_one_in_error(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
 
 
 def test_provisioning_is_waited_out(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
-    with fake_emulator.fault(scope="provisioning", outcome="stuck", delay=0.7):
+    with stuck_until_a_delete(fake_emulator, "shared"):
         begin(fake_emulator, "shared")
         assert run_task(delete("shared", deferrable=deferrable))["existed"] is True
     assert cluster_ids(fake_emulator) == []
@@ -83,7 +83,7 @@ def test_a_deadline_while_it_provisions(fake_emulator: EmulatorProcess, deferrab
     with fake_emulator.fault(scope="provisioning", outcome="stuck"):
         begin(fake_emulator, "shared")
         with pytest.raises(OperationTimeoutError, match="Vertex AI rejected its deletion.*It may still incur charges"):
-            run_task(delete("shared", deferrable=deferrable, delete_timeout=0.3))
+            run_task(delete("shared", deferrable=deferrable, delete_timeout=0.1))
 
 
 def test_a_deadline_while_it_stops(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
@@ -93,7 +93,7 @@ def test_a_deadline_while_it_stops(fake_emulator: EmulatorProcess, deferrable: b
         fake_emulator.fault(**fault),
         pytest.raises(OperationTimeoutError, match="to be deleted; its deletion continues"),
     ):
-        run_task(delete("shared", deferrable=deferrable, delete_timeout=0.3))
+        run_task(delete("shared", deferrable=deferrable, delete_timeout=0.1))
 
 
 def test_a_service_that_is_away_for_a_moment(fake_emulator: EmulatorProcess, deferrable: bool) -> None:

@@ -30,6 +30,12 @@ from tests.support.tasks import TaskInstance, context_of, may_run_tasks, run_tas
 OURS = {OWNER_LABEL: "0123456789abcdef", "airflow-dag": "etl", "airflow-run": "run-7"}
 
 
+def begin(emulator: EmulatorProcess, cluster_id: str = "ours") -> None:
+    """One of ours, whose creation nobody waits for."""
+    path = f"persistentResources?persistentResourceId={cluster_id}"
+    assert emulator.api("POST", path, {**BODY, "labels": OURS})[0] == 200
+
+
 def made(emulator: EmulatorProcess, cluster_id: str = "ours", **labels: str) -> dict[str, Any]:
     return emulator.create(cluster_id, {**BODY, "labels": {**OURS, **labels}})
 
@@ -86,7 +92,7 @@ def test_a_job_keeps_it(fake_emulator: EmulatorProcess) -> None:
 
 def test_drain_waits_for_the_end_of_the_use(fake_emulator: EmulatorProcess) -> None:
     made(fake_emulator)
-    submit(fake_emulator, "ours", "short", "sleep 1")
+    submit(fake_emulator, "ours", "short", "sleep 0.3")
     result = reap(max_age=0.001, drain_timeout=30.0)
     assert why(result)[0] == "deleted"
     (job,) = (call for call in fake_emulator.calls("DeletePersistentResource"))
@@ -96,7 +102,7 @@ def test_drain_waits_for_the_end_of_the_use(fake_emulator: EmulatorProcess) -> N
 def test_drain_gives_up_for_this_time(fake_emulator: EmulatorProcess) -> None:
     made(fake_emulator)
     submit(fake_emulator, "ours", "long", "sleep 60")
-    assert why(reap(max_age=0.001, drain_timeout=0.5))[0] == "kept"
+    assert why(reap(max_age=0.001, drain_timeout=0.2))[0] == "kept"
 
 
 def test_only_those_of_this_package_unless_told_otherwise(fake_emulator: EmulatorProcess) -> None:
@@ -117,12 +123,9 @@ def test_one_in_error_goes_at_once(fake_emulator: EmulatorProcess) -> None:
 
 
 def test_one_that_is_being_made_stays(fake_emulator: EmulatorProcess) -> None:
-    with fake_emulator.fault(scope="provisioning", outcome="slow", delay=2.0):
-        thread = threading.Thread(target=made, args=(fake_emulator,))
-        thread.start()
-        until(lambda: cluster_ids(fake_emulator) == ["ours"])
-        assert why(reap()) == ("kept", "in use: it is PROVISIONING; its jobs cannot be read: it has no dashboard")
-        thread.join()
+    with fake_emulator.fault(scope="provisioning", outcome="slow", delay=60.0):
+        begin(fake_emulator)
+    assert why(reap()) == ("kept", "in use: it is PROVISIONING; its jobs cannot be read: it has no dashboard")
 
 
 def test_an_older_generation_goes_when_its_successor_runs(fake_emulator: EmulatorProcess) -> None:
@@ -163,7 +166,7 @@ def test_somebody_else_deletes_it_already(fake_emulator: EmulatorProcess, storag
     ],
 )
 def test_a_dashboard_that_can_not_be_read_keeps_it(
-    fake_emulator: EmulatorProcess, quick_retries: None, fault: dict[str, Any], said: str
+    fake_emulator: EmulatorProcess, fault: dict[str, Any], said: str
 ) -> None:
     made(fake_emulator)
     with fake_emulator.fault(**fault):
@@ -172,16 +175,7 @@ def test_a_dashboard_that_can_not_be_read_keeps_it(
     assert cluster_ids(fake_emulator) == ["ours"]
 
 
-@pytest.fixture
-def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    from airflow_provider_vertex_ray.core.http.transport import RetryPolicy
-
-    monkeypatch.setattr(RetryPolicy, "delay", lambda self, failures, retry_after: 0.01)
-
-
-def test_a_store_that_can_not_be_read_keeps_it(
-    fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch, quick_retries: None
-) -> None:
+def test_a_store_that_can_not_be_read_keeps_it(fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     made(fake_emulator)
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
     action, reason = why(reap(lease_uri="gs://bucket"))
@@ -196,7 +190,7 @@ def test_a_lease_that_makes_no_sense_keeps_it(fake_emulator: EmulatorProcess, st
     assert (action, "version 99" in reason) == ("kept", True)
 
 
-def test_a_list_that_breaks_off_deletes_nothing(fake_emulator: EmulatorProcess, quick_retries: None) -> None:
+def test_a_list_that_breaks_off_deletes_nothing(fake_emulator: EmulatorProcess) -> None:
     made(fake_emulator)
     fault = {"scope": "control_plane", "method": "ListPersistentResources", "action": "truncate", "after": 20}
     # It is read again until the deadline.
@@ -204,7 +198,7 @@ def test_a_list_that_breaks_off_deletes_nothing(fake_emulator: EmulatorProcess, 
         fake_emulator.fault(**fault, times=None),
         pytest.raises(OperationTimeoutError, match="none was deleted"),
     ):
-        reap(delete_timeout=1.0, drain_timeout=1.0)
+        reap(delete_timeout=0.2, drain_timeout=0.2)
     assert cluster_ids(fake_emulator) == ["ours"]
 
 
@@ -280,11 +274,11 @@ def test_a_run_that_comes_too_late_is_told(fake_emulator: EmulatorProcess, stora
 
 def test_a_waiting_job_renews_the_lease(fake_emulator: EmulatorProcess, storage: StorageEmulator) -> None:
     made(fake_emulator)
-    operator = submit_job("sleep 3", "ours", deferrable=False, lease_uri=storage.uri, lease_ttl=1.0)
+    operator = submit_job("sleep 1", "ours", deferrable=False, lease_uri=storage.uri, lease_ttl=0.3)
     begin = time.time()
     run_task(operator, context_of(operator))
     (held,) = lease_of(storage, "ours").holders.values()
-    assert (held.owner, held.scope, held.expires >= begin + 3.0) == ("dag/run-1", "ours", True)
+    assert (held.owner, held.scope, held.expires >= begin + 1.0) == ("dag/run-1", "ours", True)
     with pytest.raises(LeaseHeldError):
         close(storage, "reaper", "ours")
 
@@ -301,7 +295,7 @@ def sensor(request: pytest.FixtureRequest) -> Any:
 
 def test_the_sensor_waits_for_the_end_of_the_use(fake_emulator: EmulatorProcess, sensor: Any) -> None:
     made(fake_emulator)
-    submit(fake_emulator, "ours", "short", "sleep 1")
+    submit(fake_emulator, "ours", "short", "sleep 0.3")
     result = sensor(idle_for=0.2)
     assert result["idle_seconds"] >= 0.2
     assert jobs_of(fake_emulator, "ours")["short"]["status"] == "SUCCEEDED"
@@ -313,7 +307,7 @@ def test_the_sensor_gives_up(fake_emulator: EmulatorProcess, sensor: Any) -> Non
     made(fake_emulator)
     submit(fake_emulator, "ours", "long", "sleep 60")
     with pytest.raises(AirflowSensorTimeout):
-        sensor(idle_for=0.2, timeout=0.5)
+        sensor(idle_for=0.2, timeout=0.2)
 
 
 @pytest.mark.parametrize(

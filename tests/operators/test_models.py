@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from emulator_support.artifacts import iris, put_sklearn, put_xgboost, sklearn_model
+from emulator_support.artifacts import iris, put_quick, put_sklearn, sklearn_model
 from emulator_support.process import EmulatorProcess
 from emulator_support.storage import StorageEmulator
 
@@ -22,6 +24,7 @@ from airflow_provider_vertex_ray.errors import (
     ModelNotFoundError,
     PredictionError,
 )
+from airflow_provider_vertex_ray.hooks import model as model_hook
 from airflow_provider_vertex_ray.operators.endpoint import VertexRayDeployModelOperator, VertexRayUndeployModelOperator
 from airflow_provider_vertex_ray.operators.model import VertexRayUploadModelOperator
 from airflow_provider_vertex_ray.operators.prediction import VertexRayPredictOperator
@@ -51,13 +54,19 @@ def emulator(
     process.reset()
 
 
+@pytest.fixture(autouse=True)
+def quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Operations and busy endpoints are asked again at once."""
+    monkeypatch.setattr(model_hook, "FIRST_PAUSE", 0.02)
+
+
 def upload(uri: str, **more: Any) -> VertexRayUploadModelOperator:
     given = {"display_name": "iris", "artifact_uri": uri, "framework": "sklearn", "deferrable": False}
     return VertexRayUploadModelOperator(**{"task_id": "upload", **COMMON, **given, **more})
 
 
 def deploy(model: str, **more: Any) -> VertexRayDeployModelOperator:
-    given = {"model": model, "poll_interval": 0.2, "deferrable": False}
+    given = {"model": model, "poll_interval": 0.05, "deferrable": False}
     return VertexRayDeployModelOperator(**{"task_id": "deploy", **COMMON, **given, **more})
 
 
@@ -72,9 +81,15 @@ def retry_of(operator: Any, number: int = 1, **more: Any) -> Any:
 def test_from_the_artifact_to_predictions_and_away_again(
     emulator: EmulatorProcess, storage: StorageEmulator, deferrable: bool
 ) -> None:
+    # Once with scikit-learn, which takes seconds to load.
+    artifact, predict = (
+        (put_quick(storage, "quick"), partial(np.argmax, axis=1))
+        if deferrable
+        else (put_sklearn(storage, "iris"), sklearn_model().predict)
+    )
     model = run_task(
         upload(
-            put_sklearn(storage, "iris"),
+            artifact,
             metrics={"accuracy": 0.953},
             submission_id="af-train-1",
             version_aliases=["champion"],
@@ -94,7 +109,7 @@ def test_from_the_artifact_to_predictions_and_away_again(
     assert seen["traffic_split"] == {served["deployed_model_id"]: 100}
     rows = iris()[0].tolist()
     found = run_task(VertexRayPredictOperator(task_id="ask", instances=rows, instances_per_request=40, **common))
-    assert found["predictions"] == sklearn_model().predict(iris()[0]).tolist()
+    assert found["predictions"] == predict(iris()[0]).tolist()
     assert found["count"] == len(rows)
     assert found["deployed_model_ids"] == [served["deployed_model_id"]]
     away = VertexRayUndeployModelOperator(task_id="away", deferrable=deferrable, **common)
@@ -104,7 +119,7 @@ def test_from_the_artifact_to_predictions_and_away_again(
 
 
 def test_a_retry_finds_what_a_lost_try_has_made(emulator: EmulatorProcess, storage: StorageEmulator) -> None:
-    operator = upload(put_sklearn(storage, "iris"))
+    operator = upload(put_quick(storage, "quick"))
     first = run_task(operator, retry_of(operator))
     again = run_task(operator, retry_of(operator, 2))
     assert (first["adopted"], again["adopted"]) == (False, True)
@@ -122,10 +137,10 @@ def test_a_retry_finds_what_a_lost_try_has_made(emulator: EmulatorProcess, stora
 
 
 def test_a_new_version_takes_a_share_of_the_traffic(emulator: EmulatorProcess, storage: StorageEmulator) -> None:
-    first = run_task(upload(put_sklearn(storage, "iris")))
+    first = run_task(upload(put_quick(storage, "quick")))
     second = run_task(
         upload(
-            put_xgboost(storage, "boosted"),
+            put_quick(storage, "boosted"),
             task_id="second",
             framework="xgboost",
             framework_version="2.1",
@@ -148,7 +163,7 @@ def test_a_new_version_takes_a_share_of_the_traffic(emulator: EmulatorProcess, s
 def test_dedicated_endpoint_is_asked_at_its_own_host(
     emulator: EmulatorProcess, storage: StorageEmulator, tmp_path: Path
 ) -> None:
-    model = run_task(upload(put_sklearn(storage, "iris")))
+    model = run_task(upload(put_quick(storage, "quick")))
     body = {"displayName": "mine", "dedicatedEndpointEnabled": True}
     emulator.wait(emulator.api("POST", "endpoints?endpointId=mine", body)[1])
     dns = emulator.api("GET", "endpoints/mine")[1]["dedicatedEndpointDns"]
@@ -175,7 +190,7 @@ def test_dedicated_endpoint_is_asked_at_its_own_host(
 
 
 def test_a_failed_deployment_leaves_nothing(emulator: EmulatorProcess, storage: StorageEmulator) -> None:
-    model = run_task(upload(put_sklearn(storage, "iris")))
+    model = run_task(upload(put_quick(storage, "quick")))
     storage.clear()
     with pytest.raises(DeployFailedError, match="not deployed: Model server terminated"):
         run_task(deploy(model["model_version"], deferrable=True))
@@ -185,8 +200,9 @@ def test_a_failed_deployment_leaves_nothing(emulator: EmulatorProcess, storage: 
 def test_a_killed_deployment_is_undone(emulator: EmulatorProcess, storage: StorageEmulator) -> None:
     import asyncio
 
-    model = run_task(upload(put_sklearn(storage, "iris")))
-    waiting = deferral_of(deploy(model["model_version"], deferrable=True))
+    model = run_task(upload(put_quick(storage, "quick")))
+    with emulator.fault(scope="deployment", outcome="slow", delay=0.5):
+        waiting = deferral_of(deploy(model["model_version"], deferrable=True))
     asyncio.run(round_trip(waiting.trigger).killed())  # type: ignore[attr-defined]
     assert endpoints(emulator) == []
 
@@ -228,7 +244,7 @@ def test_the_container_has_the_version_that_made_the_model(
 
 
 def test_wrong_instances_are_told_in_the_containers_words(emulator: EmulatorProcess, storage: StorageEmulator) -> None:
-    model = run_task(upload(put_sklearn(storage, "iris")))
+    model = run_task(upload(put_quick(storage, "quick")))
     served = run_task(deploy(model["model_version"]))
     rows = [*iris()[0].tolist()[:3], [1.0, 2.0]]
     operator = VertexRayPredictOperator(
@@ -242,11 +258,11 @@ def test_wrong_instances_are_told_in_the_containers_words(emulator: EmulatorProc
 def test_files_of_instances_and_predictions(
     emulator: EmulatorProcess, storage: StorageEmulator, tmp_path: Path
 ) -> None:
-    model = run_task(upload(put_sklearn(storage, "iris")))
+    model = run_task(upload(put_quick(storage, "quick")))
     served = run_task(deploy(model["model_version"]))
     rows = iris()[0].tolist()
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    expected = sklearn_model().predict(iris()[0]).tolist()
+    expected = iris()[0].argmax(axis=1).tolist()
     for text in ("".join(json.dumps(row) + "\n" for row in rows), json.dumps(rows)):
         source.write_text(text)
         found = run_task(

@@ -67,7 +67,7 @@ def test_a_node_that_does_not_come(fake_emulator: EmulatorProcess, deferrable: b
         fake_emulator.fault(scope="provisioning", outcome="partial"),
         pytest.raises(ResizeFailedError, match="Ray reports 4 nodes as alive, and 5 are expected"),
     ):
-        run_task(resize("shared", {WORKERS: 4}, deferrable=deferrable, resize_timeout=0.5))
+        run_task(resize("shared", {WORKERS: 4}, deferrable=deferrable, resize_timeout=0.2))
 
 
 @pytest.mark.parametrize(("outcome", "kind"), [("quota", QuotaExceededError), ("stockout", StockoutError)])

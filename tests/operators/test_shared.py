@@ -21,7 +21,7 @@ from airflow_provider_vertex_ray.errors import (
 )
 from airflow_provider_vertex_ray.operators.cluster import VertexRayCreateClusterOperator
 from tests.operators.builders import COMMON, submit_job
-from tests.support.clusters import BODY, SPEC, cluster_ids, submit
+from tests.support.clusters import BODY, SPEC, cluster_ids, stuck_until_a_delete, submit
 from tests.support.tasks import TaskInstance, context_of, may_run_tasks, run_task
 
 BIGGER = ClusterSpec(worker_node_types=[Resources(machine_type="n1-standard-8", node_count=3)])
@@ -59,7 +59,7 @@ def test_those_who_race_end_on_one_cluster(fake_emulator: EmulatorProcess) -> No
 
 
 def test_one_that_is_being_made_is_waited_for(fake_emulator: EmulatorProcess) -> None:
-    with fake_emulator.fault(scope="provisioning", outcome="slow", delay=1.0), ThreadPoolExecutor(1) as pool:
+    with fake_emulator.fault(scope="provisioning", outcome="slow", delay=0.4), ThreadPoolExecutor(1) as pool:
         pool.submit(generation, fake_emulator, 4)
         until(lambda: cluster_ids(fake_emulator) == ["etl-g4"])
         assert ensure()["cluster_id"] == "etl-g4"
@@ -102,7 +102,7 @@ def test_one_that_is_being_deleted_is_passed_over(fake_emulator: EmulatorProcess
 
 
 def test_one_that_leaked_in_provisioning_and_is_not_listed(fake_emulator: EmulatorProcess) -> None:
-    with fake_emulator.fault(scope="provisioning", outcome="stuck", delay=1.0), ThreadPoolExecutor(1) as pool:
+    with fake_emulator.fault(scope="provisioning", outcome="stuck", delay=0.4), ThreadPoolExecutor(1) as pool:
         pool.submit(generation, fake_emulator, 1)
         until(lambda: fake_emulator.api("GET", "persistentResources/etl-g1")[0] == 200)
         # The list is empty, the create is refused: it is waited for, until it turns to ERROR.
@@ -117,9 +117,9 @@ def test_what_fails_here_is_an_error_here_and_leaves_nothing(fake_emulator: Emul
 
 
 def test_a_deadline(fake_emulator: EmulatorProcess) -> None:
-    slow = fake_emulator.fault(scope="provisioning", outcome="stuck", delay=3.0)
+    slow = stuck_until_a_delete(fake_emulator, "etl-g1")
     with slow, pytest.raises(ProvisioningTimeoutError, match="cluster etl-g1 is PROVISIONING"):
-        ensure(provision_timeout=0.5)
+        ensure(provision_timeout=0.2)
     # It was made here, so it is deleted here, as soon as the service lets it.
     assert cluster_ids(fake_emulator) == []
 

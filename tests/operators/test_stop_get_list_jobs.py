@@ -83,7 +83,7 @@ def test_a_stop_that_does_not_come_about(shared: EmulatorProcess, deferrable: bo
     # Ray accepts the stop of a job that waits for resources, and the job goes on waiting.
     submit(shared, "shared", "job", "echo never", entrypoint_num_cpus=1000)
     with pytest.raises(JobTimeoutError, match="Ray job job did not end before its deadline"):
-        run_task(build(VertexRayStopJobOperator, deferrable=deferrable, stop_timeout=0.3))
+        run_task(build(VertexRayStopJobOperator, deferrable=deferrable, stop_timeout=0.1))
 
 
 def test_list(shared: EmulatorProcess) -> None:

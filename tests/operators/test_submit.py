@@ -206,18 +206,18 @@ def test_a_job_that_runs_too_long_is_stopped(shared: EmulatorProcess, deferrable
     with pytest.raises(
         JobTimeoutError, match=f"Ray job {FIRST} did not end before its deadline; a stop request was sent"
     ):
-        run_task(submit_job("sleep 60", deferrable=deferrable, job_timeout=0.4))
+        run_task(submit_job("sleep 60", deferrable=deferrable, job_timeout=0.2))
     assert jobs_of(shared, "shared")[FIRST]["status"] == "STOPPED"
 
 
 def test_a_driver_that_is_never_started(shared: EmulatorProcess, deferrable: bool) -> None:
     with pytest.raises(JobPendingTimeoutError, match=r"0 logical CPUs"):
-        run_task(submit_job(deferrable=deferrable, entrypoint_num_cpus=1000, pending_timeout=0.4))
+        run_task(submit_job(deferrable=deferrable, entrypoint_num_cpus=1000, pending_timeout=0.2))
     assert len(shared.calls(f"POST /api/jobs/{FIRST}/stop")) == 1
 
 
 def test_pending_timeout_does_not_concern_a_running_job(shared: EmulatorProcess, deferrable: bool) -> None:
-    result = run_task(submit_job("sleep 4", deferrable=deferrable, pending_timeout=3))
+    result = run_task(submit_job("sleep 0.5", deferrable=deferrable, pending_timeout=0.1))
     assert result["status"] == "SUCCEEDED"
 
 

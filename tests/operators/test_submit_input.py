@@ -228,7 +228,7 @@ def kill_while_waiting(emulator: EmulatorProcess, **more: Any) -> tuple[str, lis
 
     Gives its job's id, and what its wait raised.
     """
-    operator = submit_job("sleep 4", deferrable=False, **more)
+    operator = submit_job("sleep 2", deferrable=False, **more)
     context = context_of(operator, TaskInstance("submit"))
     jobs: list[str] = []
 

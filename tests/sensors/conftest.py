@@ -8,3 +8,8 @@ import pytest
 @pytest.fixture(params=[False, True], ids=["poking", "deferred"])
 def deferrable(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _retry_at_once(quick_retries: None) -> None:
+    """How long a call waits before it is repeated is tested in ``tests/core/http``."""

@@ -21,7 +21,7 @@ from tests.support.tasks import context_of, deferral_of, run_task
 
 def sensor(cluster_id: Any = "shared", **more: Any) -> VertexRayClusterSensor:
     return VertexRayClusterSensor(
-        **{"task_id": "wait", "cluster_id": cluster_id, "location": LOCATION, "poke_interval": 0.05, **more}
+        **{"task_id": "wait", "cluster_id": cluster_id, "location": LOCATION, "poke_interval": 0.02, **more}
     )
 
 
@@ -44,7 +44,7 @@ def test_one_that_runs_already_is_not_deferred_for(fake_emulator: EmulatorProces
 
 
 def test_another_state(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
-    with fake_emulator.fault(scope="provisioning", outcome="internal", delay=0.3):
+    with fake_emulator.fault(scope="provisioning", outcome="internal", delay=0.1):
         begin(fake_emulator)
         result = run_task(sensor(target_states=["ERROR", "STOPPING"], deferrable=deferrable, timeout=20))
     assert result["state"] == "ERROR"
@@ -53,7 +53,7 @@ def test_another_state(fake_emulator: EmulatorProcess, deferrable: bool) -> None
 
 @pytest.mark.parametrize(("outcome", "kind"), [("quota", QuotaExceededError), ("internal", ClusterFailedError)])
 def test_one_that_fails(fake_emulator: EmulatorProcess, deferrable: bool, outcome: str, kind: type[Exception]) -> None:
-    with fake_emulator.fault(scope="provisioning", outcome=outcome, delay=0.3):
+    with fake_emulator.fault(scope="provisioning", outcome=outcome, delay=0.1):
         begin(fake_emulator)
         with pytest.raises(kind):
             run_task(sensor(deferrable=deferrable, timeout=20))
@@ -71,7 +71,7 @@ def test_its_time_passes(
     with fake_emulator.fault(scope="provisioning", outcome="stuck"):
         begin(fake_emulator)
         with pytest.raises(kind):
-            run_task(sensor(deferrable=deferrable, timeout=0.3, soft_fail=soft_fail))
+            run_task(sensor(deferrable=deferrable, timeout=0.1, soft_fail=soft_fail))
     assert fake_emulator.calls("DeletePersistentResource") == []
 
 

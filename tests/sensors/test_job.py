@@ -33,7 +33,7 @@ def shared(fake_emulator: EmulatorProcess) -> EmulatorProcess:
     return fake_emulator
 
 
-@pytest.mark.parametrize("seconds", ["0", "0.4"])
+@pytest.mark.parametrize("seconds", ["0", "0.2"])
 def test_until_it_has_ended(shared: EmulatorProcess, deferrable: bool, seconds: str) -> None:
     submit(shared, "shared", "job", f"sleep {seconds}")
     operator = sensor("{{ name }}", deferrable=deferrable, timeout=20)
@@ -49,7 +49,7 @@ def test_one_that_has_ended_is_not_deferred_for(shared: EmulatorProcess) -> None
 
 
 @pytest.mark.parametrize("soft_fail", [False, True])
-@pytest.mark.parametrize("seconds", ["0", "0.4"])
+@pytest.mark.parametrize("seconds", ["0", "0.2"])
 def test_one_that_fails(shared: EmulatorProcess, deferrable: bool, seconds: str, soft_fail: bool) -> None:
     submit(shared, "shared", "job", f"sleep {seconds} && exit 5")
     # Too late is soft, failed is not.
@@ -72,7 +72,7 @@ def test_its_time_passes_and_the_job_goes_on(
 ) -> None:
     submit(shared, "shared", "job", "sleep 60")
     with pytest.raises(kind):
-        run_task(sensor(deferrable=deferrable, timeout=0.3, soft_fail=soft_fail))
+        run_task(sensor(deferrable=deferrable, timeout=0.1, soft_fail=soft_fail))
     assert jobs_of(shared, "shared")["job"]["status"] == "RUNNING"
     assert shared.calls("POST /api/jobs/job/stop") == []
 

@@ -23,7 +23,7 @@ RANGE = "QueryRangePrometheus"
 
 
 def sensor(**more: Any) -> VertexRayMetricSensor:
-    arguments = {"task_id": "wait", "cluster_id": "shared", "location": LOCATION, "poke_interval": 0.1, "timeout": 20}
+    arguments = {"task_id": "wait", "cluster_id": "shared", "location": LOCATION, "poke_interval": 0.02, "timeout": 20}
     condition = {} if "promql" in more else {"metric": "gpu"}
     return VertexRayMetricSensor(**{**arguments, **condition, "comparison": "<", "threshold": 10, **more})
 
@@ -105,12 +105,12 @@ def test_a_token_that_expires_while_it_waits(shared: EmulatorProcess) -> None:
 def test_its_time_passes(shared: EmulatorProcess, deferrable: bool, soft_fail: bool, kind: type[Exception]) -> None:
     quiet(shared, value=80)
     with pytest.raises(kind):
-        run_task(sensor(for_seconds=60, deferrable=deferrable, timeout=0.5, soft_fail=soft_fail))
+        run_task(sensor(for_seconds=60, deferrable=deferrable, timeout=0.1, soft_fail=soft_fail))
 
 
 async def test_the_error_says_what_was_known(shared: EmulatorProcess) -> None:
     quiet(shared, seconds=20)
-    error = (await first_event(trigger(for_seconds=600, deadline=time.time() + 0.3)))["error"]
+    error = (await first_event(trigger(for_seconds=600, deadline=time.time() + 0.1)))["error"]
     assert error["type"] == "OperationTimeoutError"
     assert "< 10 for 600 s: it has held for " in error["message"]
     assert error["message"].endswith("; its last value is 4.")
@@ -120,7 +120,7 @@ async def test_a_service_that_is_silent_does_not_hold_the_deadline_up(shared: Em
     quiet(shared)
     with shared.fault(scope="control_plane", method=RANGE, action="hang", times=None):
         begin = time.monotonic()
-        event = await asyncio.wait_for(first_event(trigger(deadline=time.time() + 0.5)), 15)
+        event = await asyncio.wait_for(first_event(trigger(deadline=time.time() + 0.1)), 15)
     assert time.monotonic() - begin < 5
     assert "no answer in time; its value is unknown" in event["error"]["message"]
 
@@ -128,21 +128,21 @@ async def test_a_service_that_is_silent_does_not_hold_the_deadline_up(shared: Em
 async def test_429_for_ever_ends_at_the_deadline(shared: EmulatorProcess) -> None:
     quiet(shared)
     with shared.fault(scope="control_plane", method=RANGE, status=429, times=None):
-        event = await asyncio.wait_for(first_event(trigger(deadline=time.time() + 0.5)), 15)
+        event = await asyncio.wait_for(first_event(trigger(deadline=time.time() + 0.1)), 15)
     assert event["error"]["type"] == "OperationTimeoutError"
 
 
 def trigger(**more: Any) -> VertexRayMetricTrigger:
     query = 'avg(ray_node_gpus_utilization{cluster="shared"})'
     known = {"cluster_name": full_name("shared"), "promql": query, "comparison": "<", "threshold": 10}
-    return VertexRayMetricTrigger(**{**known, "poll_interval": 0.1, **more})
+    return VertexRayMetricTrigger(**{**known, "poll_interval": 0.02, **more})
 
 
 def test_all_series_have_to_fit(shared: EmulatorProcess, deferrable: bool) -> None:
     query = 'ray_node_gpus_utilization{cluster="shared"}'
     measured(shared, ray_node_gpus_utilization=[been(4, 600, GpuIndex="0"), been(90, 600, GpuIndex="1")])
     with pytest.raises(AirflowSensorTimeout):
-        run_task(sensor(promql=query, for_seconds=60, deferrable=deferrable, timeout=0.4))
+        run_task(sensor(promql=query, for_seconds=60, deferrable=deferrable, timeout=0.1))
     measured(shared, ray_node_gpus_utilization=[been(4, 600, GpuIndex="0"), been(5, 600, GpuIndex="1")])
     assert run_task(sensor(promql=query, for_seconds=60, deferrable=deferrable))["value"] in (4, 5)
 
@@ -151,7 +151,7 @@ def test_a_cluster_that_is_gone_is_not_quiet(shared: EmulatorProcess) -> None:
     quiet(shared)
     shared.wait(shared.api("DELETE", "persistentResources/shared")[1])
     with pytest.raises(AirflowSensorTimeout):
-        run_task(sensor(for_seconds=600, deferrable=True, timeout=0.4))
+        run_task(sensor(for_seconds=600, deferrable=True, timeout=0.1))
 
 
 def test_its_deadline_is_the_trigger_s(shared: EmulatorProcess) -> None:

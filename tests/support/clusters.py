@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
-from emulator_support.process import EmulatorProcess
+from emulator_support.process import EmulatorProcess, until
 
 from airflow_provider_vertex_ray.cluster_spec import ClusterSpec, Resources
 
@@ -23,6 +26,20 @@ def start(emulator: EmulatorProcess, cluster_id: str = "shared", **more: Any) ->
     found = emulator.create(cluster_id, {**BODY, **more})
     assert found["state"] == "RUNNING", found
     return cluster_id
+
+
+@contextmanager
+def stuck_until_a_delete(emulator: EmulatorProcess, cluster_id: str, state: str = "ERROR") -> Iterator[None]:
+    """What is created in the block stays PROVISIONING until somebody has tried to delete it, which is refused."""
+
+    def work() -> None:
+        until(lambda: emulator.calls("DeletePersistentResource"), 60, "nobody deletes it")
+        emulator.admin("POST", f"clusters/{cluster_id}/state", {"state": state})
+
+    with emulator.fault(scope="provisioning", outcome="stuck"), ThreadPoolExecutor(1) as pool:
+        released = pool.submit(work)
+        yield
+    released.result()
 
 
 def cluster_ids(emulator: EmulatorProcess) -> list[str]:

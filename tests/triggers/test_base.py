@@ -29,7 +29,7 @@ from airflow_provider_vertex_ray.triggers.monitoring import VertexRayMetricTrigg
 from tests.support.clusters import full_name, start, submit
 from tests.support.tasks import first_event, round_trip
 
-SLOW = 4.0
+SLOW = 2.0
 """Seconds that an answer takes."""
 
 COMMON: dict[str, Any] = {
@@ -223,7 +223,7 @@ async def test_triggers_do_not_block_the_event_loop(fake_emulator: EmulatorProce
     # whoever waited for it outside the loop's sight would hold the loop up for longer than any busy machine does.
     start(fake_emulator)
     for number in range(10):
-        submit(fake_emulator, "shared", f"job-{number}", "echo 1 && sleep 3 && echo 2")
+        submit(fake_emulator, "shared", f"job-{number}", "echo 1 && sleep 1 && echo 2")
     name = full_name("shared")
     # The first use imports what the others have then.
     submit(fake_emulator, "shared", "first", "true")
@@ -247,5 +247,5 @@ async def test_triggers_do_not_block_the_event_loop(fake_emulator: EmulatorProce
     with ExitStack() as faults:
         for scope in ("control_plane", "dashboard", "auth"):
             faults.enter_context(fake_emulator.fault(scope=scope, action="slow", delay=SLOW, times=5))
-        assert await longest_block(asyncio.create_task(work())) < SLOW / 2
+        assert await longest_block(asyncio.create_task(work())) < SLOW * 0.9
     assert [event["status"] for event in found[0]] == ["success"] * 14

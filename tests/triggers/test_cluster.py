@@ -51,7 +51,7 @@ def begin(emulator: EmulatorProcess, cluster_id: str = "shared") -> str:
 
 def trigger(kind: type[ClusterTrigger], *, seconds: float | None = 20, **arguments: Any) -> ClusterTrigger:
     deadline = None if seconds is None else time.time() + seconds
-    return kind(**{"cluster_name": full_name("shared"), "poll_interval": 0.1, "deadline": deadline, **arguments})
+    return kind(**{"cluster_name": full_name("shared"), "poll_interval": 0.02, "deadline": deadline, **arguments})
 
 
 async def outcome(kind: type[ClusterTrigger], **arguments: Any) -> dict[str, Any]:
@@ -94,11 +94,13 @@ async def test_stuck_creation_ends_at_the_deadline(fake_emulator: EmulatorProces
     with fake_emulator.fault(scope="provisioning", outcome="stuck", delay=60):
         operation = begin(fake_emulator)
         with pytest.raises(ProvisioningTimeoutError, match=r"its state is PROVISIONING.*ncrease provision_timeout"):
-            await outcome(READY, operation=operation, seconds=0.5)
+            await outcome(READY, operation=operation, seconds=0.2)
 
 
 @pytest.mark.parametrize("status", [302, 401, 403, 404, 502, 524])
-async def test_dashboard_that_denies_access_at_first_is_waited_for(fake_emulator: EmulatorProcess, status: int) -> None:
+async def test_dashboard_that_denies_access_at_first_is_waited_for(
+    fake_emulator: EmulatorProcess, quick_retries: None, status: int
+) -> None:
     start(fake_emulator)
     # Two answers of 401 are one look: the request is repeated with a new token.
     with fake_emulator.fault(scope="dashboard", method="GET /api/version", status=status, times=4):
@@ -111,7 +113,7 @@ async def test_dashboard_that_denies_access_for_good_says_so(fake_emulator: Emul
         fake_emulator.fault(scope="dashboard", method="GET /api/version", status=403, times=None),
         pytest.raises(DashboardNotReadyError, match=r"answered 403(.|\n)*roles/aiplatform\.user"),
     ):
-        await outcome(READY, dashboard_timeout=0.3)
+        await outcome(READY, dashboard_timeout=0.1)
 
 
 async def test_cluster_that_autoscales_is_ready(fake_emulator: EmulatorProcess) -> None:
@@ -124,10 +126,10 @@ async def test_silent_dashboard_ends_at_its_timeout(fake_emulator: EmulatorProce
     start(fake_emulator)
     with fake_emulator.fault(scope="dashboard", status=503, times=None):
         with pytest.raises(DashboardNotReadyError, match=r"did not answer for 0 s|n1-standard-16"):
-            await outcome(READY, dashboard_timeout=0.3)
+            await outcome(READY, dashboard_timeout=0.1)
         # The whole wait's deadline ends it as well, and says what was missing.
         with pytest.raises(DashboardNotReadyError, match=r"its state is RUNNING"):
-            await outcome(READY, seconds=0.3)
+            await outcome(READY, seconds=0.1)
 
 
 async def test_new_cluster_may_be_invisible_for_a_while(
@@ -137,7 +139,7 @@ async def test_new_cluster_may_be_invisible_for_a_while(
     fault = {"scope": "control_plane", "method": "GetPersistentResource", "code": "NOT_FOUND"}
     with fake_emulator.fault(**fault, times=3):
         assert (await outcome(READY, created_at=time.time()))["state"] == "RUNNING"
-    monkeypatch.setattr(module, "NOT_FOUND_GRACE", 0.3)
+    monkeypatch.setattr(module, "NOT_FOUND_GRACE", 0.1)
     with fake_emulator.fault(**fault, times=None), pytest.raises(ClusterNotFoundError):
         await outcome(READY, created_at=time.time())
     with fake_emulator.fault(**fault, times=1), pytest.raises(ClusterNotFoundError):
@@ -159,10 +161,9 @@ async def test_resource_without_ray_does_not_become_ready(fake_emulator: Emulato
 
 @pytest.mark.parametrize("fault", [{"status": 503}, {"status": 429}, {"action": "reset"}])
 async def test_transient_errors_do_not_end_the_wait(
-    fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any]
+    fake_emulator: EmulatorProcess, quick_retries: None, fault: dict[str, Any]
 ) -> None:
     # More of them in a row than one call takes.
-    monkeypatch.setattr("airflow_provider_vertex_ray.core.http.transport.RetryPolicy.delay", lambda *_: 0.01)
     start(fake_emulator)
     with fake_emulator.fault(scope="control_plane", method="GetPersistentResource", times=15, **fault):
         assert (await outcome(READY))["state"] == "RUNNING"
@@ -224,12 +225,12 @@ async def test_delete_ends_at_the_deadline(fake_emulator: EmulatorProcess) -> No
     start(fake_emulator)
     stuck = fake_emulator.fault(scope="provisioning", method="DeletePersistentResource", outcome="stuck", delay=60)
     with stuck, pytest.raises(OperationTimeoutError, match=r"its deletion continues.*may still incur charges"):
-        await outcome(DELETE, seconds=0.5)
+        await outcome(DELETE, seconds=0.2)
     fake_emulator.reset()
     with fake_emulator.fault(scope="provisioning", outcome="stuck", delay=60):
         begin(fake_emulator)
         with pytest.raises(OperationTimeoutError, match=r"Vertex AI rejected its deletion: .*PROVISIONING"):
-            await outcome(DELETE, seconds=0.5)
+            await outcome(DELETE, seconds=0.2)
 
 
 # --- resize -----------------------------------------------------------------------------------------------------------
@@ -257,7 +258,7 @@ async def test_resize_with_a_missing_node_ends_at_the_deadline(fake_emulator: Em
     with fake_emulator.fault(scope="provisioning", method="UpdatePersistentResource", outcome="partial"):
         operation = patch(fake_emulator, 4)
         with pytest.raises(ResizeFailedError, match="Ray reports 4 nodes as alive, and 5 are expected") as caught:
-            await outcome(RESIZE, replicas={"worker-pool1": 4}, operation=operation, seconds=0.6)
+            await outcome(RESIZE, replicas={"worker-pool1": 4}, operation=operation, seconds=0.2)
     assert caught.value.details["wanted"] == {"worker-pool1": 4}
 
 
@@ -291,7 +292,7 @@ async def test_resize_ends_when_the_cluster_fails(fake_emulator: EmulatorProcess
 async def test_reverted_resize_ends_at_the_deadline(fake_emulator: EmulatorProcess) -> None:
     start(fake_emulator)
     with pytest.raises(ResizeFailedError, match=r"Vertex AI reports .*'worker-pool1': 2"):
-        await outcome(RESIZE, replicas={"worker-pool1": 4}, seconds=0.4)
+        await outcome(RESIZE, replicas={"worker-pool1": 4}, seconds=0.2)
 
 
 # --- a state ----------------------------------------------------------------------------------------------------------
@@ -309,7 +310,7 @@ async def test_state_trigger_returns_the_cluster(fake_emulator: EmulatorProcess)
 async def test_state_trigger_ends_at_the_deadline(fake_emulator: EmulatorProcess) -> None:
     start(fake_emulator)
     with pytest.raises(OperationTimeoutError, match="Timed out waiting for cluster shared"):
-        await outcome(STATE, states=["STOPPING"], seconds=0.3)
+        await outcome(STATE, states=["STOPPING"], seconds=0.1)
 
 
 async def test_polls_follow_the_interval(fake_emulator: EmulatorProcess) -> None:
@@ -317,6 +318,6 @@ async def test_polls_follow_the_interval(fake_emulator: EmulatorProcess) -> None
     fake_emulator.admin("DELETE", "calls")
     begun = time.monotonic()
     with pytest.raises(OperationTimeoutError):
-        await outcome(STATE, states=["STOPPING"], seconds=2.0, poll_interval=0.5)
-    assert time.monotonic() - begun >= 2.0
+        await outcome(STATE, states=["STOPPING"], seconds=0.8, poll_interval=0.2)
+    assert time.monotonic() - begun >= 0.8
     assert 2 <= len(fake_emulator.calls("GetPersistentResource")) <= 6

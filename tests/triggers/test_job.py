@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from emulator_support.process import EmulatorProcess, until
 
+from airflow_provider_vertex_ray.core.http import transport
 from airflow_provider_vertex_ray.errors import (
     JobFailedError,
     JobLostError,
@@ -36,7 +37,7 @@ def emulator(fake_emulator: EmulatorProcess) -> EmulatorProcess:
 
 
 def trigger(**arguments: Any) -> VertexRayJobTrigger:
-    known = {"cluster_name": full_name("shared"), "submission_id": "one", "poll_interval": 0.1}
+    known = {"cluster_name": full_name("shared"), "submission_id": "one", "poll_interval": 0.05}
     return VertexRayJobTrigger(**{**known, **arguments})
 
 
@@ -45,7 +46,7 @@ async def outcome(*, seconds: float = 30, **arguments: Any) -> dict[str, Any]:
 
 
 async def test_succeeded_job_returns_its_summary(emulator: EmulatorProcess, caplog: pytest.LogCaptureFixture) -> None:
-    submit(emulator, "shared", "one", "echo hello && sleep 0.5 && echo 'VERTEX_RAY_RESULT [1, 2]'")
+    submit(emulator, "shared", "one", "echo hello && sleep 0.1 && echo 'VERTEX_RAY_RESULT [1, 2]'")
     result = await outcome()
     assert (result["status"], result["exit_code"], result["result"]) == ("SUCCEEDED", 0, [1, 2])
     assert result["logs_tail"][1:] == ["hello", "VERTEX_RAY_RESULT [1, 2]"]
@@ -81,8 +82,8 @@ async def test_stopped_job_raises(emulator: EmulatorProcess) -> None:
         await work
 
 
-def stop(emulator: EmulatorProcess) -> None:
-    emulator.request("POST", f"{dashboard_of(emulator, 'shared')}/api/jobs/one/stop", token=emulator.token())
+def stop(emulator: EmulatorProcess, name: str = "one") -> None:
+    emulator.request("POST", f"{dashboard_of(emulator, 'shared')}/api/jobs/{name}/stop", token=emulator.token())
 
 
 async def reached(emulator: EmulatorProcess, status: str) -> None:
@@ -101,27 +102,32 @@ async def waited_for(emulator: EmulatorProcess) -> None:
         await asyncio.sleep(0.02)
 
 
-async def test_wait_uses_one_connection_and_a_slow_poll(emulator: EmulatorProcess) -> None:
-    submit(emulator, "shared", "one", "sleep 3")
+async def test_wait_uses_one_connection_and_a_slow_poll(
+    emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(polling, "SHORTEST", 0.1)
+    submit(emulator, "shared", "one", "sleep 1")
     emulator.admin("DELETE", "calls")
     await outcome(poll_interval=15, dashboard_uri=None)
     assert len(emulator.calls("GetPersistentResource")) == 1
     assert len(emulator.calls("GET /api/jobs/one/logs/tail")) == 1
     # A young job is asked for often, by its id; never the list.
-    assert 3 <= len(emulator.calls(GET)) <= 12
+    assert 3 <= len(emulator.calls(GET)) <= 14
     assert emulator.calls("GET /api/jobs/") == []
 
 
 @pytest.mark.parametrize("fault", [{"status": 503}, {"status": 429}, {"status": 404}, {"action": "reset"}])
-async def test_transient_errors_do_not_end_the_wait(emulator: EmulatorProcess, fault: dict[str, Any]) -> None:
-    submit(emulator, "shared", "one", "sleep 0.5 && echo done")
+async def test_transient_errors_do_not_end_the_wait(
+    emulator: EmulatorProcess, quick_retries: None, fault: dict[str, Any]
+) -> None:
+    submit(emulator, "shared", "one", "sleep 0.1 && echo done")
     with emulator.fault(scope="dashboard", method=GET, times=4, **fault):
         assert (await outcome())["logs_tail"][1:] == ["done"]
 
 
 async def test_hanging_dashboard_does_not_end_the_wait(emulator: EmulatorProcess) -> None:
     submit(emulator, "shared", "one", "echo done")
-    with emulator.fault(scope="dashboard", method=GET, action="hang", delay=1.0):
+    with emulator.fault(scope="dashboard", method=GET, action="hang", delay=0.3):
         assert (await outcome())["status"] == "SUCCEEDED"
 
 
@@ -132,7 +138,7 @@ async def test_job_is_stopped_at_its_deadline(emulator: EmulatorProcess) -> None
     submit(emulator, "shared", "one", "sleep 60")
     begin = time.monotonic()
     with pytest.raises(JobTimeoutError, match="did not end before its deadline; a stop request was sent"):
-        await outcome(deadline=time.time() + 0.7, poll_interval=30)
+        await outcome(deadline=time.time() + 0.3, poll_interval=30)
     # By the deadline, not by the poll.
     assert time.monotonic() - begin < 5
     assert jobs_of(emulator, "shared")["one"]["status"] == "STOPPED"
@@ -141,20 +147,26 @@ async def test_job_is_stopped_at_its_deadline(emulator: EmulatorProcess) -> None
 async def test_foreign_job_continues_after_the_deadline(emulator: EmulatorProcess) -> None:
     submit(emulator, "shared", "one", "sleep 60")
     with pytest.raises(OperationTimeoutError, match="its status is RUNNING, and it continues"):
-        await outcome(deadline=time.time() + 0.5, stop_at_deadline=False)
+        await outcome(deadline=time.time() + 0.2, stop_at_deadline=False)
     assert jobs_of(emulator, "shared")["one"]["status"] == "RUNNING"
 
 
 async def test_pending_driver_is_stopped_at_its_deadline(emulator: EmulatorProcess) -> None:
     submit(emulator, "shared", "one", "echo", **NOWHERE)
     with pytest.raises(JobPendingTimeoutError, match=r"a stop request was sent.*waiting for resources.*0 logical CPUs"):
-        await outcome(pending_deadline=time.time() + 0.5, poll_interval=30)
+        await outcome(pending_deadline=time.time() + 0.2, poll_interval=30)
     assert len(emulator.calls("POST /api/jobs/one/stop")) == 1
 
 
 async def test_running_driver_ignores_the_pending_deadline(emulator: EmulatorProcess) -> None:
-    submit(emulator, "shared", "one", "sleep 4")
-    assert (await outcome(pending_deadline=time.time() + 3))["status"] == "SUCCEEDED"
+    submit(emulator, "shared", "one", "sleep 60")
+    await reached(emulator, "RUNNING")
+    emulator.admin("DELETE", "calls")
+    work = asyncio.create_task(outcome(pending_deadline=time.time() - 1))
+    await asyncio.to_thread(until, lambda: work.done() or len(emulator.calls(GET)) >= 3)
+    stop(emulator)
+    with pytest.raises(JobStoppedError):
+        await work
 
 
 async def test_deadline_holds_while_the_cluster_does_not_answer(emulator: EmulatorProcess) -> None:
@@ -212,12 +224,12 @@ async def test_job_is_lost_with_its_failed_cluster(emulator: EmulatorProcess, st
 
 async def test_unknown_job_is_lost_after_the_timeout(emulator: EmulatorProcess) -> None:
     with pytest.raises(JobLostError, match=r"could not be read. Last error: .*Job one does not exist"):
-        await outcome(lost_timeout=0.5)
+        await outcome(lost_timeout=0.2)
 
 
 async def test_job_is_lost_with_its_head(emulator: EmulatorProcess) -> None:
     submit(emulator, "shared", "one", "sleep 60")
-    work = asyncio.create_task(outcome(lost_timeout=1.0))
+    work = asyncio.create_task(outcome(lost_timeout=0.2))
     await waited_for(emulator)
     await asyncio.to_thread(emulator.admin, "POST", "clusters/shared/kill", {"part": "head"})
     with pytest.raises(JobLostError, match="could not be read"):
@@ -240,34 +252,52 @@ async def test_lost_permission_ends_the_wait(emulator: EmulatorProcess) -> None:
 
 async def test_expired_tokens_do_not_end_the_wait(emulator: EmulatorProcess) -> None:
     emulator.admin("POST", "tokens/settings", {"seconds": 0.8})
-    submit(emulator, "shared", "one", " && ".join(f"echo {n} && sleep 0.2" for n in range(10)))
+    submit(emulator, "shared", "one", " && ".join(f"echo {n} && sleep 0.2" for n in range(6)))
     emulator.admin("POST", "tokens/revoke")
     result = await outcome(poll_interval=0.2)
-    assert result["logs_tail"][1:] == [str(n) for n in range(10)]
+    assert result["logs_tail"][1:] == [str(n) for n in range(6)]
 
 
 async def test_triggerer_restart_does_not_stop_the_job(emulator: EmulatorProcess) -> None:
-    submit(emulator, "shared", "one", "sleep 4 && echo done")
+    submit(emulator, "shared", "one", "echo begun && sleep 60")
     first = asyncio.create_task(outcome())
     await waited_for(emulator)
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
     assert emulator.calls("POST */stop") == []
-    assert (await outcome())["logs_tail"][1:] == ["done"]
-
-
-async def test_many_waits_share_one_session(emulator: EmulatorProcess) -> None:
-    # More jobs than the session has connections for requests: each has a tail, and none may starve.
-    count = 150
-    for number in range(count):
-        submit(emulator, "shared", f"job-{number}", "sleep 4 && echo done")
     emulator.admin("DELETE", "calls")
-    waits = [trigger(submission_id=f"job-{number}", poll_interval=1.0) for number in range(count)]
-    events = await asyncio.wait_for(asyncio.gather(*(first_event(wait) for wait in waits)), 60)
-    assert {event["result"]["status"] for event in events} == {"SUCCEEDED"}
-    assert {tuple(event["result"]["logs_tail"][1:]) for event in events} == {("done",)}
+    second = asyncio.create_task(outcome())
+    await waited_for(emulator)
+    stop(emulator)
+    with pytest.raises(JobStoppedError) as caught:
+        await second
+    assert caught.value.details["logs_tail"][1:] == ["begun"]
+
+
+async def test_many_waits_share_one_session(emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    # More jobs than the session has connections for requests: each has a tail, and none may starve.
+    monkeypatch.setattr(transport, "MAX_CONNECTIONS", 10)
+    said: list[str] = []
+    monkeypatch.setattr(VertexRayJobTrigger, "_emit", lambda self, line: said.append(line))
+    names = [f"job-{number}" for number in range(30)]
+    for name in names:
+        submit(emulator, "shared", name, "echo begun && sleep 60")
+    emulator.admin("DELETE", "calls")
+    work = asyncio.gather(*(first_event(trigger(submission_id=name, poll_interval=0.2)) for name in names))
+    await asyncio.to_thread(until, lambda: said.count("begun") == len(names), 30, "not every tail delivers")
     assert len(emulator.calls("GetToken")) == 1
+    # All tails are open, and the status of each job is asked for.
+    await asyncio.to_thread(emulator.admin, "DELETE", "calls")
+    wanted = {f"GET /api/jobs/{name}" for name in names}
+    await asyncio.to_thread(
+        until, lambda: wanted <= {each["method"] for each in emulator.calls()}, 30, "a wait starves"
+    )
+    for name in names:
+        await asyncio.to_thread(stop, emulator, name)
+    events = await asyncio.wait_for(work, 60)
+    assert {event["error"]["type"] for event in events} == {"JobStoppedError"}
+    assert {tuple(event["error"]["details"]["logs_tail"][1:]) for event in events} == {("begun",)}
 
 
 async def test_queued_wait_already_shares_the_session(

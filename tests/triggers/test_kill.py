@@ -155,7 +155,7 @@ async def test_next_triggerer_continues_the_output(
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr(VertexRayJobTrigger, "_emit", lambda self, line: said.append(line))
-    submit(emulator, "shared", "talk", "echo a && echo b && sleep 4 && echo c")
+    submit(emulator, "shared", "talk", "echo a && echo b && sleep 2 && echo c")
     first = trigger(submission_id="talk")
     task = asyncio.create_task(first.outcome())
     await asyncio.to_thread(until, lambda: "b" in said)

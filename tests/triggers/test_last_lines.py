@@ -11,6 +11,7 @@ import pytest
 from emulator_support.process import EmulatorProcess, until
 
 from airflow_provider_vertex_ray.errors import JobFailedError, JobLostError, VertexRayError, error_from_dict
+from airflow_provider_vertex_ray.hooks import monitoring
 from airflow_provider_vertex_ray.log_query import LogQuery
 from airflow_provider_vertex_ray.triggers import log_fallback
 from airflow_provider_vertex_ray.triggers.base import result_of
@@ -42,7 +43,7 @@ def emulator(fake_emulator: EmulatorProcess) -> EmulatorProcess:
 
 async def lost(**arguments: Any) -> JobLostError:
     """The error of a wait that ends with the cluster."""
-    known = {"cluster_name": full_name("shared"), "submission_id": "one", "poll_interval": 0.1, "lost_timeout": 0.3}
+    known = {"cluster_name": full_name("shared"), "submission_id": "one", "poll_interval": 0.05, "lost_timeout": 0.2}
     trigger = VertexRayJobTrigger(**{**known, **arguments})
     with pytest.raises(JobLostError) as caught:
         result_of(await asyncio.wait_for(first_event(trigger), 40))
@@ -97,7 +98,7 @@ async def test_missing_permission_is_named(emulator: EmulatorProcess) -> None:
 async def test_known_lines_are_shown_when_cloud_logging_is_silent(
     emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log_fallback, "LONGEST", 0.5)
+    monkeypatch.setattr(log_fallback, "LONGEST", 0.2)
     leaked: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, told: leaked.append(told["message"]))
     with emulator.fault(scope="control_plane", method=LIST, action="hang", times=None):
@@ -113,7 +114,9 @@ async def test_known_lines_are_shown_when_cloud_logging_is_silent(
 
 
 @pytest.mark.parametrize("status", [429, 503, 500])
-async def test_failing_cloud_logging_does_not_change_the_outcome(emulator: EmulatorProcess, status: int) -> None:
+async def test_failing_cloud_logging_does_not_change_the_outcome(
+    emulator: EmulatorProcess, quick_retries: None, status: int
+) -> None:
     emulator.admin("POST", "clusters/shared/kill", {"part": "head"})
     with emulator.fault(scope="control_plane", method=LIST, status=status, times=None):
         begin = time.monotonic()
@@ -122,7 +125,9 @@ async def test_failing_cloud_logging_does_not_change_the_outcome(emulator: Emula
     assert "could not be read from Cloud Logging" in error.message
 
 
-async def test_late_lines_are_awaited(emulator: EmulatorProcess) -> None:
+async def test_late_lines_are_awaited(emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(monitoring, "LATE_SECONDS", 0.1)
+
     async def later() -> None:
         # The first look has found nothing.
         await asyncio.to_thread(until, lambda: emulator.calls(LIST), 20, "nobody asks")

@@ -103,11 +103,11 @@ async def outcome(trigger: Any) -> dict[str, Any]:
 async def test_odd_answers_end_no_wait_for_a_job(service: RawService, answer: bytes) -> None:
     name = service.add("c")
     service.jobs["c"] = [job()]
-    odd = times(answer, "/api/jobs/j", 2, 3)
+    odd = times(answer, "/api/jobs/j", 2, 2)
 
     def then_ends(request: Request) -> bytes | None:
         found = odd(request)
-        if len(service.sent("GET", "/api/jobs/j")) > 6:
+        if len(service.sent("GET", "/api/jobs/j")) > 4:
             service.jobs["c"] = [job(status="SUCCEEDED")]
         return found
 
@@ -241,7 +241,7 @@ async def test_unreadable_jobs_keep_their_cluster_and_no_other(service: RawServi
 async def test_unreadable_jobs_keep_a_cluster_from_being_idle(service: RawService, answer: bytes) -> None:
     name = service.add("c")
     service.odd = times(answer, "/api/jobs/", 1, 1_000)
-    trigger = VertexRayClusterIdleTrigger(cluster_name=name, idle_for=0.001, deadline=time.time() + 0.2)
+    trigger = VertexRayClusterIdleTrigger(cluster_name=name, idle_for=0.001, deadline=time.time() + 0.05)
     assert (await outcome(trigger))["error"]["type"] == "OperationTimeoutError"
 
 

@@ -29,6 +29,9 @@ GOOGLE_SUFFIXES = (".googleapis.com", ".aiplatform-training.googleusercontent.co
 _HOST = re.compile(r"([a-z0-9.-]+)(?::[0-9]{1,5})?")
 _TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
 _MAPPED = "0000000000000000FFFF0000"
+_NETLINK_SOCK_DIAG = 4
+_SOCK_DIAG_BY_FAMILY = 20
+_NLM_F_REQUEST = 1
 _checked: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
 
 
@@ -89,6 +92,9 @@ def _owner(peer: tuple[Any, ...], own: tuple[Any, ...]) -> int | None:
         ends = [f"{_hexadecimal(address[0])}:{address[1]:04X}" for address in (peer, own)]
     except OSError:
         return None
+    found = _owner_by_netlink(peer, own)
+    if found is not None:
+        return found[0]
     plain = " {} {} ".format(*ends).encode()
     mapped = " {} {} ".format(*(_MAPPED + end for end in ends)).encode()
     for table in _TABLES:
@@ -104,6 +110,37 @@ def _owner(peer: tuple[Any, ...], own: tuple[Any, ...]) -> int | None:
                 # The kernel reports a socket that its program has closed with user id 0 and inode 0.
                 return int(fields[4]) if fields[6] != b"0" else None
     return None
+
+
+def _owner_by_netlink(peer: tuple[Any, ...], own: tuple[Any, ...]) -> tuple[int | None] | None:
+    """Ask the kernel for the one socket, because its tables take milliseconds where many sockets have been used.
+
+    :return: the user id that owns the other end, None in its place for a socket that its program has closed; None if
+        the kernel does not say, as in some sandboxes.
+    """
+    addresses = [socket.inet_aton(address[0].rpartition(":")[2]) for address in (peer, own)]
+    body = struct.pack("=BBBBI", socket.AF_INET, socket.IPPROTO_TCP, 0, 0, 0xFFFFFFFF)
+    body += struct.pack("!HH16s16s", peer[1], own[1], *addresses)
+    # Any interface, and no cookie.
+    body += struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)
+    header = struct.pack("=IHHII", 16 + len(body), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 1, 0)
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as kernel:
+            kernel.sendto(header + body, (0, 0))
+            # The answer is there when the request has returned.
+            answer = kernel.recv(4096, socket.MSG_DONTWAIT)
+    except (AttributeError, OSError):
+        return None
+    if len(answer) < 88 or struct.unpack_from("=H", answer, 4) != (_SOCK_DIAG_BY_FAMILY,):
+        return None
+    peer_port, own_port, *ends = struct.unpack_from("!HH16s16s", answer, 20)
+    # The kernel also answers with a listening socket on the port; an IPv6 socket has the mapped addresses.
+    plain = [address.ljust(16, b"\0") for address in addresses]
+    mapped = [b"\0" * 10 + b"\xff\xff" + address for address in addresses]
+    if (peer_port, own_port) != (peer[1], own[1]) or ends not in (plain, mapped):
+        return None
+    user, inode = struct.unpack_from("=II", answer, 80)
+    return (user if inode else None,)
 
 
 def _hexadecimal(address: str) -> str:
