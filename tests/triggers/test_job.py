@@ -101,7 +101,9 @@ async def waited_for(emulator: EmulatorProcess) -> None:
         await asyncio.sleep(0.02)
 
 
-async def test_wait_uses_one_connection_and_a_slow_poll(emulator: EmulatorProcess) -> None:
+async def test_wait_uses_one_connection_and_a_slow_poll(websocket_emulator: EmulatorProcess) -> None:
+    emulator = websocket_emulator
+    start(emulator)
     submit(emulator, "shared", "one", "sleep 3")
     emulator.admin("DELETE", "calls")
     await outcome(poll_interval=15, dashboard_uri=None)
