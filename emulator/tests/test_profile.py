@@ -46,6 +46,10 @@ def dashboard(cluster: dict[str, Any]) -> str:
     return "/" + str(cluster["resourceRuntime"]["accessUris"]["RAY_DASHBOARD_URI"]).split("/", 1)[1]
 
 
+def readiness(emulator: EmulatorProcess) -> list[str]:
+    return [cluster["dashboard"] for cluster in emulator.admin("GET", "clusters")["clusters"]]
+
+
 def test_profiles() -> None:
     assert traits_of("lenient") == frozenset()
     assert traits_of("google") == frozenset(TRAITS)
@@ -63,6 +67,7 @@ def test_profiles() -> None:
 def test_dashboard_answers_524_then_401_and_403_then_200(google: EmulatorProcess) -> None:
     path, token = dashboard(google.create("c1", ready=False)) + "/api/version", google.token()
     seen: list[int] = []
+    assert readiness(google) == ["warming"]
 
     def look() -> bool:
         status = google.request("GET", path, token=token)[0]
@@ -72,6 +77,7 @@ def test_dashboard_answers_524_then_401_and_403_then_200(google: EmulatorProcess
 
     until(look)
     assert seen == [524, 401, 403, 200]
+    assert readiness(google) == ["ready"]
 
 
 @pytest.mark.parametrize("machine", ["n1-standard-8", "n1-highcpu-16", "n1-highmem-8", "e2-highcpu-16"])
@@ -82,6 +88,7 @@ def test_small_head_has_a_dead_dashboard(google: EmulatorProcess, machine: str) 
     token = google.token()
     until(lambda: google.request("GET", f"{alive}/api/version", token=token)[0] == 200)
     assert google.request("GET", f"{dead}/api/version", token=token)[0] == 524
+    assert sorted(readiness(google)) == ["dead", "ready"]
 
 
 def failed_create(emulator: EmulatorProcess, outcome: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
