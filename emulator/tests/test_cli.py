@@ -189,6 +189,7 @@ def test_env_and_status_import_no_server() -> None:
         (["--without", "warmup,websockets"], "Invalid value for without: 'websockets'."),
         (["--leak-seconds", "inf"], "Invalid value for leak_seconds: inf."),
         (["--dashboard-warmup-seconds", "-1"], "Invalid value for warmup_seconds: -1.0."),
+        (["--permission-seconds", "nan"], "Invalid value for permission_seconds: nan."),
         (["--project", "No"], "Invalid value for project: 'No'."),
         (["--project-number", "abc"], "Invalid value for project_number: 'abc'."),
     ],

@@ -115,7 +115,7 @@ def test_create_and_resize_beyond_scripted_limit_fail(emulator: EmulatorProcess,
     project(quota={CPUS: {"us-central1": {"limit": 64, "used": 16}}})
     assert emulator.create("fits", cluster_body(2))["state"] == "RUNNING"
     too_big = emulator.create("too-big", cluster_body(1))
-    text = f"The following quota metrics exceed quota limits: aiplatform.googleapis.com/{CPUS}"
+    text = "The following quotas are exceeded: CustomModelTrainingCPUsPerProjectPerRegion"
     assert too_big["state"] == "ERROR"
     assert too_big["error"] == {"code": 8, "message": text}
     mask = "?updateMask=resourcePools.replicaCount"

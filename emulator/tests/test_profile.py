@@ -139,6 +139,18 @@ def test_quota_has_its_recorded_text(google: EmulatorProcess) -> None:
     assert google.wait(operation)["error"]["message"] == text
 
 
+@pytest.mark.parametrize(
+    ("outcome", "text"),
+    [
+        ("quota", "metrics exceed quota limits: aiplatform.googleapis.com/custom_model_training_cpus"),
+        ("stockout", "Resources are insufficient in region: us-central1."),
+    ],
+)
+def test_lenient_profile_has_the_texts_of_custom_jobs(lenient: EmulatorProcess, outcome: str, text: str) -> None:
+    assert text in failed_create(lenient, outcome)["message"]
+    assert lenient.api("GET", "persistentResources/c1")[1]["state"] == "ERROR"
+
+
 def test_recorded_texts_have_sources() -> None:
     texts = [each for each in vars(recorded_texts).values() if isinstance(each, RecordedText)]
     assert len(texts) == 8

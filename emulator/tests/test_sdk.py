@@ -69,7 +69,7 @@ def test_client_keeps_token_until_it_is_refused(seen: Seen) -> None:
 
 
 def test_taken_name_is_refused(seen: Seen) -> None:
-    assert "already exists" in seen["again"]["error"]
+    assert "existing PersistentResource with the same ID" in seen["again"]["error"]
 
 
 def test_delete(seen: Seen) -> None:
