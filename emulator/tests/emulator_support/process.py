@@ -206,9 +206,11 @@ class EmulatorProcess:
         return dict(self.api("GET", f"persistentResources/{cluster_id}")[1])
 
     def _warming(self, cluster_id: str) -> bool:
-        clusters = self.admin("GET", "clusters")["clusters"]
-        (found,) = (each for each in clusters if each["id"] == cluster_id)
-        return found["state"] == "PROVISIONING" or found["dashboard"] == "warming"
+        return any(
+            each["state"] == "PROVISIONING" or each["dashboard"] == "warming"
+            for each in self.admin("GET", "clusters")["clusters"]
+            if each["id"] == cluster_id
+        )
 
     def calls(self, method: str = "*", since: float = 0.0) -> list[dict[str, Any]]:
         """Return the requests in the request log, oldest first."""
