@@ -273,7 +273,7 @@ async def test_a_resize_of_a_cluster_that_is_being_resized_by_others(
 async def test_no_delete_while_provisioning(api: ClustersApi, fake_emulator: EmulatorProcess) -> None:
     with fake_emulator.fault(scope="provisioning", outcome="stuck", delay=60):
         await api.create(NAME, BODY)
-        with pytest.raises(PreconditionError, match="PROVISIONING"):
+        with pytest.raises(PreconditionError, match="is being created thus can not be deleted now"):
             await api.delete(NAME)
 
 
