@@ -15,7 +15,8 @@ from devtools.emulator_process import Emulator
 
 POLL_INTERVALS = (1.0, 15.0, 60.0)
 JOB_SECONDS = (2.3, 4.1, 6.6, 9.2, 12.7, 17.4)
-GOAL = 0.5
+WAYS = (("without websockets", (), 1.0), ("with websockets", ("--without", "no-websockets"), 0.5))
+"""How jobs are waited for, the emulator's arguments, and the goal in seconds."""
 
 
 async def _delays(cluster: str, poll_interval: float) -> list[float]:
@@ -57,9 +58,13 @@ async def _measure() -> dict[float, list[float]]:
 
 
 def run() -> list[Figure]:
-    """Measure on one cluster, one poll interval after the other."""
+    """Measure with and without websockets, each on one cluster, one poll interval after the other."""
+    return [figure for way, arguments, goal in WAYS for figure in _run_one(way, arguments, goal)]
+
+
+def _run_one(way: str, arguments: tuple[str, ...], goal: float) -> list[Figure]:
     with tempfile.TemporaryDirectory(prefix="vrb-") as folder:
-        emulator = Emulator(Path(folder) / "state")
+        emulator = Emulator(Path(folder) / "state", arguments)
         emulator.start()
         try:
             os.environ.update({**emulator.airflow_environment, "AIRFLOW_HOME": str(Path(folder) / "airflow")})
@@ -68,11 +73,11 @@ def run() -> list[Figure]:
             emulator.stop()
     return [
         Figure(
-            f"end of a job to its event, median, poll_interval {poll_interval:.0f} s",
+            f"end of a job to its event, median, {way}, poll_interval {poll_interval:.0f} s",
             statistics.median(delays),
             "s",
             "goal",
-            GOAL,
+            goal,
             1.0,
         )
         for poll_interval, delays in found.items()

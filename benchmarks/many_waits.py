@@ -51,7 +51,7 @@ def _measure(way: str, emulator: Emulator, log: Path) -> dict[str, float]:
 def run() -> list[Figure]:
     """Measure all three ways."""
     with tempfile.TemporaryDirectory(prefix="vrb-") as folder:
-        emulator = Emulator(Path(folder) / "state", ["--backend", "fake"])
+        emulator = Emulator(Path(folder) / "state", ["--backend", "fake", "--without", "no-websockets"])
         emulator.start()
         try:
             ours, floor, peer = (

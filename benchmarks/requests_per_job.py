@@ -170,7 +170,8 @@ def run() -> list[Figure]:
     """Wait for jobs in both ways at the same time, each on its own cluster."""
     with tempfile.TemporaryDirectory(prefix="vrb-") as folder:
         # The Google provider recognises a Vertex AI address by its bare host name.
-        emulator = Emulator(Path(folder) / "state", ["--backend", "fake", "--dashboard-addresses", "google"])
+        arguments = ["--backend", "fake", "--dashboard-addresses", "google", "--without", "no-websockets"]
+        emulator = Emulator(Path(folder) / "state", arguments)
         emulator.start()
         try:
             home = {"AIRFLOW_HOME": str(Path(folder) / "airflow")}

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-from urllib.parse import quote
 
 from airflow_provider_vertex_ray.core.job.state import owner_key
 from devtools.airflow_api import OPENER
@@ -37,7 +36,11 @@ PRICES = {
 _LAST = 9
 """Number of jobs that keep running: the last ones."""
 
-_FAKE = ("--backend", "fake", "--provisioning-seconds", "0.1", "--with", "storage")
+_FAKE = (
+    *("--backend", "fake", "--provisioning-seconds", "0.1", "--with", "storage"),
+    *("--dashboard-warmup-seconds", "0.1", "--permission-seconds", "0.1"),
+)
+_MULTIPART = "multipart/related; boundary=part"
 
 
 class PageWorld:
@@ -155,10 +158,14 @@ class PageWorld:
             self.metrics(cluster)
 
     def create(self, cluster_id: str, body: dict[str, Any]) -> None:
-        """Create a cluster and wait until it is RUNNING."""
+        """Create a cluster and wait until its dashboard answers."""
         self.vertex("POST", f"persistentResources?persistentResourceId={cluster_id}", body)
-        while self.vertex("GET", f"persistentResources/{cluster_id}")["state"] == "PROVISIONING":
+        while not self._ready(cluster_id):
             time.sleep(0.05)
+
+    def _ready(self, cluster_id: str) -> bool:
+        clusters = self.emulate("GET", "clusters")["clusters"]
+        return any(each["id"] == cluster_id and each["dashboard"] == "ready" for each in clusters)
 
     def submit(self, cluster_id: str, submission_id: str, entrypoint: str, metadata: dict[str, str]) -> None:
         """Submit a job."""
@@ -180,11 +187,12 @@ class PageWorld:
         name = self.vertex("GET", f"persistentResources/{cluster_id}")["name"].split("/")
         held = Holder(owner, now, now + 900)
         path = f"leases/{name[1]}/{name[3]}/{name[5]}/holders/{held.holder_id.key}.json"
-        self._send(
-            f"http://{self.storage}/upload/storage/v1/b/{BUCKET}/o?uploadType=media&name={quote(path, '')}", "POST", {}
-        )
-        url = f"http://{self.storage}/storage/v1/b/{BUCKET}/o/{quote(path, '')}"
-        self._send(url, "PATCH", {"metadata": {"lease": json.dumps(held.to_json())}})
+        lease = {"name": path, "metadata": {"lease": json.dumps(held.to_json())}}
+        # In one request, because an object takes one write a second.
+        parts = [f"--part\r\nContent-Type: application/json\r\n\r\n{json.dumps(each)}\r\n" for each in (lease, {})]
+        data = "".join([*parts, "--part--"]).encode()
+        url = f"http://{self.storage}/upload/storage/v1/b/{BUCKET}/o?uploadType=multipart"
+        self._send(url, "POST", data, content_type=_MULTIPART)
 
     def metrics(self, cluster_id: str) -> None:
         """Set an hour of varying metrics for a cluster."""
@@ -231,11 +239,13 @@ class PageWorld:
         with OPENER.open(request, timeout=30) as answer:
             return str(json.load(answer)["access_token"])
 
-    def _send(self, url: str, method: str, body: Any = None, token: str | None = None) -> Any:
+    def _send(
+        self, url: str, method: str, body: Any = None, token: str | None = None, content_type: str = "application/json"
+    ) -> Any:
         request = urllib.request.Request(url, method=method)
         if body is not None:
-            request.data = json.dumps(body).encode()
-            request.add_header("Content-Type", "application/json")
+            request.data = body if isinstance(body, bytes) else json.dumps(body).encode()
+            request.add_header("Content-Type", content_type)
         if token is not None:
             request.add_header("Authorization", f"Bearer {token}")
         try:

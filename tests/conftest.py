@@ -31,6 +31,8 @@ for name in ("VERTEX_RAY_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS", "GOOG
 __all__ = ["ray_process", "storage", "storage_process"]
 
 FAKE = ["--backend", "fake", "--provisioning-seconds", "0", "--name-reuse-seconds", "30"]
+WITH_WEBSOCKETS = ["--without", "no-websockets"]
+"""Arguments for the tests whose subject is what websockets deliver; everything else must work without them."""
 
 
 def pytest_unconfigure() -> None:
@@ -52,6 +54,25 @@ def fake_emulator(fake_process: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
     yield fake_process
     fake_process.reset()
     fake_process.admin("POST", "tokens/settings", {"seconds": 3600})
+
+
+@pytest.fixture(scope="session")
+def websocket_process() -> Iterator[EmulatorProcess]:
+    """One emulator without Ray whose dashboards let websockets pass."""
+    arguments = [*FAKE, *WITH_WEBSOCKETS]
+    with tempfile.TemporaryDirectory(prefix="vre-") as folder, EmulatorProcess(Path(folder), arguments) as process:
+        yield process
+
+
+@pytest.fixture
+def websocket_emulator(
+    websocket_process: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[EmulatorProcess]:
+    """The emulator whose dashboards let websockets pass, empty at the start of each test."""
+    use(websocket_process, monkeypatch)
+    yield websocket_process
+    websocket_process.reset()
+    websocket_process.admin("POST", "tokens/settings", {"seconds": 3600})
 
 
 @pytest.fixture

@@ -189,6 +189,7 @@ def test_env_and_status_import_no_server() -> None:
         (["--without", "warmup,websockets"], "Invalid value for without: 'websockets'."),
         (["--leak-seconds", "inf"], "Invalid value for leak_seconds: inf."),
         (["--dashboard-warmup-seconds", "-1"], "Invalid value for warmup_seconds: -1.0."),
+        (["--permission-seconds", "nan"], "Invalid value for permission_seconds: nan."),
         (["--project", "No"], "Invalid value for project: 'No'."),
         (["--project-number", "abc"], "Invalid value for project_number: 'abc'."),
     ],
@@ -216,11 +217,11 @@ def test_project_can_be_set(state_dir: Path) -> None:
 def test_dashboard_warmup_and_google_form_of_its_address(state_dir: Path) -> None:
     arguments = [*QUICK, "--dashboard-warmup-seconds", "2", "--dashboard-addresses", "google"]
     with EmulatorProcess(state_dir, arguments) as emulator:
-        uris = emulator.create("c1")["resourceRuntime"]["accessUris"]
+        uris = emulator.create("c1", ready=False)["resourceRuntime"]["accessUris"]
         host = uris["RAY_DASHBOARD_URI"]
         assert re.fullmatch(r"[0-9a-f]+-dot-us-central1\.aiplatform-training\.googleusercontent\.com", host)
         path, token = f"/{host}/api/version", emulator.token()
-        assert emulator.request("GET", path, token=token)[0] == 503
+        assert emulator.request("GET", path, token=token)[0] == 524
         until(lambda: emulator.request("GET", path, token=token)[0] == 200)
 
 

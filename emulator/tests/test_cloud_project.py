@@ -54,6 +54,18 @@ def test_services(emulator: EmulatorProcess, project: Callable[..., Any]) -> Non
 
 
 @pytest.mark.sdk
+def test_policy_of_the_project(emulator: EmulatorProcess, project: Callable[..., Any]) -> None:
+    agent = "serviceAccount:service-123456789012@gcp-sa-aiplatform.iam.gserviceaccount.com"
+    own = {"role": "roles/aiplatform.serviceAgent", "members": [agent]}
+    manager = discovery(emulator, "cloudresourcemanager", "v1").projects()
+    assert manager.get(projectId="demo-project").execute()["projectNumber"] == "123456789012"
+    assert manager.getIamPolicy(resource="demo-project", body={}).execute()["bindings"] == [own]
+    project(policy={"roles/compute.networkAdmin": [agent], own["role"]: []})
+    granted = {"role": "roles/compute.networkAdmin", "members": [agent]}
+    assert manager.getIamPolicy(resource="123456789012", body={}).execute()["bindings"] == [granted]
+
+
+@pytest.mark.sdk
 def test_disabled_service_refuses_requests(emulator: EmulatorProcess, project: Callable[..., Any]) -> None:
     hosts = ("compute", "logging", "aiplatform")
     project(services={f"{host}.googleapis.com": "DISABLED" for host in hosts})
@@ -103,7 +115,7 @@ def test_create_and_resize_beyond_scripted_limit_fail(emulator: EmulatorProcess,
     project(quota={CPUS: {"us-central1": {"limit": 64, "used": 16}}})
     assert emulator.create("fits", cluster_body(2))["state"] == "RUNNING"
     too_big = emulator.create("too-big", cluster_body(1))
-    text = f"The following quota metrics exceed quota limits: aiplatform.googleapis.com/{CPUS}"
+    text = "The following quotas are exceeded: CustomModelTrainingCPUsPerProjectPerRegion"
     assert too_big["state"] == "ERROR"
     assert too_big["error"] == {"code": 8, "message": text}
     mask = "?updateMask=resourcePools.replicaCount"
@@ -226,6 +238,8 @@ CALLS = [
     ("iam.serviceAccounts.get", "GET", "/v1/projects/-/serviceAccounts/a@b.c"),
     ("aiplatform.persistentResources.list", "GET", f"{V1}/locations/us-central1/persistentResources"),
     ("resourcemanager.projects.get", "GET", "/v3/projects/demo-project"),
+    ("resourcemanager.projects.get", "GET", "/v1/projects/demo-project"),
+    ("resourcemanager.projects.getIamPolicy", "POST", "/v1/projects/demo-project:getIamPolicy"),
 ]
 
 
@@ -249,6 +263,8 @@ def test_denied_permission_refuses_requests(
         ({"services": {"compute.googleapis.com": "off"}}, "'off'. Use ENABLED or DISABLED."),
         ({"denied_permissions": "all"}, "Invalid value for denied_permissions: 'all'."),
         ({"denied_permissions": ["compute.*"]}, "denied_permissions[0]: 'compute.*'"),
+        ({"policy": {"editor": []}}, "policy['editor']"),
+        ({"policy": {"roles/editor": ["me"]}}, "policy['roles/editor']: ['me']"),
         ({"service_accounts": {"me": None}}, "service_accounts['me']"),
         ({"service_accounts": {"a@b": {"denied": []}}}, "The only allowed field is denied_permissions."),
         ({"quota": {"cpus": {}}}, "quota['cpus']"),

@@ -110,7 +110,7 @@ async def test_delete_is_refused_while_provisioning_and_while_stopping(make: Cal
     world = make(delete_seconds=0.05)
     world.backend.hold.clear()
     operation = await world.create()
-    await refused(world.delete(), "FAILED_PRECONDITION", "is in state PROVISIONING")
+    await refused(world.delete(), "FAILED_PRECONDITION", "is being created thus can not be deleted now")
     world.backend.hold.set()
     await finished(operation)
     deleting = await world.delete()
@@ -154,7 +154,7 @@ async def test_update_requires_running(make: Callable[..., World]) -> None:
 async def test_name_cannot_be_reused_right_after_delete(make: Callable[..., World]) -> None:
     world = make(name_reuse_seconds=0.2)
     await world.created()
-    await refused(world.create(), "ALREADY_EXISTS", "already exists")
+    await refused(world.create(), "ALREADY_EXISTS", "There is an existing PersistentResource with the same ID")
     await finished(await world.delete())
     await refused(world.create(), "FAILED_PRECONDITION", "cannot be used again")
     # Another id, and the same id in another location, are not affected.

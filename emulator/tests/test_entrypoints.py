@@ -9,7 +9,6 @@ import sys
 import time
 import urllib.request
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ import pytest
 from emulator_support.process import QUICK, EmulatorProcess, until
 from vertex_ray_emulator.backends.fake_jobs import is_simulated
 
-ARGUMENTS = [*QUICK, "--profile", "google", "--without", "warmup,late-permissions"]
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
@@ -61,16 +59,9 @@ class Jobs:
         return found["status"], found["driver_exit_code"], self.log().split("Runtime env is setting up.\n", 1)[1]
 
 
-@pytest.fixture(scope="module")
-def running_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatorProcess]:
-    with EmulatorProcess(tmp_path_factory.mktemp("runs"), ARGUMENTS) as process:
-        yield process
-
-
 @pytest.fixture
-def jobs(running_process: EmulatorProcess) -> Iterator[Jobs]:
-    yield Jobs(running_process)
-    running_process.reset()
+def jobs(emulator: EmulatorProcess) -> Jobs:
+    return Jobs(emulator)
 
 
 def test_script_of_the_working_directory_runs(jobs: Jobs) -> None:
@@ -142,7 +133,7 @@ def test_requirements_that_are_not_installed_are_named(jobs: Jobs) -> None:
 
 def test_jobs_end_with_the_emulator(tmp_path: Path) -> None:
     file = tmp_path / "pid"
-    with EmulatorProcess(tmp_path / "state", ARGUMENTS) as emulator:
+    with EmulatorProcess(tmp_path / "state", QUICK) as emulator:
         Jobs(emulator).submit(f"echo $$ > {file}; exec {sys.executable} -c 'import time; time.sleep(600)'")
         until(lambda: file.exists() and file.read_text().strip())
         pid = int(file.read_text())
@@ -151,9 +142,9 @@ def test_jobs_end_with_the_emulator(tmp_path: Path) -> None:
         until(lambda: not psutil.pid_exists(pid))
 
 
-def test_without_the_trait_the_log_says_that_nothing_ran(emulator: EmulatorProcess) -> None:
-    jobs = Jobs(emulator)
-    status, _, log = jobs.run("python train.py")
+def test_without_the_trait_the_log_says_that_nothing_ran(tmp_path: Path) -> None:
+    with EmulatorProcess(tmp_path / "state", [*QUICK, "--without", "run-entrypoints"]) as emulator:
+        status, _, log = Jobs(emulator).run("python train.py")
     assert status == "SUCCEEDED"
     assert log.startswith("WARNING: this entrypoint was NOT RUN.")
     assert "--backend ray" in log

@@ -92,8 +92,8 @@ def test_invalid_faults_are_refused(fault: dict[str, Any], words: str) -> None:
 @pytest.mark.parametrize(
     ("outcome", "code", "text"),
     [
-        ("quota", 8, "The following quota metrics exceed quota limits: aiplatform.googleapis.com/custom_model"),
-        ("stockout", 8, "Resources are insufficient in region: us-central1."),
+        ("quota", 8, "The following quotas are exceeded: CustomModelTrainingCPUsPerProjectPerRegion"),
+        ("stockout", 8, "Region us-central1 does not have enough resources available"),
         ("internal", 13, "An internal error occurred on your cluster. Please try recreating one in a few"),
         ("ip_ranges", 9, "Couldn't find free blocks in allocated IP ranges"),
     ],
@@ -103,8 +103,8 @@ def test_create_fails_with_outcome(emulator: EmulatorProcess, outcome: str, code
     status, operation = emulator.api("POST", CREATE, cluster_body())
     assert status == 200
     operation = emulator.wait(operation)
+    until(lambda: emulator.api("GET", "persistentResources/c1")[1]["state"] == "ERROR")
     resource = emulator.api("GET", "persistentResources/c1")[1]
-    assert resource["state"] == "ERROR"
     assert operation["error"]["code"] == resource["error"]["code"] == code
     assert operation["error"]["message"] == resource["error"]["message"]
     assert resource["error"]["message"].startswith(text)
@@ -120,8 +120,8 @@ def test_quota_error_names_metric(emulator: EmulatorProcess) -> None:
     body["resourcePools"][1]["machineSpec"] |= {"acceleratorType": "NVIDIA_TESLA_T4", "acceleratorCount": 1}
     emulator.admin("POST", "faults", [{"scope": "provisioning", "outcome": "quota", "times": 2}])
     message = emulator.create("gpu", body)["error"]["message"]
-    assert message.endswith("/custom_model_training_nvidia_t4_gpus")
-    assert emulator.create("cpu")["error"]["message"].endswith("/custom_model_training_cpus")
+    assert message.endswith(": CustomModelTrainingT4GPUsPerProjectPerRegion")
+    assert emulator.create("cpu")["error"]["message"].endswith(": CustomModelTrainingCPUsPerProjectPerRegion")
 
 
 def test_outcome_with_custom_text(emulator: EmulatorProcess) -> None:

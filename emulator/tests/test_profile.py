@@ -14,13 +14,26 @@ from vertex_ray_emulator.project.quota_metrics import METRICS
 from vertex_ray_emulator.project.recorded_texts import RecordedText, quota_name
 from vertex_ray_emulator.settings import Settings
 
-QUICK = ["--backend", "fake", "--provisioning-seconds", "0", "--profile", "google", "--leak-seconds", "2"]
+QUICK = ["--backend", "fake", "--provisioning-seconds", "0", "--leak-seconds", "2"]
 
 
 @pytest.fixture(scope="module")
 def google_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatorProcess]:
-    with EmulatorProcess(tmp_path_factory.mktemp("google"), QUICK) as process:
+    arguments = [*QUICK, "--dashboard-warmup-seconds", "0.5", "--permission-seconds", "0.6"]
+    with EmulatorProcess(tmp_path_factory.mktemp("google"), arguments) as process:
         yield process
+
+
+@pytest.fixture(scope="module")
+def lenient_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatorProcess]:
+    with EmulatorProcess(tmp_path_factory.mktemp("lenient"), [*QUICK, "--profile", "lenient"]) as process:
+        yield process
+
+
+@pytest.fixture
+def lenient(lenient_process: EmulatorProcess) -> Iterator[EmulatorProcess]:
+    yield lenient_process
+    lenient_process.reset()
 
 
 @pytest.fixture
@@ -33,21 +46,28 @@ def dashboard(cluster: dict[str, Any]) -> str:
     return "/" + str(cluster["resourceRuntime"]["accessUris"]["RAY_DASHBOARD_URI"]).split("/", 1)[1]
 
 
+def readiness(emulator: EmulatorProcess) -> list[str]:
+    return [cluster["dashboard"] for cluster in emulator.admin("GET", "clusters")["clusters"]]
+
+
 def test_profiles() -> None:
     assert traits_of("lenient") == frozenset()
     assert traits_of("google") == frozenset(TRAITS)
-    assert Settings(profile="google", without=("warmup",)).traits == frozenset(TRAITS) - {"warmup"}
-    assert Settings(profile="google", without=("warmup",)).warmup_seconds == 0
-    assert Settings(profile="google").warmup_seconds == 2
-    assert Settings(profile="google", dashboard_warmup_seconds=7).warmup_seconds == 7
+    assert Settings().traits == frozenset(TRAITS), "google is the default"
+    assert Settings(without=("warmup",)).traits == frozenset(TRAITS) - {"warmup"}
+    assert Settings(without=("warmup",)).warmup_seconds == 0
+    assert Settings().warmup_seconds == 2
+    assert Settings(dashboard_warmup_seconds=7).warmup_seconds == 7
+    assert Settings(profile="lenient").warmup_seconds == 0
     for wrong in ({"profile": "dark"}, {"without": ("websockets",)}):
         with pytest.raises(ValueError, match=f"Invalid value for {next(iter(wrong))}"):
             Settings(**wrong)  # type: ignore[arg-type]
 
 
 def test_dashboard_answers_524_then_401_and_403_then_200(google: EmulatorProcess) -> None:
-    path, token = dashboard(google.create("c1")) + "/api/version", google.token()
+    path, token = dashboard(google.create("c1", ready=False)) + "/api/version", google.token()
     seen: list[int] = []
+    assert readiness(google) == ["warming"]
 
     def look() -> bool:
         status = google.request("GET", path, token=token)[0]
@@ -57,6 +77,7 @@ def test_dashboard_answers_524_then_401_and_403_then_200(google: EmulatorProcess
 
     until(look)
     assert seen == [524, 401, 403, 200]
+    assert readiness(google) == ["ready"]
 
 
 @pytest.mark.parametrize("machine", ["n1-standard-8", "n1-highcpu-16", "n1-highmem-8", "e2-highcpu-16"])
@@ -67,6 +88,7 @@ def test_small_head_has_a_dead_dashboard(google: EmulatorProcess, machine: str) 
     token = google.token()
     until(lambda: google.request("GET", f"{alive}/api/version", token=token)[0] == 200)
     assert google.request("GET", f"{dead}/api/version", token=token)[0] == 524
+    assert sorted(readiness(google)) == ["dead", "ready"]
 
 
 def failed_create(emulator: EmulatorProcess, outcome: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -96,12 +118,12 @@ def test_failed_create_leaks(google: EmulatorProcess) -> None:
     assert google.api("DELETE", "persistentResources/c1")[0] == 200
 
 
-def test_leak_is_an_outcome_of_its_own(emulator: EmulatorProcess) -> None:
-    with emulator.fault(scope="provisioning", outcome="leak", delay=0.5):
-        _, operation = emulator.api("POST", "persistentResources?persistentResourceId=c1", cluster_body())
-        assert emulator.wait(operation)["error"]["code"] == 13
-    assert emulator.api("GET", "persistentResources/c1")[1]["state"] == "PROVISIONING"
-    until(lambda: emulator.api("GET", "persistentResources/c1")[1]["state"] == "ERROR")
+def test_leak_is_an_outcome_of_its_own(lenient: EmulatorProcess) -> None:
+    with lenient.fault(scope="provisioning", outcome="leak", delay=0.5):
+        _, operation = lenient.api("POST", "persistentResources?persistentResourceId=c1", cluster_body())
+        assert lenient.wait(operation)["error"]["code"] == 13
+    assert lenient.api("GET", "persistentResources/c1")[1]["state"] == "PROVISIONING"
+    until(lambda: lenient.api("GET", "persistentResources/c1")[1]["state"] == "ERROR")
 
 
 def test_quota_has_its_recorded_text(google: EmulatorProcess) -> None:
@@ -115,6 +137,18 @@ def test_quota_has_its_recorded_text(google: EmulatorProcess) -> None:
     google.admin("PUT", "project", {"quota": limits})
     _, operation = google.api("POST", "persistentResources?persistentResourceId=c1", body)
     assert google.wait(operation)["error"]["message"] == text
+
+
+@pytest.mark.parametrize(
+    ("outcome", "text"),
+    [
+        ("quota", "metrics exceed quota limits: aiplatform.googleapis.com/custom_model_training_cpus"),
+        ("stockout", "Resources are insufficient in region: us-central1."),
+    ],
+)
+def test_lenient_profile_has_the_texts_of_custom_jobs(lenient: EmulatorProcess, outcome: str, text: str) -> None:
+    assert text in failed_create(lenient, outcome)["message"]
+    assert lenient.api("GET", "persistentResources/c1")[1]["state"] == "ERROR"
 
 
 def test_recorded_texts_have_sources() -> None:
@@ -135,7 +169,7 @@ def test_trait_can_be_turned_off(tmp_path_factory: pytest.TempPathFactory, trait
         body = cluster_body()
         if trait == "small-heads":
             body["resourcePools"][0]["machineSpec"]["machineType"] = "n1-standard-8"
-        path, token = dashboard(emulator.create("c1", body)) + "/api/version", emulator.token()
+        path, token = dashboard(emulator.create("c1", body, ready=False)) + "/api/version", emulator.token()
         seen: list[int] = []
 
         def look() -> bool:
@@ -163,7 +197,7 @@ def with_worker(machine_type: str, machine: dict[str, Any] | None = None, **more
     return body
 
 
-def test_specs_that_the_service_may_refuse(google: EmulatorProcess, emulator: EmulatorProcess) -> None:
+def test_specs_that_the_service_may_refuse(google: EmulatorProcess, lenient: EmulatorProcess) -> None:
     reserved = with_worker(
         "n1-standard-16", machine={"reservationAffinity": {"reservationAffinityType": "ANY_RESERVATION"}}
     )
@@ -180,7 +214,7 @@ def test_specs_that_the_service_may_refuse(google: EmulatorProcess, emulator: Em
         (mixed, "autoscaling_spec must be set for all worker pools or for none"),
     ):
         assert words in refused(google, body)
-        assert refused(emulator, body) == ""
+        assert refused(lenient, body) == ""
 
 
 def test_disks_and_machines_of_the_api(google: EmulatorProcess) -> None:

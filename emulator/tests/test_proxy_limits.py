@@ -79,11 +79,11 @@ async def test_large_upload_is_413(world: World, chunked: bool) -> None:
 
 
 async def test_dashboard_comes_up_as_the_reports_say(world: World) -> None:
-    world.targets[HOST] = Target("etl", world.upstream.port, math.inf, math.inf, 524)
+    world.targets[HOST] = Target("etl", world.upstream.port, math.inf, 0.0, 524)
     assert (await world.get("/echo/x"))[0] == 524
     # In the past, or far in the future: no clock decides this test.
-    for permitted_in, status in ((-1.0, 200), (1000.0, 401)):
-        world.targets[HOST] = Target("etl", world.upstream.port, 0.0, time.time() + permitted_in, 524)
+    for warm_since, status in ((5000.0, 200), (1500.0, 403), (500.0, 401)):
+        world.targets[HOST] = Target("etl", world.upstream.port, time.time() - warm_since, 2000.0, 524)
         assert (await world.get("/echo/x"))[0] == status
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 from emulator_support.clients.stages import run_client
-from emulator_support.process import EmulatorProcess
+from emulator_support.process import AT_ONCE, EmulatorProcess
 
 pytestmark = [pytest.mark.sdk, pytest.mark.ray]
 
 
 def test_official_notebooks_cluster_runs_1000_tasks_and_shrinks(tmp_path: Path) -> None:
-    arguments = ["--autoscaling-idle-seconds", "3"]
+    arguments = [*AT_ONCE, "--autoscaling-idle-seconds", "3"]
     with EmulatorProcess(tmp_path / "state", arguments) as emulator:
         seen = run_client("autoscaling_sdk.py", emulator.sdk_env(), tmp_path)
         assert seen["grown"]["status"] == "SUCCEEDED", seen["grown"]["logs"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from emulator_support.clients.stages import run_client
-from emulator_support.process import EmulatorProcess
+from emulator_support.process import AT_ONCE, EmulatorProcess
 
 pytestmark = [pytest.mark.sdk, pytest.mark.ray]
 
@@ -20,7 +20,7 @@ Seen = dict[str, dict[str, Any]]
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
     folder = tmp_path_factory.mktemp("sdk")
-    with EmulatorProcess(folder / "state", ["--backend", "ray"]) as emulator:
+    with EmulatorProcess(folder / "state", [*AT_ONCE, "--without", "no-websockets"]) as emulator:
         stages = run_client("vertex_sdk.py", emulator.sdk_env(), folder)
         stages["calls"] = {"surfaces": sorted({call["surface"] for call in emulator.calls()})}
         return stages
@@ -69,7 +69,7 @@ def test_client_keeps_token_until_it_is_refused(seen: Seen) -> None:
 
 
 def test_taken_name_is_refused(seen: Seen) -> None:
-    assert "already exists" in seen["again"]["error"]
+    assert "existing PersistentResource with the same ID" in seen["again"]["error"]
 
 
 def test_delete(seen: Seen) -> None:

@@ -18,7 +18,7 @@ OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 @pytest.fixture(scope="module")
 def google(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatorProcess]:
-    arguments = [*QUICK, "--with", "storage", "--profile", "google"]
+    arguments = [*QUICK, "--with", "storage"]
     with EmulatorProcess(tmp_path_factory.mktemp("storage"), arguments) as process:
         call(process, "POST", "/storage/v1/b?project=p", {"name": "bucket"})
         yield process
@@ -90,7 +90,7 @@ def test_unmodified_client_of_cloud_storage_works(google: EmulatorProcess, monke
 
 
 def test_writes_are_not_limited_without_the_trait(tmp_path_factory: pytest.TempPathFactory) -> None:
-    arguments = [*QUICK, "--with", "storage", "--profile", "google", "--without", "storage-writes"]
+    arguments = [*QUICK, "--with", "storage", "--without", "storage-writes"]
     with EmulatorProcess(tmp_path_factory.mktemp("storage"), arguments) as process:
         call(process, "POST", "/storage/v1/b?project=p", {"name": "bucket"})
         assert [call(process, "POST", upload("x"), b"1")[0] for _ in range(3)] == [200, 200, 200]

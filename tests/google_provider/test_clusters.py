@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from emulator_support.clients.stages import run_client
-from emulator_support.process import EmulatorProcess
+from emulator_support.process import AT_ONCE, EmulatorProcess
 
 pytestmark = [pytest.mark.sdk, pytest.mark.ray]
 
@@ -19,7 +19,7 @@ Seen = dict[str, dict[str, Any]]
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
     folder = tmp_path_factory.mktemp("provider")
     # The provider takes an address for a Vertex one only when it is a bare host of Google's.
-    arguments = ["--backend", "ray", "--hold-get", "--dashboard-addresses", "google"]
+    arguments = [*AT_ONCE, "--hold-get", "--dashboard-addresses", "google"]
     with EmulatorProcess(folder / "state", arguments) as emulator:
         env = emulator.sdk_env(
             AIRFLOW_HOME=str(folder / "airflow"),

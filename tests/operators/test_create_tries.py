@@ -118,6 +118,7 @@ def test_cluster_of_another_run_is_never_used(fake_emulator: EmulatorProcess, de
 def test_failed_cluster_that_was_kept_is_not_waited_for_again(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
     with fake_emulator.fault(scope="provisioning", outcome="internal", times=1), pytest.raises(ClusterFailedError):
         run_task(create(deferrable=deferrable, delete_on_failure=False), try_of(create(), 1))
+    until(lambda: fake_emulator.api("GET", "persistentResources/made")[1]["state"] == "ERROR")
     kept = create(deferrable=deferrable, delete_on_failure=False)
     assert run_task(kept, try_of(kept, 2))["cluster_id"] == "made-2"
     assert cluster_ids(fake_emulator) == ["made", "made-2"]

@@ -239,6 +239,26 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], str, str, str, str]] = [
         {"network_attachments": {f"{LOCATION}/att": {}}}, ATTACHMENT, "pass", "exists", "",
     ),
     (
+        "network", {"psc_interface_config": {"network_attachment": "att"}},
+        {"network_attachments": {f"{LOCATION}/att": {}}}, "service agent", "pass", "may use the network attachment", "",
+    ),
+    (
+        "network", {"psc_interface_config": {"network_attachment": "att"}},
+        {"network_attachments": {f"{LOCATION}/att": {}}, "policy": {"roles/aiplatform.serviceAgent": []}},
+        "service agent", "warn", "has no known role in project demo-project",
+        "--member=serviceAccount:service-123456789012@gcp-sa-aiplatform.iam.gserviceaccount.com"
+        " --role=roles/compute.networkAdmin",
+    ),
+    (
+        "network", {"psc_interface_config": {"network_attachment": "att"}},
+        {
+            "network_attachments": {f"{LOCATION}/att": {}},
+            "denied_permissions": ["resourcemanager.projects.getIamPolicy"],
+        },
+        "service agent", "could_not_check", "lacks resourcemanager.projects.getIamPolicy",
+        f"{GRANT}roles/iam.securityReviewer",
+    ),
+    (
         "network", {"psc_interface_config": {"network_attachment": "att"}}, {}, "att", "fail",
         "the network attachment does not exist", f"gcloud compute network-attachments create att --region={LOCATION}",
     ),

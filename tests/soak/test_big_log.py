@@ -1,17 +1,20 @@
-"""A log of 500 MiB on a real Ray without websockets: each line once, the result, and flat memory."""
+"""A log of 500 MiB on a real Ray without websockets: each line once, the result, flat memory, and few requests."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 from emulator_support.process import EmulatorProcess, cluster_body
 
 from airflow_provider_vertex_ray.core.job.client import JobRequest
+from airflow_provider_vertex_ray.core.job.log_client import LogsApi
 from airflow_provider_vertex_ray.hooks.job import VertexRayJobAsyncHook
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
@@ -43,11 +46,31 @@ def cluster(ray_process: EmulatorProcess) -> Iterator[EmulatorProcess]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         use(ray_process, monkeypatch)
         assert ray_process.create("real", cluster_body(workers=1))["state"] == "RUNNING"
-        with ray_process.fault(scope="dashboard", method="GET */logs/tail", status=400, times=None):
-            yield ray_process
+        yield ray_process
 
 
-def test_half_a_gibibyte(cluster: EmulatorProcess) -> None:
+@pytest.fixture
+def received(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Bytes of log files that were received, and the answers that had them."""
+    counted: Counter[str] = Counter()
+    read = LogsApi.log_file
+
+    @contextlib.asynccontextmanager
+    async def counting(self: LogsApi, submission_id: str, **options: Any) -> AsyncIterator[AsyncIterator[bytes]]:
+        async def pieces() -> AsyncIterator[bytes]:
+            counted["answers"] += 1
+            async for piece in answer:
+                counted["bytes"] += len(piece)
+                yield piece
+
+        async with read(self, submission_id, **options) as answer:
+            yield pieces()
+
+    monkeypatch.setattr(LogsApi, "log_file", counting)
+    return counted
+
+
+def test_half_a_gibibyte(cluster: EmulatorProcess, received: Counter[str]) -> None:
     lines = Lines()
     resident: list[int] = []
 
@@ -73,9 +96,13 @@ def test_half_a_gibibyte(cluster: EmulatorProcess) -> None:
     event, ended = asyncio.run(follow())
     found = result_of(event)
     growth = max(resident) - min(resident[5:20])
-    calls = Counter(call["method"].replace("big", "*") for call in cluster.calls())
+    calls = Counter((call["method"].replace("big", "*"), call["status"]) for call in cluster.calls())
+    took = (found["end_time"] - found["start_time"]) / 1000
+    size = (1 << 20, LINES * 516 + sum(len(f"line {number}\n") for number in range(LINES)))
     print(
-        f"event {ended - found['end_time'] / 1000:.2f} s after the end; growth {growth / 2**20:.0f} MiB; {dict(calls)}"
+        f"event {ended - found['end_time'] / 1000:.2f} s after the end; growth {growth / 2**20:.0f} MiB; "
+        f"{size[1] / size[0]:.0f} MiB of log in {took:.0f} s, {received['bytes'] / size[0]:.0f} MiB received in "
+        f"{received['answers']} answers; {dict(calls)}"
     )
     assert (found["result"], lines.expected, lines.wrong) == (LINES, LINES, [])
     # Each numbered line is followed by a long one; the result's and Ray's own are few.

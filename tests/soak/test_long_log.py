@@ -10,6 +10,7 @@ import shlex
 import pytest
 from emulator_support.process import EmulatorProcess
 
+from tests.conftest import WITH_WEBSOCKETS, use
 from tests.soak.long_log import FAULTY_SHARE, Report, follow
 from tests.support.clusters import start
 
@@ -36,22 +37,26 @@ def check(report: Report, count: int, requests: int) -> None:
     assert any(call.endswith("/tail 101") for call in report.requests)
 
 
-async def test_a_sample(fake_emulator: EmulatorProcess) -> None:
+async def test_a_sample(websocket_emulator: EmulatorProcess) -> None:
     count, seconds = 3_000, 20.0
-    start(fake_emulator)
+    start(websocket_emulator)
     entrypoint = f"count {count} {seconds} && echo 'VERTEX_RAY_RESULT {{\"lines\": {count}}}'"
-    report = await follow(fake_emulator, "shared", entrypoint, seconds=seconds, token_seconds=5)
+    report = await follow(websocket_emulator, "shared", entrypoint, seconds=seconds, token_seconds=5)
     check(report, count, 150)
 
 
 @pytest.mark.soak
 @pytest.mark.ray
 @pytest.mark.timeout(3600)
-async def test_a_hundred_thousand_lines(ray_emulator: EmulatorProcess, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_hundred_thousand_lines(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     count, seconds = 100_000, 1200.0
-    start(ray_emulator)
-    entrypoint = f"python -c {shlex.quote(PROGRAM.format(count=count, seconds=seconds))}"
-    report = await follow(ray_emulator, "shared", entrypoint, seconds=seconds, token_seconds=60)
+    with EmulatorProcess(tmp_path_factory.mktemp("l"), WITH_WEBSOCKETS) as emulator:
+        use(emulator, monkeypatch)
+        start(emulator)
+        entrypoint = f"python -c {shlex.quote(PROGRAM.format(count=count, seconds=seconds))}"
+        report = await follow(emulator, "shared", entrypoint, seconds=seconds, token_seconds=60)
     with capsys.disabled():
         print(f"\n{report}")
     check(report, count, 800)

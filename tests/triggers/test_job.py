@@ -103,8 +103,10 @@ async def waited_for(emulator: EmulatorProcess) -> None:
 
 
 async def test_wait_uses_one_connection_and_a_slow_poll(
-    emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
+    websocket_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    emulator = websocket_emulator
+    start(emulator)
     monkeypatch.setattr(polling, "SHORTEST", 0.1)
     submit(emulator, "shared", "one", "sleep 1")
     emulator.admin("DELETE", "calls")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ from airflow_provider_vertex_ray.hooks.job import VertexRayJobAsyncHook
 from airflow_provider_vertex_ray.operators.job import VertexRaySubmitJobOperator
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
-from tests.conftest import use
+from tests.conftest import WITH_WEBSOCKETS, use
 from tests.support.clusters import LOCATION, full_name
 from tests.support.stored import stored
 from tests.support.tasks import run_task
@@ -29,17 +31,20 @@ TAIL = "GET /api/jobs/*/logs/tail"
 
 
 @pytest.fixture(scope="module")
-def cluster(ray_process: EmulatorProcess) -> Iterator[EmulatorProcess]:
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        use(ray_process, monkeypatch)
-        assert ray_process.create("real", cluster_body(workers=1))["state"] == "RUNNING"
-        yield ray_process
+def cluster() -> Iterator[EmulatorProcess]:
+    with (
+        tempfile.TemporaryDirectory(prefix="vre-") as folder,
+        EmulatorProcess(Path(folder), WITH_WEBSOCKETS) as process,
+    ):
+        assert process.create("real", cluster_body(workers=1))["state"] == "RUNNING"
+        yield process
 
 
 @pytest.fixture(params=["websocket", "no websocket"])
 def emulator(
-    request: pytest.FixtureRequest, cluster: EmulatorProcess, ray_emulator: EmulatorProcess
+    request: pytest.FixtureRequest, cluster: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[EmulatorProcess]:
+    use(cluster, monkeypatch)
     with ExitStack() as stack:
         if request.param == "no websocket":
             stack.enter_context(cluster.fault(scope="dashboard", method=TAIL, status=400, times=None))

@@ -42,6 +42,7 @@ class Admin:
     :param request_log: requests that reached the emulator.
     :param tokens: access tokens.
     :param cut_connections: cuts every connection to a dashboard and returns their number.
+    :param readiness: returns whether a cluster's dashboard answers.
     :param cloud: handlers for the project, logs and metrics.
     """
 
@@ -55,6 +56,7 @@ class Admin:
         request_log: RequestLog,
         tokens: Tokens,
         cut_connections: Callable[[], int],
+        readiness: Callable[[Cluster], str | None],
         cloud: AdminCloud,
     ) -> None:
         self._plane = control_plane
@@ -65,6 +67,7 @@ class Admin:
         self._request_log = request_log
         self._tokens = tokens
         self._cut_connections = cut_connections
+        self._readiness = readiness
         table: tuple[tuple[str, str, Handler], ...] = (
             ("GET", r"health", self._health),
             ("GET", r"clusters", self._clusters),
@@ -119,6 +122,7 @@ class Admin:
             "state": cluster.state,
             "createTime": cluster.resource.create_time.ToJsonString(),
             "nodes": await self._backend.nodes(cluster.key) if started else [],
+            "dashboard": self._readiness(cluster),
             "dashboard_url": f"http://{LOOPBACK}:{started.dashboard_port}" if started else None,
             "accessUris": dict(cluster.resource.resource_runtime.access_uris),
         }

@@ -32,6 +32,7 @@ STOP_SECONDS = 60.0
 """A stopping emulator first ends its clusters, which takes seconds each on a busy machine."""
 _SECONDS = {
     "provisioning_seconds": "minimum duration of a create",
+    "permission_seconds": "time for which a dashboard then answers 401 and 403 (trait late-permissions)",
     "leak_seconds": "time for which a resource whose create failed stays PROVISIONING (trait leaked-creates)",
     "autoscaling_idle_seconds": "time for which a node of an autoscaling pool is idle before it is removed",
     "name_reuse_seconds": "time after a delete during which the name is refused",
@@ -59,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         "--backend",
         choices=("ray", "fake"),
         default=defaults.backend,
-        help="real Ray clusters, or instant ones that run no code",
+        help="real Ray clusters, or instant ones without Ray",
     )
     start.add_argument(
         "--profile",

@@ -23,7 +23,7 @@ Trait = Literal[
     "run-entrypoints",
 ]
 
-DEFAULT_PROFILE: ProfileName = "lenient"
+DEFAULT_PROFILE: ProfileName = "google"
 """The profile of an emulator that is started without ``--profile``."""
 
 TRAITS: dict[str, str] = {

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 OPTION = "vertex_ray_emulator_args"
-DEFAULT_ARGUMENTS = "--backend fake --provisioning-seconds 0 --name-reuse-seconds 0"
+DEFAULT_ARGUMENTS = (
+    "--backend fake --provisioning-seconds 0 --name-reuse-seconds 0 --dashboard-warmup-seconds 0 --permission-seconds 0"
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -80,7 +80,9 @@ class Emulator:
         self.faults = Faults()
         self.request_log = RequestLog()
         self.tokens = Tokens(settings.token_seconds)
-        self._publisher = Publisher(settings.warmup_seconds, settings.dashboard_addresses, settings.traits)
+        self._publisher = Publisher(
+            settings.warmup_seconds, settings.permission_seconds, settings.dashboard_addresses, settings.traits
+        )
         self._given_backend = backend
         self._runners: list[web.AppRunner] = []
         self._lock: int | None = None
@@ -137,6 +139,7 @@ class Emulator:
             self.request_log,
             self.tokens,
             self._dashboards.cut_all,
+            self._publisher.readiness,
             AdminCloud(project, self._plane, self._telemetry),
         )
         self._ray_client = RayClientProxy(self.tokens, self.request_log, self.faults, key, certificate)

@@ -17,6 +17,8 @@ DashboardAddresses = Literal["localhost", "google"]
 LOOPBACK = "127.0.0.1"
 WARMUP_SECONDS = 2.0
 """Default warm-up of dashboards with the trait ``warmup``; up to 300 s on the service, as reported."""
+PERMISSION_SECONDS = 1.0
+"""Default for which 401 and 403 follow, with the trait ``late-permissions``; minutes on the service, as reported."""
 COMPANIONS = ("storage", "bigquery")
 
 
@@ -32,12 +34,14 @@ class Settings:
 
     :param port: main HTTP port on 127.0.0.1; 0 picks a free one.
     :param state_dir: directory of certificates, logs and the state file of the running emulator.
-    :param backend: ``ray`` for real clusters, ``fake`` for instant ones that run no code.
+    :param backend: ``ray`` for real clusters, ``fake`` for instant ones without Ray.
     :param provisioning_seconds: minimum duration of a create; the service takes 9 to 14 minutes.
     :param profile: ``google`` for the darkest reading of what is known of the service, ``lenient`` for the brightest.
     :param without: traits of the profile to leave out, see ``profile.TRAITS``.
     :param dashboard_warmup_seconds: seconds after RUNNING in which a dashboard answers 524, or 503 without the trait
         ``warmup``; up to 300 on the service.
+    :param permission_seconds: seconds after that in which it answers 401 and 403, with the trait ``late-permissions``;
+        minutes on the service.
     :param leak_seconds: how long a resource whose create failed stays PROVISIONING, with the trait ``leaked-creates``;
         more than 3,000 on the service.
     :param autoscaling_idle_seconds: how long a node of an autoscaling pool is idle before it is removed; 300 on the
@@ -67,6 +71,7 @@ class Settings:
     profile: ProfileName = DEFAULT_PROFILE
     without: tuple[str, ...] = ()
     dashboard_warmup_seconds: float | None = None
+    permission_seconds: float = PERMISSION_SECONDS
     leak_seconds: float = 5.0
     autoscaling_idle_seconds: float = 10.0
     name_reuse_seconds: float = 5.0
@@ -89,6 +94,7 @@ class Settings:
         for name in (
             "provisioning_seconds",
             "warmup_seconds",
+            "permission_seconds",
             "leak_seconds",
             "autoscaling_idle_seconds",
             "name_reuse_seconds",

@@ -34,12 +34,18 @@ PYTHON = os.environ.get("VERTEX_RAY_EMULATOR_PYTHON") or sys.executable
 QUICK = ["--backend", "fake", "--provisioning-seconds", "0", "--name-reuse-seconds", "0", "--deploy-seconds", "0"]
 """Arguments for an emulator without Ray and without delays."""
 
+BRIEFLY = ["--dashboard-warmup-seconds", "0.1", "--permission-seconds", "0.1", "--leak-seconds", "0.5"]
+"""Arguments of every emulator: what the profile ``google`` does for minutes, it does for moments only."""
+
+AT_ONCE = ["--dashboard-warmup-seconds", "0", "--permission-seconds", "0"]
+"""Arguments for clients of others, which do not wait for a new cluster's dashboard."""
+
 
 class EmulatorProcess:
     """``vertex-ray-emulator start`` as a child process.
 
     :param state_dir: state directory, in which ``emulator.log`` has the output.
-    :param arguments: more arguments of the command, such as ``["--backend", "fake"]``.
+    :param arguments: more arguments of the command, such as ``["--backend", "fake"]``; they come after ``BRIEFLY``.
     """
 
     def __init__(self, state_dir: Path, arguments: Sequence[str] = ()) -> None:
@@ -56,7 +62,7 @@ class EmulatorProcess:
         command = [PYTHON, "-m", "vertex_ray_emulator", "start"]
         if "--port" not in self.arguments:
             command += ["--port", "0"]
-        command += ["--state-dir", str(self.state_dir), *self.arguments]
+        command += ["--state-dir", str(self.state_dir), *BRIEFLY, *self.arguments]
         # A session of its own: a Ctrl-C in pytest must not stop it before the running tests have ended.
         self._process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True)
         # At the first use of BigQuery, its environment is created.
@@ -182,14 +188,29 @@ class EmulatorProcess:
         answer = until(lambda: _done(self.api("GET", name, version=version)[1]), seconds, f"{name} is not done")
         return dict(answer)
 
-    def create(self, cluster_id: str, body: dict[str, Any] | None = None, seconds: float = 240.0) -> dict[str, Any]:
-        """Create a cluster, wait for the operation, and return the resource, which is then RUNNING or in ERROR."""
+    def create(
+        self, cluster_id: str, body: dict[str, Any] | None = None, seconds: float = 240.0, *, ready: bool = True
+    ) -> dict[str, Any]:
+        """Create a cluster, wait for the operation, and return the resource, which is then RUNNING or in ERROR.
+
+        :param ready: wait until the dashboard answers as well, unless it never comes up, and until what a failed
+            create leaves behind is in ERROR.
+        """
         path = f"persistentResources?persistentResourceId={cluster_id}"
         status, operation = self.api("POST", path, body or cluster_body())
         if status != 200:
             raise RuntimeError(f"{cluster_id} was not created: {status} {operation}")
         self.wait(operation, seconds)
+        if ready:
+            until(lambda: not self._warming(cluster_id), seconds, f"{cluster_id} is not ready")
         return dict(self.api("GET", f"persistentResources/{cluster_id}")[1])
+
+    def _warming(self, cluster_id: str) -> bool:
+        return any(
+            each["state"] == "PROVISIONING" or each["dashboard"] == "warming"
+            for each in self.admin("GET", "clusters")["clusters"]
+            if each["id"] == cluster_id
+        )
 
     def calls(self, method: str = "*", since: float = 0.0) -> list[dict[str, Any]]:
         """Return the requests in the request log, oldest first."""

@@ -120,7 +120,7 @@ async def test_existing_cluster_of_same_id_is_not_mistaken_for_ours(
     start(fake_emulator, "fresh")
     with (
         fake_emulator.fault(scope="control_plane", method=CREATE, **fault),
-        pytest.raises(ClusterExistsError, match="already exists"),
+        pytest.raises(ClusterExistsError, match="existing PersistentResource with the same ID"),
     ):
         await api.create(NAME, BODY)
 
@@ -149,7 +149,7 @@ async def test_each_create_has_a_label_of_its_own_and_keeps_the_callers(
 
 async def test_a_name_in_use(api: ClustersApi, fake_emulator: EmulatorProcess) -> None:
     start(fake_emulator, "fresh")
-    with pytest.raises(ClusterExistsError, match=r"already exists.*Choose another cluster_id"):
+    with pytest.raises(ClusterExistsError, match=r"existing PersistentResource.*Choose another cluster_id"):
         await api.create(NAME, BODY)
     assert len(fake_emulator.calls(CREATE)) == 2
 
@@ -273,7 +273,7 @@ async def test_a_resize_of_a_cluster_that_is_being_resized_by_others(
 async def test_no_delete_while_provisioning(api: ClustersApi, fake_emulator: EmulatorProcess) -> None:
     with fake_emulator.fault(scope="provisioning", outcome="stuck", delay=60):
         await api.create(NAME, BODY)
-        with pytest.raises(PreconditionError, match="PROVISIONING"):
+        with pytest.raises(PreconditionError, match="is being created thus can not be deleted now"):
             await api.delete(NAME)
 
 

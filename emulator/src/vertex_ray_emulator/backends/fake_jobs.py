@@ -38,7 +38,7 @@ SIMULATED = frozenset({"sleep", "echo", "count", "exit", "true", "fail"})
 """Commands that are simulated."""
 NOT_RUN = (
     "WARNING: this entrypoint was NOT RUN. The emulator's fake backend without the trait run-entrypoints simulates "
-    "only sleep, echo, count, exit, true and fail; start it with --profile google or --backend ray to run code."
+    "only sleep, echo, count, exit, true and fail; start it with that trait or with --backend ray to run code."
 )
 _SHELL = frozenset(";|<>$`(){}\n")
 RUNTIME_ENV_LINE = "INFO job_manager.py:531 -- Runtime env is setting up."

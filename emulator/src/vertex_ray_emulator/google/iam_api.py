@@ -1,4 +1,4 @@
-"""Permissions of the caller on the project (Cloud Resource Manager v1) and on service accounts (IAM v1)."""
+"""The caller's permissions on the project, and its policy (Cloud Resource Manager v1); service accounts (IAM v1)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ MOST_PERMISSIONS = 100
 
 
 class IamApi:
-    """The permissions of the caller.
+    """The permissions of the caller, and the project's policy.
 
-    :param project: the project with the denied permissions.
+    :param project: the project with the denied permissions and the policy.
     """
 
     def __init__(self, project: Project) -> None:
@@ -29,12 +29,29 @@ class IamApi:
         """Return the methods that this API serves."""
         return [
             CloudRpc("TestIamPermissions", "POST", rf"v1/{PROJECT}:testIamPermissions", self._on_project),
+            CloudRpc("GetProject", "GET", rf"v1/{PROJECT}", self._get_project),
+            CloudRpc("GetIamPolicy", "POST", rf"v1/{PROJECT}:getIamPolicy", self._get_policy),
             CloudRpc("TestServiceAccountPermissions", "POST", rf"{_ACCOUNT}:testIamPermissions", self._on_account),
             CloudRpc("GetServiceAccount", "GET", _ACCOUNT, self._get_account),
         ]
 
     async def _on_project(self, request: CloudRequest) -> dict[str, Any]:
         return _answer([each for each in _wanted(request) if self._project.granted(each)])
+
+    async def _get_project(self, request: CloudRequest) -> dict[str, Any]:
+        project = self._project
+        return {
+            "projectNumber": project.number,
+            "projectId": project.id,
+            "name": project.id,
+            "lifecycleState": "ACTIVE",
+        }
+
+    async def _get_policy(self, request: CloudRequest) -> dict[str, Any]:
+        agent = f"serviceAccount:service-{self._project.number}@gcp-sa-aiplatform.iam.gserviceaccount.com"
+        roles = {"roles/aiplatform.serviceAgent": [agent], **self._project.script.policy}
+        bindings = [{"role": role, "members": members} for role, members in sorted(roles.items()) if members]
+        return {"version": 1, "etag": "BwYAAAAAAAA=", **({"bindings": bindings} if bindings else {})}
 
     async def _on_account(self, request: CloudRequest) -> dict[str, Any]:
         denied = self._account(request.path["email"]).get("denied_permissions", [])

@@ -15,6 +15,7 @@ from vertex_ray_emulator.wire.names import REGION
 
 _SERVICE = r"[a-z][a-z0-9-]*(\.[a-z][a-z0-9-]*)*\.googleapis\.com"
 _PERMISSION = r"[a-z][a-zA-Z0-9]*\.[a-zA-Z0-9]+\.[a-zA-Z0-9]+"
+_ROLE = r"((projects|organizations)/[^/]+/)?roles/[\w.]+"
 _ACCOUNT = r"[^@/\s]+@[^@/\s]+"
 _NAME = r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?"
 _REGION_OR_ZONE = rf"{REGION.pattern}(-[a-z])?"
@@ -29,6 +30,7 @@ class ProjectScript:
 
     :param services: ``ENABLED`` or ``DISABLED``, by the name of the service.
     :param denied_permissions: permissions that the caller does not have.
+    :param policy: members by role, in addition to the own role of Vertex AI's service agent, which an entry replaces.
     :param service_accounts: ``{"denied_permissions": […]}`` by email; None for an account that does not exist.
     :param quota: ``limit``, and ``used`` in addition to the emulated clusters, by quota metric and region.
     :param networks: fields of networks, by name; None for a network that does not exist.
@@ -39,6 +41,7 @@ class ProjectScript:
 
     services: dict[str, str] = field(default_factory=dict)
     denied_permissions: list[str] = field(default_factory=list)
+    policy: dict[str, list[str]] = field(default_factory=dict)
     service_accounts: dict[str, dict[str, Any] | None] = field(default_factory=dict)
     quota: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
     networks: dict[str, dict[str, Any] | None] = field(default_factory=dict)
@@ -157,6 +160,12 @@ def _permissions(place: str, value: Any) -> None:
         _expect(f"{place}[{index}]", each, fits, "Use the name of a permission, such as compute.networks.get.")
 
 
+def _policy(place: str, value: Any) -> None:
+    for role, members in _object(place, value, _ROLE, "Use the name of a role, such as roles/editor.").items():
+        fits = isinstance(members, list) and all(isinstance(each, str) and ":" in each for each in members)
+        _expect(f"{place}[{role!r}]", members, fits, "Use a list of members, such as user:me@example.com.")
+
+
 def _accounts(place: str, value: Any) -> None:
     for email, account in _object(place, value, _ACCOUNT, "Use the email of a service account.").items():
         here = f"{place}[{email!r}]"
@@ -220,6 +229,7 @@ def _missing(place: str, value: Any) -> None:
 _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "services": _services,
     "denied_permissions": _permissions,
+    "policy": _policy,
     "service_accounts": _accounts,
     "quota": _quota,
     "networks": _fields_of(_NAME, "Use the name of a network, such as my-vpc."),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from aiohttp import web
 
@@ -13,8 +14,8 @@ from vertex_ray_emulator.wire.errors import ApiError, unauthenticated
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-PERMISSION_SECONDS = 1.0
-"""How long 401 and 403 are answered with the trait ``late-permissions``; minutes on the service, as reported."""
+Readiness = Literal["warming", "ready", "dead"]
+
 RESPONSE_SECONDS = 30.0
 REQUEST_BYTES = 32 * 1024 * 1024
 _NOT_READY = "The dashboard is not ready yet."
@@ -28,26 +29,33 @@ class Target:
     :param port: port of Ray's dashboard on 127.0.0.1.
     :param warm_at: Unix time in seconds until which the proxy answers ``cold_status``, as the service does for new
         clusters; infinite for a dashboard that never comes up.
-    :param permitted_at: Unix time in seconds until which it then answers 401 and 403, as the service does while it has
-        not seen a cluster's permissions.
+    :param permission_seconds: seconds after that in which it answers 401 and 403, as the service does while it has not
+        seen a cluster's permissions.
     :param cold_status: status until ``warm_at``.
     """
 
     cluster_id: str
     port: int
     warm_at: float = 0.0
-    permitted_at: float = 0.0
+    permission_seconds: float = 0.0
     cold_status: int = 503
+
+    @property
+    def readiness(self) -> Readiness:
+        """Whether the dashboard answers."""
+        if math.isinf(self.warm_at):
+            return "dead"
+        return "ready" if time.time() >= self.warm_at + self.permission_seconds else "warming"
 
     def not_ready(self) -> web.Response | None:
         """Return the answer to a request before the dashboard is ready; None once it is."""
         now = time.time()
         if now < self.warm_at:
             return timed_out() if self.cold_status == 524 else web.Response(status=503, text=_NOT_READY)
-        if now >= self.permitted_at:
+        if now >= self.warm_at + self.permission_seconds:
             return None
         # Clients that renew their token on a 401 must not take the 403 for final either.
-        if now < self.permitted_at - PERMISSION_SECONDS / 2:
+        if now < self.warm_at + self.permission_seconds / 2:
             return error_response(unauthenticated())
         return error_response(ApiError("PERMISSION_DENIED", "The caller does not have permission"))
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from vertex_ray_emulator.project.plan import has_small_head
 from vertex_ray_emulator.surfaces.dashboard_proxy import DASHBOARD_DOMAIN
-from vertex_ray_emulator.surfaces.dashboard_target import PERMISSION_SECONDS, Target
+from vertex_ray_emulator.surfaces.dashboard_target import Target
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -17,13 +17,15 @@ if TYPE_CHECKING:
     from vertex_ray_emulator.backends.backend import ClusterAddresses
     from vertex_ray_emulator.clusters.lifecycle import Cluster
     from vertex_ray_emulator.settings import DashboardAddresses
+    from vertex_ray_emulator.surfaces.dashboard_target import Readiness
     from vertex_ray_emulator.surfaces.ray_client_proxy import RayClientProxy
 
 
 class Publisher:
     """Makes clusters reachable (implements ``lifecycle.Publisher``).
 
-    :param warmup_seconds: how long a dashboard answers 503 after it is published.
+    :param warmup_seconds: how long a dashboard answers 524 or 503 after it is published.
+    :param permission_seconds: how long it then answers 401 and 403, with the trait ``late-permissions``.
     :param addresses: form of the dashboard addresses, see ``Settings.dashboard_addresses``.
     :param traits: traits of the emulator (see ``profile.TRAITS``).
     """
@@ -31,10 +33,12 @@ class Publisher:
     def __init__(
         self,
         warmup_seconds: float,
+        permission_seconds: float,
         addresses: DashboardAddresses = "localhost",
         traits: Collection[str] = (),
     ) -> None:
         self._warmup = warmup_seconds
+        self._permission_seconds = permission_seconds if "late-permissions" in traits else 0.0
         self._traits = traits
         self._addresses = addresses
         self._targets: dict[str, Target] = {}
@@ -46,6 +50,11 @@ class Publisher:
     def target(self, host: str) -> Target | None:
         """Return the cluster with this dashboard host name, or None if it does not exist."""
         return self._targets.get(host)
+
+    def readiness(self, cluster: Cluster) -> Readiness | None:
+        """Return whether a cluster's dashboard answers; None if the cluster is not published."""
+        target = self._targets.get(self._hosts.get(cluster.key, ""))
+        return None if target is None else target.readiness
 
     async def publish(self, cluster: Cluster, addresses: ClusterAddresses) -> dict[str, str]:
         """Make a cluster's dashboard and Ray Client server reachable and return the access URIs.
@@ -68,7 +77,7 @@ class Publisher:
             cluster.id,
             addresses.dashboard_port,
             warm_at,
-            permitted_at=warm_at + PERMISSION_SECONDS if "late-permissions" in self._traits else 0.0,
+            permission_seconds=self._permission_seconds,
             cold_status=524 if dead or "warmup" in self._traits else 503,
         )
         return uris

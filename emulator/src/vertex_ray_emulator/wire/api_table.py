@@ -16,6 +16,7 @@ _OTHERS: dict[str, tuple[str, str]] = {
     "GetConsumerQuotaMetric": ("serviceusage.googleapis.com", "serviceusage.quotas.get"),
     "ListConsumerQuotaMetrics": ("serviceusage.googleapis.com", "serviceusage.quotas.get"),
     "GetProject": ("cloudresourcemanager.googleapis.com", "resourcemanager.projects.get"),
+    "GetIamPolicy": ("cloudresourcemanager.googleapis.com", "resourcemanager.projects.getIamPolicy"),
     "TestIamPermissions": ("cloudresourcemanager.googleapis.com", ""),
     "GetServiceAccount": ("iam.googleapis.com", "iam.serviceAccounts.get"),
     "TestServiceAccountPermissions": ("iam.googleapis.com", ""),
