@@ -298,7 +298,7 @@ def test_no_used_cluster_is_deleted_in_thousands_of_interleavings(plan: Plan, cl
 def busy_plan(seed: int) -> Plan:
     """Runs that come and go all the time, so that some come while a reaper deletes."""
     starts = random.Random(seed)
-    runs = [(100.0 * number + starts.uniform(0, 100), [(0.0, 1.0)], False) for number in range(15)]
+    runs = [(200.0 * number + starts.uniform(0, 200), [(0.0, 60.0)], False) for number in range(10)]
     return Plan(seed, [0.0] * 20, runs, [5.0, 7.0], None, 0.0)
 
 
@@ -316,7 +316,7 @@ def test_the_simulation_sees_a_reaper_that_does_not_close_the_lease(
     async def slow(self: GuardedDelete, name: Any, mark: Any, force: bool) -> None:
         if closes:
             await real(self, name, mark, force)
-        # A run comes every hundred seconds.
+        # Time enough for a run to come.
         await worlds[-1].sleep(60)
 
     monkeypatch.setattr(GuardedDelete, "_close", slow)
