@@ -75,8 +75,8 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
     :param shared_name: name of a shared cluster, instead of ``cluster_id``; at most 54 characters. (templated)
     :param on_spec_mismatch: what to do if the shared cluster was created with another spec: ``attach`` (use it and log
         a warning), ``fail``, or ``replace`` (create the next generation; the old one is deleted once it is idle).
-    :param max_age: seconds after which a shared cluster takes no new work: the next generation is created, and the old
-        one is deleted once it is idle. None: no limit. Google recommends recreating a cluster every 30 days.
+    :param max_age: seconds since a shared cluster was first RUNNING after which it takes no new work: the next
+        generation is created, and the old one is deleted once it is idle. None: no limit. Google recommends 30 days.
     :param lease_uri: Cloud Storage folder for leases, such as ``gs://bucket/leases``, which mark a shared cluster as in
         use. None: only jobs and drivers on the cluster count as use. (templated)
     :param lease_ttl: seconds after which this run's lease expires; the jobs of the run renew it.

@@ -1,9 +1,9 @@
 """Runs ``vertex_ray.create_ray_cluster`` on request, in a process of its own: one JSON object a line in and out.
 
-In:  ``{"location", "cluster_id", "fields", "body"?}``; ``fields`` are the function's arguments as plain JSON.
+In:  ``{"location", "cluster_id", "fields", "capture", "body"}``; ``fields`` are the function's arguments as plain JSON.
 Out: ``{"error"}``, or ``{"sdk": the request's PersistentResource, "ours": "body" read as one, "equal", "parent"}``.
 
-With ``--capture`` a gRPC server in this process takes the request. All that is patched then is where the
+With ``capture`` a gRPC server in this process takes the request. All that is patched then is where the
 client connects to and the look-up of the project's number; the SDK's logic and its bytes on the wire are its own.
 Without it, requests go where the environment says, to an emulator, and only ``{"name"}`` comes back.
 """
@@ -14,24 +14,26 @@ import contextlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from concurrent import futures
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 
 class SdkCreator:
     """This file in a process of its own, asked to create clusters one after the other.
 
-    :param capture: take the requests there, and compare; otherwise ``env`` says where they go.
     :param log: where its other output goes.
-    :param env: its environment.
+    :param env: its environment, which says where requests go.
     """
 
-    def __init__(self, *, capture: bool, log: Path, env: dict[str, str] | None = None) -> None:
+    def __init__(self, *, log: Path, env: dict[str, str]) -> None:
         self._log = log
         with log.open("w") as stderr:
             self._process = subprocess.Popen(
-                [sys.executable, __file__, *(["--capture"] if capture else [])],
+                [sys.executable, __file__],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
@@ -40,10 +42,18 @@ class SdkCreator:
             )
         assert self._answer() == {"ready": True}
 
-    def create(self, location: str, cluster_id: str, fields: dict[str, Any], **more: Any) -> dict[str, Any]:
-        """Have a cluster created; see the module's docstring for the answer."""
+    def create(self, location: str, cluster_id: str, fields: dict[str, Any]) -> dict[str, Any]:
+        """Have a cluster created where the environment says; see the module's docstring for the answer."""
+        return self._ask(location=location, cluster_id=cluster_id, fields=fields, capture=False, body=None)
+
+    def compare(
+        self, location: str, cluster_id: str, fields: dict[str, Any], body: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Take the SDK's request and compare it with a body of ours; see the module's docstring for the answer."""
+        return self._ask(location=location, cluster_id=cluster_id, fields=fields, capture=True, body=body)
+
+    def _ask(self, **question: Any) -> dict[str, Any]:
         assert self._process.stdin is not None
-        question = {"location": location, "cluster_id": cluster_id, "fields": fields, **more}
         self._process.stdin.write(json.dumps(question) + "\n")
         self._process.stdin.flush()
         return self._answer()
@@ -69,25 +79,27 @@ def main() -> None:
     answers = sys.stdout
     # The SDK prints its progress.
     with contextlib.redirect_stdout(sys.stderr):
-        _serve("--capture" in sys.argv, answers)
+        _serve(answers)
 
 
-def _serve(capture: bool, answers: Any) -> None:
+def _serve(answers: Any) -> None:
     from google.cloud import aiplatform
 
     # The server stops when nobody holds it any more.
-    received, _server = _capture() if capture else (None, None)
+    received, captured, _server = _capture()
     project = "demo-project"
     print(json.dumps({"ready": True}), file=answers, flush=True)
     for line in sys.stdin:
         question = json.loads(line)
         aiplatform.init(project=project, location=question["location"])
+        capture = question["capture"]
         try:
-            name = _create(question["cluster_id"], question["fields"])
+            with captured() if capture else contextlib.nullcontext():
+                name = _create(question["cluster_id"], question["fields"])
         except Exception as error:
             answer: dict[str, Any] = {"error": f"{type(error).__name__}: {error}"}
         else:
-            answer = {"name": name} if received is None else _compare(received.pop(), question.get("body"))
+            answer = _compare(received.pop(), question["body"]) if capture else {"name": name}
         print(json.dumps(answer), file=answers, flush=True)
 
 
@@ -115,7 +127,8 @@ def _create(cluster_id: str, fields: dict[str, Any]) -> str:
     return str(vertex_ray.create_ray_cluster(cluster_name=cluster_id, **arguments))
 
 
-def _capture() -> tuple[list[Any], Any]:
+def _capture() -> tuple[list[Any], Callable[[], AbstractContextManager[None]], Any]:
+    """Return the list of requests that were taken, a context in which they are taken, and the server."""
     import grpc
     from google.cloud.aiplatform.utils import resource_manager_utils
     from google.cloud.aiplatform.vertex_ray.util import _gapic_utils
@@ -156,9 +169,16 @@ def _capture() -> tuple[list[Any], Any]:
 
     transport = transports.PersistentResourceServiceGrpcTransport(channel=grpc.insecure_channel(f"127.0.0.1:{port}"))
     client = PersistentResourceServiceClient(transport=transport)
-    _gapic_utils.create_persistent_resource_client = lambda: client
-    resource_manager_utils.get_project_number = lambda _project: "123456789012"
-    return received, server
+
+    @contextlib.contextmanager
+    def captured() -> Iterator[None]:
+        with (
+            mock.patch.object(_gapic_utils, "create_persistent_resource_client", return_value=client),
+            mock.patch.object(resource_manager_utils, "get_project_number", return_value="123456789012"),
+        ):
+            yield
+
+    return received, captured, server
 
 
 def _compare(request: Any, body: dict[str, Any] | None) -> dict[str, Any]:

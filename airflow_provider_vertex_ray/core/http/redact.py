@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import AsyncIterator
 from urllib.parse import unquote, urlsplit
 
+from airflow_provider_vertex_ray.errors import VertexRayError
+
 __all__ = ["Redactor", "describe", "excerpt"]
 
 SHORTEST_SECRET = 8
@@ -59,14 +61,20 @@ class Redactor:
         return content
 
     async def stream(self, pieces: AsyncIterator[str]) -> AsyncIterator[str]:
-        """Yield the pieces of a text without the secrets; the beginning of one is held back until the next piece."""
+        """Yield the pieces of a text without the secrets; the beginning of one is held back until the next piece.
+
+        An error of the pieces, which may quote the answer, is raised without the secrets, too.
+        """
         held = ""
-        async for piece in pieces:
-            text = self(held + piece)
-            end = len(text) - self._begun(text)
-            held = text[end:]
-            if end:
-                yield text[:end]
+        try:
+            async for piece in pieces:
+                text = self(held + piece)
+                end = len(text) - self._begun(text)
+                held = text[end:]
+                if end:
+                    yield text[:end]
+        except VertexRayError as error:
+            raise type(error)(self(error.message), error.details) from None
         if held:
             yield held
 

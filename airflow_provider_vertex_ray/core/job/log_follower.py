@@ -65,6 +65,9 @@ DRAIN_QUIET = 4.0
 """Seconds of silence after which the websocket of an ended job has delivered everything: Ray checks the file every two
 seconds, and holds back an unfinished frame for one more second."""
 
+DRAIN_PAUSE = 0.1
+"""Seconds before a failed read of an ended job's log is repeated; doubles with each failure, up to the 20-fold."""
+
 DRAIN_LIMIT = 60.0
 """Seconds without new output after which reading the rest of an ended job's log is abandoned."""
 
@@ -323,7 +326,7 @@ class JobLog:
                     self.problem = ""
                     return
                 ended_at = self.delivered
-            await asyncio.sleep(min(0.1 * 2**failures, 2.0))
+            await asyncio.sleep(min(DRAIN_PAUSE * 2**failures, 20 * DRAIN_PAUSE))
 
     async def _listen_until_quiet(self) -> tuple[bool, bool]:
         """Process a websocket until it goes quiet or ends.

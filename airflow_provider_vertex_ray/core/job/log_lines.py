@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+from airflow_provider_vertex_ray.core.http.redact import excerpt
 from airflow_provider_vertex_ray.core.job.state import MAX_RESULT_BYTES, RESULT_MARKER
 from airflow_provider_vertex_ray.errors import ServiceError, storable_text
 
@@ -153,7 +154,7 @@ class LogAnswer:
         start = START.match(self._held)
         if start is None:
             if len(self._held) > LONGEST_START:
-                raise ServiceError(f"The answer is not the log of a job: {self._held[:200]!r}")
+                raise ServiceError(f"The answer is not the log of a job: {excerpt(self._held)}")
             return False
         self.started = True
         self.complete = start[2] is not None

@@ -154,7 +154,7 @@ def plan(clusters: Iterable[Cluster], wanted: ClusterRequest, now: float, blocke
             return Plan(Step.FAIL, number, newest, note, older, broken)
         if wanted.on_spec_mismatch == "replace":
             return Plan(Step.CREATE, following, None, note, (newest, *older), broken)
-    if too_old(newest, wanted.max_age, now):
+    if newest.state in USABLE_STATES and too_old(newest, wanted.max_age, now):
         note = f"Cluster {newest.cluster_id} is older than max_age."
         if not any(generation_of(cluster) == following - 1 for cluster in broken):
             return Plan(Step.CREATE, following, None, note, (newest, *older), broken)
@@ -165,5 +165,10 @@ def plan(clusters: Iterable[Cluster], wanted: ClusterRequest, now: float, blocke
 
 
 def too_old(cluster: Cluster, max_age: float | None, now: float) -> bool:
-    """Tell whether a cluster is older than ``max_age`` seconds."""
-    return max_age is not None and cluster.created is not None and now - cluster.created > max_age
+    """Tell whether a cluster is older than ``max_age`` seconds.
+
+    Its age counts from the moment at which it was first RUNNING: creating it may take longer than ``max_age``, and each
+    generation would then be succeeded before it is usable. Before that moment, the age counts from its creation.
+    """
+    since = cluster.started or cluster.created
+    return max_age is not None and since is not None and now - since > max_age

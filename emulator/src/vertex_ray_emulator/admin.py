@@ -115,12 +115,14 @@ class Admin:
 
     async def _describe(self, cluster: Cluster) -> dict[str, Any]:
         started = cluster.addresses
+        running = cluster.resource.HasField("start_time")
         return {
             "name": cluster.name,
             "id": cluster.id,
             "key": cluster.key,
             "state": cluster.state,
             "createTime": cluster.resource.create_time.ToJsonString(),
+            "startTime": cluster.resource.start_time.ToJsonString() if running else None,
             "nodes": await self._backend.nodes(cluster.key) if started else [],
             "dashboard": self._readiness(cluster),
             "dashboard_url": f"http://{LOOPBACK}:{started.dashboard_port}" if started else None,

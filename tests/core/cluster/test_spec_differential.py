@@ -28,13 +28,6 @@ _NUMBERS = itertools.count()
 
 
 @pytest.fixture(scope="module")
-def sdk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SdkCreator]:
-    creator = SdkCreator(capture=True, log=tmp_path_factory.mktemp("sdk") / "log")
-    yield creator
-    creator.close()
-
-
-@pytest.fixture(scope="module")
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatorProcess]:
     arguments = ["--backend", "fake", "--provisioning-seconds", "0", "--hold-get"]
     with EmulatorProcess(tmp_path_factory.mktemp("emulator"), arguments) as process:
@@ -42,23 +35,25 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatorProce
 
 
 @pytest.fixture(scope="module")
-def unmodified_sdk(emulator: EmulatorProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SdkCreator]:
-    log = tmp_path_factory.mktemp("unmodified") / "log"
-    creator = SdkCreator(capture=False, log=log, env=emulator.sdk_env())
+def sdk(emulator: EmulatorProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SdkCreator]:
+    creator = SdkCreator(log=tmp_path_factory.mktemp("sdk") / "log", env=emulator.sdk_env())
     yield creator
     creator.close()
 
 
-@given(fields=spec_fields(), location=st.sampled_from(LOCATIONS))
-@settings(
-    max_examples=300,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-def test_sends_what_the_sdk_sends(sdk: SdkCreator, fields: dict[str, Any], location: str) -> None:
+SPEC: Any = {"fields": spec_fields(), "location": st.sampled_from(LOCATIONS)}
+RULES: Any = {
+    "deadline": None,
+    "derandomize": True,
+    "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+}
+# What is sent shrinks the same mistakes, and much faster than two clusters an example allow.
+UNSHRUNK: Any = {**RULES, "phases": [Phase.explicit, Phase.generate]}
+
+
+def check_sent(sdk: SdkCreator, fields: dict[str, Any], location: str) -> None:
     body = ClusterSpec.from_value(fields).to_persistent_resource(location)
-    answer = sdk.create(location, "same", fields, body=body)
+    answer = sdk.compare(location, "same", fields, body)
     assert "error" not in answer
     assert answer["ours"] == answer["sdk"]
     # The messages too: a dict does not tell a field that is absent from one that was set to its default.
@@ -66,24 +61,26 @@ def test_sends_what_the_sdk_sends(sdk: SdkCreator, fields: dict[str, Any], locat
     assert (answer["parent"], answer["cluster_id"]) == (f"projects/123456789012/locations/{location}", "same")
 
 
-@given(fields=spec_fields(), location=st.sampled_from(LOCATIONS))
-@settings(
-    max_examples=250,
-    deadline=None,
-    derandomize=True,
-    # The test above shrinks the same mistakes, and much faster than two clusters an example allow.
-    phases=[Phase.explicit, Phase.generate],
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-def test_the_emulator_receives_the_same_from_both(
-    emulator: EmulatorProcess, unmodified_sdk: SdkCreator, fields: dict[str, Any], location: str
-) -> None:
+@settings(max_examples=60, **RULES)
+@given(**SPEC)
+def test_sends_what_the_sdk_sends(sdk: SdkCreator, fields: dict[str, Any], location: str) -> None:
+    check_sent(sdk, fields, location)
+
+
+@pytest.mark.soak
+@settings(max_examples=300, **RULES)
+@given(**SPEC)
+def test_sends_what_the_sdk_sends_for_many_specs(sdk: SdkCreator, fields: dict[str, Any], location: str) -> None:
+    check_sent(sdk, fields, location)
+
+
+def check_received(emulator: EmulatorProcess, sdk: SdkCreator, fields: dict[str, Any], location: str) -> None:
     number = next(_NUMBERS)
     theirs, ours = f"sdk-{number}", f"ours-{number}"
     clusters = f"projects/{emulator.project}/locations/{location}/persistentResources"
     full_name = f"projects/{emulator.project_number}/locations/{location}/persistentResources/{theirs}"
 
-    assert unmodified_sdk.create(location, theirs, fields) == {"name": full_name}
+    assert sdk.create(location, theirs, fields) == {"name": full_name}
     body = ClusterSpec.from_value(fields).to_persistent_resource(location)
     status, answer = emulator.api("POST", f"{clusters}?persistentResourceId={ours}", body)
     assert status == 200, answer
@@ -95,10 +92,28 @@ def test_the_emulator_receives_the_same_from_both(
     assert {("grpc", theirs), ("rest", ours)} <= created
     for cluster_id in (theirs, ours):
         assert emulator.api("DELETE", f"{clusters}/{cluster_id}")[0] == 200
+    emulator.admin("DELETE", "calls")
+
+
+@settings(max_examples=15, **UNSHRUNK)
+@given(**SPEC)
+def test_the_emulator_receives_the_same_from_both(
+    emulator: EmulatorProcess, sdk: SdkCreator, fields: dict[str, Any], location: str
+) -> None:
+    check_received(emulator, sdk, fields, location)
+
+
+@pytest.mark.soak
+@settings(max_examples=250, **UNSHRUNK)
+@given(**SPEC)
+def test_the_emulator_receives_the_same_from_both_for_many_specs(
+    emulator: EmulatorProcess, sdk: SdkCreator, fields: dict[str, Any], location: str
+) -> None:
+    check_received(emulator, sdk, fields, location)
 
 
 def test_all_defaults_are_the_sdks(sdk: SdkCreator) -> None:
-    answer = sdk.create("us-central1", "same", {}, body=ClusterSpec().to_persistent_resource("us-central1"))
+    answer = sdk.compare("us-central1", "same", {}, ClusterSpec().to_persistent_resource("us-central1"))
     assert answer["equal"], answer
 
 
@@ -118,7 +133,7 @@ def test_all_defaults_are_the_sdks(sdk: SdkCreator) -> None:
     ],
 )
 def test_refuses_what_the_sdk_refuses(sdk: SdkCreator, fields: dict[str, Any]) -> None:
-    assert "error" in sdk.create("us-central1", "same", fields)
+    assert "error" in sdk.compare("us-central1", "same", fields)
     with pytest.raises(InvalidArgumentError):
         ClusterSpec.from_value(fields)
 

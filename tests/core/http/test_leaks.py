@@ -8,6 +8,7 @@ import gc
 import json
 import logging
 import traceback
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -41,6 +42,8 @@ BROKEN = {
     "odd charset": http(200, b"[]", "Content-Type: application/json; charset=foo"),
     "page with the token": http(200, f"<html>{ECHO}</html>"),
     "JSON with the token": http(200, {"message": ECHO}),
+    "log that is no text": http(200, {"logs": {"message": ECHO, "more": "x" * 1000}}),
+    "log with the token that is no JSON string": http(200, f'{{"logs": "{ECHO} \\x{"x" * 1000}'),
     "error with the token": http(400, ECHO),
     "Google's error with the token": http(403, {"error": {"message": ECHO, "status": "PERMISSION_DENIED"}}),
     "404 with the token": http(404, f"{ECHO} does not exist"),
@@ -85,6 +88,16 @@ async def ask(transport: Transport, host: str, how: str) -> Any:
         return [frame async for frame in frames]
 
 
+@pytest.fixture(scope="module")
+def little_to_collect() -> Iterator[None]:
+    """A full collection visits only what these tests made, not all of Airflow."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("little_to_collect")
 @pytest.mark.parametrize("how", ["GET", "list", "logs", "stream", "websocket"])
 @pytest.mark.parametrize("payload", BROKEN.values(), ids=BROKEN)
 async def test_broken_answer_shows_no_token(

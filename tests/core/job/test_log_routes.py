@@ -31,13 +31,27 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limits that a test need not wait for."""
     monkeypatch.setattr(log_client, "HANDSHAKE_SECONDS", 1.0)
     monkeypatch.setattr(log_follower, "HEAD_START", 0.1)
-    monkeypatch.setattr(log_follower, "LAG", 0.5)
-    monkeypatch.setattr(log_pace, "FIRST_CHECK", 0.5)
+    monkeypatch.setattr(log_follower, "LAG", 0.2)
+    monkeypatch.setattr(log_pace, "FIRST_CHECK", 0.2)
+
+
+WAYS = ("works", "hangs", "silent", "stalls", "400")
+REFUSALS = ("401", "403", "404", "524", "302")
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("websocket", ["works", "hangs", "silent", "stalls", "400", "401", "403", "404", "524", "302"])
-@pytest.mark.parametrize("ray", ["2.47.1", "2.42.0", "2.33.0"])
+@pytest.mark.parametrize(
+    ("websocket", "ray"),
+    [
+        *((websocket, ray) for ray in ("2.47.1", "2.42.0", "2.33.0") for websocket in WAYS),
+        *((websocket, "2.47.1") for websocket in REFUSALS),
+        *(
+            pytest.param(websocket, ray, marks=pytest.mark.soak)
+            for ray in ("2.42.0", "2.33.0")
+            for websocket in REFUSALS
+        ),
+    ],
+)
 async def test_lines_come_while_the_job_runs_whatever_websockets_do(websocket: str, ray: str) -> None:
     server = LogServer(websocket, ray)
     shown: list[str] = []
@@ -133,7 +147,8 @@ LONG: dict[str, Callable[[int], bytes]] = {
 
 @pytest.mark.parametrize("kind", LONG)
 @pytest.mark.parametrize("ray", ["2.47.1", "2.42.0"])
-async def test_a_growing_log_is_shown_once(kind: str, ray: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("steps", [20, pytest.param(60, marks=pytest.mark.soak)])
+async def test_a_growing_log_is_shown_once(kind: str, ray: str, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_pace, "SHORTEST", 0.02)
     monkeypatch.setattr(log_pace, "LONGEST", 0.05)
     monkeypatch.setattr(log_pace, "CATCH_UP_RATE", 1 << 30)
@@ -144,7 +159,7 @@ async def test_a_growing_log_is_shown_once(kind: str, ray: str, monkeypatch: pyt
         log = JobLog(api, "one", shown.append)
         log.start()
         number = 0
-        for _ in range(60):
+        for _ in range(steps):
             for _ in range(randomly.choice((0, 1, 30, 400, 3000))):
                 server.log += LONG[kind](number)
                 number += 1
@@ -161,10 +176,10 @@ async def test_reads_do_not_grow_with_the_log() -> None:
     server = LogServer("400")
     async with server.api() as api:
         log = JobLog(api, "one", None)
-        server.log += numbered(0, 400_000)
+        server.log += numbered(0, 100_000)
         await log._reader.read()
         sent = server.sent
-        server.log += numbered(400_000, 400_100)
+        server.log += numbered(100_000, 100_100)
         for _ in range(10):
             assert await log._reader.read() is None
         assert server.sent - sent < 10 * 64_000
@@ -184,14 +199,15 @@ async def _result_of_long_log(api: JobsApi, server: LogServer) -> tuple[int, obj
 
 
 @pytest.mark.parametrize("ray", ["2.47.1", "2.42.0"])
-async def test_ninety_mebibytes_in_flat_memory(ray: str) -> None:
+@pytest.mark.parametrize("mebibytes", [20, pytest.param(90, marks=pytest.mark.soak)])
+async def test_a_long_log_in_flat_memory(ray: str, mebibytes: int) -> None:
     server = LogServer("400", ray)
     line = b"x" * 1200 + b"\n"
-    count = (90 << 20) // len(line)
+    count = (mebibytes << 20) // len(line)
     server.log += line * count + RESULT
     async with server.api() as api:
         # Ray's JSON answer is made by this process too.
-        limit = 4 << 20 if ray == "2.47.1" else 400 << 20
+        limit = 4 << 20 if ray == "2.47.1" else (4 * mebibytes + 40) << 20
         tracemalloc.start()
         try:
             held = tracemalloc.get_traced_memory()[0]

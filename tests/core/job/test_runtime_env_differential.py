@@ -114,9 +114,7 @@ def is_empty(value: Any) -> bool:
     return value in ([], {}, "") or (isinstance(value, dict) and value.get("packages") == [])
 
 
-@settings(max_examples=1500, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
-@given(environments)
-def test_what_passes_here_passes_there_and_means_the_same(folder: Path, environment: dict[str, Any]) -> None:
+def check_meaning(folder: Path, environment: dict[str, Any]) -> None:
     environment = json.loads(json.dumps(environment).replace(FOLDER, str(folder)))
     try:
         ours = runtime_environment(environment)
@@ -129,6 +127,22 @@ def test_what_passes_here_passes_there_and_means_the_same(folder: Path, environm
     theirs = outcome({field: value for field, value in environment.items() if not is_empty(value)})
     assert theirs is not None, ours
     assert outcome(ours) == theirs
+
+
+RULES: Any = {"derandomize": True, "deadline": None, "suppress_health_check": list(HealthCheck)}
+
+
+@settings(max_examples=300, **RULES)
+@given(environments)
+def test_what_passes_here_passes_there_and_means_the_same(folder: Path, environment: dict[str, Any]) -> None:
+    check_meaning(folder, environment)
+
+
+@pytest.mark.soak
+@settings(max_examples=1500, **RULES)
+@given(environments)
+def test_what_passes_here_passes_there_for_many_environments(folder: Path, environment: dict[str, Any]) -> None:
+    check_meaning(folder, environment)
 
 
 # Each of these passes Ray's check and then fails on the cluster, or is ignored there.

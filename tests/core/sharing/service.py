@@ -191,7 +191,7 @@ class World:
     def _shown(self, node: Node) -> dict[str, Any]:
         uris = {"RAY_DASHBOARD_URI": node.resource["name"].rsplit("/", 1)[1]}
         runtime = {"resourceRuntime": {"accessUris": uris}} if node.state != "PROVISIONING" else {}
-        return json.loads(json.dumps({**node.resource, "state": node.state, **runtime}))  # type: ignore[no-any-return]
+        return {**node.resource, "state": node.state, **runtime}
 
     def _dashboard(self, method: str, name: str, path: str, body: Any) -> tuple[int, Any]:
         node = self.nodes.get(name)
@@ -294,11 +294,12 @@ class SimulatedTransport:
             raise ServiceUnavailableError("the request was lost")
         data = more["data"]() if more.get("data") else b""
         status, found, headers = world.answer(method, url, more.get("body"), data)
+        # Before others have their turns: they may change what is in it.
+        text = found if isinstance(found, str) else json.dumps(found)
         if world.late_answers:
             await world.turn()
         if lost < world.flaky:
             raise ServiceUnavailableError("the answer was lost")
-        text = found if isinstance(found, str) else json.dumps(found)
         if status >= 300:
             raise more["error_from"](status, text)
         return Answer(status, text, headers)

@@ -1,7 +1,7 @@
 """The protocol of holders and closers in every order of their requests, over the package's own code.
 
 A request to Cloud Storage is atomic and takes effect at one moment, so what can happen is the set of all orders of the
-requests. They are few enough to go through them all.
+requests. They are few enough to go through them all, which the soak does where they are thousands.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import types
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
@@ -29,59 +27,17 @@ from airflow_provider_vertex_ray.core.sharing.lease_store import LeaseStore
 from airflow_provider_vertex_ray.errors import ClusterClosingError, ClusterNotFoundError, LeaseHeldError
 from tests.support.clusters import SPEC
 
-from .service import LOCATION, PROJECT, START, Node, SimulatedTransport, World, stamp
+from .orders import Actor, OrderedWorld, every_order
+from .service import LOCATION, PROJECT, START, Node, SimulatedTransport, stamp
 
 NAME = ClusterName(PROJECT, LOCATION, "etl-g1")
 TTL = 900.0
 RUN, OTHER = HolderId("dag/run", "group"), HolderId("dag/other")
 
 
-class OrderedWorld(World):
-    """A world in which a list of choices says whose turn it is; time passes only while all sleep.
-
-    :param choices: place of the one whose turn it is among those who wait, for each time that several do; then 0
-    """
-
-    def __init__(self, choices: list[int]) -> None:
-        super().__init__(0)
-        self.late_answers = False
-        self.choices = choices
-        self.made: list[tuple[int, int]] = []
-        """Each choice, and among how many it was."""
-        self.ok: set[str] = set()
-        """Who went on."""
-
-    async def run(self, tasks: list[asyncio.Task[Any]]) -> None:
-        while True:
-            await self._settle(tasks)
-            if all(task.done() for task in tasks):
-                for task in tasks:
-                    task.result()
-                return
-            if not self._turns:
-                self._sleeps.sort(key=lambda each: each[0])
-                due, future = self._sleeps.pop(0)
-                self.time = max(self.time, due)
-                future.set_result(None)
-                continue
-            place = 0
-            if len(self._turns) > 1:
-                number = len(self.made)
-                place = self.choices[number] if number < len(self.choices) else 0
-                self.made.append((place, len(self._turns)))
-            self._turns.pop(place).set_result(None)
-
-
-Actor = Callable[[OrderedWorld, Transport], Awaitable[None]]
-
-
-@dataclass
-class Seen:
-    """What happened in all orders."""
-
-    orders: int = 0
-    outcomes: set[frozenset[str]] = field(default_factory=set)
-    worlds: list[OrderedWorld] = field(default_factory=list)
+# Where the orders are thousands, all of them are in the soak.
+SAMPLE = 500
+SAMPLED = pytest.mark.parametrize("sample", [SAMPLE, pytest.param(None, marks=pytest.mark.soak)])
 
 
 @pytest.fixture
@@ -93,40 +49,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[OrderedWorld]:
     sleep = types.SimpleNamespace(sleep=lambda seconds: current[-1].sleep(seconds))
     monkeypatch.setattr(lease_objects, "asyncio", sleep)
     return current
-
-
-def every_order(
-    clock: list[OrderedWorld], prepare: Actor | None, *actors: Actor, until: frozenset[str] | None = None
-) -> Seen:
-    """Let the actors act in every order of their requests, or until these have all gone on."""
-    seen = Seen()
-    choices: list[int] | None = []
-    while choices is not None:
-        world = OrderedWorld(choices)
-        clock.append(world)
-
-        async def act(world: OrderedWorld = world) -> None:
-            transport = cast("Transport", SimulatedTransport(world))
-            if prepare is not None:
-                await world.run([asyncio.ensure_future(prepare(world, transport))])
-                world.made.clear()
-            await world.run([asyncio.ensure_future(actor(world, transport)) for actor in actors])
-
-        asyncio.run(act())
-        seen.orders += 1
-        seen.outcomes.add(frozenset(world.ok))
-        seen.worlds.append(world)
-        choices = None if until is not None and until <= world.ok else following(world.made)
-    return seen
-
-
-def following(made: list[tuple[int, int]]) -> list[int] | None:
-    """The choices of the next order; None after the last one."""
-    for place in range(len(made) - 1, -1, -1):
-        choice, among = made[place]
-        if choice + 1 < among:
-            return [each for each, _ in made[:place]] + [choice + 1]
-    return None
 
 
 def holder(label: str, who: HolderId = RUN, writer: str = "") -> Actor:
@@ -169,13 +91,22 @@ def both(outcomes: set[frozenset[str]], *labels: str) -> bool:
     return any(set(labels) <= each for each in outcomes)
 
 
-@pytest.mark.parametrize(("who", "prepare"), [(RUN, None), (OTHER, None), (RUN, long_ago)])
+@pytest.mark.parametrize(
+    ("who", "prepare", "sample"),
+    [
+        (RUN, None, SAMPLE),
+        (OTHER, None, SAMPLE),
+        (RUN, long_ago, None),
+        pytest.param(RUN, None, None, marks=pytest.mark.soak),
+        pytest.param(OTHER, None, None, marks=pytest.mark.soak),
+    ],
+)
 def test_a_holder_and_a_closer_never_both_go_on(
-    clock: list[OrderedWorld], who: HolderId, prepare: Actor | None
+    clock: list[OrderedWorld], who: HolderId, prepare: Actor | None, sample: int | None
 ) -> None:
     """Two holders, also with the same hold, of which one may rely on what the other wrote."""
     second: list[Actor] = [] if prepare is not None else [holder("second", who)]
-    seen = every_order(clock, prepare, holder("first"), *second, closer("reaper"))
+    seen = every_order(clock, prepare, holder("first"), *second, closer("reaper"), sample=sample)
     assert not both(seen.outcomes, "first", "reaper")
     assert not both(seen.outcomes, "second", "reaper")
     assert seen.orders > 30
@@ -183,10 +114,10 @@ def test_a_holder_and_a_closer_never_both_go_on(
     assert {"first"} in seen.outcomes or {"first", "second"} in seen.outcomes
 
 
-@pytest.mark.soak
-def test_of_two_closers_and_a_holder_at_most_one_goes_on(clock: list[OrderedWorld]) -> None:
-    seen = every_order(clock, None, holder("run"), closer("one"), closer("two"))
-    assert seen.orders > 500
+@SAMPLED
+def test_of_two_closers_and_a_holder_at_most_one_goes_on(clock: list[OrderedWorld], sample: int | None) -> None:
+    seen = every_order(clock, None, holder("run"), closer("one"), closer("two"), sample=sample)
+    assert seen.orders == sample or seen.orders > 500
     assert seen.outcomes <= {frozenset(), *(frozenset({each}) for each in ("run", "one", "two"))}
     assert {frozenset({each}) for each in ("run", "one", "two")} <= seen.outcomes
 
@@ -201,7 +132,8 @@ def test_a_live_hold_keeps_its_cluster_whatever_is_done_at_once(clock: list[Orde
     assert all("renewed" in each for each in seen.outcomes)
 
 
-def test_a_killed_try_never_takes_the_hold_of_the_next_one(clock: list[OrderedWorld]) -> None:
+@SAMPLED
+def test_a_killed_try_never_takes_the_hold_of_the_next_one(clock: list[OrderedWorld], sample: int | None) -> None:
     async def first_try(world: OrderedWorld, transport: Transport) -> None:
         await holder("", RUN, "try 1")(world, transport)
         world.ok.clear()
@@ -216,7 +148,7 @@ def test_a_killed_try_never_takes_the_hold_of_the_next_one(clock: list[OrderedWo
         await world.run([asked])
         return bool(asked.result().live(world.time))
 
-    seen = every_order(clock, first_try, killed, holder("try 2", RUN, "try 2"), closer("reaper"))
+    seen = every_order(clock, first_try, killed, holder("try 2", RUN, "try 2"), closer("reaper"), sample=sample)
     assert not both(seen.outcomes, "try 2", "reaper")
     for world in seen.worlds:
         if "try 2" in world.ok:
@@ -227,7 +159,10 @@ def test_a_killed_try_never_takes_the_hold_of_the_next_one(clock: list[OrderedWo
     assert alone.worlds[0].objects.keys() <= {"leases/1234/us-central1/etl-g1/closing.json"}
 
 
-def test_a_refused_wait_takes_back_only_what_nobody_else_relies_on(clock: list[OrderedWorld]) -> None:
+@SAMPLED
+def test_a_refused_wait_takes_back_only_what_nobody_else_relies_on(
+    clock: list[OrderedWorld], sample: int | None
+) -> None:
     """An ensuring task takes its hold back when it is refused; the jobs of its group may have the same one."""
 
     async def written(world: OrderedWorld, transport: Transport) -> None:
@@ -248,7 +183,7 @@ def test_a_refused_wait_takes_back_only_what_nobody_else_relies_on(clock: list[O
             await LeaseStore(transport, "gs://bucket/leases").close(NAME, mark, 180.0, unbroken=True)
             world.ok.add("reaper")
 
-    seen = every_order(clock, written, ensures, holder("job"), closes)
+    seen = every_order(clock, written, ensures, holder("job"), closes, sample=sample)
     assert not both(seen.outcomes, "ensure", "reaper")
     assert not both(seen.outcomes, "job", "reaper")
     assert {frozenset({"reaper"}), frozenset({"ensure", "job"})} <= seen.outcomes
@@ -277,10 +212,15 @@ def test_an_unbroken_closing_needs_no_second_look(clock: list[OrderedWorld], pau
     assert both(seen.outcomes, "run", "closed") is (pause > 180.0)
 
 
+RUNNING = {
+    **SPEC.with_labels({SHARED_LABEL: "etl", GENERATION_LABEL: "1"}).to_persistent_resource(LOCATION),
+    "name": NAME.full,
+    "createTime": stamp(START - 9000),
+}
+
+
 def running(world: OrderedWorld) -> None:
-    labels = {SHARED_LABEL: "etl", GENERATION_LABEL: "1"}
-    resource = {**SPEC.with_labels(labels).to_persistent_resource(LOCATION), "name": NAME.full}
-    world.nodes["etl-g1"] = Node({**resource, "createTime": stamp(START - 9000)}, START - 9000, START - 8000, "RUNNING")
+    world.nodes["etl-g1"] = Node(RUNNING, START - 9000, START - 8000, "RUNNING")
 
 
 async def job(world: OrderedWorld, transport: Transport) -> None:
@@ -303,9 +243,10 @@ async def reaper(world: OrderedWorld, transport: Transport) -> None:
         world.ok.add("reaper")
 
 
-def test_a_job_and_a_reaper_never_both_go_on(clock: list[OrderedWorld]) -> None:
-    seen = every_order(clock, None, job, reaper)
-    assert seen.orders > 1000
+@SAMPLED
+def test_a_job_and_a_reaper_never_both_go_on(clock: list[OrderedWorld], sample: int | None) -> None:
+    seen = every_order(clock, None, job, reaper, sample=sample)
+    assert seen.orders == sample or seen.orders > 1000
     assert not both(seen.outcomes, "job", "reaper")
     assert {frozenset({"job"}), frozenset({"reaper"})} <= seen.outcomes
 
@@ -324,17 +265,17 @@ def slow_look(clock: list[OrderedWorld], monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(guarded_delete, "read_activity", activity)
 
 
-@pytest.mark.soak
+@SAMPLED
 def test_a_closing_that_is_too_old_is_renewed_before_the_deletion(
-    clock: list[OrderedWorld], monkeypatch: pytest.MonkeyPatch
+    clock: list[OrderedWorld], monkeypatch: pytest.MonkeyPatch, sample: int | None
 ) -> None:
     slow_look(clock, monkeypatch)
-    seen = every_order(clock, None, job, reaper)
+    seen = every_order(clock, None, job, reaper, sample=sample)
     assert not both(seen.outcomes, "job", "reaper")
     assert {frozenset({"job"}), frozenset({"reaper"})} <= seen.outcomes
 
 
-# The same orders show what each part of the protocol is there for.
+# The sample shows what each part of the protocol is there for.
 
 
 def test_the_orders_show_a_holder_that_does_not_read_the_mark(
@@ -344,7 +285,8 @@ def test_the_orders_show_a_holder_that_does_not_read_the_mark(
         return None
 
     monkeypatch.setattr(LeaseStore, "_closing", nothing)
-    assert both(every_order(clock, None, holder("run"), closer("reaper")).outcomes, "run", "reaper")
+    harm = every_order(clock, None, holder("run"), closer("reaper"), until=("run", "reaper"), sample=SAMPLE)
+    assert both(harm.outcomes, "run", "reaper")
 
 
 def test_the_orders_show_a_holder_that_reads_the_mark_first(
@@ -362,7 +304,8 @@ def test_the_orders_show_a_holder_that_reads_the_mark_first(
         monkeypatch.setattr(LeaseStore, "_closing", read_before)
         await holder("run")(world, transport)
 
-    assert both(every_order(clock, None, act, closer("reaper")).outcomes, "run", "reaper")
+    harm = every_order(clock, None, act, closer("reaper"), until=("run", "reaper"), sample=SAMPLE)
+    assert both(harm.outcomes, "run", "reaper")
 
 
 def test_the_orders_show_a_closer_that_lists_only_before_its_mark(
@@ -375,7 +318,8 @@ def test_the_orders_show_a_closer_that_lists_only_before_its_mark(
         await real(self, name, mark, seconds, force=True)
 
     monkeypatch.setattr(LeaseStore, "close", lists_before)
-    assert both(every_order(clock, None, holder("run"), closer("reaper")).outcomes, "run", "reaper")
+    harm = every_order(clock, None, holder("run"), closer("reaper"), until=("run", "reaper"), sample=SAMPLE)
+    assert both(harm.outcomes, "run", "reaper")
 
 
 def test_the_orders_show_a_refused_holder_that_removes_a_shared_hold(clock: list[OrderedWorld]) -> None:
@@ -387,9 +331,10 @@ def test_the_orders_show_a_refused_holder_that_removes_a_shared_hold(clock: list
         except ClusterClosingError:
             await store.release(NAME, RUN)
 
-    broken = frozenset({"second", "reaper"})
-    seen = every_order(clock, None, removes, holder("second"), closer("reaper"), until=broken)
-    assert both(seen.outcomes, "second", "reaper")
+    harm = every_order(
+        clock, None, removes, holder("second"), closer("reaper"), until=("second", "reaper"), sample=SAMPLE
+    )
+    assert both(harm.outcomes, "second", "reaper")
 
 
 def test_the_orders_show_a_deletion_long_after_the_closing(
@@ -404,4 +349,4 @@ def test_the_orders_show_a_deletion_long_after_the_closing(
             await real(self, name, mark, force)
 
     monkeypatch.setattr(GuardedDelete, "_close", only_once)
-    assert both(every_order(clock, None, job, reaper, until=frozenset({"job", "reaper"})).outcomes, "job", "reaper")
+    assert both(every_order(clock, None, job, reaper, until=("job", "reaper"), sample=SAMPLE).outcomes, "job", "reaper")
