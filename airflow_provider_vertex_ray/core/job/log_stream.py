@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from airflow_provider_vertex_ray.core.job.client import JobsApi
 from airflow_provider_vertex_ray.core.job.log_follower import JobLog
@@ -13,7 +13,7 @@ from airflow_provider_vertex_ray.core.job.log_listener import set_within
 from airflow_provider_vertex_ray.core.job.log_pace import read_pause
 
 
-async def lines_of(api: JobsApi, submission_id: str) -> AsyncIterator[str]:
+async def lines_of(api: JobsApi, submission_id: str) -> AsyncGenerator[str, None]:
     """Yield each line of a job's output once, until the job has ended; websockets are not needed.
 
     Lines that the caller has not yet taken are kept in memory.
