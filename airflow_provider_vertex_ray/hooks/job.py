@@ -14,6 +14,7 @@ from airflow_provider_vertex_ray.core.cluster.client import ClustersApi
 from airflow_provider_vertex_ray.core.cluster.name import ClusterName
 from airflow_provider_vertex_ray.core.cluster.state import Cluster, ClusterState
 from airflow_provider_vertex_ray.core.job.client import JobRequest, JobsApi
+from airflow_provider_vertex_ray.core.job.log_stream import lines_of
 from airflow_provider_vertex_ray.core.job.packages import SAID_FROM, Package, Progress, pack, pack_module, ready_zip
 from airflow_provider_vertex_ray.core.job.runtime_env import CONDA_FILES, is_local
 from airflow_provider_vertex_ray.core.job.state import Job
@@ -162,14 +163,17 @@ class VertexRayJobAsyncHook(VertexRayBaseAsyncHook):
             return await api.logs(submission_id, max_bytes=max_bytes)
 
     async def tail_job_logs(self, cluster_id: str | ClusterName, submission_id: str) -> AsyncIterator[str]:
-        """Yield a job's output from its start, as it arrives, until this connection ends.
+        """Yield a job's output from its start, line by line as it arrives, until the job has ended.
+
+        Websockets, which probably do not pass the service's proxy, are used where they do, and not needed.
 
         :param cluster_id: id or full resource name.
         :param submission_id: submission id of the job.
+        :raises JobNotFoundError: the cluster has no job with that id.
         """
-        async with self.jobs(cluster_id) as api, api.tail(submission_id) as frames:
-            async for text in frames:
-                yield text
+        async with self.jobs(cluster_id) as api, contextlib.aclosing(lines_of(api, submission_id)) as lines:
+            async for line in lines:
+                yield line
 
 
 def _pack_all(environment: dict[str, Any], scratch: Path, job_key: str) -> dict[int | None, tuple[str, str, Package]]:

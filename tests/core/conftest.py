@@ -1,4 +1,4 @@
-"""A transport to the emulator, for each test its own."""
+"""Transports to the emulators, for each test its own."""
 
 from __future__ import annotations
 
@@ -13,8 +13,17 @@ from airflow_provider_vertex_ray.core.http.transport import Transport
 from tests.support.server import QUICK
 
 
+def _transport(emulator: EmulatorProcess) -> Transport:
+    return Transport(EmulatorTokenSource(emulator.host), Addresses(emulator.host), retry=QUICK, timeout=10)
+
+
 @pytest.fixture
 async def transport(fake_emulator: EmulatorProcess) -> AsyncIterator[Transport]:
-    host = fake_emulator.host
-    async with Transport(EmulatorTokenSource(host), Addresses(host), retry=QUICK, timeout=10) as opened:
+    async with _transport(fake_emulator) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def websocket_transport(websocket_emulator: EmulatorProcess) -> AsyncIterator[Transport]:
+    async with _transport(websocket_emulator) as opened:
         yield opened

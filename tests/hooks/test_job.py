@@ -56,10 +56,23 @@ async def test_async_hook_works_in_an_event_loop(fake_emulator: EmulatorProcess)
     start(fake_emulator)
     hook = VertexRayJobAsyncHook(location=LOCATION)
     await hook.submit_job("shared", JobRequest("echo hello && echo again", "one"))
-    text = "".join([frame async for frame in hook.tail_job_logs("shared", "one")])
-    assert text.endswith("hello\nagain\n")
-    assert await hook.get_job_logs("shared", "one", max_bytes=1 << 20) == text
+    lines = [line async for line in hook.tail_job_logs("shared", "one")]
+    assert lines[-2:] == ["hello", "again"]
+    assert (await hook.get_job_logs("shared", "one", max_bytes=1 << 20)).splitlines() == lines
     assert (await hook.get_job("shared", "one")).status is JobStatus.SUCCEEDED
+    with pytest.raises(JobNotFoundError):
+        [line async for line in hook.tail_job_logs("shared", "two")]
+
+
+async def test_lines_are_there_while_the_job_runs(fake_emulator: EmulatorProcess) -> None:
+    start(fake_emulator)
+    hook = VertexRayJobAsyncHook(location=LOCATION)
+    await hook.submit_job("shared", JobRequest("count 20 0 && sleep 60", "one"))
+    lines = hook.tail_job_logs("shared", "one")
+    while await anext(lines) != "line 19":
+        pass
+    assert (await hook.get_job("shared", "one")).status is JobStatus.RUNNING
+    await lines.aclose()
 
 
 def test_folder_is_uploaded_once(hook: VertexRayJobHook, fake_emulator: EmulatorProcess, tmp_path: Path) -> None:

@@ -195,7 +195,7 @@ async def test_too_many_requests(api: ClustersApi, fake_emulator: EmulatorProces
 @pytest.mark.parametrize(
     ("outcome", "kind", "text"),
     [
-        ("quota", QuotaExceededError, "custom_model_training_cpus"),
+        ("quota", QuotaExceededError, "CustomModelTrainingCPUsPerProjectPerRegion"),
         ("stockout", StockoutError, "another machine type"),
         ("internal", VertexRayError, "An internal error occurred"),
     ],

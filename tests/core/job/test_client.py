@@ -188,7 +188,12 @@ async def test_ids_with_odd_characters(api: JobsApi, fake_emulator: EmulatorProc
     assert (await ended(api, odd)).submission_id == odd
 
 
-async def test_the_tail_tells_all_from_the_beginning_and_then_ends(api: JobsApi) -> None:
+async def test_the_tail_tells_all_from_the_beginning_and_then_ends(
+    websocket_transport: Transport, websocket_emulator: EmulatorProcess
+) -> None:
+    start(websocket_emulator)
+    dashboard = f"http://{websocket_emulator.host}{dashboard_of(websocket_emulator, 'shared')}"
+    api = JobsApi(websocket_transport, dashboard)
     await api.submit(JobRequest(" && ".join(f"echo line-{n}" for n in range(25)), "one"))
     for _ in range(2):
         async with api.tail("one") as frames:

@@ -5,21 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from emulator_support.process import EmulatorProcess
 
-from airflow_provider_vertex_ray.core.http.addresses import Addresses
-from airflow_provider_vertex_ray.core.http.auth import EmulatorTokenSource
 from airflow_provider_vertex_ray.core.http.transport import Transport
 from airflow_provider_vertex_ray.core.job import log_follower, log_reader
 from airflow_provider_vertex_ray.core.job.client import JobsApi
 from airflow_provider_vertex_ray.core.job.log_follower import BEGINS_ANEW, GOES_ON, KEPT_LINES, LONGEST_KEPT, JobLog
 from airflow_provider_vertex_ray.core.job.state import MAX_RESULT_BYTES
 from tests.support.clusters import dashboard_of, start, submit
-from tests.support.server import QUICK
 
 TAIL = "GET /api/jobs/*/logs/tail"
 WHOLE = "GET /api/jobs/*/logs"
@@ -61,12 +57,10 @@ class Following:
 
 
 @pytest.fixture
-async def following(websocket_emulator: EmulatorProcess) -> AsyncIterator[Following]:
-    host = websocket_emulator.host
+async def following(websocket_transport: Transport, websocket_emulator: EmulatorProcess) -> Following:
     start(websocket_emulator)
-    dashboard = f"http://{host}{dashboard_of(websocket_emulator, 'shared')}"
-    async with Transport(EmulatorTokenSource(host), Addresses(host), retry=QUICK, timeout=10) as transport:
-        yield Following(websocket_emulator, JobsApi(transport, dashboard))
+    dashboard = f"http://{websocket_emulator.host}{dashboard_of(websocket_emulator, 'shared')}"
+    return Following(websocket_emulator, JobsApi(websocket_transport, dashboard))
 
 
 def echo(count: int, pause: str = "") -> str:
