@@ -24,7 +24,7 @@ JOB = {"type": "SUBMISSION", "submission_id": "j", "status": "RUNNING", "metadat
 
 
 def is_readable(answer: bytes) -> bool:
-    """Tell whether an answer has any content that could be a list of jobs, or a cluster: a 2xx with a list or object."""
+    """Tell whether an answer could be a list of jobs, or a cluster: a 2xx with a list, or an object with a name."""
     head, _, body = answer.partition(b"\r\n\r\n")
     if not head.split(b" ", 1)[-1].startswith(b"2"):
         return False
