@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import operator
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -80,8 +79,7 @@ class MetricCondition:
     def __post_init__(self) -> None:
         if self.comparison not in COMPARISONS:
             raise InvalidArgumentError("comparison", self.comparison, f"Use one of {', '.join(COMPARISONS)}.")
-        # A whole number may be too large for a float.
-        if not is_number(self.threshold) or abs(self.threshold) > sys.float_info.max:
+        if not is_number(self.threshold):
             raise InvalidArgumentError("threshold", self.threshold, "Use a finite number.")
         if not is_number(self.for_seconds) or not 0 <= self.for_seconds <= MOST_SECONDS:
             raise InvalidArgumentError(
