@@ -7,7 +7,7 @@ only if its docstring says so.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
@@ -32,6 +32,7 @@ __all__ = [
     "is_carried",
     "is_everything_known",
     "is_number",
+    "is_one_of",
     "is_whole",
     "known_at_run_time",
     "refuse_templates",
@@ -118,6 +119,11 @@ def is_carried(value: object) -> TypeGuard[str]:
 def is_number(value: object) -> TypeGuard[int | float]:
     """Tell whether ``value`` is a finite number; a boolean is not one."""
     return is_whole(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def is_one_of(value: object, choices: Container[str]) -> bool:
+    """Tell whether ``value`` is one of several strings; it may be anything, such as a list, which has no hash."""
+    return isinstance(value, str) and value in choices
 
 
 def is_whole(value: object) -> TypeGuard[int]:

@@ -19,6 +19,7 @@ from airflow_provider_vertex_ray.core.checks import (
     check_whole,
     everything_known,
     is_number,
+    is_one_of,
     is_whole,
     known_at_run_time,
 )
@@ -155,3 +156,9 @@ def test_matched_texts_may_be_missing_unless_required() -> None:
     check_match("name", None, pattern, "Use a letter.")
     with pytest.raises(InvalidArgumentError):
         check_match("name", None, pattern, "Use a letter.", required=True)
+
+
+def test_only_a_string_is_one_of_several() -> None:
+    choices = {"low": 1, "high": 2}
+    assert is_one_of("low", choices)
+    assert not any(is_one_of(value, choices) for value in ("LOW", "", None, 1, ["low"], {"low": 1}, {"low"}, object()))
