@@ -46,7 +46,7 @@ def answers() -> dict[str, tuple[bytes, str]]:
 
 
 class _Tokens:
-    quota_project = None
+    quota_project: str | None = None
 
     async def get(self) -> str:
         return "ya29.benchmark-token"
