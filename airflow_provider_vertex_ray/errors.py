@@ -448,6 +448,23 @@ def error_from_dict(data: dict[str, Any]) -> VertexRayError:
 
 
 _LONGEST_VALUE = 200
+_LONGEST_REPR = 10_000
+_URI_USER = re.compile(r"(?<=://)[^/?#\s'\"]*(?=@)")
+_URI_QUERY = re.compile(r"(://[^?\s'\"]*\?)[^\s'\"]+")
+
+
+def _shown(value: object) -> str:
+    """Return the beginning of a value's text, or its type where there is none: too many digits or levels, an error.
+
+    Passwords, tokens and signatures in URIs are hidden.
+    """
+    try:
+        shown = repr(value)
+    except Exception:  # noqa: BLE001 - whatever its repr raises
+        return f"<{type(value).__name__} without a text>"
+    # Only the beginning is shown.
+    shown = _URI_QUERY.sub(r"\1***", _URI_USER.sub("***", shown[:_LONGEST_REPR]))
+    return shown if len(shown) <= _LONGEST_VALUE else shown[:_LONGEST_VALUE] + "…"
 
 
 class InvalidArgumentError(ValueError):
@@ -468,7 +485,7 @@ class InvalidArgumentError(ValueError):
         self.rule = rule
 
     def __str__(self) -> str:
-        shown = repr(self.value)
-        if len(shown) > _LONGEST_VALUE:
-            shown = shown[:_LONGEST_VALUE] + "…"
-        return f"Invalid value for {self.field}: {shown}. {self.rule}"
+        return f"Invalid value for {self.field}: {_shown(self.value)}. {self.rule}"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.field!r}, {_shown(self.value)}, {self.rule!r})"

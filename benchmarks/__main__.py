@@ -10,6 +10,7 @@ from benchmarks import (
     bigquery_step,
     end_of_job,
     imports,
+    large_answers,
     leases,
     many_waits,
     requests_per_job,
@@ -27,6 +28,8 @@ def main() -> int:
         figures = imports.run(meter)
     print("Status requests through the typed boundary ...", flush=True)
     figures += typed_answers.run()
+    print("Large and hostile answers ...", flush=True)
+    figures += large_answers.run()
     print("Requests of waiting jobs (a minute and a half) ...", flush=True)
     figures += requests_per_job.run()
     print("Delay after the end of jobs on a real Ray cluster (a minute and a half) ...", flush=True)

@@ -14,6 +14,7 @@ from airflow_provider_vertex_ray.core.http.service_errors import outcome_error, 
 from airflow_provider_vertex_ray.errors import (
     ClusterExistsError,
     ClusterNotFoundError,
+    InvalidArgumentError,
     InvalidRequestError,
     JobFailedError,
     NameNotReusableError,
@@ -126,3 +127,36 @@ def test_outcome_keeps_types_with_a_remedy(message: str, code: int, kind: type[S
 def test_outcome_is_never_a_temporary_error(message: str, code: int | None) -> None:
     # A wait that took it for "ask again" would go on until its deadline.
     assert not isinstance(outcome_error(message, code), (RateLimitedError, ServiceUnavailableError))
+
+
+class Unprintable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize("value", [Unprintable(), [Unprintable()], [10**5000], {"a": 10**5000}])
+def test_values_without_a_text_are_named_by_their_type(value: object) -> None:
+    error = InvalidArgumentError("field", value, "Use another.")
+    shown = f"<{type(value).__name__} without a text>"
+    assert str(error) == f"Invalid value for field: {shown}. Use another."
+    assert repr(error) == f"InvalidArgumentError('field', {shown}, 'Use another.')"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("https://user:s3cret@host/x.zip", "'https://***@host/x.zip'"),
+        ("https://s3cret@host/x.zip", "'https://***@host/x.zip'"),
+        ("https://host/x.zip?X-Goog-Signature=s3cret&a=b", "'https://host/x.zip?***'"),
+        ("https://user:s3cret@host/x?sig=s3cret#a", "'https://***@host/x?***'"),
+        (["--index-url=https://u:s3cret@host/a", "b"], "['--index-url=https://***@host/a', 'b']"),
+        ({"uri": "gs://bucket/x?generation=s3cret"}, "{'uri': 'gs://bucket/x?***'}"),
+        ("https://host/a@b", "'https://host/a@b'"),
+        ("gs://bucket/what is this?", "'gs://bucket/what is this?'"),
+        ("a?b@c", "'a?b@c'"),
+    ],
+)
+def test_secrets_in_uris_are_hidden(value: object, shown: str) -> None:
+    error = InvalidArgumentError("field", value, "Use another.")
+    assert str(error) == f"Invalid value for field: {shown}. Use another."
+    assert "s3cret" not in repr(error)

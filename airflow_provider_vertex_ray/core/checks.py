@@ -7,7 +7,9 @@ only if its docstring says so.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, TypeGuard
 
@@ -17,16 +19,20 @@ if TYPE_CHECKING:
     import re
 
 __all__ = [
+    "LONGEST_SECONDS",
     "MISSING_RULE",
     "check_duration",
     "check_flag",
     "check_match",
     "check_text",
     "check_whole",
+    "everything_known",
     "find_templates",
     "has_template",
     "is_carried",
+    "is_everything_known",
     "is_number",
+    "is_one_of",
     "is_whole",
     "known_at_run_time",
     "refuse_templates",
@@ -37,6 +43,10 @@ MISSING_RULE = (
     "task_ids and the key of xcom_pull, and that the task that pushes it has run."
 )
 """Rule for a value that is the text of a missing one."""
+
+
+LONGEST_SECONDS = 10**9
+"""Longest duration, about 30 years; the end of a much longer one is no date."""
 
 
 def has_template(value: object) -> TypeGuard[str]:
@@ -69,9 +79,30 @@ def refuse_templates(value: object, path: str = "") -> None:
         raise InvalidArgumentError(place, text, "The value contains a template that was not rendered.")
 
 
+_all_known: ContextVar[bool] = ContextVar("vertex_ray_all_known", default=False)
+
+
+@contextmanager
+def everything_known() -> Iterator[None]:
+    """While a task runs, its arguments are rendered: braces in a string are no template any longer."""
+    token = _all_known.set(True)
+    try:
+        yield
+    finally:
+        _all_known.reset(token)
+
+
+def is_everything_known() -> bool:
+    """Tell whether the arguments of the current task are rendered."""
+    return _all_known.get()
+
+
 def known_at_run_time(value: object) -> bool:
-    """Tell whether ``value`` is known only when the task runs: it contains a template, or refers to an XCom."""
-    return has_template(value) or hasattr(value, "iter_references")
+    """Tell whether ``value`` is known only when the task runs: it contains a template, or refers to an XCom.
+
+    While the task runs, nothing is: what a template was rendered to is the value, even if it contains braces.
+    """
+    return not _all_known.get() and (has_template(value) or hasattr(value, "iter_references"))
 
 
 def is_carried(value: object) -> TypeGuard[str]:
@@ -87,28 +118,34 @@ def is_carried(value: object) -> TypeGuard[str]:
 
 def is_number(value: object) -> TypeGuard[int | float]:
     """Tell whether ``value`` is a finite number; a boolean is not one."""
-    # A whole number is always finite; isfinite fails on one that is too large for a float.
     return is_whole(value) or (isinstance(value, float) and math.isfinite(value))
 
 
+def is_one_of(value: object, choices: Container[str]) -> bool:
+    """Tell whether ``value`` is one of several strings; it may be anything, such as a list, which has no hash."""
+    return isinstance(value, str) and value in choices
+
+
 def is_whole(value: object) -> TypeGuard[int]:
-    """Tell whether ``value`` is a whole number; a boolean is not one."""
-    return isinstance(value, int) and not isinstance(value, bool)
+    """Tell whether ``value`` is a whole number that 64 bits hold; a boolean is not one.
+
+    No event, database or request carries larger ones.
+    """
+    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
 
 
 def check_duration(field: str, value: object, *, none_allowed: bool = True) -> None:
-    """Validate that a duration in seconds is positive.
+    """Validate that a duration in seconds is positive, and not longer than any clock can add.
 
     :param field: name of the argument, for the error
     :param value: the duration
     :param none_allowed: whether None passes
-    :raises InvalidArgumentError: the duration is not a finite number above 0
+    :raises InvalidArgumentError: the duration is not a number above 0 and up to ``LONGEST_SECONDS``
     """
-    if (value is None and none_allowed) or (is_number(value) and value > 0):
+    if (value is None and none_allowed) or (is_number(value) and 0 < value <= LONGEST_SECONDS):
         return
-    raise InvalidArgumentError(
-        field, value, "Use a positive number of seconds" + (" or None." if none_allowed else ".")
-    )
+    rule = f"Use a positive number of seconds up to {LONGEST_SECONDS:,}"
+    raise InvalidArgumentError(field, value, f"{rule}, or None." if none_allowed else f"{rule}.")
 
 
 def check_flag(field: str, value: object) -> None:

@@ -6,7 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_provider_vertex_ray.errors import BigQueryTableError, BytesBilledLimitError, NotAuthorisedError
+from airflow_provider_vertex_ray.errors import (
+    BigQueryTableError,
+    BytesBilledLimitError,
+    NotAuthorisedError,
+    ServiceUnavailableError,
+)
 from airflow_provider_vertex_ray.remote.bigquery.jobs import done_before
 from airflow_provider_vertex_ray.remote.bigquery.names import split_table, staging_prefix
 
@@ -45,7 +50,7 @@ class VertexRayBigQueryHook:
         self._hook = BigQueryHook(
             gcp_conn_id=gcp_conn_id, impersonation_chain=impersonation_chain, use_legacy_sql=False
         )
-        self.project = project_id or self._hook.project_id
+        self.project = project_id or _answer_of(lambda: self._hook.project_id, "the connection's project")
 
     def client(self, location: str | None = None) -> Any:
         """Return the Google provider's BigQuery client."""
@@ -133,9 +138,11 @@ def _answer_of(call: Any, what: str) -> Any:
     """Return the answer of a call.
 
     :raises BigQueryTableError: BigQuery rejected the request.
-    :raises NotAuthorisedError: the account lacks a permission.
+    :raises NotAuthorisedError: the account lacks a permission, or the connection's credentials cannot be used.
+    :raises ServiceUnavailableError: BigQuery did not answer.
     """
-    from google.api_core.exceptions import BadRequest, Forbidden, NotFound, Unauthorized
+    from google.api_core.exceptions import BadRequest, Forbidden, GoogleAPIError, NotFound, Unauthorized
+    from google.auth.exceptions import GoogleAuthError
 
     try:
         return call()
@@ -144,4 +151,10 @@ def _answer_of(call: Any, what: str) -> Any:
     except (Forbidden, Unauthorized) as error:
         raise NotAuthorisedError(
             f"BigQuery denied access to {what}: {error.message}", {"http_status": error.code}
+        ) from None
+    except GoogleAuthError as error:
+        raise NotAuthorisedError(f"The credentials cannot be used for BigQuery: {error}") from None
+    except (GoogleAPIError, OSError) as error:
+        raise ServiceUnavailableError(
+            f"BigQuery did not answer a request for {what}: {type(error).__name__}: {error}"
         ) from None

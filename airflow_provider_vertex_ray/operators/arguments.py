@@ -11,24 +11,42 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import conf
 
-from airflow_provider_vertex_ray.core.checks import check_flag, is_number, is_whole, known_at_run_time
+from airflow_provider_vertex_ray.core.checks import (
+    check_flag,
+    is_carried,
+    is_everything_known,
+    is_number,
+    is_whole,
+    known_at_run_time,
+)
 from airflow_provider_vertex_ray.core.cluster.name import validate_location
 from airflow_provider_vertex_ray.core.cluster.spec import ClusterSpec
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
 
 def _is_open(value: Any) -> bool:
-    return value is None or known_at_run_time(value) or callable(value)
+    return value is None or known_at_run_time(value) or (callable(value) and not is_everything_known())
 
 
 def check_strings(**arguments: Any) -> None:
-    """Validate that each argument is a string, if it is set.
+    """Validate that each argument is a string that can be stored and sent, if it is set.
 
-    :raises InvalidArgumentError: an argument has another type.
+    :raises InvalidArgumentError: an argument has another type, or contains NUL or a lone surrogate.
     """
     for field, value in arguments.items():
-        if not _is_open(value) and not isinstance(value, str):
-            raise InvalidArgumentError(field, value, "Use a string.")
+        if not _is_open(value):
+            check_carried(field, value)
+
+
+def check_carried(field: str, value: Any) -> None:
+    """Validate that an argument is a string that can be stored and sent.
+
+    :raises InvalidArgumentError: it has another type, or contains NUL or a lone surrogate.
+    """
+    if not isinstance(value, str):
+        raise InvalidArgumentError(field, value, "Use a string.")
+    if not is_carried(value):
+        raise InvalidArgumentError(field, value, "Use a string without NUL and lone surrogates.")
 
 
 def check_mappings(**arguments: Any) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_provider_vertex_ray.core.checks import has_template
+from airflow_provider_vertex_ray.core.checks import everything_known, has_template
 from airflow_provider_vertex_ray.core.cluster.name import (
     ClusterName,
     dashboard_host,
@@ -20,7 +20,7 @@ from airflow_provider_vertex_ray.core.cluster.name import (
 from airflow_provider_vertex_ray.core.job.state import Try, owner_key
 from airflow_provider_vertex_ray.core.storable import storable
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
-from airflow_provider_vertex_ray.operators.arguments import check_strings
+from airflow_provider_vertex_ray.operators.arguments import check_carried, check_strings
 from airflow_provider_vertex_ray.operators.templates import TemplatesMixin
 
 if TYPE_CHECKING:
@@ -65,9 +65,10 @@ _inside: ContextVar[bool] = ContextVar("vertex_ray_returning", default=False)
 
 
 def _returning_storable(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a method return only what Airflow can store.
+    """Make a method return only what Airflow can store, and check the connection's parameters before it is executed.
 
     :raises NotStorableError: by the method, if its result cannot be stored.
+    :raises InvalidArgumentError: by ``execute``, if a parameter of the connection was rendered to something else.
     """
 
     @functools.wraps(method)
@@ -77,7 +78,10 @@ def _returning_storable(method: Callable[..., Any]) -> Callable[..., Any]:
             return method(self, *args, **kwargs)
         token = _inside.set(True)
         try:
-            result = method(self, *args, **kwargs)
+            with everything_known():
+                if method.__name__ == "execute":
+                    self._check_rendered_connection()
+                result = method(self, *args, **kwargs)
         finally:
             _inside.reset(token)
         return storable(result, "result", notify=self.log.warning)
@@ -122,6 +126,21 @@ class ConnectionMixin(TemplatesMixin):
         self.location = location
         self.gcp_conn_id = gcp_conn_id
         self.impersonation_chain = impersonation_chain
+
+    def _check_rendered_connection(self) -> None:
+        """Validate the connection parameters again: with native rendering, a template may become any value.
+
+        :raises InvalidArgumentError: a parameter is malformed.
+        """
+        chain = self.impersonation_chain
+        accounts = {"impersonation_chain": chain}
+        if isinstance(chain, (list, tuple)):
+            accounts = {f"impersonation_chain[{place}]": account for place, account in enumerate(chain)}
+        for field in ("project_id", "location", "gcp_conn_id"):
+            accounts[field] = getattr(self, field)
+        for field, value in accounts.items():
+            if value is not None:
+                check_carried(field, value)
 
     @property
     def cluster_hook(self) -> VertexRayClusterAsyncHook:

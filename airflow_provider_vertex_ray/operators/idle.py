@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.core.checks import check_duration, is_number
+from airflow_provider_vertex_ray.core.checks import LONGEST_SECONDS, check_duration, is_number
 from airflow_provider_vertex_ray.core.cluster.name import validate_location, validate_project
 from airflow_provider_vertex_ray.core.deadlines import deadline_after
 from airflow_provider_vertex_ray.core.sharing.idle_policy import Unreadable
@@ -93,8 +93,9 @@ class VertexRayDeleteIdleClustersOperator(VertexRayBaseOperator):
         check_duration("unreadable_for", unreadable_for)
         check_duration("delete_timeout", delete_timeout, none_allowed=False)
         check_duration("poll_interval", poll_interval, none_allowed=False)
-        if not is_number(drain_timeout) or drain_timeout < 0:
-            raise InvalidArgumentError("drain_timeout", drain_timeout, "Use a number of seconds of 0 or more.")
+        if not is_number(drain_timeout) or not 0 <= drain_timeout <= LONGEST_SECONDS:
+            rule = f"Use a number of seconds of 0 or more, up to {LONGEST_SECONDS:,}."
+            raise InvalidArgumentError("drain_timeout", drain_timeout, rule)
         check_flags(dry_run=dry_run, require_leases=require_leases)
         check_mappings(label_filter=label_filter)
         check_lease(lease_uri)

@@ -142,6 +142,20 @@ class VertexRayPredictOperator(ModelBaseOperator):
             )
         return {**found, "predictions": predictions}
 
+    def _file(self) -> str:
+        """Return the content of the file with the instances.
+
+        :raises InvalidArgumentError: the file cannot be read.
+        """
+        from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+        try:
+            content: bytes = ObjectStoragePath(str(self.instances_uri)).read_bytes()
+            return content.decode()
+        except Exception as error:  # each kind of storage has its own errors
+            rule = f"The file cannot be read: {type(error).__name__}: {error}."
+            raise InvalidArgumentError("instances_uri", self.instances_uri, rule) from error
+
     def _read(self) -> list[Any]:
         if self.instances is not None:
             if not isinstance(self.instances, str):
@@ -154,9 +168,7 @@ class VertexRayPredictOperator(ModelBaseOperator):
             if not isinstance(rendered, list):
                 raise InvalidArgumentError("instances", self.instances, "Use a JSON list.")
             return rendered
-        from airflow.providers.common.compat.sdk import ObjectStoragePath
-
-        text = ObjectStoragePath(str(self.instances_uri)).read_bytes().decode()
+        text = self._file()
         if text.lstrip().startswith("[") and "\n[" not in text.strip():
             try:
                 found = json.loads(text)

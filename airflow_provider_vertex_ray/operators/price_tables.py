@@ -63,7 +63,7 @@ def read_price_table(value: Any) -> PriceTable | None:
     if isinstance(value, (str, Path)):
         try:
             text = Path(value).read_text("utf-8")
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise InvalidArgumentError("price_table", str(value), f"The file cannot be read: {error}.") from error
         return PriceTable.from_value(_parse_json(text, value))
     return PriceTable.from_value(value)
@@ -77,7 +77,9 @@ def load_price_table(task: ConnectionMixin, value: Any, location: str | None = N
     :param location: region whose prices are needed; default: the task's.
     :raises InvalidArgumentError: the table cannot be read, or is malformed.
     """
-    if value == CATALOG:
+    # A template may have been rendered to anything.
+    check_price_table(value)
+    if isinstance(value, str) and value == CATALOG:
         return _read_catalog(task, location or task.location)
     return read_price_table(value)
 

@@ -11,12 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_vertex_ray.core.checks import (
+    LONGEST_SECONDS,
     check_duration,
     check_flag,
     check_match,
     check_text,
     check_whole,
+    everything_known,
     is_number,
+    is_one_of,
     is_whole,
     known_at_run_time,
 )
@@ -56,9 +59,9 @@ def test_templates_and_references_are_known_at_run_time(value: object, known_lat
 
 @given(ANYTHING)
 def test_a_number_is_finite_and_not_a_boolean(value: object) -> None:
-    expected = type(value) is int or (type(value) is float and math.isfinite(value))
-    assert is_number(value) is expected
-    assert is_whole(value) is (type(value) is int)
+    whole = type(value) is int and -(2**63) <= value < 2**63
+    assert is_whole(value) is whole
+    assert is_number(value) is (whole or (type(value) is float and math.isfinite(value)))
 
 
 @pytest.mark.parametrize("value", NOT_NUMBERS)
@@ -67,15 +70,25 @@ def test_what_is_not_a_number(value: object) -> None:
     assert not is_whole(value)
 
 
-@pytest.mark.parametrize("value", [0, -1, 1, HUGE, -HUGE])
-def test_whole_numbers_of_any_size_are_numbers(value: int) -> None:
-    assert is_number(value)
-    assert is_whole(value)
+@pytest.mark.parametrize(
+    ("value", "fits"),
+    [*((each, True) for each in (0, -1, 1, 2**63 - 1, -(2**63))), *((each, False) for each in (2**63, HUGE, -HUGE))],
+)
+def test_whole_numbers_have_64_bits(value: int, fits: bool) -> None:
+    assert is_number(value) is fits
+    assert is_whole(value) is fits
+
+
+def test_nothing_is_a_template_while_the_task_runs() -> None:
+    with everything_known():
+        assert not known_at_run_time(TEMPLATE)
+        assert not known_at_run_time(Reference())
+    assert known_at_run_time(TEMPLATE)
 
 
 @given(ANYTHING)
 def test_durations_are_positive_numbers_or_none(value: object) -> None:
-    fits = is_number(value) and value > 0
+    fits = is_number(value) and 0 < value <= LONGEST_SECONDS
     for none_allowed in (True, False):
         if fits or (value is None and none_allowed):
             check_duration("timeout", value, none_allowed=none_allowed)
@@ -83,10 +96,11 @@ def test_durations_are_positive_numbers_or_none(value: object) -> None:
         with pytest.raises(InvalidArgumentError) as caught:
             check_duration("timeout", value, none_allowed=none_allowed)
         assert (caught.value.field, caught.value.value) == ("timeout", value) or value != value
-        assert caught.value.rule == "Use a positive number of seconds" + (" or None." if none_allowed else ".")
+        rule = "Use a positive number of seconds up to 1,000,000,000"
+        assert caught.value.rule == rule + (", or None." if none_allowed else ".")
 
 
-@pytest.mark.parametrize("value", [0, 0.0, -1, *NOT_NUMBERS])
+@pytest.mark.parametrize("value", [0, 0.0, -1, 10**9 + 1, 1e300, HUGE, *NOT_NUMBERS])
 def test_what_is_not_a_duration(value: object) -> None:
     with pytest.raises(InvalidArgumentError):
         check_duration("timeout", value, none_allowed=False)
@@ -102,7 +116,7 @@ def test_flags_are_true_or_false() -> None:
 
 @given(ANYTHING, st.integers(-5, 5), st.one_of(st.none(), st.integers(-5, 5)))
 def test_whole_numbers_are_within_their_bounds(value: object, low: int, high: int | None) -> None:
-    if type(value) is int and low <= value and (high is None or value <= high):
+    if is_whole(value) and low <= value and (high is None or value <= high):
         check_whole("count", value, low, high, "Use another number.")
         return
     with pytest.raises(InvalidArgumentError) as caught:
@@ -142,3 +156,9 @@ def test_matched_texts_may_be_missing_unless_required() -> None:
     check_match("name", None, pattern, "Use a letter.")
     with pytest.raises(InvalidArgumentError):
         check_match("name", None, pattern, "Use a letter.", required=True)
+
+
+def test_only_a_string_is_one_of_several() -> None:
+    choices = {"low": 1, "high": 2}
+    assert is_one_of("low", choices)
+    assert not any(is_one_of(value, choices) for value in ("LOW", "", None, 1, ["low"], {"low": 1}, {"low"}, object()))

@@ -47,6 +47,8 @@ AT_PARSE: list[tuple[dict[str, Any], str]] = [
     ({"submission_id": "."}, "submission_id"),
     ({"submission_id": ".."}, "submission_id"),
     ({"submission_id": "a\nb"}, "submission_id"),
+    ({"submission_id": "x" * 241}, "submission_id"),
+    ({"submission_id": "é" * 121}, "submission_id"),
 ]
 
 

@@ -124,6 +124,10 @@ def check_statuses(statuses: Any, *, rendered: bool = False) -> set[str] | None:
     return set(statuses) if rendered and statuses else None
 
 
+LONGEST_SUBMISSION_ID = 240
+"""Maximum size of a submission id in bytes: Ray's file ``job-driver-ID.log`` has a name of at most 255."""
+
+
 def check_submission_id(submission_id: Any) -> None:
     """Validate a submission id; a template or an XCom reference passes.
 
@@ -133,9 +137,17 @@ def check_submission_id(submission_id: Any) -> None:
         raise InvalidArgumentError("submission_id", submission_id, "Use the id of a job.")
     if known_at_run_time(submission_id):
         return
-    rule = "Use a string without slashes and control characters, other than '.' and '..'."
+    rule = (
+        f"Use a string of at most {LONGEST_SUBMISSION_ID} bytes without slashes and control characters, other than "
+        "'.' and '..'."
+    )
     if submission_id == "None":
         rule = MISSING_RULE
-    elif is_carried(submission_id) and submission_id not in (".", "..") and not _UNADDRESSABLE.search(submission_id):
+    elif (
+        is_carried(submission_id)
+        and submission_id not in (".", "..")
+        and not _UNADDRESSABLE.search(submission_id)
+        and len(submission_id.encode()) <= LONGEST_SUBMISSION_ID
+    ):
         return
     raise InvalidArgumentError("submission_id", submission_id, rule)

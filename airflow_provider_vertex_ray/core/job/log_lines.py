@@ -12,9 +12,8 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from airflow_provider_vertex_ray.core.http.redact import excerpt
 from airflow_provider_vertex_ray.core.job.state import MAX_RESULT_BYTES, RESULT_MARKER
-from airflow_provider_vertex_ray.errors import ServiceError, storable_text
+from airflow_provider_vertex_ray.errors import UnreadableAnswerError, storable_text
 
 LONGEST_LINE = 16_384
 """Characters of a line that are kept; a progress bar that never ends its line must not fill the memory."""
@@ -126,7 +125,7 @@ class LogAnswer:
     def feed(self, data: bytes) -> str:
         """Return the log's text in the next piece of the answer; what is still ambiguous is returned with a later one.
 
-        :raises ServiceError: the answer has another form
+        :raises UnreadableAnswerError: the answer has another form
         """
         if self.complete:
             return ""
@@ -148,13 +147,14 @@ class LogAnswer:
                 text, known = text[:-1], known[:-6]
             self._held = self._held[len(known) :]
             return str(text)
-        raise ServiceError(f"The log of a job is not a JSON string: {self._held[:200]!r}")
+        raise UnreadableAnswerError("The log of a job is not a JSON string.")
 
     def _start(self) -> bool:
         start = START.match(self._held)
         if start is None:
             if len(self._held) > LONGEST_START:
-                raise ServiceError(f"The answer is not the log of a job: {excerpt(self._held)}")
+                # Not quoted: it may be anything, such as a job's record with its environment.
+                raise UnreadableAnswerError("The answer is not the log of a job.")
             return False
         self.started = True
         self.complete = start[2] is not None

@@ -8,6 +8,7 @@ are stored in its metadata, so that the triggerer and the page know them too.
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -26,6 +27,10 @@ _SENSITIVE = re.compile(
     "keyfile|passphrase|passwd|password|private_key|secret|service_key|token|webhook_url"
 )
 """Parts of the names of secrets, about those of Airflow's own rule; for jobs that did not come from Airflow."""
+
+
+LONGEST_CACHED = 200
+"""Characters of a name up to which its judgement is remembered."""
 
 
 class Secret(str):
@@ -60,6 +65,12 @@ def secret_names(
 
 def is_sensitive(name: str) -> bool:
     """Tell whether the name of a variable says that its value is a secret."""
+    return _is_sensitive(name) if len(name) <= LONGEST_CACHED else _is_sensitive.__wrapped__(name)
+
+
+# Each status of a job has the same names.
+@functools.lru_cache(maxsize=1024)
+def _is_sensitive(name: str) -> bool:
     return _SENSITIVE.search(re.sub(r"\W+", "_", name.lower())) is not None
 
 
@@ -76,9 +87,11 @@ def secret_values(environment: Any, metadata: Any) -> tuple[str, ...]:
 
 
 def _names(told: Any) -> list[str]:
+    if not isinstance(told, str):
+        return []
     try:
         found = json.loads(told)
-    except (TypeError, ValueError, RecursionError):
+    except (ValueError, RecursionError):
         return []
     return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from airflow_provider_vertex_ray.core.checks import has_template
+from airflow_provider_vertex_ray.core.checks import has_template, is_one_of
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
 __all__ = ["METRICS", "UNITS", "check_metric", "check_promql", "metric_queries", "metric_query", "selector"]
@@ -97,7 +97,7 @@ def check_metric(name: object, field: str) -> None:
 
     :raises InvalidArgumentError: the metric does not exist
     """
-    if not has_template(name) and name not in METRICS:
+    if not has_template(name) and not is_one_of(name, METRICS):
         raise InvalidArgumentError(field, name, f"Use one of {', '.join(METRICS)}, or write another metric as PromQL.")
 
 

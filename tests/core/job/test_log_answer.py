@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_vertex_ray.core.job.log_lines import LONGEST_START, LogAnswer
-from airflow_provider_vertex_ray.errors import ServiceError
+from airflow_provider_vertex_ray.errors import UnreadableAnswerError
 
 TEXT = st.text(st.one_of(st.characters(blacklist_categories=("Cs",)), st.sampled_from('\\"\n\r\t/u😀ä')), max_size=40)
 
@@ -54,8 +54,16 @@ def test_no_text(raw: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "raw", [b"<html>" + b"x" * LONGEST_START, b'{"logs": "\\q' + b"x" * 50, b'{"logs": "\\u12q' + b"x" * 50]
+    "raw",
+    [
+        b"<html>secret" + b"x" * LONGEST_START,
+        b'{"logs": {"token": "secret"}}' + b" " * LONGEST_START,
+        b'[{"env_vars": {"A": "secret"}}]' + b" " * LONGEST_START,
+        b'{"logs": "\\q secret' + b"x" * 50,
+        b'{"logs": "\\u12q secret' + b"x" * 50,
+    ],
 )
 def test_something_else(raw: bytes) -> None:
-    with pytest.raises(ServiceError, match="not the log of a job|not a JSON string"):
+    with pytest.raises(UnreadableAnswerError, match="not the log of a job|not a JSON string") as caught:
         LogAnswer().feed(raw)
+    assert "secret" not in str(caught.value)
