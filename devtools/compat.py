@@ -29,6 +29,8 @@ DEFAULT = "imports,unit,airflow"
 
 COLUMNS = ("install", "imports", "unit", "airflow")
 UNIT = "not ray and not sdk and not system and not soak and not compat"
+# As in the Makefile; the tests wait most of the time.
+PROCESSES = ("-n", "4", "--no-loadscope-reorder")
 UV = Path(sys.executable).with_name("uv")
 # They test what belongs to the repository, not to the environment: its documents, its wheel, its layout, its devtools;
 # or they need the emulator's own requirements in this environment.
@@ -138,8 +140,8 @@ def _selections() -> dict[str, list[str]]:
     left_out = [f"--ignore=tests/test_{name}.py" for name in NOT_OF_THE_ENVIRONMENT] + ["--ignore=tests/soak"]
     return {
         "imports": ["tests/compat/test_imports.py"],
-        "submit": ["tests/operators/test_submit.py", "-n", "2", "-m", UNIT],
-        "unit": ["tests", "-n", "2", "-m", UNIT, *left_out],
+        "submit": ["tests/operators/test_submit.py", "-m", UNIT, *PROCESSES],
+        "unit": ["tests", "-m", UNIT, *PROCESSES, *left_out],
         "airflow": ["tests/compat/test_airflow.py", "-s"],
     }
 

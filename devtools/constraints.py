@@ -91,6 +91,9 @@ def _resolve(each: TestedSet) -> str:
             command += [str(image)]
         elif each.lowest:
             command += ["pyproject.toml", "--resolution", "lowest-direct"]
+            # As in Airflow's own constraints: with newer ones, ObjectStoragePath of 2.11.0 opens no file://; 2.11.2
+            # requires it itself.
+            wanted.append("universal-pathlib<0.3")
         else:
             command += ["pyproject.toml", "--group", "dev" if each.whole else "compat", "--extra", "plots"]
             if each.whole:

@@ -145,9 +145,10 @@ def test_its_lines_stay_out_when_that_is_asked_for(
 
 
 def test_a_try_finds_the_job_of_an_earlier_one(shared: EmulatorProcess, deferrable: bool) -> None:
-    # The first try submits and is lost.
-    deferral_of(submit_job("sleep 0.5 && echo done", deferrable=True))
-    result = run_task(submit_job("sleep 0.5 && echo done", deferrable=deferrable))
+    # The first try submits and is lost. On a busy machine the second one takes a second to look; a job that has
+    # succeeded by then is run again.
+    deferral_of(submit_job("sleep 4 && echo done", deferrable=True))
+    result = run_task(submit_job("sleep 4 && echo done", deferrable=deferrable))
     assert (result["submission_id"], result["status"]) == (FIRST, "SUCCEEDED")
     assert submits(shared) == 1
 

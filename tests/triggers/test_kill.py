@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -65,16 +66,20 @@ def trigger(**arguments: Any) -> VertexRayJobTrigger:
 
 async def cancelled(wait: VertexRayJobTrigger, emulator: EmulatorProcess) -> None:
     """As the triggerer ends a trigger."""
-
-    async def consume() -> None:
-        async for _ in wait.run():
-            raise AssertionError("no event was to come")
-
-    task = asyncio.create_task(consume())
+    task = asyncio.create_task(message_of(wait.run()))
     await asyncio.to_thread(until, lambda: emulator.calls("GET /api/jobs/one"))
     task.cancel("the user's message")
-    with pytest.raises(asyncio.CancelledError, match="the user's message"):
-        await task
+    assert await task == "the user's message"
+
+
+async def message_of(events: AsyncIterator[Any]) -> str:
+    """What the cancellation of a wait says where Airflow looks: inside the task; on Python 3.10 it is lost outside."""
+    try:
+        async for _ in events:
+            raise AssertionError("no event was to come")
+    except asyncio.CancelledError as error:
+        return " ".join(error.args)
+    raise AssertionError("the wait has ended")
 
 
 def statuses(emulator: EmulatorProcess) -> tuple[str, str]:
@@ -188,13 +193,11 @@ async def test_kill_during_a_request_keeps_airflows_message(
         return 0
 
     monkeypatch.setattr(airflow_task, "kept_log_position", kept)
-    events = trigger().run()
-    task = asyncio.ensure_future(anext(events))
+    task = asyncio.create_task(message_of(trigger().run()))
     assert await asyncio.to_thread(asked.wait, 20)
     task.cancel("the user's message")
     try:
-        with pytest.raises(asyncio.CancelledError, match="the user's message"):
-            await task
+        assert await task == "the user's message"
     finally:
         answer.set()
 
