@@ -172,6 +172,8 @@ class VertexRayUploadModelOperator(ModelBaseOperator):
             raise InvalidArgumentError("display_name", self.display_name, "Use a display name that is not empty.")
         if self.framework is not None:
             serving_container(self.framework, self.framework_version, location, gpu=self.gpu)
+        if self.parent_model:
+            self._resource("models", self.parent_model, "parent_model")
         labels = self._labels(context)
 
         async def start() -> tuple[dict[str, Any] | None, str]:

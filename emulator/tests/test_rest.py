@@ -36,7 +36,9 @@ def test_cluster_from_create_to_delete(emulator: EmulatorProcess, version: str) 
     host = resource["resourceRuntime"]["accessUris"]["RAY_DASHBOARD_URI"].rsplit("/", 1)[1]
     assert host.endswith("-dot-us-central1.aiplatform-training.googleusercontent.com")
     assert emulator.request("GET", f"/{host}/api/version")[0] == 401
-    status, about = emulator.request("GET", f"/{host}/api/version", token=emulator.token())
+    token = emulator.token()
+    until(lambda: emulator.request("GET", f"/{host}/api/version", token=token)[0] == 200)
+    status, about = emulator.request("GET", f"/{host}/api/version", token=token)
     assert (status, about["ray_version"]) == (200, "2.47.1")
 
     assert emulator.api("GET", "persistentResources", version=version)[1] == {"persistentResources": [resource]}

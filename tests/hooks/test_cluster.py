@@ -38,7 +38,7 @@ def test_cluster_from_creation_to_deletion(hook: VertexRayClusterHook) -> None:
     cluster = running(hook, "fresh")
     assert cluster.labels["team"] == "a"
     assert hook.get_operation(operation)["done"] is True
-    assert hook.dashboard_problem(cluster) is None
+    until(lambda: hook.dashboard_problem(cluster) is None)
     assert hook.live_nodes(cluster) == 3
     (worker,) = [pool.pool_id for pool in cluster.pools if pool.pool_id != cluster.head_pool_id]
     assert hook.resize_cluster("fresh", {worker: 4}) is not None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -190,13 +192,23 @@ def test_reaper_finds_what_the_clean_up_missed(
 # --- regions --------------------------------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def lack_of_capacity(emulator: EmulatorProcess, outcome: str = "stockout") -> Iterator[None]:
+    """In the first region. In the next one the creation takes long enough for the remains to become deletable."""
+    with (
+        emulator.fault(scope="provisioning", outcome=outcome, times=1),
+        emulator.fault(scope="provisioning", outcome="slow", delay=2.0, times=1),
+    ):
+        yield
+
+
 @pytest.mark.parametrize("outcome", ["stockout", "quota"])
 def test_next_region_is_used_for_lack_of_capacity(
     fake_emulator: EmulatorProcess, deferrable: bool, outcome: str
 ) -> None:
     operator = create(deferrable=deferrable, location=None, locations=[EAST, WEST])
     context = context_of(operator)
-    with fake_emulator.fault(scope="provisioning", outcome=outcome, times=1):
+    with lack_of_capacity(fake_emulator, outcome):
         result = run_task(operator, context)
     assert (result["location"], result["cluster_id"], result["state"]) == (WEST, "made", "RUNNING")
     assert context["ti"].xcoms[LINK_KEY]["location"] == WEST
@@ -238,7 +250,7 @@ def test_other_failures_do_not_try_the_next_region(fake_emulator: EmulatorProces
 
 
 def test_retry_finds_its_cluster_in_any_region(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
-    with fake_emulator.fault(scope="provisioning", outcome="stockout", times=1):
+    with lack_of_capacity(fake_emulator):
         result = run_task(create(deferrable=False, location=None, locations=[EAST, WEST]))
     assert result["location"] == WEST
     operator = create(deferrable=deferrable, location=None, locations=[EAST, WEST])
