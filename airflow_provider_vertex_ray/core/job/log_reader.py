@@ -81,12 +81,19 @@ class _LastLines:
         """Those of them after what is known."""
         self.repeated = 0
         """Characters up to the end of what is known."""
+        self.new = 0
+        """Characters after it."""
         self._continuation = Continuation(known)
 
     @property
     def found(self) -> bool:
         """Whether it reaches back to what is known."""
         return self._continuation.found
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it continues what is known, or is so short that it certainly is complete."""
+        return self.found and (self.new > 0 or self.repeated <= SURE)
 
     @property
     def ambiguous(self) -> bool:
@@ -109,6 +116,7 @@ class _LastLines:
 
     def _counted(self, new: str, text: str) -> str:
         self.fresh += new.count("\n")
+        self.new += len(new)
         self.repeated += len(text) - len(new)
         return new
 
@@ -221,9 +229,14 @@ class LogReader:
             # Again for each answer, because a websocket may deliver output meanwhile.
             end = _LastLines(lines, self._output.end.text())
             await self._read_last_lines(end, final)
-            if end.found or end.ambiguous:
-                return end.found
-            if end.received >= lines - 1:
+            if end.ambiguous or end.goes_on:
+                return end.goes_on
+            if end.found:
+                # It may be cut just where the known output ends, as two answers from the log's beginning are. A short
+                # answer tells. Where one begins after what is known, there is more, and the next one is shorter.
+                step = max(step // 2 or end.received * 3 // 4, 1) if too_few else 0
+                lines = too_few + step if too_few else half
+            elif end.received >= lines - 1:
                 # It is complete, so it begins after what is known.
                 too_few, lines = lines, lines + step if step else lines * GROWTH
             elif step:
@@ -252,7 +265,7 @@ class LogReader:
             await output.feed(end.close(), at)
         except ServiceUnavailableError:
             self._unread = end.unread
-            if end.found or not end.received:
+            if end.goes_on or not end.received:
                 raise
             return
         self.repeated += end.repeated
