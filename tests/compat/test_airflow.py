@@ -55,8 +55,8 @@ class World:
             self.emulator.create("kills", cluster_body(), 120)
             (cluster,) = self.emulator.admin("GET", "clusters")["clusters"]
             self._dashboard = cluster["dashboard_url"]
-            self.airflow.start(timeout=300)
-            self.airflow.wait_for_dags([DAG, "steps"], 120)
+            self.airflow.start(timeout=600)
+            self.airflow.wait_for_dags([DAG, "steps"], 300)
         except BaseException:
             self.__exit__()
             raise

@@ -50,7 +50,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
             },
             python_path=[REPOSITORY, *filter(None, [REGISTERED])],
         )
-        airflow.start(timeout=180)
+        airflow.start(timeout=600)
         try:
             yield System(emulator, airflow, storage, home)
         finally:

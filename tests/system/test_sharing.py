@@ -145,7 +145,7 @@ def test_the_example_reaper_and_the_example_group(connected: System) -> None:
     (left,) = connected.emulator.clusters()
     assert (left["id"], left["state"]) == ("examples-g1", "RUNNING")
     # It comes paused, as it would delete clusters as soon as it is seen; unpaused, it has a run of its own first.
-    connected.airflow.wait_for_dags(["example_vertex_ray_reaper"], 60)
+    connected.airflow.wait_for_dags(["example_vertex_ray_reaper"], 300)
     connected.airflow.api.unpause("example_vertex_ray_reaper")
     reaped = connected.airflow.run_dag("example_vertex_ray_reaper", timeout=120)
     (found,) = reaped.xcom("delete_idle_clusters")["clusters"]

@@ -68,8 +68,8 @@ class Kills:
                 health_seconds=HEALTH_SECONDS,
             )
             try:
-                self.airflow.start(timeout=180)
-                self.airflow.wait_for_dags(sorted({case.dag_id for case in CASES}), 60)
+                self.airflow.start(timeout=600)
+                self.airflow.wait_for_dags(sorted({case.dag_id for case in CASES}), 300)
                 yield self
             finally:
                 self.airflow.stop()

@@ -89,12 +89,12 @@ class World:
                 triggerers=len(TRIGGERERS),
                 health_seconds=HEALTH_SECONDS,
             )
-            create = asyncio.create_task(asyncio.to_thread(self.emulator.create, CLUSTER, _cluster(), 120))
+            create = asyncio.create_task(asyncio.to_thread(self.emulator.create, CLUSTER, _cluster(), 300))
             try:
                 # The database's connection belongs to this thread.
-                self.airflow.start(timeout=180)
+                self.airflow.start(timeout=600)
                 await create
-                self.airflow.wait_for_dags(dag_ids, 60)
+                self.airflow.wait_for_dags(dag_ids, 300)
                 (cluster,) = self.emulator.admin("GET", "clusters")["clusters"]
                 self.dashboard = cluster["dashboard_url"]
                 self.say("everything runs")
