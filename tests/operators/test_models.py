@@ -121,6 +121,8 @@ def test_a_retry_finds_what_a_lost_try_has_made(emulator: EmulatorProcess, stora
 
 
 def test_a_new_version_takes_a_share_of_the_traffic(emulator: EmulatorProcess, storage: StorageEmulator) -> None:
+    # A requirement of the emulator, which need not be in the tests' own environment.
+    pytest.importorskip("xgboost", reason="no XGBoost here to make a model with")
     first = run_task(upload(put_sklearn(storage, "iris")))
     second = run_task(
         upload(
