@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -342,8 +343,10 @@ def test_without_a_word_all_is_well_and_nothing_is_changed(
     everything = spec(network=VPC, service_account=ACCOUNT, encryption_spec_key_name=KEY)
     fake_emulator.admin("PUT", "project", {"networks": {"vpc": {}}, "crypto_keys": {f"{LOCATION}/ring/key": "ENABLED"}})
     result = outcome(preflight(everything, bucket=storage.bucket, lease_uri=storage.uri))
-    # With a peered network and its own account the Ray Client does not work, which is a warning of the spec.
-    assert result["counts"] == {"fail": 0, "could_not_check": 0, "warn": 1, "pass": len(result["findings"]) - 1}
+    # With a peered network and its own account the Ray Client does not work, which is a warning of the spec. Whether
+    # its version would fit depends on this environment's Ray and Python.
+    states = Counter(each["status"] for each in result["findings"] if each["subject"] != "Ray Client")
+    assert states == {"warn": 1, "pass": len(result["findings"]) - 2}
     assert list(dict.fromkeys(each["check"] for each in result["findings"])) == list(CHECKS)
     reads = {"GetToken", "BatchGetServices", "TestIamPermissions", "TestServiceAccountPermissions", "GetCryptoKey",
              "GetConsumerQuotaMetric", "ListTimeSeries", "AggregatedListMachineTypes", "GetNetwork"}  # fmt: skip
