@@ -83,6 +83,7 @@ lint: $(READY)
 	cd emulator && ../$(BIN)/deptry src
 	$(BIN)/vulture
 	$(BIN)/mypy
+	$(BIN)/mypy tests/decorators/typed_dag.py
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
@@ -29,10 +29,20 @@ from airflow_provider_vertex_ray.core.job.state import MAX_RESULT_BYTES, RESULT_
 from airflow_provider_vertex_ray.errors import InvalidArgumentError, JobFailedError, VertexRayTaskError
 from airflow_provider_vertex_ray.operators.job import VertexRaySubmitJobOperator
 from airflow_provider_vertex_ray.operators.job_entrypoint_module import runs_module
+from airflow_provider_vertex_ray.operators.leases import LEASE_TTL
 from airflow_provider_vertex_ray.remote.values import NotPlainError, decode, encode
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context, TaskDecorator
+    from typing import ParamSpec, TypeVar
+
+    from airflow.providers.common.compat.sdk import Context, TaskDecorator, XComArg
+    from airflow.sdk.bases.decorator import Task
+    from typing_extensions import Unpack
+
+    from airflow_provider_vertex_ray.decorators.arguments import OperatorArguments
+
+    P = ParamSpec("P")
+    R = TypeVar("R")
 
 __all__ = ["vertex_ray_task"]
 
@@ -298,10 +308,57 @@ def _task_error(error: JobFailedError) -> JobFailedError:
     return VertexRayTaskError(f"The function failed on the cluster (Ray job {job}):\n{details['traceback']}", details)
 
 
+@overload
+def vertex_ray_task(python_callable: Callable[P, R], multiple_outputs: bool | None = None) -> Task[P, R]: ...
+@overload
+def vertex_ray_task(
+    python_callable: None = None,
+    multiple_outputs: bool | None = None,
+    *,
+    cluster_id: str | XComArg | None = None,
+    result_path: str | XComArg | None = None,
+    runtime_env: dict[str, Any] | XComArg | None = None,
+    working_dir: str | XComArg | None = None,
+    py_modules: Sequence[str] | XComArg | None = None,
+    excludes: Sequence[str] | XComArg | None = None,
+    env_vars: Mapping[str, Any] | XComArg | None = None,
+    metadata: Mapping[str, Any] | XComArg | None = None,
+    submission_id: str | XComArg | None = None,
+    lease_uri: str | XComArg | None = None,
+    lease_ttl: float = LEASE_TTL,
+    lease_owner: str | XComArg | None = None,
+    max_cost: float | None = None,
+    price_table: Any = None,
+    entrypoint_num_cpus: float | XComArg | None = None,
+    entrypoint_num_gpus: float | XComArg | None = None,
+    entrypoint_memory: int | XComArg | None = None,
+    entrypoint_resources: Mapping[str, Any] | XComArg | None = None,
+    wait_for_completion: bool = True,
+    stream_logs: bool = True,
+    stop_on_kill: bool = True,
+    skip_on_exit_code: int | Collection[int] | None = None,
+    pending_timeout: float | None = None,
+    job_timeout: float | None = None,
+    lost_timeout: float = 600.0,
+    poll_interval: float = 15.0,
+    deferrable: bool | None = None,
+    cluster_address: str | None = None,
+    get_job_logs: bool | None = None,
+    wait_for_job_done: bool | None = None,
+    submit_job_timeout: float | None = None,
+    project_id: str | XComArg | None = None,
+    location: str | XComArg | None = None,
+    gcp_conn_id: str | XComArg = "google_cloud_default",
+    impersonation_chain: str | Sequence[str] | XComArg | None = None,
+    **kwargs: Unpack[OperatorArguments],
+) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 def vertex_ray_task(
     python_callable: Callable[..., Any] | None = None, multiple_outputs: bool | None = None, **kwargs: Any
-) -> TaskDecorator:
-    """Run a function on a Ray cluster as a task; used as ``@task.vertex_ray``.
+) -> Any:
+    """Run a function on a Ray cluster as a task; used as ``@task.vertex_ray``, or by its own name.
+
+    Editors and type checkers know the arguments of this function; of ``task.vertex_ray`` they know only that Airflow
+    may find a decorator with that name.
 
     :param python_callable: function to run, when the decorator is used without arguments.
     :param multiple_outputs: whether each key of the dict that the function returns becomes an XCom of its own.
@@ -323,4 +380,4 @@ def vertex_ray_task(
         return decorate(python_callable)
     # Marks the decorator, so that function_source recognises it under another name.
     setattr(decorate, _MARK, True)
-    return cast("TaskDecorator", decorate)
+    return decorate

@@ -12,6 +12,7 @@ import libcst as cst
 from libcst.metadata import MetadataWrapper, PositionProvider
 
 from airflow_provider_vertex_ray.migrate import names
+from airflow_provider_vertex_ray.migrate.collector import Collector, dotted, text_of
 
 __all__ = ["Cluster", "Migrated", "migrate"]
 
@@ -50,7 +51,7 @@ def migrate(text: str, cluster: Cluster | None = None) -> Migrated:
     :raises libcst.ParserSyntaxError: the file is not valid Python
     """
     module = cst.parse_module(text)
-    found = _Names()
+    found = Collector()
     module.visit(found)
     rewriter = _Rewriter(found, cluster or Cluster())
     result = Migrated(MetadataWrapper(module).visit(rewriter).code)
@@ -58,75 +59,15 @@ def migrate(text: str, cluster: Cluster | None = None) -> Migrated:
     return result
 
 
-def _dotted(node: cst.BaseExpression | None) -> str:
-    return "" if node is None else cst.Module([]).code_for_node(node)
-
-
-def _text_of(node: cst.BaseExpression) -> str | None:
-    if isinstance(node, (cst.SimpleString, cst.ConcatenatedString)):
-        value = node.evaluated_value
-        return value if isinstance(value, str) else None
-    return None
-
-
-class _Names(cst.CSTVisitor):
-    """Collects what the names in a file stand for, before anything is changed."""
-
-    def __init__(self) -> None:
-        self.classes: dict[str, tuple[str, str]] = {}
-        """Local names of classes that have another name here: their module and name there."""
-        self.astro: set[str] = set()
-        """Local names of astro-provider-ray's decorator."""
-        self.configs: set[str] = set()
-        """Names of dicts, and of functions that return dicts, which configure that decorator."""
-        self.create_tasks: list[str] = []
-        """Ids of the tasks that create a cluster."""
-        self.outputs: dict[str, str] = {}
-        """Variables that hold tasks which return something else here: the XCom that takes its place."""
-        self.has_task = False
-
-    def visit_ImportFrom(self, node: cst.ImportFrom) -> None:
-        module = _dotted(node.module)
-        if isinstance(node.names, cst.ImportStar):
-            return
-        for alias in node.names:
-            name, local = str(alias.evaluated_name), alias.evaluated_alias or str(alias.evaluated_name)
-            if name in names.CLASSES.get(module, {}):
-                self.classes[local] = (module, name)
-            if module in names.ASTRO_DECORATORS and name == "ray":
-                self.astro.add(local)
-            if local == "task" and module.partition(".")[0] == "airflow":
-                self.has_task = True
-
-    def visit_Call(self, node: cst.Call) -> None:
-        arguments = {arg.keyword.value: arg.value for arg in node.args if arg.keyword is not None}
-        name = _dotted(node.func)
-        if name.rpartition(".")[0] in self.astro and isinstance(arguments.get("config"), cst.Name):
-            self.configs.add(_dotted(arguments["config"]))
-        _, there = self.classes.get(name, ("", ""))
-        task_id = _text_of(arguments["task_id"]) if "task_id" in arguments else None
-        if there in ("SetupRayCluster", "CreateRayClusterOperator") and task_id:
-            self.create_tasks.append(task_id)
-
-    def visit_Assign(self, node: cst.Assign) -> None:
-        target, value = node.targets[0].target, node.value
-        if isinstance(target, cst.Name) and isinstance(value, cst.Call):
-            _, there = self.classes.get(_dotted(value.func), ("", ""))
-            kept = {"CreateRayClusterOperator": "cluster_id", "RaySubmitJobOperator": "submission_id"}.get(there)
-            if kept:
-                self.outputs[target.value] = kept
-
-
 class _Rewriter(cst.CSTTransformer):
     METADATA_DEPENDENCIES = (PositionProvider,)
 
-    def __init__(self, found: _Names, cluster: Cluster) -> None:
+    def __init__(self, found: Collector, cluster: Cluster) -> None:
         super().__init__()
         self._found = found
         self._cluster = cluster
         self.changes: list[tuple[int, str]] = []
         self.left: list[tuple[int, str]] = []
-        self._functions: set[str] = set()
         self._inside: list[str] = []
 
     def _line(self, node: cst.CSTNode) -> int:
@@ -156,7 +97,7 @@ class _Rewriter(cst.CSTTransformer):
         return cst.FlattenSentinel(lines)
 
     def _imports(self, line: cst.CSTNode, node: cst.ImportFrom) -> Iterator[cst.ImportFrom]:
-        module = _dotted(node.module)
+        module = dotted(node.module)
         known = names.CLASSES.get(module, {})
         if module in names.ASTRO_DECORATORS:
             # Otherwise Airflow's own "task" knows it.
@@ -200,7 +141,7 @@ class _Rewriter(cst.CSTTransformer):
         return updated_node
 
     def leave_Call(self, original_node: cst.Call, updated_node: cst.Call) -> cst.BaseExpression:
-        name = _dotted(original_node.func)
+        name = dotted(original_node.func)
         last = name.rpartition(".")[2]
         if name.rpartition(".")[0] in self._found.astro and last == "task":
             return self._decorator(original_node, updated_node)
@@ -246,7 +187,7 @@ class _Rewriter(cst.CSTTransformer):
         return call.with_changes(args=args)
 
     def _new_versions(self, old: cst.Call, args: list[cst.Arg]) -> list[cst.Arg]:
-        version = next((_text_of(arg.value) for arg in args if _keyword(arg) == "ray_version"), None)
+        version = next((text_of(arg.value) for arg in args if _keyword(arg) == "ray_version"), None)
         if version not in names.OLD_RAY:
             return args
         self._changed(old, f"Vertex AI no longer offers Ray {version}; the cluster gets {_listed(names.NEW_VERSIONS)}")
@@ -258,9 +199,9 @@ class _Rewriter(cst.CSTTransformer):
         ]
 
     def leave_Attribute(self, original_node: cst.Attribute, updated_node: cst.Attribute) -> cst.BaseExpression:
-        variable = _dotted(original_node.value)
+        variable = dotted(original_node.value)
         if original_node.attr.value == "output" and variable in self._found.outputs:
-            return _expression(f"{_dotted(updated_node)}[{self._found.outputs[variable]!r}]".replace("'", '"'))
+            return _expression(f"{dotted(updated_node)}[{self._found.outputs[variable]!r}]".replace("'", '"'))
         return updated_node
 
     def leave_Subscript(self, original_node: cst.Subscript, updated_node: cst.Subscript) -> cst.BaseExpression:
@@ -278,23 +219,39 @@ class _Rewriter(cst.CSTTransformer):
             keyword = _keyword(arg)
             here = names.ASTRO_ARGUMENTS.get(keyword, keyword)
             if here is None:
-                if keyword in ("ray_cluster_yaml", "use_gpu"):
-                    self._changed(old, f"{keyword} is for Kubernetes; set worker_node_types of the cluster instead")
+                self._dropped(old, keyword, there)
                 continue
             args.append(arg.with_changes(keyword=cst.Name(here)) if keyword else arg)
         for name, value in self._place(old, creates=there == "SetupRayCluster"):
             args = _with(args, name, value)
+        if args and call.args[-1] not in args:
+            # The last one's comma and line break.
+            last = call.args[-1]
+            args[-1] = args[-1].with_changes(comma=last.comma, whitespace_after_arg=last.whitespace_after_arg)
         return call.with_changes(args=args)
+
+    def _dropped(self, old: cst.CSTNode, setting: str, there: str) -> None:
+        if setting not in ("ray_cluster_yaml", "use_gpu") or there == "DeleteRayCluster":
+            return
+        instead = (
+            "set worker_node_types of the cluster instead"
+            if there == "SetupRayCluster"
+            else "the job makes no cluster, and runs on the one that cluster_id names"
+        )
+        self._changed(old, f"{setting} is for Kubernetes; {instead}")
 
     def _place(self, old: cst.CSTNode, *, creates: bool = False) -> Iterator[tuple[str, str]]:
         """Yield the arguments that name a cluster."""
         cluster = self._cluster
         if not creates:
-            if cluster.cluster_id:
-                yield "cluster_id", repr(cluster.cluster_id).replace("'", '"')
-            elif len(self._found.create_tasks) == 1:
+            # What the DAG sets up comes first: its teardown must not delete the cluster that the command names.
+            if len(self._found.create_tasks) == 1:
                 (task,) = self._found.create_tasks
                 yield "cluster_id", f"\"{{{{ ti.xcom_pull(task_ids='{task}', key='cluster_id') }}}}\""
+            elif self._found.create_tasks:
+                self._to_do(old, "Set cluster_id: the DAG file sets up several clusters")
+            elif cluster.cluster_id:
+                yield "cluster_id", repr(cluster.cluster_id).replace("'", '"')
             else:
                 self._to_do(old, "Set cluster_id, or run vertex-ray-migrate with --cluster-id")
         if cluster.location:
@@ -310,14 +267,21 @@ class _Rewriter(cst.CSTTransformer):
             elif isinstance(arg.value, cst.Dict):
                 args.append(cst.Arg(self._config(old, arg.value), star="**"))
             else:
-                shown = _dotted(arg.value)
-                is_function = isinstance(arg.value, cst.Name) and shown in self._functions
-                args.append(cst.Arg(_expression(f"{shown}()" if is_function else shown), star="**"))
+                args.append(cst.Arg(_expression(self._named_config(old, dotted(arg.value))), star="**"))
         head = "task.vertex_ray" if self._found.has_task else "vertex_ray_task"
         return call.with_changes(func=_expression(head), args=args)
 
-    def visit_Module(self, node: cst.Module) -> None:
-        self._functions = {line.name.value for line in node.body if isinstance(line, cst.FunctionDef)}
+    def _named_config(self, old: cst.CSTNode, shown: str) -> str:
+        """Return the expression for the settings of a decorator that are not written at its place."""
+        if shown in self._found.functions:
+            why = self._found.why_not_called(shown)
+            shown_call = f"{shown}()"
+        else:
+            why = None if shown in self._found.dicts else f"what {shown} contains is not seen in this file"
+            shown_call = shown
+        if why is not None:
+            self._to_do(old, f"Give the settings as arguments of the decorator: {why}")
+        return shown_call
 
     def visit_FunctionDef(self, node: cst.FunctionDef) -> None:
         self._inside.append(node.name.value)
@@ -328,7 +292,7 @@ class _Rewriter(cst.CSTTransformer):
 
     def leave_Assign(self, original_node: cst.Assign, updated_node: cst.Assign) -> cst.Assign:
         target = original_node.targets[0].target
-        if _dotted(target) in self._found.configs and isinstance(updated_node.value, cst.Dict):
+        if dotted(target) in self._found.configs and isinstance(updated_node.value, cst.Dict):
             return updated_node.with_changes(value=self._config(original_node, updated_node.value))
         return updated_node
 
@@ -340,9 +304,10 @@ class _Rewriter(cst.CSTTransformer):
     def _config(self, old: cst.CSTNode, config: cst.Dict) -> cst.Dict:
         elements: list[cst.BaseDictElement] = []
         for element in config.elements:
-            key = _text_of(element.key) if isinstance(element, cst.DictElement) else None
+            key = text_of(element.key) if isinstance(element, cst.DictElement) else None
             here = names.ASTRO_ARGUMENTS.get(key or "", key)
             if key is not None and here is None:
+                self._dropped(old, key, "the decorator")
                 continue
             elements.append(element.with_changes(key=cst.SimpleString(f'"{here}"')) if key else element)
         like = next((each for each in config.elements if isinstance(each.comma, cst.Comma)), None)
@@ -352,8 +317,9 @@ class _Rewriter(cst.CSTTransformer):
             if elements and not isinstance(elements[-1].comma, cst.Comma):
                 elements[-1] = elements[-1].with_changes(comma=comma)
             elements.insert(0, new.with_changes(comma=comma))
-        if elements and not isinstance(config.elements[-1].comma, cst.Comma):
-            elements[-1] = elements[-1].with_changes(comma=cst.MaybeSentinel.DEFAULT)
+        if elements:
+            last = config.elements[-1].comma if config.elements else cst.MaybeSentinel.DEFAULT
+            elements[-1] = elements[-1].with_changes(comma=last)
         return config.with_changes(elements=elements)
 
 
@@ -369,11 +335,14 @@ class _WithoutRay(cst.CSTTransformer):
         kept = [each for each in updated_node.elements if not self._is_ray(each)]
         if len(kept) < len(updated_node.elements):
             self._rewriter._changed(self._place, "The cluster has Ray already; removed it from the packages")
-            return updated_node.with_changes(elements=kept)
+            if not kept:
+                return cst.List([])
+            last = updated_node.elements[-1].comma
+            return updated_node.with_changes(elements=[*kept[:-1], kept[-1].with_changes(comma=last)])
         return updated_node
 
     def _is_ray(self, element: cst.BaseElement) -> bool:
-        text = _text_of(element.value) or ""
+        text = text_of(element.value) or ""
         return text.partition("==")[0].partition("[")[0].strip() == "ray" and "==" in text
 
 

@@ -120,7 +120,9 @@ def test_calls_of_the_sdk_stay_and_are_named() -> None:
     found = migrate(text)
     assert found.text == text
     assert [line for line, _ in found.left] == [
-        number for number, line in enumerate(text.splitlines(), 1) if re.search(r"vertex_ray\.\w+_ray_cluster", line)
+        number
+        for number, line in enumerate(text.splitlines(), 1)
+        if re.search(r"vertex_ray\.\w+_ray_cluster|JobSubmissionClient\(", line)
     ]
     assert "consider VertexRayCreateClusterOperator" in found.left[0][1]
 
@@ -174,3 +176,62 @@ def test_command_shows_the_difference_and_writes_only_when_told(
     file.write_text("def (")
     assert main([str(file)]) == 2
     assert main([str(tmp_path / "missing.py")]) == 2
+
+
+def test_teardown_never_deletes_the_cluster_that_the_command_names() -> None:
+    text = (DAGS / "astro_operators.py").read_text()
+    found = migrate(text, SHARED)
+    assert found.left == []
+    assert '"shared"' not in found.text
+    assert found.text.count("""cluster_id="{{ ti.xcom_pull(task_ids='up', key='cluster_id') }}\"""") == 2
+    second = 'second = SetupRayCluster(task_id="second", conn_id="ray_conn", dag=dag)\n'
+    twice = migrate(text + second, SHARED)
+    assert [note for _, note in twice.left] == ["Set cluster_id: the DAG file sets up several clusters"] * 2
+
+
+ASTRO = "from airflow.sdk import task\nfrom ray_provider.decorators import ray\n"
+SETTINGS = "SETTINGS = {'conn_id': 'c', 'num_cpus': 1}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("def config(context): return {'num_cpus': 1}\n", "config has parameters"),
+        ("def config(*, context): return {'num_cpus': 1}\n", "config has parameters"),
+        (SETTINGS + "def config(): return dict(SETTINGS)\n", "does not return a dict that is written out"),
+        ("from settings import config\n", "what config contains is not seen in this file"),
+        ("config = load()\n", "what config contains is not seen in this file"),
+        ("def config(x=1): return {'num_cpus': x}\n", None),
+        ("def config(**more): return {'num_cpus': 1}\n", None),
+        ("config = {'num_cpus': 1}\n", None),
+    ],
+)
+def test_settings_that_are_not_written_out_are_left(text: str, why: str | None) -> None:
+    found = migrate(f"{ASTRO}{text}\n@ray.task(config=config)\ndef f(): ...\n", SHARED)
+    if why is None:
+        assert found.left == []
+        assert '"entrypoint_num_cpus": ' in found.text
+    else:
+        ((_, note),) = found.left
+        assert note.startswith("Give the settings as arguments of the decorator: ")
+        assert why in note
+    if SETTINGS in text:
+        assert 'SETTINGS = {"location": "us-central1", "cluster_id": "shared", "entrypoint_num_cpus": 1}' in found.text
+
+
+def test_what_is_removed_leaves_the_layout() -> None:
+    text = (
+        f"{ASTRO}config = {{\n    'num_cpus': 1,\n    'conn_id': 'c',\n}}\n"
+        "\n@ray.task(config=config)\ndef f(): ...\n"
+        "from ray_provider.operators import DeleteRayCluster\n"
+        "DeleteRayCluster(\n    task_id='down', conn_id='c'\n)\n"
+        "from airflow.providers.google.cloud.operators.ray import RaySubmitJobOperator\n"
+        "RaySubmitJobOperator(\n    wait_for_job_done=True,\n    runtime_env={\n"
+        "        'pip': [\n            'numpy',\n            'ray==2.33.0',\n        ],\n"
+        "        'uv': [\n            'ray==2.33.0',\n        ],\n    },\n)\n"
+    )
+    found = migrate(text, SHARED).text
+    assert '    "entrypoint_num_cpus": 1,\n}\n' in found
+    assert '(\n    task_id=\'down\', location="us-central1", cluster_id="shared"\n)\n' in found
+    assert "        'pip': [\n            'numpy',\n        ],\n        'uv': [],\n" in found
+    assert not re.search(r"[ \t]+$", found, re.MULTILINE)

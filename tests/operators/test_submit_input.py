@@ -40,6 +40,8 @@ AT_PARSE: list[tuple[dict[str, Any], str]] = [
     ({"entrypoint_num_gpus": "{{ params.n }}"}, "entrypoint_num_gpus"),
     ({"entrypoint_memory": 1.5e9}, "entrypoint_memory"),
     ({"entrypoint_memory": "2GiB"}, "entrypoint_memory"),
+    ({"entrypoint_memory": 2**70}, "entrypoint_memory"),
+    ({"entrypoint_num_cpus": 0.00001}, "entrypoint_num_cpus"),
     ({"entrypoint_resources": ["a"]}, "entrypoint_resources"),
     ({"metadata": ["a"]}, "metadata"),
     ({"submission_id": 5}, "submission_id"),
@@ -78,6 +80,39 @@ ENVIRONMENTS: list[tuple[dict[str, Any], str, str]] = [
     ({"entrypoint_resources": {"a": "1"}}, "entrypoint_resources['a']", "Use a number"),
     ({"entrypoint_resources": {"": 1}}, "entrypoint_resources['']", "name of a resource"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("name", "amount", "rule"),
+    [
+        ("CPU", 1, "Use entrypoint_num_cpus"),
+        ("GPU", 1, "Use entrypoint_num_gpus"),
+        ("memory", 1, "Use entrypoint_memory"),
+        ("object_store_memory", 1, "cannot reserve"),
+        ("", 1, "non-empty string"),
+        (1, 1, "non-empty string"),
+        ("a", "1", "Use a number, 0 or at least"),
+        ("a", -1, "Use a number, 0 or at least"),
+        ("a", True, "Use a number, 0 or at least"),
+        ("a", 0.00009, "Use a number, 0 or at least"),
+    ],
+)
+def test_custom_resources_at_dag_parse(name: Any, amount: Any, rule: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=rule) as caught:
+        submit_job(entrypoint_resources={name: amount})
+    assert caught.value.field == f"entrypoint_resources[{name!r}]"
+
+
+@pytest.mark.ray
+def test_ray_rejects_what_is_rejected_here_as_custom_resource() -> None:
+    from ray._private.ray_option_utils import _validate_resource_quantity
+    from ray._private.utils import resources_from_ray_options
+
+    for name in ("CPU", "GPU", "memory", "object_store_memory"):
+        with pytest.raises(ValueError, match="must not"):
+            resources_from_ray_options({"resources": {name: 1}})
+    assert _validate_resource_quantity("num_cpus", 0.00009) is not None
+    assert _validate_resource_quantity("num_cpus", 0.0001) is None
 
 
 @pytest.mark.parametrize(("arguments", "field", "rule"), ENVIRONMENTS, ids=str)

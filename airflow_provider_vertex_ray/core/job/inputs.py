@@ -28,6 +28,17 @@ __all__ = [
     "runtime_environment",
 ]
 
+SMALLEST_QUANTITY = 0.0001
+"""Smallest quantity of a resource that Ray counts."""
+
+_OWN_ARGUMENTS = {
+    "CPU": "Use entrypoint_num_cpus.",
+    "GPU": "Use entrypoint_num_gpus.",
+    "memory": "Use entrypoint_memory.",
+    "object_store_memory": "A job's driver cannot reserve memory of the object store.",
+}
+"""What to use instead of names that are no custom resources."""
+
 _UNADDRESSABLE = re.compile(r"[/\x00-\x1f\x7f]")
 
 
@@ -64,11 +75,11 @@ def check_reservation(cpus: Any, gpus: Any, memory: Any, resources: Any, *, rend
     :param rendered: whether all values are known; before that, XComArgs pass, but no templates
     :raises InvalidArgumentError: a value is not such a number; templates in them are never rendered to numbers
     """
-    number = "Use a number of 0 or more, or the output of a task that returns one."
+    number = f"Use a number, 0 or at least {SMALLEST_QUANTITY}, or the output of a task that returns one."
     for field, value in (("entrypoint_num_cpus", cpus), ("entrypoint_num_gpus", gpus)):
-        if not (value is None or (is_number(value) and value >= 0) or _is_later(value, rendered)):
+        if not (value is None or _is_quantity(value) or _is_later(value, rendered)):
             raise InvalidArgumentError(field, value, number)
-    if not (memory is None or (is_whole(memory) and memory >= 0) or _is_later(memory, rendered)):
+    if not (memory is None or (is_whole(memory) and 0 <= memory < 2**63) or _is_later(memory, rendered)):
         raise InvalidArgumentError("entrypoint_memory", memory, "Use a whole number of bytes, 0 or more.")
     if resources is None or _is_later(resources, rendered):
         return
@@ -78,8 +89,14 @@ def check_reservation(cpus: Any, gpus: Any, memory: Any, resources: Any, *, rend
         field = f"entrypoint_resources[{name!r}]"
         if not isinstance(name, str) or not name.strip() or not is_carried(name):
             raise InvalidArgumentError(field, name, "Use a non-empty string as the name of a resource.")
-        if not ((is_number(value) and value >= 0) or _is_later(value, rendered)):
+        if name in _OWN_ARGUMENTS:
+            raise InvalidArgumentError(field, name, f"It is not a custom resource. {_OWN_ARGUMENTS[name]}")
+        if not (_is_quantity(value) or _is_later(value, rendered)):
             raise InvalidArgumentError(field, value, number)
+
+
+def _is_quantity(value: Any) -> bool:
+    return bool(is_number(value) and (value == 0 or value >= SMALLEST_QUANTITY))
 
 
 def _is_later(value: Any, rendered: bool) -> bool:

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from airflow.providers.common.compat.sdk import dag, task
-from ray_provider.decorators.ray import ray
+from ray_provider.decorators import ray
 
 CONFIG = {
     "conn_id": "ray_conn",
