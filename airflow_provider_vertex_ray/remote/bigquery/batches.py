@@ -7,6 +7,7 @@ with types that have NULL, or as NumPy arrays that hold Python objects wherever 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Mapping
@@ -37,6 +38,9 @@ def batch_of(table: Any, batch_format: str) -> Any:
             )
         import pyarrow as pa
 
+        # Without it, pandas 3 takes NaN for NULL in its types with NULL; pandas 2 has no such option, and does not.
+        with contextlib.suppress(KeyError):
+            pd.set_option("future.distinguish_nan_and_na", True)
         # pandas' own types with NULL where they are exact: its Arrow types lack some operators, such as %.
         own = {pa.int64(): pd.Int64Dtype(), pa.float64(): pd.Float64Dtype(), pa.bool_(): pd.BooleanDtype()}
         return table.to_pandas(types_mapper=lambda kind: own.get(kind) or pd.ArrowDtype(kind))
