@@ -26,9 +26,9 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 # BigQuery's emulator gives several streams above 1 MB.
 ROWS = 200_000
 OLD_ROWS = 3
-HEALTH_SECONDS = 10
-PHASE_SECONDS = 150.0
-END_SECONDS = 200.0
+HEALTH_SECONDS = 20
+PHASE_SECONDS = 400.0
+END_SECONDS = 400.0
 
 
 class Kills:
