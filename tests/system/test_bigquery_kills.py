@@ -9,7 +9,7 @@ import pytest
 from .bigquery.cases import SAMPLE, Case
 from .bigquery.kills import Kills
 
-pytestmark = [pytest.mark.system, pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.system, pytest.mark.ray, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
