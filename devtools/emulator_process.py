@@ -62,6 +62,11 @@ class Emulator:
             "AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT": json.dumps(connection),
         }
 
+    @property
+    def sdk_environment(self) -> dict[str, str]:
+        """The variables that lead an unmodified SDK to the emulator, as ``vertex-ray-emulator env`` prints them."""
+        return {str(name): str(value) for name, value in self._note["env"].items()}
+
     def start(self, timeout: float = 60.0) -> float:
         """Start it and wait until it is ready; return the seconds that it took.
 

@@ -17,6 +17,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SLOTS = 2
 FOLDER_VARIABLE = "SYSTEM_TEST_FOLDER"
 """Environment variable with a folder for what DAGs tell the tests."""
+MIGRATED = "migrated"
+"""Folder in that folder, for DAG files that a test writes."""
 
 
 @dataclass
@@ -36,17 +38,20 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     emulator = Emulator(home / "emulator")
     emulator.start()
     storage = StorageEmulator()
+    (home / MIGRATED).mkdir()
     try:
         storage.__enter__()
         airflow = AirflowStack(
             home / "airflow",
-            dag_folders=[REPOSITORY / "example_dags", REPOSITORY / "tests" / "system" / "dags"],
+            dag_folders=[REPOSITORY / "example_dags", REPOSITORY / "tests" / "system" / "dags", home / MIGRATED],
             slots=SLOTS,
             environment={
                 **emulator.airflow_environment,
                 "STORAGE_EMULATOR_HOST": f"http://{storage.host}",
                 "AIRFLOW_VAR_VERTEX_RAY_LEASE_URI": storage.uri,
                 FOLDER_VARIABLE: str(home),
+                # What a DAG does not say itself; then it waits in the triggerer.
+                "AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE": "True",
             },
             python_path=[REPOSITORY, *filter(None, [REGISTERED])],
         )
