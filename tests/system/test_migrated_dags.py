@@ -1,4 +1,7 @@
-"""What ``vertex-ray-migrate`` makes of other integrations' DAGs runs: real scheduler, real triggerer, real Ray."""
+"""What ``vertex-ray-migrate`` makes of other integrations' DAGs runs: real scheduler, real triggerer, real Ray.
+
+One of them is in ``make test``; ``tests/migrate`` runs the others there, without a scheduler.
+"""
 
 from __future__ import annotations
 
@@ -70,6 +73,7 @@ def run(system: System, dag_id: str) -> DagRunReport:
     return report
 
 
+@pytest.mark.soak
 def test_google_cluster_dag(migrated: System) -> None:
     report = run(migrated, "google_clusters")
     assert report.xcom("update")["node_count"] == 3
@@ -85,6 +89,7 @@ def test_google_job_dag(migrated: System) -> None:
     assert migrated.emulator.clusters() == []
 
 
+@pytest.mark.soak
 def test_astro_operators(migrated: System) -> None:
     report = run(migrated, "astro_operators")
     assert report.xcom("job")["status"] == "SUCCEEDED"
@@ -104,6 +109,7 @@ def shared(migrated: System, monkeypatch: pytest.MonkeyPatch) -> Iterator[System
     run_task(VertexRayDeleteClusterOperator(task_id="delete", **place))
 
 
+@pytest.mark.soak
 def test_astro_functions(shared: System) -> None:
     report = run(shared, "astro_functions")
     assert report.xcom("squares") == 14
@@ -111,6 +117,7 @@ def test_astro_functions(shared: System) -> None:
     assert report.seconds_in(DEFERRED, ["squares"]) > 0
 
 
+@pytest.mark.soak
 def test_sdk_functions(migrated: System, tmp_path: Path) -> None:
     """The SDK looks once at a new cluster and then sleeps for 150 s, so this emulator answers when it is ready."""
     emulator = Emulator(tmp_path, ["--hold-get"])
