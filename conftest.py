@@ -17,10 +17,10 @@ settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("busy")
 
 # Groups of files that one process runs one after the other: the crash matrix with its own Airflow; the other tests of a
-# real Airflow, which share one; and the real Ray without Airflow. The Airflows begin, as they take longest. All of them
-# mostly wait, and so do most of the light files.
+# real Airflow, which share one; and the real Ray without Airflow. They begin, as they take longest, each in a process of
+# its own beside the light files. All of them mostly wait.
 MATRIX, AIRFLOW, RAY = "matrix", "system", "ray"
-RANKS = {MATRIX: 0, AIRFLOW: 1, RAY: 3}
+RANKS = {MATRIX: 0, AIRFLOW: 1, RAY: 2}
 
 
 @functools.cache
@@ -34,7 +34,7 @@ def _group(file: str) -> str:
 
 def _rank(nodeid: str) -> int:
     file = _file(nodeid)
-    light = 4 if file.startswith("emulator/") else 2
+    light = 4 if file.startswith("emulator/") else 3
     return RANKS.get(_group(file), light)
 
 
