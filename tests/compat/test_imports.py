@@ -48,7 +48,7 @@ def _is_elsewhere(module: str) -> bool:
 
 
 def _imports() -> Iterator[tuple[str, str, str]]:
-    """File, module and name of each import from Airflow that is not one of several ways (``except ImportError``)."""
+    """File, module and name of each import from Airflow that is not one of several ways (``except ImportError``), or for types."""
     for file in sorted(ROOT.rglob("*.py")):
         if file.relative_to(ROOT).parts[0] == "remote":
             continue
@@ -56,8 +56,8 @@ def _imports() -> Iterator[tuple[str, str, str]]:
         guarded = {
             id(inner)
             for node in ast.walk(tree)
-            if isinstance(node, ast.Try)
-            for each in (*node.body, *node.handlers)
+            if isinstance(node, ast.Try) or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
+            for each in (*node.body, *getattr(node, "handlers", ()))
             for inner in ast.walk(each)
         }
         for node in ast.walk(tree):
