@@ -16,26 +16,23 @@ REPOSITORY = Path(__file__).parent
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
 
-# Groups of files that one process runs one after the other: the crash matrix with its own Airflow; the other tests of a
-# real Airflow, which share one; and the real Ray without Airflow. They begin, as they take longest, each in a process of
-# its own beside the light files. All of them mostly wait.
-MATRIX, AIRFLOW, RAY = "matrix", "system", "ray"
-RANKS = {MATRIX: 0, AIRFLOW: 1, RAY: 2}
+# Groups of files that one process runs one after the other: at most one Airflow at a time, and one real Ray beside it.
+# The Airflows begin, as they take longest. Their first half, the crash matrix, does not like a busy machine: the real
+# Ray comes after most of the light files, which mostly wait.
+FIRST, LATE = "system", "ray"
 
 
 @functools.cache
 def _group(file: str) -> str:
     """Return the group of a file; its own name where it may run in any process."""
-    if file.startswith("tests/system/matrix/"):
-        return MATRIX
     text = (REPOSITORY / file).read_text("utf-8")
-    return next((mark for mark in (AIRFLOW, RAY) if re.search(rf"mark\.{mark}\b", text)), file)
+    return next((mark for mark in (FIRST, LATE) if re.search(rf"mark\.{mark}\b", text)), file)
 
 
 def _rank(nodeid: str) -> int:
     file = _file(nodeid)
-    light = 4 if file.startswith("emulator/") else 3
-    return RANKS.get(_group(file), light)
+    light = 3 if file.startswith("emulator/") else 1
+    return {FIRST: 0, LATE: 2}.get(_group(file), light)
 
 
 def _file(nodeid: str) -> str:

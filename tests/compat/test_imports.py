@@ -47,8 +47,17 @@ def _is_elsewhere(module: str) -> bool:
     return module.startswith("airflow.providers.openlineage") and find_spec("airflow.providers.openlineage") is None
 
 
+def _optional(node: ast.AST) -> list[ast.AST]:
+    """What is imported for types alone, or in one of several ways (``except ImportError``)."""
+    if isinstance(node, ast.Try):
+        return [*node.body, *node.handlers]
+    if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        return [*node.body]
+    return []
+
+
 def _imports() -> Iterator[tuple[str, str, str]]:
-    """File, module and name of each import from Airflow that is not one of several ways (``except ImportError``), or for types."""
+    """File, module and name of each import from Airflow that is neither one of several ways nor for types alone."""
     for file in sorted(ROOT.rglob("*.py")):
         if file.relative_to(ROOT).parts[0] == "remote":
             continue
@@ -56,8 +65,7 @@ def _imports() -> Iterator[tuple[str, str, str]]:
         guarded = {
             id(inner)
             for node in ast.walk(tree)
-            if isinstance(node, ast.Try) or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
-            for each in (*node.body, *getattr(node, "handlers", ()))
+            for each in _optional(node)
             for inner in ast.walk(each)
         }
         for node in ast.walk(tree):
