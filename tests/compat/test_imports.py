@@ -62,12 +62,7 @@ def _imports() -> Iterator[tuple[str, str, str]]:
         if file.relative_to(ROOT).parts[0] == "remote":
             continue
         tree = ast.parse(file.read_text("utf-8"))
-        guarded = {
-            id(inner)
-            for node in ast.walk(tree)
-            for each in _optional(node)
-            for inner in ast.walk(each)
-        }
+        guarded = {id(inner) for node in ast.walk(tree) for each in _optional(node) for inner in ast.walk(each)}
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and node.module and id(node) not in guarded:
                 top = node.module.split(".")[0]
