@@ -150,12 +150,14 @@ async def run_timeout(world: World, case: Case, run_id: str) -> None:
 async def job_timeout(world: World, case: Case, run_id: str) -> None:
     # The deadline may be over before a triggerer on a busy machine has had the wait for long.
     await _started(world, case, run_id)
-    # Ray's word for a job that was given up before it started is FAILED.
-    assert world.statuses(run_id) != ["FAILED"], "the job did not start within JOB_TIMEOUT"
-    deadline = world.jobs(run_id)[0]["start_time"] / 1000 + JOB_TIMEOUT
-    await _stopped(world, run_id, deadline, "job_timeout")
+    # On a machine so busy that the job has not started by then, its driver is killed: Ray's word for that is FAILED.
+    never_started = world.statuses(run_id) == ["FAILED"]
+    if not never_started:
+        deadline = world.jobs(run_id)[0]["start_time"] / 1000 + JOB_TIMEOUT
+        await _stopped(world, run_id, deadline, "job_timeout")
     await world.until(lambda: world.state(run_id) == "failed", END_SECONDS, f"{run_id} does not fail")
-    assert world.statuses(run_id) == ["STOPPED"]
+    assert world.statuses(run_id) == (["FAILED"] if never_started else ["STOPPED"])
+    assert world.ledger("end", run_id) == []
     assert "JobTimeoutError" in world.text(case, run_id)
 
 
