@@ -31,7 +31,7 @@ with DAG("typed", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=timezone
     vertex_ray_task(cluster="a")  # type: ignore[call-overload]
     vertex_ray_task(cluster_id=3)  # type: ignore[call-overload]
     vertex_ray_task(job_timeout="600")  # type: ignore[call-overload]
-    vertex_ray_task(skip_on_exit_code="99")  # type: ignore[call-overload]
+    vertex_ray_task(skip_on_exit_code="99")  # type: ignore[arg-type]
     vertex_ray_task(entrypoint="python main.py")  # type: ignore[call-overload]
     vertex_ray_task(retries="2")  # type: ignore[call-overload]
     vertex_ray_task(retry=2)  # type: ignore[call-overload]
