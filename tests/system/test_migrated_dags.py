@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from airflow import __version__ as airflow_version
 
 from airflow_provider_vertex_ray.operators.cluster import (
     VertexRayCreateClusterOperator,
@@ -28,7 +29,15 @@ pytest.importorskip("libcst")
 
 from airflow_provider_vertex_ray.migrate.command import main
 
-pytestmark = [pytest.mark.system, pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.ray,
+    pytest.mark.timeout(900),
+    # There, tests/migrate alone runs them.
+    pytest.mark.skipif(
+        airflow_version.startswith("2."), reason="files that are added later appear too late on Airflow 2"
+    ),
+]
 
 DAGS = Path(__file__).resolve().parents[1] / "migrate" / "dags"
 SHARED = "for-migrated"
