@@ -34,9 +34,7 @@ pytestmark = [
     pytest.mark.ray,
     pytest.mark.timeout(900),
     # There, tests/migrate alone runs them.
-    pytest.mark.skipif(
-        airflow_version.startswith("2."), reason="files that are added later appear too late on Airflow 2"
-    ),
+    pytest.mark.skipif(airflow_version.startswith("2."), reason="new files appear too late on Airflow 2"),
 ]
 
 DAGS = Path(__file__).resolve().parents[1] / "migrate" / "dags"
