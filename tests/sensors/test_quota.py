@@ -91,7 +91,7 @@ def test_a_limit_that_is_too_small_ends_the_wait_at_once(
 
 def test_a_limit_that_becomes_too_small_ends_it_as_well(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
     script(fake_emulator, limit=64, used=60)
-    waiting = after_looks(fake_emulator, 2, lambda: script(fake_emulator, limit=8))
+    waiting = after_looks(fake_emulator, 2, lambda: script(fake_emulator, limit=8, used=60))
     try:
         with pytest.raises(QuotaTooSmallError):
             run_task(sensor(deferrable=deferrable))

@@ -136,6 +136,9 @@ class LogsApi:
                 if not opening.done():
                     opening.cancel()
                     await asyncio.wait({opening})
+                if not opening.cancelled():
+                    # Taken note of, or asyncio logs it where this wait is cancelled just then.
+                    opening.exception()
             if opening.cancelled():
                 raise ServiceUnavailableError(
                     f"Could not open websocket {url}: no answer within {HANDSHAKE_SECONDS:.0f} s"
