@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_provider_vertex_ray.core.checks import everything_known, has_template
+from airflow_provider_vertex_ray.core.checks import everything_known, has_template, is_everything_known
 from airflow_provider_vertex_ray.core.cluster.name import (
     ClusterName,
     dashboard_host,
@@ -61,8 +60,6 @@ def task_try(context: Context) -> Try:
 RETURNING = ("execute", "execute_complete")
 """Methods whose result Airflow stores as the task's XCom."""
 
-_inside: ContextVar[bool] = ContextVar("vertex_ray_returning", default=False)
-
 
 def _returning_storable(method: Callable[..., Any]) -> Callable[..., Any]:
     """Make a method return only what Airflow can store, and check the connection's parameters before it is executed.
@@ -73,17 +70,13 @@ def _returning_storable(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def returning(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if _inside.get():
+        if is_everything_known():
             # Called by another such method, which passes the result through the gate.
             return method(self, *args, **kwargs)
-        token = _inside.set(True)
-        try:
-            with everything_known():
-                if method.__name__ == "execute":
-                    self._check_rendered_connection()
-                result = method(self, *args, **kwargs)
-        finally:
-            _inside.reset(token)
+        with everything_known():
+            if method.__name__ == "execute":
+                self._check_rendered_connection()
+            result = method(self, *args, **kwargs)
         return storable(result, "result", notify=self.log.warning)
 
     return returning

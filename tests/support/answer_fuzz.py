@@ -10,8 +10,8 @@ import logging
 import random
 import traceback
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -210,16 +210,26 @@ class FuzzResult:
     longest: float = 0.0
 
 
-async def fuzz(seed: int, answers: int, calls: dict[str, Call] | None = None) -> FuzzResult:
-    """Call all entry points again and again, until the service has sent this many answers."""
-    rng = random.Random(seed)
-    result = FuzzResult()
-    text = io.StringIO()
+@contextmanager
+def everything_logged_to(text: io.StringIO) -> Iterator[None]:
+    """Write all log lines of all levels there, too: a secret must not be in any of them."""
     handler = logging.StreamHandler(text)
     root = logging.getLogger()
     level = root.level
     root.addHandler(handler)
     root.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+
+
+async def fuzz(seed: int, answers: int, calls: dict[str, Call] | None = None) -> FuzzResult:
+    """Call all entry points again and again, until the service has sent this many answers."""
+    rng = random.Random(seed)
+    result = FuzzResult()
+    text = io.StringIO()
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: text.write(repr(context)))
 
@@ -229,7 +239,7 @@ async def fuzz(seed: int, answers: int, calls: dict[str, Call] | None = None) ->
         result.answers += 1
         return odd_bytes(rng, service.usual(request)) if rng.random() < 0.9 else None
 
-    try:
+    with everything_logged_to(text):
         async with raw_service(odd) as service:
             service.add("c")
             service.jobs["c"] = [
@@ -241,9 +251,6 @@ async def fuzz(seed: int, answers: int, calls: dict[str, Call] | None = None) ->
             ]
             while result.answers < answers:
                 await _round(rng, service.host, calls or CALLS, result, text, answers)
-    finally:
-        root.removeHandler(handler)
-        root.setLevel(level)
     return result
 
 

@@ -10,7 +10,6 @@ import enum
 import functools
 import io
 import json
-import logging
 import pathlib
 import random
 import re
@@ -27,6 +26,7 @@ from airflow.providers.common.compat.sdk import DAG, AirflowNotFoundException, T
 
 from airflow_provider_vertex_ray.core.http.retry import RetryPolicy
 from airflow_provider_vertex_ray.errors import InvalidArgumentError, VertexRayError
+from tests.support.answer_fuzz import everything_logged_to
 from tests.support.raw_service import PLANTED_TOKEN, PROJECT, RawService, raw_service
 from tests.support.stored import stored
 from tests.support.tasks import context_of, round_trip
@@ -277,18 +277,9 @@ class InputFuzz:
         """Try this many inputs."""
         rng = random.Random(self.seed)
         printed = io.StringIO()
-        handler = logging.StreamHandler(printed)
-        root = logging.getLogger()
-        level = root.level
-        root.addHandler(handler)
-        root.setLevel(logging.DEBUG)
-        try:
-            with redirect_stdout(printed), redirect_stderr(printed):
-                for _ in range(inputs):
-                    self._one(rng, service, printed)
-        finally:
-            root.removeHandler(handler)
-            root.setLevel(level)
+        with everything_logged_to(printed), redirect_stdout(printed), redirect_stderr(printed):
+            for _ in range(inputs):
+                self._one(rng, service, printed)
         return self.result
 
     def _one(self, rng: random.Random, service: RawService, printed: io.StringIO) -> None:

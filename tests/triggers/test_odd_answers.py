@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from airflow_provider_vertex_ray.core.cluster.client import ClustersApi
 from airflow_provider_vertex_ray.core.cluster.name import ClusterName
-from airflow_provider_vertex_ray.core.http.retry import RetryPolicy
 from airflow_provider_vertex_ray.core.job.client import JobRequest
 from airflow_provider_vertex_ray.core.sharing.idle_policy import LONGEST_GAP
 from airflow_provider_vertex_ray.errors import ClusterInUseError
@@ -24,7 +23,7 @@ from airflow_provider_vertex_ray.triggers.cluster import (
 )
 from airflow_provider_vertex_ray.triggers.idle import VertexRayClusterIdleTrigger, VertexRayReaperTrigger
 from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
-from tests.support.raw_service import LOCATION, PROJECT, SUFFIX, RawService, Request, http, raw_service
+from tests.support.raw_service import LOCATION, PROJECT, SUFFIX, RawService, Request, http
 
 ODD = {
     "no answer": b"",
@@ -65,16 +64,6 @@ NO_JOBS = {key: value for key, value in ODD.items() if key not in ("empty list",
     "odd charset": http(200, "<html>", "Content-Type: text/html; charset=undefined"),
 }
 UNREADABLE = {key: value for key, value in NO_JOBS.items() if key != "end_time in the year 2090"}
-
-
-@pytest.fixture
-async def service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[RawService]:
-    """A service that this process's hooks find, with quick retries."""
-    monkeypatch.setattr(RetryPolicy, "delay", lambda self, failures, retry_after: 0.001)
-    async with raw_service() as found:
-        monkeypatch.setenv("VERTEX_RAY_EMULATOR_HOST", found.host)
-        monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", f"google-cloud-platform://?project={PROJECT}")
-        yield found
 
 
 def job(submission_id: str = "j", status: str = "RUNNING", **more: Any) -> dict[str, Any]:

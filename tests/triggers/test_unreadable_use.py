@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
 
 import pytest
 
-from airflow_provider_vertex_ray.core.http.retry import RetryPolicy
-from tests.support.raw_service import PROJECT, RawService, Request, http, raw_service
+from tests.support.raw_service import RawService, Request, http
 from tests.support.unreadable_answers import BUSY, DeletionFuzz, is_readable
-
-
-@pytest.fixture
-async def service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[RawService]:
-    monkeypatch.setattr(RetryPolicy, "delay", lambda self, failures, retry_after: 0.0001)
-    async with raw_service() as found:
-        monkeypatch.setenv("VERTEX_RAY_EMULATOR_HOST", found.host)
-        monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", f"google-cloud-platform://?project={PROJECT}")
-        yield found
 
 
 @pytest.mark.parametrize("count", [150, pytest.param(10_000, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])])

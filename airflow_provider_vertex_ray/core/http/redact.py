@@ -8,8 +8,6 @@ from collections import deque
 from collections.abc import AsyncIterator
 from urllib.parse import unquote, urlsplit
 
-from airflow_provider_vertex_ray.errors import VertexRayError
-
 __all__ = ["Redactor", "describe", "excerpt"]
 
 SHORTEST_SECRET = 8
@@ -61,20 +59,14 @@ class Redactor:
         return content
 
     async def stream(self, pieces: AsyncIterator[str]) -> AsyncIterator[str]:
-        """Yield the pieces of a text without the secrets; the beginning of one is held back until the next piece.
-
-        An error of the pieces, which may quote the answer, is raised without the secrets, too.
-        """
+        """Yield the pieces of a text without the secrets; the beginning of one is held back until the next piece."""
         held = ""
-        try:
-            async for piece in pieces:
-                text = self(held + piece)
-                end = len(text) - self._begun(text)
-                held = text[end:]
-                if end:
-                    yield text[:end]
-        except VertexRayError as error:
-            raise type(error)(self(error.message), error.details) from None
+        async for piece in pieces:
+            text = self(held + piece)
+            end = len(text) - self._begun(text)
+            held = text[end:]
+            if end:
+                yield text[:end]
         if held:
             yield held
 

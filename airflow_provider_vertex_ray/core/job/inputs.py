@@ -79,7 +79,7 @@ def check_reservation(cpus: Any, gpus: Any, memory: Any, resources: Any, *, rend
     for field, value in (("entrypoint_num_cpus", cpus), ("entrypoint_num_gpus", gpus)):
         if not (value is None or _is_quantity(value) or _is_later(value, rendered)):
             raise InvalidArgumentError(field, value, number)
-    if not (memory is None or (is_whole(memory) and 0 <= memory < 2**63) or _is_later(memory, rendered)):
+    if not (memory is None or (is_whole(memory) and memory >= 0) or _is_later(memory, rendered)):
         raise InvalidArgumentError("entrypoint_memory", memory, "Use a whole number of bytes, 0 or more.")
     if resources is None or _is_later(resources, rendered):
         return

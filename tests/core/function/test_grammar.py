@@ -151,8 +151,9 @@ def test_function_returns_what_it_returns_at_home_or_is_refused(
             encode(at_home, "it", result=True)
         return
     OUTCOMES["same"] += 1
-    # An enumeration arrives as its value, so its class has another name there.
-    if "__name__" not in text or "Mode." not in text:
+    # An enumeration arrives as its value, so its class has another name there, and it shows itself in another way.
+    shown = "__name__" in expression or "repr(" in expression
+    if not (shown and re.search(r"=\s*(Mode|Level)\.", text)):
         assert same(found, plain_enumerations(at_home)), (text, found, at_home)
 
 

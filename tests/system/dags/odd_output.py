@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
-from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
-from airflow.providers.common.compat.sdk import DAG
-
-from airflow_provider_vertex_ray.cluster_spec import ClusterSpec, Resources
-from airflow_provider_vertex_ray.operators.cluster import VertexRayCreateClusterOperator, VertexRayDeleteClusterOperator
-from airflow_provider_vertex_ray.operators.job import VertexRaySubmitJobOperator
+from tests.support.job_dags import jobs_on_one_cluster
 
 SAMPLE, ALL = 5, 20
 ODD = 2
@@ -43,26 +37,10 @@ def entrypoint(count: int, number: int) -> str:
 
 
 for jobs in (SAMPLE, ALL):
-    with DAG(
-        dag_id=f"odd_output_{jobs}",
-        schedule=None,
-        start_date=datetime(2025, 1, 1, tzinfo=timezone.utc),
-        catchup=False,
-    ) as dag:
-        cluster: dict[str, Any] = {"cluster_id": "odd-output-{{ run_id }}", "location": "us-central1"}
-        create = VertexRayCreateClusterOperator(
-            task_id="create_cluster",
-            spec=ClusterSpec(
-                head_node_type=Resources(machine_type="n1-standard-16"),
-                worker_node_types=[Resources(machine_type="n1-standard-4", node_count=1)],
-            ),
-            poll_interval=2,
-            deferrable=True,
-            **cluster,
-        )
-        job = VertexRaySubmitJobOperator.partial(
-            task_id="job", poll_interval=2, job_timeout=900, deferrable=True, **cluster
-        ).expand(entrypoint=[entrypoint(jobs, number) for number in range(jobs)])
-        delete = VertexRayDeleteClusterOperator(task_id="delete_cluster", poll_interval=2, deferrable=True, **cluster)
-        create >> job >> delete.as_teardown(setups=create)
-    globals()[dag.dag_id] = dag
+    globals()[f"odd_output_{jobs}"] = jobs_on_one_cluster(
+        f"odd_output_{jobs}",
+        "odd-output-{{ run_id }}",
+        [entrypoint(jobs, number) for number in range(jobs)],
+        poll_interval=2,
+        job_timeout=900,
+    )
