@@ -31,7 +31,8 @@ TAIL = "GET /api/jobs/*/logs/tail"
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[EmulatorProcess]:
+def process() -> Iterator[EmulatorProcess]:
+    """An emulator with websockets and a cluster."""
     with (
         tempfile.TemporaryDirectory(prefix="vre-") as folder,
         EmulatorProcess(Path(folder), WITH_WEBSOCKETS) as process,
@@ -40,11 +41,14 @@ def cluster() -> Iterator[EmulatorProcess]:
         yield process
 
 
+@pytest.fixture
+def cluster(process: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> EmulatorProcess:
+    use(process, monkeypatch)
+    return process
+
+
 @pytest.fixture(params=["websocket", "no websocket"])
-def emulator(
-    request: pytest.FixtureRequest, cluster: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[EmulatorProcess]:
-    use(cluster, monkeypatch)
+def emulator(request: pytest.FixtureRequest, cluster: EmulatorProcess) -> Iterator[EmulatorProcess]:
     with ExitStack() as stack:
         if request.param == "no websocket":
             stack.enter_context(cluster.fault(scope="dashboard", method=TAIL, status=400, times=None))
@@ -125,9 +129,7 @@ UNSTORABLE = [
 
 
 @pytest.mark.parametrize(("entrypoint", "reason"), UNSTORABLE)
-def test_what_cannot_be_stored_fails_its_task_alone(
-    cluster: EmulatorProcess, ray_emulator: Any, entrypoint: str, reason: str
-) -> None:
+def test_what_cannot_be_stored_fails_its_task_alone(cluster: EmulatorProcess, entrypoint: str, reason: str) -> None:
     event, _ = outcome(entrypoint)
     with pytest.raises(NotStorableError, match=f"(?s)succeeded.*{reason}"):
         result_of(stored(event))
@@ -144,9 +146,7 @@ def test_a_failed_job_whose_output_is_not_utf8(emulator: EmulatorProcess) -> Non
 
 
 @pytest.mark.parametrize(("entrypoint", "result", "lines"), PRINTED)
-def test_the_same_in_the_worker(
-    cluster: EmulatorProcess, ray_emulator: Any, entrypoint: str, result: Any, lines: list[str]
-) -> None:
+def test_the_same_in_the_worker(cluster: EmulatorProcess, entrypoint: str, result: Any, lines: list[str]) -> None:
     found = in_worker(entrypoint)
     assert stored(found) == found
     assert found["result"] == result
@@ -167,9 +167,7 @@ print('VERTEX_RAY_RESULT', {count})
 
 @pytest.mark.parametrize("identical", [False, True])
 @pytest.mark.parametrize("seconds", [0, 20])
-def test_ninety_mebibytes_without_websockets(
-    cluster: EmulatorProcess, ray_emulator: EmulatorProcess, identical: bool, seconds: int
-) -> None:
+def test_ninety_mebibytes_without_websockets(cluster: EmulatorProcess, identical: bool, seconds: int) -> None:
     count = 800_000
     entrypoint = NUMBERED.format(count=count, seconds=seconds or 0.001)
     if identical:
