@@ -15,8 +15,8 @@ from airflow_provider_vertex_ray.core.cluster.name import ClusterName
 from airflow_provider_vertex_ray.core.cluster.state import Cluster, ClusterState
 from airflow_provider_vertex_ray.core.job.client import JobRequest, JobsApi
 from airflow_provider_vertex_ray.core.job.log_stream import lines_of
-from airflow_provider_vertex_ray.core.job.packages import SAID_FROM, Package, Progress, pack, pack_module, ready_zip
-from airflow_provider_vertex_ray.core.job.runtime_env import CONDA_FILES, is_local
+from airflow_provider_vertex_ray.core.job.packages import SAID_FROM, Package, Progress, pack, pack_all
+from airflow_provider_vertex_ray.core.job.runtime_env import CONDA_FILES
 from airflow_provider_vertex_ray.core.job.state import Job
 from airflow_provider_vertex_ray.errors import (
     ClusterFailedError,
@@ -98,7 +98,7 @@ class VertexRayJobAsyncHook(VertexRayBaseAsyncHook):
         ready = {key: value for key, value in environment.items() if key != "excludes"}
         with tempfile.TemporaryDirectory(prefix="vertex-ray-") as scratch:
             ready.update(await asyncio.to_thread(_read_conda, environment))
-            packages = await asyncio.to_thread(_pack_all, environment, Path(scratch), job_key)
+            packages = await asyncio.to_thread(pack_all, environment, Path(scratch), job_key)
             if not packages:
                 return ready
             async with self.jobs(cluster_id, dashboard_uri) as api:
@@ -174,27 +174,6 @@ class VertexRayJobAsyncHook(VertexRayBaseAsyncHook):
         async with self.jobs(cluster_id) as api, contextlib.aclosing(lines_of(api, submission_id)) as lines:
             async for line in lines:
                 yield line
-
-
-def _pack_all(environment: dict[str, Any], scratch: Path, job_key: str) -> dict[int | None, tuple[str, str, Package]]:
-    """Pack all local code.
-
-    :return: field, path and package by index in ``py_modules``; the ``working_dir`` has the key None.
-    """
-    excludes = environment.get("excludes") or ()
-    found: dict[int | None, tuple[str, str, Package]] = {}
-    folder = environment.get("working_dir")
-    if folder and is_local(folder):
-        whole = Path(folder).suffix == ".zip" and not Path(folder).expanduser().is_dir()
-        package = ready_zip(folder) if whole else pack(folder, scratch / "working_dir.zip", excludes=excludes)
-        found[None] = ("working_dir", folder, package.for_job(job_key))
-    for place, module in enumerate(environment.get("py_modules") or ()):
-        if is_local(module):
-            field = f"py_modules[{place}]"
-            package = pack_module(module, scratch / f"{place}.zip", excludes=excludes, field=field)
-            # Unlike a working_dir, a zip of py_modules is unpacked once on each node, for all jobs.
-            found[place] = (field, module, package.for_job(job_key) if package.name.endswith(".whl") else package)
-    return found
 
 
 async def _send(api: JobsApi, notify: Callable[..., None], package: Package, field: str, path: str) -> None:

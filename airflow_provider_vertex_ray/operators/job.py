@@ -28,7 +28,7 @@ from airflow_provider_vertex_ray.operators.arguments import (
     check_strings,
     resolve_deferrable,
 )
-from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator, task_owner
+from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator, task_owner, task_try
 from airflow_provider_vertex_ray.operators.google_arguments import either
 from airflow_provider_vertex_ray.operators.job_admin import (
     VertexRayDeleteJobOperator,
@@ -206,7 +206,7 @@ class VertexRaySubmitJobOperator(JobAttemptsMixin, SharedClusterMixin, VertexRay
         command_line(entrypoint, rendered=False)
         runtime_environment(runtime_env, working_dir, env_vars, py_modules, excludes, rendered=False)
         check_strings(submission_id=submission_id, lease_owner=lease_owner)
-        if submission_id:
+        if submission_id is not None:
             check_submission_id(submission_id)
         check_metadata(metadata, rendered=False)
         check_reservation(
@@ -347,6 +347,7 @@ class VertexRaySubmitJobOperator(JobAttemptsMixin, SharedClusterMixin, VertexRay
         :raises InvalidArgumentError: a rendered argument is invalid.
         """
         from airflow_provider_vertex_ray.core.job.client import JobRequest
+        from airflow_provider_vertex_ray.core.job.packages import check_local_code
 
         check_strings(submission_id=self.submission_id, lease_owner=self.lease_owner)
         if self.submission_id:
@@ -361,6 +362,9 @@ class VertexRaySubmitJobOperator(JobAttemptsMixin, SharedClusterMixin, VertexRay
         environment = runtime_environment(
             self.runtime_env, self.working_dir, self.env_vars, self.py_modules, self.excludes
         )
+        if task_try(context).number == 1:
+            # Later, an earlier try's job may be running, and can be waited for without its code.
+            check_local_code(environment)
         secrets = mask_secrets(self._marked_secrets, environment.get("env_vars"))
         return JobRequest(
             entrypoint=command_line(self.entrypoint),

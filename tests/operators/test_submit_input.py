@@ -38,6 +38,8 @@ AT_PARSE: list[tuple[dict[str, Any], str]] = [
     ({"entrypoint_num_cpus": True}, "entrypoint_num_cpus"),
     ({"entrypoint_num_cpus": float("inf")}, "entrypoint_num_cpus"),
     ({"entrypoint_num_gpus": "{{ params.n }}"}, "entrypoint_num_gpus"),
+    ({"entrypoint_num_gpus": 1.5}, "entrypoint_num_gpus"),
+    ({"entrypoint_num_gpus": 2.0001}, "entrypoint_num_gpus"),
     ({"entrypoint_memory": 1.5e9}, "entrypoint_memory"),
     ({"entrypoint_memory": "2GiB"}, "entrypoint_memory"),
     ({"entrypoint_memory": 2**70}, "entrypoint_memory"),
@@ -45,6 +47,7 @@ AT_PARSE: list[tuple[dict[str, Any], str]] = [
     ({"entrypoint_resources": ["a"]}, "entrypoint_resources"),
     ({"metadata": ["a"]}, "metadata"),
     ({"submission_id": 5}, "submission_id"),
+    ({"submission_id": ""}, "submission_id"),
     ({"submission_id": "a/b"}, "submission_id"),
     ({"submission_id": "."}, "submission_id"),
     ({"submission_id": ".."}, "submission_id"),
@@ -123,11 +126,45 @@ def test_an_environment_at_dag_parse(arguments: dict[str, Any], field: str, rule
     assert rule in caught.value.rule
 
 
-def test_a_missing_folder_is_told_before_a_job_is_there(fake_emulator: EmulatorProcess, tmp_path: Path) -> None:
+MISSING = [
+    ({"working_dir": "nowhere"}, "working_dir"),
+    ({"working_dir": "nowhere.zip"}, "working_dir"),
+    ({"working_dir": "text.txt"}, "working_dir"),
+    ({"py_modules": ["module", "nowhere"]}, "py_modules[1]"),
+    ({"py_modules": ["text.txt"]}, "py_modules[0]"),
+    ({"runtime_env": {"working_dir": "nowhere"}}, "working_dir"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "field"), MISSING, ids=str)
+def test_missing_code_is_told_before_any_call(
+    fake_emulator: EmulatorProcess,
+    arguments: dict[str, Any],
+    field: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "module").mkdir()
+    (tmp_path / "text.txt").touch()
     start(fake_emulator)
-    with pytest.raises(InvalidArgumentError, match="^Invalid value for working_dir: .*nowhere"):
-        run_task(submit_job(working_dir=str(tmp_path / "nowhere"), deferrable=False))
-    assert jobs_of(fake_emulator, "shared") == {}
+    fake_emulator.admin("DELETE", "calls")
+    with pytest.raises(InvalidArgumentError) as caught:
+        run_task(submit_job(deferrable=False, **arguments))
+    assert caught.value.field == field
+    assert fake_emulator.calls() == []
+
+
+def test_a_job_is_adopted_where_its_code_is_not(fake_emulator: EmulatorProcess, tmp_path: Path) -> None:
+    start(fake_emulator)
+    folder = tmp_path / "code"
+    folder.mkdir()
+    begun = submit_job(working_dir=str(folder), wait_for_completion=False)
+    first = run_task(begun, context_of(begun, TaskInstance("submit", max_tries=1)))
+    folder.rmdir()
+    again = submit_job(working_dir=str(folder), wait_for_completion=False)
+    second = run_task(again, context_of(again, TaskInstance("submit", max_tries=1, try_number=2)))
+    assert (second["submission_id"], second["adopted"]) == (first["submission_id"], True)
 
 
 def test_a_folder_is_sent_once_for_each_content(

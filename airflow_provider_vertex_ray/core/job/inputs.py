@@ -79,6 +79,10 @@ def check_reservation(cpus: Any, gpus: Any, memory: Any, resources: Any, *, rend
     for field, value in (("entrypoint_num_cpus", cpus), ("entrypoint_num_gpus", gpus)):
         if not (value is None or _is_quantity(value) or _is_later(value, rendered)):
             raise InvalidArgumentError(field, value, number)
+    if is_number(gpus) and gpus > 1 and gpus % 1:
+        raise InvalidArgumentError(
+            "entrypoint_num_gpus", gpus, "Use a whole number, or a part of one GPU; Ray shares no second one."
+        )
     if not (memory is None or (is_whole(memory) and memory >= 0) or _is_later(memory, rendered)):
         raise InvalidArgumentError("entrypoint_memory", memory, "Use a whole number of bytes, 0 or more.")
     if resources is None or _is_later(resources, rendered):

@@ -10,11 +10,13 @@ import io
 import re
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from airflow_provider_vertex_ray.core.job.package_files import packed_paths
+from airflow_provider_vertex_ray.core.job.runtime_env import is_local
 from airflow_provider_vertex_ray.errors import InvalidArgumentError, PackageTooLargeError
 
 MAX_PACKAGE_BYTES = 100 << 20
@@ -148,11 +150,7 @@ def pack(
     :raises InvalidArgumentError: the folder does not exist, or one of its files cannot be packed
     :raises PackageTooLargeError: the zip file exceeds Ray's limit; the error names the biggest files
     """
-    root = Path(folder).expanduser().absolute()
-    if not root.is_dir():
-        raise InvalidArgumentError(
-            field, folder, "Use an existing local folder, or the gs:// or https:// URI of a zip."
-        )
+    root = _existing_folder(folder, field)
     found = sorted(packed_paths(root, excludes, field))
     return _zip(root, found, target, field, root.parent if named else root)
 
@@ -167,23 +165,11 @@ def pack_module(path: str, target: Path, *, excludes: Sequence[str] = (), field:
     :raises InvalidArgumentError: the module does not exist, or its name cannot be imported
     :raises PackageTooLargeError: the package exceeds Ray's limit
     """
-    found = Path(path).expanduser().absolute()
-    if found.is_file() and found.suffix == ".whl":
-        wheel = _WHEEL.fullmatch(found.name)
-        if wheel is None:
-            raise InvalidArgumentError(field, path, "Name the wheel name-version-python-abi-platform.whl.")
+    found, wheel = _existing_module(path, field)
+    if wheel is not None:
         # Ray goes by the name; the hash of the content in the build tag distinguishes two builds of one version.
         digest = _digest(found, field)
         return _file(found, f"{wheel[1]}-{wheel[2] or 0}_{digest}{wheel[3]}.whl", field)
-    if not found.is_dir() and not (found.is_file() and found.suffix == ".py"):
-        raise InvalidArgumentError(
-            field, path, "Use a local folder, a .py file, a wheel, or the URI of a zip or wheel."
-        )
-    name = found.stem if found.is_file() else found.name
-    if not name.isidentifier():
-        raise InvalidArgumentError(
-            field, path, "Use the folder of the module itself; this name is not a valid name of a module."
-        )
     if found.is_file():
         return _zip(found, [found], target, field, found.parent)
     return pack(path, target, excludes=excludes, field=field, named=True)
@@ -197,12 +183,95 @@ def ready_zip(path: str, field: str = "working_dir") -> Package:
     :raises InvalidArgumentError: it is not a zip file
     :raises PackageTooLargeError: it exceeds Ray's limit
     """
+    found = _existing_zip(path, field)
+    return _file(found, f"_ray_pkg_{_digest(found, field)}.zip", field)
+
+
+def pack_all(environment: Mapping[str, Any], scratch: Path, job_key: str) -> dict[int | None, tuple[str, str, Package]]:
+    """Pack all local code of a runtime environment.
+
+    :param environment: the runtime environment, as ``runtime_environment`` returns it
+    :param scratch: folder for the zip files
+    :param job_key: a text that is unique among the cluster's jobs
+    :return: field, path and package by index in ``py_modules``; the ``working_dir`` has the key None
+    :raises InvalidArgumentError: a folder or file does not exist or cannot be packed
+    :raises PackageTooLargeError: a package exceeds Ray's limit
+    """
+    excludes = environment.get("excludes") or ()
+    found: dict[int | None, tuple[str, str, Package]] = {}
+    for place, field, path in _local_code(environment):
+        if place is None:
+            package = ready_zip(path) if _is_zip(path) else pack(path, scratch / "working_dir.zip", excludes=excludes)
+            found[place] = (field, path, package.for_job(job_key))
+        else:
+            package = pack_module(path, scratch / f"{place}.zip", excludes=excludes, field=field)
+            # Unlike a working_dir, a zip of py_modules is unpacked once on each node, for all jobs.
+            found[place] = (field, path, package.for_job(job_key) if package.name.endswith(".whl") else package)
+    return found
+
+
+def check_local_code(environment: Mapping[str, Any]) -> None:
+    """Validate that the local code of a runtime environment is there, without reading its content.
+
+    :param environment: the runtime environment, as ``runtime_environment`` returns it
+    :raises InvalidArgumentError: a folder or file does not exist, or is none that can be sent
+    """
+    for place, field, path in _local_code(environment):
+        if place is not None:
+            _existing_module(path, field)
+        elif _is_zip(path):
+            _existing_zip(path, field)
+        else:
+            _existing_folder(path, field)
+
+
+def _local_code(environment: Mapping[str, Any]) -> Iterator[tuple[int | None, str, str]]:
+    folder = environment.get("working_dir")
+    if folder and is_local(folder):
+        yield None, "working_dir", folder
+    for place, module in enumerate(environment.get("py_modules") or ()):
+        if is_local(module):
+            yield place, f"py_modules[{place}]", module
+
+
+def _is_zip(path: str) -> bool:
+    return Path(path).suffix == ".zip" and not Path(path).expanduser().is_dir()
+
+
+def _existing_folder(path: str, field: str) -> Path:
+    found = Path(path).expanduser().absolute()
+    if not found.is_dir():
+        raise InvalidArgumentError(field, path, "Use an existing local folder, or the gs:// or https:// URI of a zip.")
+    return found
+
+
+def _existing_zip(path: str, field: str) -> Path:
     found = Path(path).expanduser().absolute()
     if not found.is_file() or not zipfile.is_zipfile(found):
         raise InvalidArgumentError(
             field, path, "Use an existing local folder or zip, or the gs:// or https:// URI of a zip."
         )
-    return _file(found, f"_ray_pkg_{_digest(found, field)}.zip", field)
+    return found
+
+
+def _existing_module(path: str, field: str) -> tuple[Path, re.Match[str] | None]:
+    """Return an existing module and, if it is a wheel, the parts of its name."""
+    found = Path(path).expanduser().absolute()
+    if found.is_file() and found.suffix == ".whl":
+        wheel = _WHEEL.fullmatch(found.name)
+        if wheel is None:
+            raise InvalidArgumentError(field, path, "Name the wheel name-version-python-abi-platform.whl.")
+        return found, wheel
+    if not found.is_dir() and not (found.is_file() and found.suffix == ".py"):
+        raise InvalidArgumentError(
+            field, path, "Use a local folder, a .py file, a wheel, or the URI of a zip or wheel."
+        )
+    name = found.stem if found.is_file() else found.name
+    if not name.isidentifier():
+        raise InvalidArgumentError(
+            field, path, "Use the folder of the module itself; this name is not a valid name of a module."
+        )
+    return found, None
 
 
 def _file(path: Path, name: str, field: str) -> Package:

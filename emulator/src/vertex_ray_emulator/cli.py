@@ -162,6 +162,9 @@ def _fail(text: str, code: int) -> int:
 
 
 def _start(settings: Settings) -> int:
+    # Read when grpc is imported. With its fork support a process that the emulator forks is sometimes aborted before it
+    # becomes a job's ("epoll_wait error: Bad file descriptor", exit code -6).
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
     # The servers cost a second to import, and `env` runs in users' shells.
     try:
         from vertex_ray_emulator.companions.companions import CompanionError

@@ -9,7 +9,14 @@ from pathlib import Path
 # Variables that describe the shell from which the emulator was started, not a machine of the cluster. Without compiled
 # modules (PYTHONDONTWRITEBYTECODE) each of Ray's dozen processes compiles them again: a head takes 10 s instead of 4.
 _DROPPED_NAMES = frozenset(
-    {"PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "CUDA_VISIBLE_DEVICES", "LD_PRELOAD"}
+    {
+        "CUDA_VISIBLE_DEVICES",
+        "GRPC_ENABLE_FORK_SUPPORT",
+        "LD_PRELOAD",
+        "PYTHONDONTWRITEBYTECODE",
+        "PYTHONHOME",
+        "PYTHONPATH",
+    }
 )
 _DROPPED_PREFIXES = ("RAY_", "AIRFLOW_", "VERTEX_RAY_EMULATOR_")
 
