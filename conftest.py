@@ -17,22 +17,20 @@ settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("busy")
 
 # Groups of files that one process runs one after the other: at most one Airflow at a time, and one real Ray beside it.
-# The Airflows begin, as they take longest. Their first half, the crash matrix, does not like a busy machine: the real
-# Ray comes after most of the light files, which mostly wait.
-FIRST, LATE = "system", "ray"
+# Both begin at once, as they take longest; the light files, which mostly wait, fill what is left.
+GROUPS = ("system", "ray")
 
 
 @functools.cache
 def _group(file: str) -> str:
     """Return the group of a file; its own name where it may run in any process."""
     text = (REPOSITORY / file).read_text("utf-8")
-    return next((mark for mark in (FIRST, LATE) if re.search(rf"mark\.{mark}\b", text)), file)
+    return next((mark for mark in GROUPS if re.search(rf"mark\.{mark}\b", text)), file)
 
 
 def _rank(nodeid: str) -> int:
-    file = _file(nodeid)
-    light = 3 if file.startswith("emulator/") else 1
-    return {FIRST: 0, LATE: 2}.get(_group(file), light)
+    group = _group(_file(nodeid))
+    return GROUPS.index(group) if group in GROUPS else len(GROUPS)
 
 
 def _file(nodeid: str) -> str:
