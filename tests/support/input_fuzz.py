@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import datetime
 import decimal
@@ -294,13 +295,15 @@ class InputFuzz:
         self.result.inputs += 1
         service.requests.clear()
         told = [""]
+        attempt = functools.partial(self._attempt, name, given, rendered, told, rng.random() < 0.5)
         try:
-            outcome = self._attempt(name, given, rendered, told, rng.random() < 0.5)
+            outcome = attempt()
         except (VertexRayError, InvalidArgumentError) as error:
             outcome = type(error).__name__
             told.append("".join(traceback.format_exception(error)) + repr(error))
-            sent = [each.path for each in service.requests if not each.path.startswith("/computeMetadata/")]
-            if isinstance(error, InvalidArgumentError) and sent and (name, error.field) not in self.known_late:
+            refused = isinstance(error, InvalidArgumentError) and (name, error.field) not in self.known_late
+            # A request that the input before gave up may have arrived meanwhile: what is late is late again.
+            if refused and _sent(service) and (sent := _sent_again(service, attempt)):
                 self.result.late.append(f"{label}: {_text(error)} after {sent}")
         except AirflowNotFoundException:
             # Airflow's own error for a connection that does not exist.
@@ -363,6 +366,17 @@ class InputFuzz:
         except Exception as error:
             self.result.unserialisable.append(f"{name}: {type(deferral.trigger).__name__}: {error!r}")
             return ""
+
+
+def _sent(service: RawService) -> list[str]:
+    return [each.path for each in service.requests if not each.path.startswith("/computeMetadata/")]
+
+
+def _sent_again(service: RawService, attempt: Callable[[], str]) -> list[str]:
+    service.requests.clear()
+    with contextlib.suppress(Exception):
+        attempt()
+    return _sent(service)
 
 
 def _text(value: Any) -> str:
