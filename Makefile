@@ -17,7 +17,7 @@
 AIRFLOW ?= 3.3.2
 PYTHON ?= python3.11
 PYTEST_ARGS ?=
-# Processes of the tests, which mostly wait; made for two cores.
+# Processes of the tests; more gain nothing on two cores.
 JOBS ?=
 KEEP ?=
 DAG ?= example_vertex_ray_shared_cluster
@@ -59,7 +59,7 @@ endif
 
 ifneq ($(WHOLE),)
 test: $(READY) browser
-	$(BIN)/python -m pytest -m "not soak and not compat" -n $(or $(JOBS),3) --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not soak and not compat" -n $(or $(JOBS),2) --no-loadscope-reorder $(PYTEST_ARGS)
 else
 test:
 	$(MAKE) install AIRFLOW=3.3.2 PYTHON=python3.11

@@ -240,6 +240,7 @@ def test_an_environment_that_can_not_be_made(cluster: EmulatorProcess) -> None:
     assert not isinstance(caught.value, VertexRayTaskError)
 
 
+@pytest.mark.soak  # In the ordinary tests a real Airflow runs it.
 def test_the_example_mapped_over_several_inputs(cluster: EmulatorProcess) -> None:
     """All wait at once, as in a triggerer, and each goes on in an operator that knows nothing of the first."""
     module = example("example_vertex_ray_functions")
@@ -270,6 +271,7 @@ def test_the_example_mapped_over_several_inputs(cluster: EmulatorProcess) -> Non
     module.check.function(answer["number"], answer["steps"], params={"limit": 10_000})
 
 
+@pytest.mark.soak  # In the ordinary tests a real Airflow runs it.
 def test_the_training_example(cluster: EmulatorProcess) -> None:
     module = example("example_vertex_ray_train_branch")
     train = module.dag.get_task("train")

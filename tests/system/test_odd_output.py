@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from devtools.dag_run_report import DEFERRED, DagRunReport
+from devtools.dag_run_report import DEFERRED, RUNNING, DagRunReport
 
 from .conftest import System
 from .dags.odd_output import ALL, ODD, SAMPLE, gate
@@ -37,6 +37,8 @@ def test_odd_output_fails_its_task_alone(system: System, count: int) -> None:
     assert "['seed']" in log
     assert "64 bits" in log
     assert "a\ufffdb" in log
+    # More waited than there are slots, and no slot was held meanwhile.
+    assert report.peak(DEFERRED, ["job"]) == count > system.slots >= report.peak(RUNNING)
     assert triggerer, "the jobs never waited together"
     assert set(triggerer) <= set(system.airflow.processes("triggerer"))
     assert system.emulator.clusters() == []

@@ -165,9 +165,11 @@ print('VERTEX_RAY_RESULT', {count})
 """
 
 
-@pytest.mark.parametrize("identical", [False, True])
-@pytest.mark.parametrize("seconds", [0, 20])
-def test_ninety_mebibytes_without_websockets(cluster: EmulatorProcess, identical: bool, seconds: int) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "identical"),
+    [(0, False), *(pytest.param(*more, marks=pytest.mark.soak) for more in [(0, True), (20, False), (20, True)])],
+)
+def test_ninety_mebibytes_without_websockets(cluster: EmulatorProcess, seconds: int, identical: bool) -> None:
     count = 800_000
     entrypoint = NUMBERED.format(count=count, seconds=seconds or 0.001)
     if identical:
@@ -183,5 +185,5 @@ def test_ninety_mebibytes_without_websockets(cluster: EmulatorProcess, identical
     own = [line for line in shown if line.startswith("line ")]
     assert len(own) == count
     assert identical or all(line.startswith(f"line {number:07} ") for number, line in enumerate(own))
-    # Much of it was shown while the job ran, and the rest soon after.
-    assert late < 20
+    # Much of it was shown while the job ran, and the rest soon after; on a busy machine later.
+    assert late < 60

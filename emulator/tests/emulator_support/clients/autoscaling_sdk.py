@@ -44,7 +44,7 @@ def main() -> None:
         counts.append(1 + sum(each.node_count for each in cluster.worker_node_types))
         return counts[-1]
 
-    deadline = time.monotonic() + 150
+    deadline = time.monotonic() + 400
     while (status := jobs.get_job_status(job)) not in (JobStatus.SUCCEEDED, JobStatus.FAILED):
         look()
         if time.monotonic() > deadline:
