@@ -1,4 +1,4 @@
-"""Deadlines as Unix times, which stay valid when a trigger resumes on another machine."""
+"""Deadlines as Unix times, which stay valid when a trigger resumes on another machine, and durations as texts."""
 
 from __future__ import annotations
 
@@ -13,3 +13,13 @@ def deadline_after(seconds: float | None) -> float | None:
 def seconds_left(deadline: float | None) -> float:
     """Return the seconds until ``deadline``: infinite for None, negative once it has passed."""
     return float("inf") if deadline is None else deadline - time.time()
+
+
+def duration(seconds: float) -> str:
+    """Return a readable duration, such as ``1 h 5 min``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
+    shown = [f"{value} {unit}" for value, unit in parts if value]
+    return " ".join(shown[:2]) or "0 s"

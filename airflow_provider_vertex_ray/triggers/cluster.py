@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vertex_ray.core.cluster.state import USABLE_STATES, Cluster, ClusterState
+from airflow_provider_vertex_ray.core.deadlines import duration
+from airflow_provider_vertex_ray.core.timestamps import parse_rfc3339
 from airflow_provider_vertex_ray.errors import (
     ClusterFailedError,
     ClusterNotFoundError,
@@ -23,6 +25,9 @@ from airflow_provider_vertex_ray.triggers.polling import Backoff, poll_until
 
 if TYPE_CHECKING:
     from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
+
+PROGRESS_SECONDS = 60.0
+"""Minimum number of seconds between two log lines about a cluster that is still being created."""
 
 NOT_FOUND_GRACE = 60.0
 """Seconds after a create request in which a 404 does not mean that the cluster is gone."""
@@ -139,6 +144,8 @@ class VertexRayClusterReadyTrigger(ClusterTrigger):
         self._dashboard_timeout = dashboard_timeout
         self._created_at = created_at
         self._state: ClusterState | None = None
+        self._provisioning_since: float | None = None
+        self._said_at = 0.0
         self._running_since: float | None = None
         self._problem = ""
         self._leftovers = Leftovers(leftovers, self.log)
@@ -158,6 +165,8 @@ class VertexRayClusterReadyTrigger(ClusterTrigger):
         if cluster.state is not self._state:
             self._state = cluster.state
             self.log.info("Cluster %s is %s", self.cluster_id, cluster.state.value)
+        if cluster.state is ClusterState.PROVISIONING:
+            self._say_progress(cluster)
         if cluster.state is ClusterState.ERROR:
             raise cluster.failure()
         if cluster.state is ClusterState.STOPPING:
@@ -168,6 +177,19 @@ class VertexRayClusterReadyTrigger(ClusterTrigger):
                 raise failure
             return None
         return await self._check_dashboard(hook, cluster.require_ray())
+
+    def _say_progress(self, cluster: Cluster) -> None:
+        now = time.time()
+        if self._provisioning_since is None:
+            self._provisioning_since = min(now, parse_rfc3339(cluster.create_time) or now)
+            self._said_at = now
+        if now - self._said_at >= PROGRESS_SECONDS:
+            self._said_at = now
+            waited = duration(now - self._provisioning_since)
+            # Source of the usual time: docs/service-facts.md.
+            self.log.info(
+                "Cluster %s has been PROVISIONING for %s; 10 to 20 minutes are usual", self.cluster_id, waited
+            )
 
     async def _creation_failure(self, hook: VertexRayClusterAsyncHook) -> VertexRayError | None:
         failure = await operation_failure(hook, self.operation)
@@ -184,7 +206,14 @@ class VertexRayClusterReadyTrigger(ClusterTrigger):
             self._backoff.reset()
         problem = await hook.dashboard_problem(cluster)
         if problem is None:
-            self.log.info("Cluster %s is ready: its dashboard answers", self.cluster_id)
+            since = self._provisioning_since
+            after = "" if since is None else f" after {duration(time.time() - since)}"
+            self.log.info(
+                "Cluster %s is ready%s: its dashboard answers at https://%s",
+                self.cluster_id,
+                after,
+                cluster.dashboard_uri,
+            )
             remaining = self._leftovers.remaining
             return {**cluster.summary(), **({"leftovers": remaining} if remaining else {})}
         waited = time.time() - self._running_since

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vertex_ray.core.cluster.state import Cluster
+from airflow_provider_vertex_ray.core.deadlines import duration
 from airflow_provider_vertex_ray.core.sharing.activity import Activity
 from airflow_provider_vertex_ray.core.sharing.idle_policy import (
     Decision,
     Policy,
     Unreadable,
     Verdict,
-    duration,
     superseded_among,
     verdict,
 )

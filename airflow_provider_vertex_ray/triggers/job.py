@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vertex_ray.core.cluster.state import GONE_STATES
-from airflow_provider_vertex_ray.core.deadlines import seconds_left
+from airflow_provider_vertex_ray.core.deadlines import duration, seconds_left
 from airflow_provider_vertex_ray.core.job.state import Job, JobStatus
 from airflow_provider_vertex_ray.errors import (
     ClusterNotFoundError,
@@ -171,7 +171,9 @@ class VertexRayJobTrigger(WaitTrigger):
                     if self._output is None:
                         self._output = await self._open_log(api, job)
                     await self._output.finish()
-                    return await self._with_exit_code(api, job), self._output
+                    job = await self._with_exit_code(api, job)
+                    self.log.info("%s", _closing_line(job))
+                    return job, self._output
             except asyncio.CancelledError:
                 if self._output is not None:
                     await self._log_position.keep(self._output.position)
@@ -296,7 +298,8 @@ class VertexRayJobTrigger(WaitTrigger):
         self._begun = job.start_time / 1000 if job.start_time else None
         if job.status is not self._status:
             self._status = job.status
-            self.log.info("Ray job %s is %s", self.submission_id, job.status.value)
+            if not job.status.is_terminal:
+                self.log.info("Ray job %s is %s", self.submission_id, job.status.value)
 
     def _pending_deadline_of(self, status: JobStatus | None) -> float | None:
         return self._pending_deadline if status in (None, JobStatus.PENDING) else None
@@ -390,3 +393,11 @@ class VertexRayJobTrigger(WaitTrigger):
                 details,
             )
         return False
+
+
+def _closing_line(job: Job) -> str:
+    """Return the last line of a job in the task's log, which comes after the job's own output."""
+    seconds = job.duration_seconds
+    after = "" if seconds is None else f" after {f'{seconds:.1f} s' if seconds < 60 else duration(seconds)}"
+    code = "" if job.exit_code is None else f", exit code {job.exit_code}"
+    return f"Ray job {job.submission_id} is {job.status.value}{after}{code}"

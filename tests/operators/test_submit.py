@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import Any
 
 import pytest
@@ -131,15 +132,18 @@ def test_the_job_s_lines_are_in_the_task_s_log(shared: EmulatorProcess, deferrab
     run_task(submit_job("echo first line && sleep 0.2 && echo second line", deferrable=deferrable))
     assert task_log.count("first line") == 1
     assert task_log.count("second line") == 1
-    assert f"Ray job {FIRST} is SUCCEEDED" in task_log
     assert task_log.index("first line") < task_log.index("second line")
+    # After the output, and only once.
+    (closing,) = [line for line in task_log if f"{FIRST} is SUCCEEDED" in line]
+    assert re.fullmatch(rf"Ray job {FIRST} is SUCCEEDED after \d+\.\d s, exit code 0", closing)
+    assert task_log.index("second line") < task_log.index(closing)
 
 
 def test_its_lines_stay_out_when_that_is_asked_for(
     shared: EmulatorProcess, deferrable: bool, task_log: list[str]
 ) -> None:
     result = run_task(submit_job("echo first line", deferrable=deferrable, stream_logs=False))
-    assert f"Ray job {FIRST} is SUCCEEDED" in task_log
+    assert any(line.startswith(f"Ray job {FIRST} is SUCCEEDED after ") for line in task_log)
     assert "first line" not in task_log
     assert result["logs_tail"][-1] == "first line"
 

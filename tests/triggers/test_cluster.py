@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 import time
 from typing import Any
 
 import pytest
-from emulator_support.process import EmulatorProcess
+from emulator_support.process import EmulatorProcess, until
 
 from airflow_provider_vertex_ray.errors import (
     ClusterFailedError,
@@ -88,6 +90,28 @@ async def test_failed_creation_has_a_typed_error(
         with pytest.raises(kind, match=text) as caught:
             await outcome(READY, operation=operation)
     assert type(caught.value) is kind
+
+
+async def test_slow_creation_says_how_long_it_takes(
+    fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "PROGRESS_SECONDS", 0.0)
+    logger = logging.getLogger("tests.slow_creation")
+    monkeypatch.setattr(READY, "log", logger, raising=False)
+    start(fake_emulator)
+    fake_emulator.admin("POST", "clusters/shared/state", {"state": "PROVISIONING"})
+
+    def come_up() -> None:
+        until(lambda: len(fake_emulator.calls("GetPersistentResource")) >= 3)
+        fake_emulator.admin("POST", "clusters/shared/state", {"state": "RUNNING"})
+
+    fake_emulator.admin("DELETE", "calls")
+    with caplog.at_level(logging.INFO, logger.name):
+        await asyncio.gather(outcome(READY), asyncio.to_thread(come_up))
+    said = [record.getMessage() for record in caplog.records if record.name == logger.name]
+    assert said[0] == "Cluster shared is PROVISIONING"
+    assert re.fullmatch(r"Cluster shared has been PROVISIONING for \d s; 10 to 20 minutes are usual", said[1])
+    assert re.fullmatch(r"Cluster shared is ready after \d+ s: its dashboard answers at https://\S+", said[-1])
 
 
 async def test_stuck_creation_ends_at_the_deadline(fake_emulator: EmulatorProcess) -> None:

@@ -8,6 +8,7 @@ from enum import Enum
 
 from airflow_provider_vertex_ray.core.checks import is_number
 from airflow_provider_vertex_ray.core.cluster.state import Cluster, ClusterState
+from airflow_provider_vertex_ray.core.deadlines import duration
 from airflow_provider_vertex_ray.core.sharing.activity import Activity
 from airflow_provider_vertex_ray.core.sharing.generations import SHARED_LABEL, generation_of, too_old
 
@@ -157,13 +158,3 @@ def _creator(cluster: Cluster) -> str:
     """Describe the DAG run that should have deleted a cluster that is not shared."""
     dag, run = cluster.labels.get("airflow-dag"), cluster.labels.get("airflow-run")
     return f"; DAG run {dag}/{run} created it but did not delete it" if dag and run else ""
-
-
-def duration(seconds: float) -> str:
-    """Return a readable duration, such as ``1 h 5 min``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
-    shown = [f"{value} {unit}" for value, unit in parts if value]
-    return " ".join(shown[:2]) or "0 s"

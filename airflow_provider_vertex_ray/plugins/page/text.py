@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from airflow_provider_vertex_ray.core.sharing.idle_policy import duration
+from airflow_provider_vertex_ray.core.deadlines import duration
 
 ELLIPSIS = "…"
 
