@@ -51,6 +51,9 @@ INLINE_BYTES = 128 << 10
 LONGEST_ELEMENT = 1 << 20
 """Maximum length in characters of one element of a streamed list."""
 
+MOST_CONTAINERS = 50_000
+"""Maximum number of lists and objects in one element of a streamed list, which is decoded in one go."""
+
 SLICE = 1 << 14
 """Bytes of a streamed list that are processed before other tasks of the event loop may run."""
 
@@ -167,6 +170,8 @@ class ArrayReader(Generic[T]):
             char = held[at]
             if self._next == "{" and char == "{":
                 begin = at
+                if len(held) - at > INLINE_BYTES and held.count("[", at) + held.count("{", at) > MOST_CONTAINERS:
+                    raise UnreadableAnswerError("An element of the list has too many parts.")
                 try:
                     value, at = self._json.raw_decode(held, at)
                 except RecursionError:

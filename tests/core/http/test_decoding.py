@@ -202,6 +202,7 @@ def test_incomplete_list_is_unreadable(names: list[str], data: st.DataObject) ->
         b'[{"name": "a"}] x',
         b'[{"name": "a", "x": ' + b"[" * 100_000,
         b'[{"name": 7}]',
+        b'[{"name": "a", "x": [' + b"[]," * decoding.MOST_CONTAINERS + b"[]]}]",
         b'[{"name": "' + b"a" * (decoding.LONGEST_ELEMENT + 10) + b'"}]',
     ],
 )
