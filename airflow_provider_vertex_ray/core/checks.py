@@ -11,12 +11,14 @@ from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, TypeGuard, TypeVar
 
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     import re
+
+T = TypeVar("T")
 
 __all__ = [
     "LONGEST_SECONDS",
@@ -36,6 +38,7 @@ __all__ = [
     "is_whole",
     "known_at_run_time",
     "refuse_templates",
+    "unless_empty",
 ]
 
 MISSING_RULE = (
@@ -50,13 +53,20 @@ LONGEST_SECONDS = 10**9
 
 
 def has_template(value: object) -> TypeGuard[str]:
-    """Tell whether ``value`` is a string that Jinja has still to render, so that its format is unknown."""
+    """Tell whether ``value`` is a string that Jinja has still to render, so that its format is unknown.
+
+    While the task runs, none is: what a template was rendered to is the value, even if it contains braces.
+    """
+    return not _all_known.get() and _has_braces(value)
+
+
+def _has_braces(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and ("{{" in value or "{%" in value)
 
 
 def find_templates(value: object, path: str = "") -> Iterator[tuple[str, str]]:
-    """Yield path and text of every string inside ``value`` that Jinja has still to render."""
-    if has_template(value):
+    """Yield path and text of every string inside ``value`` that looks as if Jinja had still to render it."""
+    if _has_braces(value):
         yield path, value
     elif is_dataclass(value) and not isinstance(value, type):
         for item in fields(value):
@@ -98,11 +108,8 @@ def is_everything_known() -> bool:
 
 
 def known_at_run_time(value: object) -> bool:
-    """Tell whether ``value`` is known only when the task runs: it contains a template, or refers to an XCom.
-
-    While the task runs, nothing is: what a template was rendered to is the value, even if it contains braces.
-    """
-    return not _all_known.get() and (has_template(value) or hasattr(value, "iter_references"))
+    """Tell whether ``value`` is known only when the task runs: it contains a template, or refers to an XCom."""
+    return has_template(value) or (not _all_known.get() and hasattr(value, "iter_references"))
 
 
 def is_carried(value: object) -> TypeGuard[str]:
@@ -132,6 +139,14 @@ def is_whole(value: object) -> TypeGuard[int]:
     No event, database or request carries larger ones.
     """
     return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+
+
+def unless_empty(value: T) -> T | None:
+    """Return the value, and None instead of an empty string, list, tuple or dict.
+
+    An argument may be anything, such as an array, which refuses to be tested with ``or``.
+    """
+    return None if isinstance(value, (str, list, tuple, Mapping)) and not value else value
 
 
 def check_duration(field: str, value: object, *, none_allowed: bool = True) -> None:

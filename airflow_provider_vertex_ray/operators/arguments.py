@@ -38,8 +38,8 @@ def check_strings(**arguments: Any) -> None:
             check_carried(field, value)
 
 
-def check_carried(field: str, value: Any) -> None:
-    """Validate that an argument is a string that can be stored and sent.
+def check_carried(field: str, value: Any) -> str:
+    """Return an argument once it is validated: it must be a string that can be stored and sent.
 
     :raises InvalidArgumentError: it has another type, or contains NUL or a lone surrogate.
     """
@@ -47,6 +47,7 @@ def check_carried(field: str, value: Any) -> None:
         raise InvalidArgumentError(field, value, "Use a string.")
     if not is_carried(value):
         raise InvalidArgumentError(field, value, "Use a string without NUL and lone surrogates.")
+    return value
 
 
 def check_mappings(**arguments: Any) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_vertex_ray.core.checks import check_duration, known_at_run_time
+from airflow_provider_vertex_ray.core.checks import check_duration, known_at_run_time, unless_empty
 from airflow_provider_vertex_ray.core.cluster.name import validate_project
 from airflow_provider_vertex_ray.core.function import bigquery_step
 from airflow_provider_vertex_ray.core.job.state import MAX_RESULT_BYTES, RESULT_MARKER, attempt_id, submission_prefix
@@ -349,9 +349,9 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
         bigquery_step.check_source(self.source_table, self.query, self.columns, self.row_filter)
         check_strings(query=self.query, row_filter=self.row_filter, bigquery_project_id=self.bigquery_project_id)
         for field in ("columns", "schema_fields", "cluster_fields"):
-            check_lists(**{field: getattr(self, field) or None})
+            check_lists(**{field: unless_empty(getattr(self, field))})
         for field in _DICTS:
-            check_mappings(**{field: getattr(self, field) or None})
+            check_mappings(**{field: unless_empty(getattr(self, field))})
         if self.bigquery_project_id and not known_at_run_time(self.bigquery_project_id):
             validate_project(self.bigquery_project_id, "bigquery_project_id")
         if not known_at_run_time(self.target_table):

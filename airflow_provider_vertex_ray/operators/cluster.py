@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.core.checks import check_duration
+from airflow_provider_vertex_ray.core.checks import check_duration, unless_empty
 from airflow_provider_vertex_ray.core.cluster.name import ClusterName
 from airflow_provider_vertex_ray.core.deadlines import deadline_after
 from airflow_provider_vertex_ray.errors import ClusterNotFoundError, VertexRayError
@@ -101,7 +101,7 @@ class VertexRayListClustersOperator(VertexRayBaseOperator):
         from airflow_provider_vertex_ray.core.cost.pricing import cost_so_far
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
-        check_mappings(labels=self.labels or None)
+        check_mappings(labels=unless_empty(self.labels))
         project = self.project_id or self._connection_project()
         persist_link_facts(context, project_id=project)
         table = load_price_table(self, self.price_table)
@@ -159,7 +159,7 @@ class VertexRayDeleteClusterOperator(VertexRayBaseOperator):
         """Delete the cluster and wait; the trigger sends the request, because Vertex AI may reject it at first."""
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
-        check_lease(self.lease_uri or None)
+        check_lease(unless_empty(self.lease_uri))
         name = self._name(self.cluster_id)
         persist_link_facts(context, project_id=name.project, location=name.location, cluster_id=name.cluster_id)
         closing = LeaseClosing(self, str(self.lease_uri), context)

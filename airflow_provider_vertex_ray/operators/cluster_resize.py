@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.core.checks import check_duration, is_whole, known_at_run_time
+from airflow_provider_vertex_ray.core.checks import check_duration, known_at_run_time, unless_empty
 from airflow_provider_vertex_ray.core.deadlines import deadline_after
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 from airflow_provider_vertex_ray.links.base import persist_cluster_facts, persist_link_facts
@@ -93,8 +93,8 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
             if not replicas:
                 raise InvalidArgumentError("replicas", replicas, "Use a new replica count for at least one pool.")
             for pool, count in replicas.items():
-                if is_whole(count) and count < 1:
-                    raise InvalidArgumentError(f"replicas[{pool!r}]", count, "Use a whole number from 1 to 1000.")
+                if not known_at_run_time(count):
+                    _parse_count(f"replicas[{pool!r}]", count, 1, 1000)
         if total_nodes is not None and not known_at_run_time(total_nodes):
             _parse_total(total_nodes)
         check_flags(force=force)
@@ -115,7 +115,7 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
         """Start the resize, then wait until it is done."""
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
-        check_lease(self.lease_uri or None)
+        check_lease(unless_empty(self.lease_uri))
         name = self._name(str(self.cluster_id))
         replicas = self._parse_replicas()
         persist_link_facts(context, project_id=name.project, location=name.location, cluster_id=name.cluster_id)
@@ -152,10 +152,8 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
         if self.replicas is None:
             _parse_total(self.total_nodes)
             return {}
-        try:
-            return {str(pool): int(count) for pool, count in self.replicas.items()}
-        except (AttributeError, TypeError, ValueError) as error:
-            raise InvalidArgumentError("replicas", self.replicas, "Use whole numbers by pool ID.") from error
+        check_mappings(replicas=self.replicas)
+        return {str(pool): _parse_count(f"replicas[{pool!r}]", count, 1, 1000) for pool, count in self.replicas.items()}
 
     async def _start(
         self, context: Context, name: ClusterName, replicas: dict[str, int]
@@ -189,12 +187,18 @@ def _parse_total(total_nodes: Any) -> int:
 
     :raises InvalidArgumentError: the value is not a whole number in the valid range.
     """
+    return _parse_count("total_nodes", total_nodes, 2, 2000, ", including the head")
+
+
+def _parse_count(field: str, count: Any, least: int, most: int, more: str = "") -> int:
+    """Return a number of nodes, which a rendered template gives as a string, and JSON perhaps as ``3.0``.
+
+    :raises InvalidArgumentError: the value is not a whole number in the valid range.
+    """
     try:
-        found = int(total_nodes)
-        if isinstance(total_nodes, bool) or found != float(total_nodes) or not 2 <= found <= 2000:
+        found = int(count)
+        if isinstance(count, bool) or not least <= found <= most or found != float(count):
             raise ValueError
-    except (TypeError, ValueError):
-        raise InvalidArgumentError(
-            "total_nodes", total_nodes, "Use a whole number from 2 to 2000, including the head."
-        ) from None
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidArgumentError(field, count, f"Use a whole number from {least} to {most}{more}.") from None
     return found

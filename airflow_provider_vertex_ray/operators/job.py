@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
-from airflow_provider_vertex_ray.core.checks import check_duration, is_whole
+from airflow_provider_vertex_ray.core.checks import check_duration, is_whole, unless_empty
 from airflow_provider_vertex_ray.core.cost.pricing import check_budget
 from airflow_provider_vertex_ray.core.job.inputs import (
     check_metadata,
@@ -352,11 +352,11 @@ class VertexRaySubmitJobOperator(JobAttemptsMixin, SharedClusterMixin, VertexRay
         check_strings(submission_id=self.submission_id, lease_owner=self.lease_owner)
         if self.submission_id:
             check_submission_id(self.submission_id)
-        check_metadata(self.metadata or None)
+        check_metadata(unless_empty(self.metadata))
         check_reservation(
             self.entrypoint_num_cpus, self.entrypoint_num_gpus, self.entrypoint_memory, self.entrypoint_resources
         )
-        check_lease(self.lease_uri or None, self.lease_ttl)
+        check_lease(unless_empty(self.lease_uri), self.lease_ttl)
         self._holder(context)
         _, parts = task_owner(context)
         environment = runtime_environment(

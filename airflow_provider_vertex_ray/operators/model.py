@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.core.checks import check_duration, is_number, known_at_run_time
+from airflow_provider_vertex_ray.core.checks import check_duration, is_number, is_whole, known_at_run_time, unless_empty
 from airflow_provider_vertex_ray.core.cluster.name import validate_location, validate_project
 from airflow_provider_vertex_ray.core.deadlines import deadline_after
 from airflow_provider_vertex_ray.core.job.inputs import check_submission_id
@@ -20,6 +20,7 @@ from airflow_provider_vertex_ray.errors import ArtifactNotFoundError, InvalidArg
 from airflow_provider_vertex_ray.links.base import persist_link_facts
 from airflow_provider_vertex_ray.links.serving import VertexRayModelLink
 from airflow_provider_vertex_ray.operators.arguments import (
+    check_carried,
     check_flags,
     check_lists,
     check_mappings,
@@ -234,19 +235,24 @@ class VertexRayUploadModelOperator(ModelBaseOperator):
         if self.submission_id:
             check_submission_id(self.submission_id)
         check_mappings(
-            container_spec=self.container_spec or None, labels=self.labels or None, metrics=self.metrics or None
+            container_spec=unless_empty(self.container_spec),
+            labels=unless_empty(self.labels),
+            metrics=unless_empty(self.metrics),
         )
-        check_lists(version_aliases=self.version_aliases or None)
+        check_lists(version_aliases=unless_empty(self.version_aliases))
 
     def _labels(self, context: Context) -> dict[str, str]:
         found = {**owner_labels(context), CLEAR_EPOCH_LABEL: clear_epoch_hash(context)}
         if self.submission_id:
             found["ray-job"] = label_value(self.submission_id)
         for name, value in (self.metrics or {}).items():
+            check_carried("metrics", name)
             if not is_number(value):
                 raise InvalidArgumentError(f"metrics[{name!r}]", value, "Use a finite number.")
             found[label_value(f"{METRIC_LABEL}{name}")] = label_value(f"{value:.6g}".replace(".", "_"))
-        found |= {str(key): str(value) for key, value in (self.labels or {}).items()}
+        for name, label in (self.labels or {}).items():
+            check_carried("labels", name)
+            found[name] = str(label) if is_whole(label) else check_carried(f"labels[{name!r}]", label)
         if len(found) > MOST_LABELS:
             raise InvalidArgumentError(
                 "labels",

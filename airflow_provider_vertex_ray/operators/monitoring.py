@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_vertex_ray.core.checks import check_duration, known_at_run_time
+from airflow_provider_vertex_ray.core.checks import check_duration, known_at_run_time, unless_empty
 from airflow_provider_vertex_ray.core.cluster.name import ClusterName
 from airflow_provider_vertex_ray.core.monitoring.metric_query import (
     METRICS,
@@ -117,7 +117,7 @@ class VertexRayClusterMetricsOperator(MonitoringOperator):
             raise InvalidArgumentError(
                 "step", step, f"Use a longer step: the time range would have more than {MOST_POINTS} points."
             )
-        check_mappings(queries=self.queries or None)
+        check_mappings(queries=unless_empty(self.queries))
         queries = metric_queries(self.metrics, self.queries or {}, name.cluster_id)
         found = run_sync(lambda: self._ask(context, name, queries, start, end, step))
         summary = summarised(found)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.core.checks import known_at_run_time
+from airflow_provider_vertex_ray.core.checks import known_at_run_time, unless_empty
 from airflow_provider_vertex_ray.core.job.state import MAX_RESULT_BYTES
 from airflow_provider_vertex_ray.core.serving.instances import encode
 from airflow_provider_vertex_ray.errors import EndpointNotServingError, InvalidArgumentError, VertexRayError
@@ -100,7 +100,7 @@ class VertexRayPredictOperator(ModelBaseOperator):
         """Split the instances into requests, send them, and return the combined predictions."""
         from airflow_provider_vertex_ray.hooks.base import run_sync
 
-        check_mappings(parameters=self.parameters or None)
+        check_mappings(parameters=unless_empty(self.parameters))
         parameters = None if self.parameters is None else encode(self.parameters, "parameters")
         name = self._resource("endpoints", self.endpoint_id, "endpoint_id")
         self._set_place(name)
@@ -159,6 +159,7 @@ class VertexRayPredictOperator(ModelBaseOperator):
     def _read(self) -> list[Any]:
         if self.instances is not None:
             if not isinstance(self.instances, str):
+                _check_instances("instances", self.instances)
                 return list(self.instances)
             # A template, such as one that pulls an XCom, renders to a string of JSON.
             try:

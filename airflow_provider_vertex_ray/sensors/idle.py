@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import PokeReturnValue
 
-from airflow_provider_vertex_ray.core.checks import check_duration
+from airflow_provider_vertex_ray.core.checks import check_duration, unless_empty
 from airflow_provider_vertex_ray.errors import OperationTimeoutError
 from airflow_provider_vertex_ray.links.link_sets import CLUSTER_LINKS
 from airflow_provider_vertex_ray.operators.leases import check_lease
@@ -65,7 +65,7 @@ class VertexRayClusterIdleSensor(VertexRayBaseSensor):
         return self._idle(deadline)
 
     def _idle(self, deadline: float | None) -> VertexRayClusterIdleTrigger:
-        check_lease(self.lease_uri or None)
+        check_lease(unless_empty(self.lease_uri))
         return VertexRayClusterIdleTrigger(
             cluster_name=self._name(self.cluster_id).full,
             idle_for=self.idle_for,

@@ -112,7 +112,7 @@ def refused(emulator: EmulatorProcess, replicas: dict[str, Any], deferrable: boo
         ({"worker-pool9": 2}, "replicas['worker-pool9']", f"Use a pool of cluster shared: {HEAD}, {WORKERS}."),
         ({WORKERS: "0"}, f"replicas[{WORKERS!r}]", "from 1 to 1000"),
         ({WORKERS: 1001}, f"replicas[{WORKERS!r}]", "from 1 to 1000"),
-        ({WORKERS: "many"}, "replicas", "whole numbers"),
+        ({WORKERS: "many"}, f"replicas[{WORKERS!r}]", "from 1 to 1000"),
     ],
     ids=str,
 )

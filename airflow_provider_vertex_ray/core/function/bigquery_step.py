@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from airflow_provider_vertex_ray.core.checks import has_template
+from airflow_provider_vertex_ray.core.checks import has_template, is_one_of
 from airflow_provider_vertex_ray.core.function.class_source import class_payload
 from airflow_provider_vertex_ray.core.function.source import function_source
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
@@ -102,7 +102,7 @@ def check_choice(field: str, value: Any, choices: tuple[str, ...]) -> None:
 
     :raises InvalidArgumentError: it is not one of them
     """
-    if value not in choices and not has_template(value):
+    if not is_one_of(value, choices) and not has_template(value):
         raise InvalidArgumentError(field, value, f"Use one of {', '.join(choices)}.")
 
 

@@ -154,7 +154,7 @@ def _is_task(value: Any) -> bool:
 
 
 def _refused(function: Any, line: int, value: object, rule: str) -> InvalidArgumentError:
-    name = getattr(function, "__qualname__", None) or repr(function)
+    name = getattr(function, "__qualname__", None) or f"of type {type(function).__name__}"
     code = getattr(function, "__code__", None)
     where = f", {code.co_filename}:{line}" if isinstance(code, CodeType) else ""
     return InvalidArgumentError(f"@task.vertex_ray {name}{where}", value, rule)

@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from airflow_provider_vertex_ray.core.checks import check_flag, check_text, is_carried, is_whole, known_at_run_time
+from airflow_provider_vertex_ray.core.checks import (
+    check_flag,
+    check_text,
+    is_carried,
+    is_one_of,
+    is_whole,
+    known_at_run_time,
+    unless_empty,
+)
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
 __all__ = ["CONDA_FILES", "KNOWN_FIELDS", "is_local", "runtime_environment"]
@@ -95,7 +103,7 @@ def runtime_environment(
         )
     given = {key: value for key, value in (runtime_env or {}).items() if value is not None}
     for field, value in (("working_dir", working_dir), ("py_modules", py_modules), ("excludes", excludes)):
-        if not value:
+        if unless_empty(value) is None:
             continue
         if given.get(field):
             raise InvalidArgumentError(field, value, f"Set {field} either here or in runtime_env, not in both.")
@@ -170,7 +178,7 @@ class _FieldValidator:
 
     def field(self, name: Any, value: Any) -> Any:
         """Validate one field and return its value as it is sent."""
-        if name not in KNOWN_FIELDS:
+        if not is_one_of(name, KNOWN_FIELDS):
             close = difflib.get_close_matches(str(name), KNOWN_FIELDS, 1, 0.5)
             hint = f"Did you mean {close[0]}?" if close else f"The fields are {', '.join(KNOWN_FIELDS[:11])}."
             raise InvalidArgumentError("runtime_env", name, f"Ray does not have this field. {hint}")

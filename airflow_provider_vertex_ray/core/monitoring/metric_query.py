@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from airflow_provider_vertex_ray.core.checks import has_template, is_one_of
+from airflow_provider_vertex_ray.core.checks import has_template, is_carried, is_one_of
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
 __all__ = ["METRICS", "UNITS", "check_metric", "check_promql", "metric_queries", "metric_query", "selector"]
@@ -79,6 +79,8 @@ def metric_queries(metrics: Sequence[str], queries: Mapping[str, str], cluster_i
     :param cluster_id: id of the cluster
     :raises InvalidArgumentError: a name is unknown or used twice, a query is empty, or there is no query at all
     """
+    for place, name in enumerate(metrics):
+        check_metric(name, f"metrics[{place}]")
     found = {name: metric_query(name, cluster_id) for name in metrics}
     for name, promql in queries.items():
         if name in found:
@@ -106,7 +108,7 @@ def check_promql(promql: object, field: str) -> None:
 
     :raises InvalidArgumentError: it is not
     """
-    if not isinstance(promql, str) or not promql.strip():
+    if not is_carried(promql) or not promql.strip():
         raise InvalidArgumentError(field, promql, 'Use PromQL, such as avg(ray_node_cpu_utilization{cluster="ID"}).')
     if len(promql) > LONGEST_QUERY:
         raise InvalidArgumentError(field, promql, f"Use at most {LONGEST_QUERY} characters.")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+from airflow_provider_vertex_ray.core.checks import is_one_of
 from airflow_provider_vertex_ray.core.data_rows import NOTICE_DAYS, added_text, date_in, read_rows, rows_in
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
@@ -109,7 +110,7 @@ def serving_container(framework: str, version: str | None, location: str, *, gpu
         raise InvalidArgumentError(
             "framework", framework, "Set serving_container_image_uri; LightGBM has no prebuilt container."
         )
-    if framework not in FRAMEWORKS:
+    if not is_one_of(framework, FRAMEWORKS):
         raise InvalidArgumentError(
             "framework", framework, f"Use one of {', '.join(FRAMEWORKS)}, or set serving_container_image_uri."
         )

@@ -31,7 +31,10 @@ def encode(value: Any, field: str, later: Later | None = None) -> Any:
     :param later: recognises values that are not known yet; they become None
     :raises InvalidArgumentError: it contains what JSON, or a double, cannot represent; the error names its place
     """
-    found = _plain(_lists(value), field, later, ())
+    try:
+        found = _plain(_lists(value), field, later, ())
+    except RecursionError:
+        raise _refused(field, value, "The value is nested too deeply, or contains itself.") from None
     _check_numbers(found, field)
     return found
 
