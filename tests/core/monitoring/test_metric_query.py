@@ -45,7 +45,7 @@ def test_named_ones_and_others_together() -> None:
 @pytest.mark.parametrize(
     ("metrics", "queries", "field"),
     [
-        (["disk"], {}, "metric"),
+        (["disk"], {}, "metrics[0]"),
         (["cpu"], {"cpu": "1"}, "queries"),
         ([], {"x": " "}, "queries['x']"),
         ([], {"x": None}, "queries['x']"),

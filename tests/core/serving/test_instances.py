@@ -34,6 +34,13 @@ def test_values_become_json(value: Any, expected: Any) -> None:
     assert encode(value, "instances") == expected
 
 
+def test_a_list_that_contains_itself() -> None:
+    value: list[Any] = [1.0]
+    value.append(value)
+    with pytest.raises(InvalidArgumentError, match="contains itself"):
+        encode(value, "instances")
+
+
 @pytest.mark.parametrize(
     ("value", "place"),
     [
