@@ -23,8 +23,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from airflow.exceptions import AirflowSensorTimeout
-from airflow.providers.common.compat.sdk import DAG, AirflowNotFoundException, BaseSensorOperator, TaskDeferred
+from airflow.providers.common.compat.sdk import (
+    DAG,
+    AirflowNotFoundException,
+    AirflowSensorTimeout,
+    BaseSensorOperator,
+    TaskDeferred,
+)
 
 from airflow_provider_vertex_ray.core.http.retry import RetryPolicy
 from airflow_provider_vertex_ray.errors import InvalidArgumentError, VertexRayError
