@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from airflow_provider_vertex_ray.core.sharing.generations import GENERATION_LABEL, SHARED_LABEL
-from airflow_provider_vertex_ray.errors import ClusterInUseError, VertexRayError
+from airflow_provider_vertex_ray.errors import ClusterInUseError, InvalidArgumentError, VertexRayError
 from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
 from airflow_provider_vertex_ray.triggers.ensure import VertexRayClusterEnsureTrigger
 from airflow_provider_vertex_ray.triggers.idle import VertexRayReaperTrigger
@@ -115,5 +115,6 @@ class DeletionFuzz:
             self.outcomes[f"resize: {found}"] += 1
         except ClusterInUseError:
             self.outcomes["resize: refused"] += 1
-        except VertexRayError as error:
+        except (VertexRayError, InvalidArgumentError) as error:
+            # The latter if the name of a pool is another one by now.
             self.outcomes[f"resize: {type(error).__name__}"] += 1
