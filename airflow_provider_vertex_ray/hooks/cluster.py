@@ -13,7 +13,7 @@ from airflow_provider_vertex_ray.core.cluster.spec import ClusterSpec
 from airflow_provider_vertex_ray.core.cluster.state import Cluster
 from airflow_provider_vertex_ray.core.job.capacity import check_shrink, shrinks
 from airflow_provider_vertex_ray.core.job.client import JobsApi
-from airflow_provider_vertex_ray.errors import InvalidArgumentError, UnreadableAnswerError
+from airflow_provider_vertex_ray.errors import ClusterInUseError, InvalidArgumentError, UnreadableAnswerError
 from airflow_provider_vertex_ray.hooks.base import VertexRayBaseAsyncHook, VertexRaySyncHook, sync_of
 
 
@@ -74,7 +74,9 @@ class VertexRayClusterAsyncHook(VertexRayBaseAsyncHook):
         :param force: whether to remove nodes even if running jobs need them.
         :return: name of the long-running operation; None if the cluster already has these counts.
         :raises InvalidArgumentError: a pool does not exist or autoscales, or a count is out of range.
-        :raises ClusterInUseError: the remaining nodes would not suffice for the running jobs.
+        :raises ClusterInUseError: the remaining nodes would not suffice for the running jobs, or their use cannot be
+            read.
+        :raises UnreadableAnswerError: the service does not say how many nodes a pool has.
         """
         async with self.session() as (transport, project):
             name = self.cluster_name(cluster_id, project)
@@ -84,7 +86,13 @@ class VertexRayClusterAsyncHook(VertexRayBaseAsyncHook):
             if all(pool.replicas == replicas.get(pool.pool_id, pool.replicas) for pool in cluster.pools):
                 return None
             if not force and shrinks(cluster, replicas):
-                dashboard = transport.addresses.dashboard(cluster.dashboard_uri or "")
+                if not cluster.dashboard_uri:
+                    raise ClusterInUseError(
+                        f"Cluster {cluster.cluster_id} is not scaled down, because its use cannot be read: the service "
+                        "names no dashboard of it.",
+                        {"cluster": cluster.name},
+                    )
+                dashboard = transport.addresses.dashboard(cluster.dashboard_uri)
                 await check_shrink(JobsApi(transport, dashboard), cluster, replicas)
             pools = [
                 {**pool, "replicaCount": str(replicas.get(str(pool.get("id")), pool.get("replicaCount")))}
@@ -162,6 +170,7 @@ def check_replicas(cluster: Cluster, replicas: dict[str, int]) -> None:
     :param cluster: the cluster.
     :param replicas: new replica count by pool id.
     :raises InvalidArgumentError: a pool does not exist or autoscales, a count is out of range, or no worker remains.
+    :raises UnreadableAnswerError: the service does not say how many nodes a pool has, so it may become smaller.
     """
     pools = {pool.pool_id: pool for pool in cluster.pools}
     for pool_id, count in replicas.items():
@@ -172,6 +181,8 @@ def check_replicas(cluster: Cluster, replicas: dict[str, int]) -> None:
             raise InvalidArgumentError(field, count, "The pool autoscales, so it cannot be resized.")
         if not is_whole(count) or not 1 <= count <= 1000:
             raise InvalidArgumentError(field, count, "Use a whole number from 1 to 1000.")
+        if pools[pool_id].replicas < 1:
+            raise UnreadableAnswerError(f"The service does not say how many nodes pool {pool_id} has.")
     total = sum(replicas.get(pool.pool_id, pool.replicas) for pool in cluster.pools)
     if total < 2:
         raise InvalidArgumentError(

@@ -38,6 +38,20 @@ async def test_the_same_cluster_without_a_job_is_deleted(service: RawService, ac
     assert [each.partition(" ")[0] for each in fuzz.deleted] == ["DELETE"]
 
 
+@pytest.mark.parametrize("missing", ["dashboard", "size"])
+async def test_no_node_is_removed_when_the_service_leaves_something_out(service: RawService, missing: str) -> None:
+    fuzz = DeletionFuzz(random.Random(1), service)
+    fuzz.prepare()
+    cluster = service.clusters[BUSY]
+    del (cluster["resourceRuntime"]["accessUris"] if missing == "dashboard" else cluster["resourcePools"][1])[
+        "RAY_DASHBOARD_URI" if missing == "dashboard" else "replicaCount"
+    ]
+    await fuzz.resize()
+    assert service.sent("PATCH") == []
+    expected = "refused" if missing == "dashboard" else "UnreadableAnswerError"
+    assert fuzz.outcomes == {f"resize: {expected}": 1}
+
+
 @pytest.mark.parametrize(
     ("answer", "readable"),
     [
