@@ -9,27 +9,11 @@ import pytest
 
 from airflow_provider_vertex_ray.core.checks import everything_known, has_template, unless_empty
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
-from tests.support.input_fuzz import connected
+from tests.support.input_fuzz import Incomparable, connected
 from tests.support.tasks import context_of
 from tests.test_operator_contract import build
 
 ARRAY = np.array([1.5, 2.5])
-
-
-class Incomparable:
-    """It can neither be compared nor tested nor shown."""
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __eq__(self, other: object) -> bool:
-        raise RuntimeError("not comparable")
-
-    def __bool__(self) -> bool:
-        raise RuntimeError("neither true nor false")
-
-    def __repr__(self) -> str:
-        raise RuntimeError("no text")
-
 
 AT_PARSE: list[tuple[str, dict[str, Any], str]] = [
     ("VertexRayResizeClusterOperator", {"replicas": None, "total_nodes": 10**400}, "total_nodes"),
