@@ -99,6 +99,15 @@ def test_output_that_is_not_utf8_does_not_lose_the_result(cluster: EmulatorProce
     assert run(prints_latin_1) == 42
 
 
+def large_seed() -> dict[str, int]:
+    return {"seed": 2**127 + 1}
+
+
+def test_a_result_that_airflow_cannot_store_is_refused_on_the_cluster(cluster: EmulatorProcess) -> None:
+    with pytest.raises(VertexRayTaskError, match=r"(?s)seed.*64 bits"):
+        run(large_seed)
+
+
 def test_ray_is_there_and_takes_what_is_defined_inside(cluster: EmulatorProcess) -> None:
     result = run(squares, 10, env_vars={"A_VARIABLE": "set"})
     assert result == {"total": 285, "word": "ü", "variable": "set", "nodes": 3}
