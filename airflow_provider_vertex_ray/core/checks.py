@@ -7,7 +7,7 @@ only if its docstring says so.
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
@@ -23,6 +23,7 @@ T = TypeVar("T")
 __all__ = [
     "LONGEST_SECONDS",
     "MISSING_RULE",
+    "check_choice",
     "check_duration",
     "check_flag",
     "check_match",
@@ -147,6 +148,18 @@ def unless_empty(value: T) -> T | None:
     An argument may be anything, such as an array, which refuses to be tested with ``or``.
     """
     return None if isinstance(value, (str, list, tuple, Mapping)) and not value else value
+
+
+def check_choice(field: str, value: object, choices: Collection[str]) -> None:
+    """Validate that a value is one of several strings.
+
+    :param field: name of the argument, for the error
+    :param value: the value
+    :param choices: the strings
+    :raises InvalidArgumentError: it is not one of them
+    """
+    if not is_one_of(value, choices):
+        raise InvalidArgumentError(field, value, f"Use one of {', '.join(choices)}.")
 
 
 def check_duration(field: str, value: object, *, none_allowed: bool = True) -> None:

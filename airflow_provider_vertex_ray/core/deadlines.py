@@ -23,3 +23,10 @@ def duration(seconds: float) -> str:
     parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
     shown = [f"{value} {unit}" for value, unit in parts if value]
     return " ".join(shown[:2]) or "0 s"
+
+
+def span(seconds: float | None) -> str:
+    """Format a duration in two units; a short one in tenths of a second."""
+    if seconds is None:
+        return "-"
+    return f"{max(0.0, seconds):.1f} s" if seconds < 9.95 else duration(seconds)

@@ -13,7 +13,7 @@ from airflow_provider_vertex_ray.core.cluster.spec import ClusterSpec
 from airflow_provider_vertex_ray.core.cluster.state import Cluster
 from airflow_provider_vertex_ray.core.job.capacity import check_shrink, shrinks
 from airflow_provider_vertex_ray.core.job.client import JobsApi
-from airflow_provider_vertex_ray.errors import ClusterInUseError, InvalidArgumentError, UnreadableAnswerError
+from airflow_provider_vertex_ray.errors import InvalidArgumentError, UnreadableAnswerError
 from airflow_provider_vertex_ray.hooks.base import VertexRayBaseAsyncHook, VertexRaySyncHook, sync_of
 
 
@@ -86,13 +86,7 @@ class VertexRayClusterAsyncHook(VertexRayBaseAsyncHook):
             if all(pool.replicas == replicas.get(pool.pool_id, pool.replicas) for pool in cluster.pools):
                 return None
             if not force and shrinks(cluster, replicas):
-                if not cluster.dashboard_uri:
-                    raise ClusterInUseError(
-                        f"Cluster {cluster.cluster_id} is not scaled down, because its use cannot be read: the service "
-                        "names no dashboard of it.",
-                        {"cluster": cluster.name},
-                    )
-                dashboard = transport.addresses.dashboard(cluster.dashboard_uri)
+                dashboard = transport.addresses.dashboard(cluster.dashboard_uri or "")
                 await check_shrink(JobsApi(transport, dashboard), cluster, replicas)
             pools = [
                 {**pool, "replicaCount": str(replicas.get(str(pool.get("id")), pool.get("replicaCount")))}

@@ -8,7 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_vertex_ray.core.checks import check_duration, known_at_run_time, unless_empty
+from airflow_provider_vertex_ray.core.checks import (
+    check_choice,
+    check_duration,
+    has_template,
+    known_at_run_time,
+    unless_empty,
+)
 from airflow_provider_vertex_ray.core.cluster.name import validate_project
 from airflow_provider_vertex_ray.core.function import bigquery_step
 from airflow_provider_vertex_ray.core.job.state import MAX_RESULT_BYTES, RESULT_MARKER, attempt_id, submission_prefix
@@ -158,9 +164,13 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
                 raise InvalidArgumentError(
                     name, kwargs[name], "Remove it: the step runs its own program and waits for it."
                 )
-        bigquery_step.check_choice("batch_format", batch_format, bigquery_step.BATCH_FORMATS)
-        bigquery_step.check_choice("write_disposition", write_disposition, bigquery_step.WRITE_DISPOSITIONS)
-        bigquery_step.check_choice("create_disposition", create_disposition, bigquery_step.CREATE_DISPOSITIONS)
+        for field, value, choices in (
+            ("batch_format", batch_format, bigquery_step.BATCH_FORMATS),
+            ("write_disposition", write_disposition, bigquery_step.WRITE_DISPOSITIONS),
+            ("create_disposition", create_disposition, bigquery_step.CREATE_DISPOSITIONS),
+        ):
+            if not has_template(value):
+                check_choice(field, value, choices)
         check_counts(batch_size=batch_size, rows_per_load=rows_per_load, maximum_bytes_billed=maximum_bytes_billed)
         check_amounts(num_cpus=num_cpus, num_gpus=num_gpus)
         for count in concurrency if isinstance(concurrency, (list, tuple)) else (concurrency,):

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.core.checks import check_duration, has_template, is_one_of
+from airflow_provider_vertex_ray.core.checks import check_choice, check_duration, has_template
 from airflow_provider_vertex_ray.core.cluster.name import ClusterName, parse_cluster_name, validate_location
 from airflow_provider_vertex_ray.core.cluster.spec import ClusterSpec
 from airflow_provider_vertex_ray.core.deadlines import deadline_after
@@ -187,10 +187,7 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
                     raise InvalidArgumentError(field, given, "It applies to a shared cluster only; set shared_name.")
         elif isinstance(shared_name, str) and not has_template(shared_name):
             validate_shared_name(shared_name)
-        if not is_one_of(on_spec_mismatch, ON_SPEC_MISMATCH):
-            raise InvalidArgumentError(
-                "on_spec_mismatch", on_spec_mismatch, f"Use one of {', '.join(ON_SPEC_MISMATCH)}."
-            )
+        check_choice("on_spec_mismatch", on_spec_mismatch, ON_SPEC_MISMATCH)
         if locations is not None:
             check_locations(locations)
         check_duration("max_age", max_age)

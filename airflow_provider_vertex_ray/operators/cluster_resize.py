@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vertex_ray.core.checks import check_duration, known_at_run_time, unless_empty
@@ -92,9 +92,7 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
         if isinstance(replicas, dict):
             if not replicas:
                 raise InvalidArgumentError("replicas", replicas, "Use a new replica count for at least one pool.")
-            for pool, count in replicas.items():
-                if not known_at_run_time(count):
-                    _parse_count(f"replicas[{pool!r}]", count, 1, 1000)
+            _parse_replicas(replicas)
         if total_nodes is not None and not known_at_run_time(total_nodes):
             _parse_total(total_nodes)
         check_flags(force=force)
@@ -153,7 +151,7 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
             _parse_total(self.total_nodes)
             return {}
         check_mappings(replicas=self.replicas)
-        return {str(pool): _parse_count(f"replicas[{pool!r}]", count, 1, 1000) for pool, count in self.replicas.items()}
+        return _parse_replicas(self.replicas)
 
     async def _start(
         self, context: Context, name: ClusterName, replicas: dict[str, int]
@@ -180,6 +178,15 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
                 if closed:
                     await closing.done(closed, gone=False)
                 raise
+
+
+def _parse_replicas(replicas: Mapping[Any, Any]) -> dict[str, int]:
+    """Return the new counts by pool, without those that are known only at run time.
+
+    :raises InvalidArgumentError: a count is not a whole number in the valid range.
+    """
+    known = {pool: count for pool, count in replicas.items() if not known_at_run_time(count)}
+    return {str(pool): _parse_count(f"replicas[{pool!r}]", count, 1, 1000) for pool, count in known.items()}
 
 
 def _parse_total(total_nodes: Any) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.core.checks import check_duration, is_one_of, is_whole, known_at_run_time
+from airflow_provider_vertex_ray.core.checks import check_choice, check_duration, is_whole, known_at_run_time
 from airflow_provider_vertex_ray.core.cluster.name import validate_location, validate_project
 from airflow_provider_vertex_ray.core.deadlines import deadline_after
 from airflow_provider_vertex_ray.errors import InvalidArgumentError, VertexRayError, error_from_dict
@@ -133,8 +133,7 @@ class VertexRayDeployModelOperator(ModelBaseOperator):
             )
         check_mappings(autoscaling_targets=autoscaling_targets, traffic_split=traffic_split)
         for metric in autoscaling_targets or {}:
-            if not is_one_of(metric, _METRICS):
-                raise InvalidArgumentError("autoscaling_targets", metric, f"Use one of {', '.join(_METRICS)}.")
+            check_choice("autoscaling_targets", metric, _METRICS)
         if isinstance(traffic_split, dict) and not any(map(known_at_run_time, traffic_split.values())):
             _check_split(traffic_split)
         check_flags(stop_on_kill=stop_on_kill)
@@ -333,8 +332,7 @@ class VertexRayUndeployModelOperator(ModelBaseOperator):
         super().__init__(**kwargs)
         self._check_resource("endpoints", endpoint_id, "endpoint_id")
         check_strings(deployed_model_id=deployed_model_id)
-        if not is_one_of(delete_endpoint, DELETE_ENDPOINT):
-            raise InvalidArgumentError("delete_endpoint", delete_endpoint, f"Use one of {', '.join(DELETE_ENDPOINT)}.")
+        check_choice("delete_endpoint", delete_endpoint, DELETE_ENDPOINT)
         check_duration("undeploy_timeout", undeploy_timeout, none_allowed=False)
         self.endpoint_id = endpoint_id
         self.deployed_model_id = deployed_model_id

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import TaskGroup
 
-from airflow_provider_vertex_ray.core.checks import is_one_of
+from airflow_provider_vertex_ray.core.checks import check_choice
 from airflow_provider_vertex_ray.core.cluster.spec import ClusterSpec
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 from airflow_provider_vertex_ray.operators.cluster import VertexRayCreateClusterOperator, VertexRayDeleteClusterOperator
@@ -81,8 +81,7 @@ class VertexRayCluster(TaskGroup):
         if (cluster_id is None) == (shared_name is None):
             raise InvalidArgumentError("cluster_id", cluster_id, "Use either cluster_id or shared_name.")
         delete = delete or ("always" if shared_name is None else "never")
-        if not is_one_of(delete, DELETE):
-            raise InvalidArgumentError("delete", delete, f"Use one of {', '.join(DELETE)}.")
+        check_choice("delete", delete, DELETE)
         if shared_name is not None and delete != "never":
             rule = (
                 "Use never: others may use a shared cluster. VertexRayDeleteIdleClustersOperator deletes idle clusters."

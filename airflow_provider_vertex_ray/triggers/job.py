@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vertex_ray.core.cluster.state import GONE_STATES
-from airflow_provider_vertex_ray.core.deadlines import duration, seconds_left
+from airflow_provider_vertex_ray.core.deadlines import seconds_left, span
 from airflow_provider_vertex_ray.core.job.state import Job, JobStatus
 from airflow_provider_vertex_ray.errors import (
     ClusterNotFoundError,
@@ -398,6 +398,6 @@ class VertexRayJobTrigger(WaitTrigger):
 def _closing_line(job: Job) -> str:
     """Return the last line of a job in the task's log, which comes after the job's own output."""
     seconds = job.duration_seconds
-    after = "" if seconds is None else f" after {f'{seconds:.1f} s' if seconds < 60 else duration(seconds)}"
+    after = "" if seconds is None else f" after {span(seconds)}"
     code = "" if job.exit_code is None else f", exit code {job.exit_code}"
     return f"Ray job {job.submission_id} is {job.status.value}{after}{code}"

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_vertex_ray.core.deadlines import span
 from airflow_provider_vertex_ray.errors import NotAuthorisedError, ServiceUnavailableError
 from airflow_provider_vertex_ray.plugins.page.cache import Cached
 from airflow_provider_vertex_ray.plugins.page.cluster_view import cluster_view, log_view
@@ -13,7 +14,7 @@ from airflow_provider_vertex_ray.plugins.page.log import LogTail, plain
 from airflow_provider_vertex_ray.plugins.page.owners import Owner
 from airflow_provider_vertex_ray.plugins.page.reader import ClusterFacts, Nodes, SourceFacts
 from airflow_provider_vertex_ray.plugins.page.row import ClusterRow, cluster_row
-from airflow_provider_vertex_ray.plugins.page.text import money, number, shortened, span
+from airflow_provider_vertex_ray.plugins.page.text import money, number, shortened
 from airflow_provider_vertex_ray.plugins.page.view import overview
 from airflow_provider_vertex_ray.price_table import PriceTable
 from tests.plugins.builders import NOW, OWNER, cluster, facts, job, seen

@@ -280,7 +280,6 @@ class InputFuzz:
     fields: dict[str, list[str]]
     templated: dict[str, Sequence[str]]
     minimal: dict[str, dict[str, Any]]
-    known_late: frozenset[tuple[str, str]] = frozenset()
     result: InputResult = field(default_factory=InputResult)
 
     def run(self, service: RawService, inputs: int) -> InputResult:
@@ -310,9 +309,9 @@ class InputFuzz:
         except (VertexRayError, InvalidArgumentError) as error:
             outcome = type(error).__name__
             told.append("".join(traceback.format_exception(error)) + repr(error))
-            refused = isinstance(error, InvalidArgumentError) and (name, error.field) not in self.known_late
+            refused = isinstance(error, InvalidArgumentError)
             # A request that the input before gave up may have arrived meanwhile: what is late is late again.
-            if refused and _sent(service) and (sent := _sent_again(service, attempt)):
+            if refused and service.asked() and (sent := _sent_again(service, attempt)):
                 self.result.late.append(f"{label}: {_text(error)} after {sent}")
         except AirflowNotFoundException:
             # Airflow's own error for a connection that does not exist.
@@ -385,15 +384,11 @@ class InputFuzz:
             return ""
 
 
-def _sent(service: RawService) -> list[str]:
-    return [each.path for each in service.requests if not each.path.startswith("/computeMetadata/")]
-
-
 def _sent_again(service: RawService, attempt: Callable[[], str]) -> list[str]:
     service.requests.clear()
     with contextlib.suppress(Exception):
         attempt()
-    return _sent(service)
+    return service.asked()
 
 
 def _text(value: Any) -> str:

@@ -67,6 +67,10 @@ class RawService:
         self.jobs.setdefault(cluster_id, [])
         return name
 
+    def asked(self) -> list[str]:
+        """The paths of all requests but those for tokens."""
+        return [each.path for each in self.requests if not each.path.startswith("/computeMetadata/")]
+
     def sent(self, method: str, part: str = "") -> list[str]:
         return [each.path for each in self.requests if each.method == method and part in each.path]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from airflow_provider_vertex_ray.core.checks import check_match, check_whole, has_template, is_one_of
+from airflow_provider_vertex_ray.core.checks import check_choice, check_match, check_whole, has_template
 from airflow_provider_vertex_ray.core.cluster.machines import (
     accelerator_named,
     close_accelerator,
@@ -192,8 +192,7 @@ def _check_pair(machine: Resources, field: str) -> None:
 def _check_disk(machine: Resources, field: str) -> None:
     disk_type = machine.boot_disk_type
     if disk_type is not None and not has_template(disk_type):
-        if not is_one_of(disk_type, DISK_TYPES):
-            raise InvalidArgumentError(f"{field}.boot_disk_type", disk_type, f"Use one of {', '.join(DISK_TYPES)}.")
+        check_choice(f"{field}.boot_disk_type", disk_type, DISK_TYPES)
         if disk_type == "pd-standard" and hyperdisk_only(str(machine.machine_type)):
             raise InvalidArgumentError(
                 f"{field}.boot_disk_type", disk_type, f"Use hyperdisk-balanced, the only one of {machine.machine_type}."

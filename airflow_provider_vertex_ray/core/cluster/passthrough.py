@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.core.checks import check_text, check_whole, has_template, is_number, is_one_of
+from airflow_provider_vertex_ray.core.checks import check_choice, check_text, check_whole, has_template, is_number
 from airflow_provider_vertex_ray.core.cluster.spec_parts import as_sequence, refuse_unknown_keys
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
@@ -81,8 +81,8 @@ def _check_affinity(given: Any, field: str) -> None:
         return
     _check_mapping(given, field, ("reservationAffinityType", "key", "values"))
     kind = given.get("reservationAffinityType")
-    if not has_template(kind) and not is_one_of(kind, AFFINITIES):
-        raise InvalidArgumentError(f"{field}.reservationAffinityType", kind, f"Use one of {', '.join(AFFINITIES)}.")
+    if not has_template(kind):
+        check_choice(f"{field}.reservationAffinityType", kind, AFFINITIES)
     if kind == "SPECIFIC_RESERVATION":
         check_text(f"{field}.key", given.get("key"), required=True)
         if not as_sequence(given.get("values"), f"{field}.values"):

@@ -6,14 +6,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from airflow_provider_vertex_ray.core.checks import has_template, is_one_of
 from airflow_provider_vertex_ray.core.function.class_source import class_payload
 from airflow_provider_vertex_ray.core.function.source import function_source
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 from airflow_provider_vertex_ray.remote.values import NotPlainError, encode
 
 __all__ = [
-    "check_choice",
     "check_source",
     "check_table",
     "check_target",
@@ -95,15 +93,6 @@ def check_source(source_table: Any, query: Any, columns: Any, row_filter: Any) -
                 )
     if isinstance(columns, (list, tuple)) and not columns:
         raise InvalidArgumentError("columns", columns, "Use the names of columns, or None for all columns.")
-
-
-def check_choice(field: str, value: Any, choices: tuple[str, ...]) -> None:
-    """Validate that ``value`` is one of ``choices``; a template passes.
-
-    :raises InvalidArgumentError: it is not one of them
-    """
-    if not is_one_of(value, choices) and not has_template(value):
-        raise InvalidArgumentError(field, value, f"Use one of {', '.join(choices)}.")
 
 
 def transform_payload(transform: Any) -> tuple[dict[str, Any] | str | None, bool]:

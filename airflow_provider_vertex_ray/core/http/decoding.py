@@ -165,13 +165,14 @@ class ArrayReader(Generic[T]):
         if len(held) < self._wanted:
             self._held = held
             return
+        if len(self._held) > INLINE_BYTES and held.count("[") + held.count("{") > MOST_CONTAINERS:
+            # All that was held is one element, which has not ended yet.
+            raise UnreadableAnswerError("An element of the list has too many parts.")
         at = self._wanted = 0
         while (at := _SPACE.match(held, at).end()) < len(held):  # type: ignore[union-attr]
             char = held[at]
             if self._next == "{" and char == "{":
                 begin = at
-                if len(held) - at > INLINE_BYTES and held.count("[", at) + held.count("{", at) > MOST_CONTAINERS:
-                    raise UnreadableAnswerError("An element of the list has too many parts.")
                 try:
                     value, at = self._json.raw_decode(held, at)
                 except RecursionError:

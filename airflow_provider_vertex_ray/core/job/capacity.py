@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from airflow_provider_vertex_ray.core.cluster.state import Cluster
 from airflow_provider_vertex_ray.core.job.answers import HolderAnswer, NodeAnswer
 from airflow_provider_vertex_ray.core.job.client import JobsApi
-from airflow_provider_vertex_ray.errors import ClusterInUseError, VertexRayError
+from airflow_provider_vertex_ray.errors import ClusterInUseError, UnreadableAnswerError, VertexRayError
 
 MOST_NODES = 20
 """Maximum number of nodes that are listed individually."""
@@ -80,6 +80,8 @@ async def check_shrink(api: JobsApi, cluster: Cluster, replicas: Mapping[str, in
     if not fewer:
         return
     try:
+        if not cluster.dashboard_uri:
+            raise UnreadableAnswerError("The service names no dashboard of it.")
         active = [job for job in await api.in_use() if not job.status.is_terminal]
         if not active:
             return

@@ -7,7 +7,7 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from airflow_provider_vertex_ray.core.checks import is_number, is_one_of
+from airflow_provider_vertex_ray.core.checks import check_choice, is_number
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
 __all__ = ["COMPARISONS", "ConditionResult", "Held", "MetricCondition"]
@@ -77,8 +77,7 @@ class MetricCondition:
     for_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        if not is_one_of(self.comparison, COMPARISONS):
-            raise InvalidArgumentError("comparison", self.comparison, f"Use one of {', '.join(COMPARISONS)}.")
+        check_choice("comparison", self.comparison, COMPARISONS)
         if not is_number(self.threshold):
             raise InvalidArgumentError("threshold", self.threshold, "Use a finite number.")
         if not is_number(self.for_seconds) or not 0 <= self.for_seconds <= MOST_SECONDS:

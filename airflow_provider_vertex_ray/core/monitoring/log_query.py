@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from airflow_provider_vertex_ray.core.checks import check_text, has_template, is_one_of
+from airflow_provider_vertex_ray.core.checks import check_choice, check_text, has_template
 from airflow_provider_vertex_ray.core.timestamps import rfc3339
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
@@ -37,10 +37,8 @@ def check_severity(value: object, field: str = "severity") -> None:
 
     :raises InvalidArgumentError: it is anything else
     """
-    if value is None or has_template(value):
-        return
-    if not is_one_of(value, SEVERITIES):
-        raise InvalidArgumentError(field, value, f"Use one of {', '.join(SEVERITIES)}.")
+    if value is not None and not has_template(value):
+        check_choice(field, value, SEVERITIES)
 
 
 def check_log_text(field: str, value: object) -> None:

@@ -62,12 +62,15 @@ reporting nodes. A job has a task and an actor of Ray's own."""
 UNITS: Mapping[str, str] = {"cpu": "%", "memory": "%", "gpu": "%", "tasks": "", "actors": "", "nodes": ""}
 
 
-def metric_query(name: str, cluster_id: str) -> str:
+def metric_query(name: str, cluster_id: str, field: str = "metric") -> str:
     """Return the PromQL of a named metric.
 
+    :param name: the metric
+    :param cluster_id: id of the cluster
+    :param field: name of the argument, for the error
     :raises InvalidArgumentError: the metric does not exist
     """
-    check_metric(name, "metric")
+    check_metric(name, field)
     return METRICS[name](cluster_id)
 
 
@@ -79,9 +82,7 @@ def metric_queries(metrics: Sequence[str], queries: Mapping[str, str], cluster_i
     :param cluster_id: id of the cluster
     :raises InvalidArgumentError: a name is unknown or used twice, a query is empty, or there is no query at all
     """
-    for place, name in enumerate(metrics):
-        check_metric(name, f"metrics[{place}]")
-    found = {name: metric_query(name, cluster_id) for name in metrics}
+    found = {name: metric_query(name, cluster_id, f"metrics[{place}]") for place, name in enumerate(metrics)}
     for name, promql in queries.items():
         if name in found:
             raise InvalidArgumentError("queries", name, "Use another name; metrics contains this one as well.")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from airflow_provider_vertex_ray.core.checks import is_one_of
+from airflow_provider_vertex_ray.core.checks import check_choice
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
 __all__ = ["CHECKS", "Finding", "Report", "Status", "choose_checks"]
@@ -124,8 +124,7 @@ def choose_checks(checks: Sequence[str] | None) -> tuple[str, ...]:
             "checks", checks, f"Use a list of checks, or None for all; the checks are {', '.join(CHECKS)}."
         )
     for name in checks:
-        if not is_one_of(name, CHECKS):
-            raise InvalidArgumentError("checks", name, f"Use one of {', '.join(CHECKS)}.")
+        check_choice("checks", name, CHECKS)
     return tuple(name for name in CHECKS if name in checks)
 
 

@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 
 from airflow_provider_vertex_ray.core.cluster.state import Cluster
 from airflow_provider_vertex_ray.core.cost.price_table import NodeKind
+from airflow_provider_vertex_ray.core.deadlines import span
 from airflow_provider_vertex_ray.core.job.state import Job, JobStatus
 from airflow_provider_vertex_ray.core.monitoring.metrics import Series
 from airflow_provider_vertex_ray.plugins.page.cache import Cached
@@ -16,7 +17,7 @@ from airflow_provider_vertex_ray.plugins.page.owners import Owner
 from airflow_provider_vertex_ray.plugins.page.plot import Curve, curve
 from airflow_provider_vertex_ray.plugins.page.reader import HOUR, METRIC_STEP, ClusterFacts
 from airflow_provider_vertex_ray.plugins.page.row import ClusterRow, is_reading, outside_links, stale_note
-from airflow_provider_vertex_ray.plugins.page.text import ago, shortened, span
+from airflow_provider_vertex_ray.plugins.page.text import ago, shortened
 from airflow_provider_vertex_ray.plugins.page.timeline import Timeline, timeline
 from airflow_provider_vertex_ray.plugins.page.view import Problem
 from airflow_provider_vertex_ray.plugins.page.visible import VisibleJob

@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow_provider_vertex_ray.core.cluster.state import BILLED_STATES, Cluster, ClusterState
 from airflow_provider_vertex_ray.core.cost.pricing import cost_so_far, nodes_of
+from airflow_provider_vertex_ray.core.deadlines import span
 from airflow_provider_vertex_ray.core.job.state import JobStatus
 from airflow_provider_vertex_ray.core.sharing.activity import Activity
 from airflow_provider_vertex_ray.core.sharing.generations import SHARED_LABEL, generation_of
@@ -16,7 +17,7 @@ from airflow_provider_vertex_ray.links.monitoring import VertexRayMetricsLink
 from airflow_provider_vertex_ray.plugins.page.cache import Cached
 from airflow_provider_vertex_ray.plugins.page.owners import Labels, Owner
 from airflow_provider_vertex_ray.plugins.page.reader import ClusterFacts
-from airflow_provider_vertex_ray.plugins.page.text import ago, money, number, span
+from airflow_provider_vertex_ray.plugins.page.text import ago, money, number
 from airflow_provider_vertex_ray.plugins.page.use import Use, activity_seen, use_of
 from airflow_provider_vertex_ray.plugins.page.visible import MayRead, VisibleJob, visible_jobs, visible_lease
 

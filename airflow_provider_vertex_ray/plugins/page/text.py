@@ -9,13 +9,6 @@ from airflow_provider_vertex_ray.core.deadlines import duration
 ELLIPSIS = "…"
 
 
-def span(seconds: float | None) -> str:
-    """Format a duration in two units; a short one in tenths of a second."""
-    if seconds is None:
-        return "-"
-    return f"{max(0.0, seconds):.1f} s" if seconds < 9.95 else duration(seconds)
-
-
 def ago(then: float | None, now: float) -> str:
     """Format how long ago something was; "just now" for less than two seconds."""
     if then is None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from airflow_provider_vertex_ray.core.deadlines import span
 from airflow_provider_vertex_ray.core.job.state import Job
-from airflow_provider_vertex_ray.plugins.page.text import span
 
 MOST_BARS = 200
 """Maximum number of jobs in the timeline."""

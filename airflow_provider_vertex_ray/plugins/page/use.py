@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from airflow_provider_vertex_ray.core.cluster.state import BILLED_STATES, ClusterState
+from airflow_provider_vertex_ray.core.deadlines import span
 from airflow_provider_vertex_ray.core.job.state import Job
 from airflow_provider_vertex_ray.core.sharing.activity import Activity, activity_of
 from airflow_provider_vertex_ray.core.sharing.idle_policy import Decision, verdict
 from airflow_provider_vertex_ray.core.sharing.lease import Lease
 from airflow_provider_vertex_ray.plugins.page.reader import ClusterFacts
-from airflow_provider_vertex_ray.plugins.page.text import shortened, span
+from airflow_provider_vertex_ray.plugins.page.text import shortened
 from airflow_provider_vertex_ray.plugins.page.visible import MayRead, VisibleJob, visible_lease
 from airflow_provider_vertex_ray.triggers.idle import has_labels
 
