@@ -141,6 +141,22 @@ def test_no_surface_serves_a_web_page(emulator: EmulatorProcess, foreign: dict[s
         assert send(port, method, path, own, tls=tls, body=body) == 200, name
 
 
+def test_links_of_other_pages_lead_to_dashboards_only(emulator: EmulatorProcess) -> None:
+    headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    dashboard = emulator.create("c1")["resourceRuntime"]["accessUris"]["RAY_DASHBOARD_URI"].split("/", 1)[1]
+    raw = int(emulator.admin("GET", "clusters")["clusters"][0]["dashboard_url"].rsplit(":", 1)[1])
+    main = emulator.ports["main"]
+
+    def follow(port: int, path: str) -> int:
+        return send(port, "GET", path, {"Host": f"127.0.0.1:{port}", **headers})
+
+    assert follow(main, f"/emulator/dashboards/{dashboard}") == 302
+    assert follow(main, f"/emulator/dashboards/{dashboard}/") == 302
+    assert follow(raw, "/") == 200
+    for port, path in ((main, "/emulator/clusters"), (main, TOKEN), (raw, "/api/jobs/"), (raw, "/nodes")):
+        assert follow(port, path) == 403, path
+
+
 def test_websockets_of_web_pages_are_refused(emulator: EmulatorProcess) -> None:
     port, _, path, _, _ = surfaces(emulator)["dashboard"]
     upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}

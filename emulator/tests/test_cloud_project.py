@@ -284,3 +284,59 @@ def test_invalid_project_scripts_are_refused(emulator: EmulatorProcess, script: 
     assert status == 400
     assert words in answer["error"]["message"]
     assert not any(emulator.admin("GET", "project").values())
+
+
+ACCOUNT = "ray@demo-project.iam.gserviceaccount.com"
+WITH_ACCOUNT = {"serviceAccountSpec": {"enableCustomServiceAccount": True, "serviceAccount": ACCOUNT}}
+WITH_NETWORK = {"network": "projects/123456789012/global/networks/vpc"}
+WITH_KEY = {"encryptionSpec": {"kmsKeyName": KEY}}
+TYPES = ["n1-standard-16"]
+
+
+@pytest.mark.parametrize(
+    ("more", "scripted", "status", "words"),
+    [
+        (WITH_ACCOUNT, {"service_accounts": {ACCOUNT: None}}, "PERMISSION_DENIED", ACCOUNT),
+        (
+            WITH_ACCOUNT,
+            {"service_accounts": {ACCOUNT: {"denied_permissions": ["iam.serviceAccounts.actAs"]}}},
+            "PERMISSION_DENIED",
+            "'iam.serviceAccounts.actAs' denied",
+        ),
+        (WITH_ACCOUNT, {"denied_permissions": ["iam.serviceAccounts.actAs"]}, "PERMISSION_DENIED", ACCOUNT),
+        (WITH_NETWORK, {"networks": {"vpc": None}}, "INVALID_ARGUMENT", "The network does not exist"),
+        (WITH_KEY, {"crypto_keys": {"us-central1/ring/key": "DISABLED"}}, "FAILED_PRECONDITION", "state is: DISABLED"),
+        ({}, {"missing_types": {"us-central1": TYPES}}, "INVALID_ARGUMENT", "'n1-standard-16' is not available"),
+        (
+            {},
+            {"missing_types": {f"us-central1-{zone}": TYPES for zone in "abc"}},
+            "INVALID_ARGUMENT",
+            "'n1-standard-16' is not available in us-central1",
+        ),
+    ],
+)
+def test_create_is_refused_by_what_the_script_names_only(
+    emulator: EmulatorProcess,
+    project: Callable[..., Any],
+    more: dict[str, Any],
+    scripted: dict[str, Any],
+    status: str,
+    words: str,
+) -> None:
+    body = cluster_body()
+    if "serviceAccountSpec" in more:
+        body["resourceRuntimeSpec"].update(more)
+    else:
+        body.update(more)
+    project(**scripted)
+    answer = emulator.api("POST", "persistentResources?persistentResourceId=c1", body)[1]
+    assert answer["error"]["status"] == status
+    assert words in answer["error"]["message"]
+    # What is scripted of others does not matter.
+    project(
+        service_accounts={"other@demo-project.iam.gserviceaccount.com": None},
+        networks={"other": None},
+        crypto_keys={"us-central1/ring/other": "DISABLED", "us-central1/ring/key": "ENABLED"},
+        missing_types={"us-central1": ["n1-highmem-32"], "us-central1-a": TYPES, "us-east1": TYPES},
+    )
+    assert emulator.create("c1", body)["state"] == "RUNNING"

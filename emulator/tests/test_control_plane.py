@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import pytest
 from emulator_support.process import cluster_body
 from vertex_ray_emulator.wire.errors import ApiError
 from vertex_ray_emulator.wire.protos import V1, V1BETA1, state_name
@@ -100,6 +101,7 @@ async def test_failed_backend_gives_service_text_and_stops_cluster(
     assert state_name(resource) == "ERROR"
     assert resource.error.code == operation.render().error.code == 13
     assert resource.error.message.startswith(INTERNAL)
+    assert resource.error.message.endswith("The Vertex Ray emulator says why: RuntimeError: no memory left")
     assert operation.render().error.message == resource.error.message
     assert len(world.backend.stopped) == 1
     await finished(await world.delete())
@@ -169,6 +171,33 @@ async def test_name_cannot_be_reused_right_after_delete(make: Callable[..., Worl
         except ApiError:
             assert asyncio.get_running_loop().time() < deadline
             await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("action", ["purge", "force_state"])
+async def test_admin_work_is_completed_after_its_client_disconnected(make: Callable[..., World], action: str) -> None:
+    world = make()
+    await world.created()
+    cluster, go = world.plane.clusters()[0], asyncio.Event()
+    stop = world.backend.stop
+
+    async def slow_stop(key: str) -> None:
+        await go.wait()
+        await stop(key)
+
+    world.backend.stop = slow_stop  # type: ignore[method-assign]
+    if action == "force_state":
+        cluster.addresses = None
+    work = world.plane.purge([cluster]) if action == "purge" else world.plane.force_state(cluster, "RUNNING")
+    request = asyncio.create_task(work)
+    await asyncio.sleep(0.01)
+    request.cancel()
+    await asyncio.gather(request, return_exceptions=True)
+    assert request.cancelled()
+    go.set()
+    async with asyncio.timeout(5):
+        while world.backend.stopped != [cluster.key] or cluster.state != "RUNNING":  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert bool(world.backend.running) is (action == "force_state")
 
 
 async def test_provisioning_and_resizing_take_minimum_duration(make: Callable[..., World]) -> None:

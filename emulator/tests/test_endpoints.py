@@ -38,6 +38,14 @@ def test_endpoint_from_create_to_delete(emulator: EmulatorProcess, version: str)
     assert refusal(emulator.api("GET", "endpoints/e1", version=version))[:2] == (404, "NOT_FOUND")
 
 
+def test_part_of_a_field_is_updated_for_labels_only(emulator: EmulatorProcess) -> None:
+    emulator.wait(emulator.api("POST", "endpoints?endpointId=e1", {"displayName": "an endpoint"})[1])
+    for mask in ("trafficSplit.77", "displayName.foo"):
+        body = {"displayName": "x", "trafficSplit": {"77": 100}}
+        assert "is not supported" in refusal(emulator.api("PATCH", f"endpoints/e1?updateMask={mask}", body))[2]
+    assert "trafficSplit" not in emulator.api("GET", "endpoints/e1")[1]
+
+
 def test_service_assigns_missing_endpoint_id(emulator: EmulatorProcess) -> None:
     operation = emulator.wait(emulator.api("POST", "endpoints", {"displayName": "x"})[1])
     assert operation["response"]["name"].rsplit("/", 1)[1].isdigit()

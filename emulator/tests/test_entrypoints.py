@@ -46,9 +46,12 @@ class Jobs:
         with zipfile.ZipFile(data, "w") as archive:
             for path, text in files.items():
                 archive.writestr(path, text)
+        return self.put(name, data.getvalue())
+
+    def put(self, name: str, data: bytes) -> str:
         address = f"http://{self.emulator.host}{self.base}/api/packages/gcs/{name}.zip"
         headers = {"Authorization": f"Bearer {self.token}"}
-        request = urllib.request.Request(address, data.getvalue(), headers, method="PUT")
+        request = urllib.request.Request(address, data, headers, method="PUT")
         urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30).close()
         return f"gcs://{name}.zip"
 
@@ -118,12 +121,61 @@ def test_stop_ends_all_processes(jobs: Jobs, tmp_path: Path) -> None:
     assert jobs.details()["status"] == "STOPPED"
 
 
+def test_child_in_the_background_does_not_keep_the_job_running(jobs: Jobs) -> None:
+    begin = time.monotonic()
+    status, code, log = jobs.run("(sleep 600; echo never) & printf 'one\ntwo'; exit 0")
+    assert (status, code, log) == ("SUCCEEDED", 0, "one\ntwo")
+    assert time.monotonic() - begin < 25
+
+
+def test_stop_ends_processes_in_a_session_of_their_own(jobs: Jobs, tmp_path: Path) -> None:
+    file = tmp_path / "pid"
+    jobs.submit(f"setsid sh -c 'echo $$ > {file}; exec sleep 600' & wait; sleep 600")
+    until(lambda: file.exists() and file.read_text().strip())
+    pid = int(file.read_text())
+    jobs.emulator.request("POST", f"{jobs.base}/api/jobs/job/stop", {}, token=jobs.token)
+    try:
+        until(lambda: not psutil.pid_exists(pid))
+    finally:
+        if psutil.pid_exists(pid):
+            os.kill(pid, signal.SIGKILL)
+
+
 def test_ray_is_refused_at_once_and_by_name(jobs: Jobs) -> None:
     begin = time.monotonic()
     status, _, log = jobs.run("python -c 'import ray; ray.init()'")
     assert status == "FAILED"
     assert "there-is-no-ray-behind-the-fake-backend" in log
     assert time.monotonic() - begin < 25
+
+
+@pytest.mark.parametrize(
+    ("runtime_env", "words"),
+    [
+        ({"working_dir": 5}, "`working_dir` must be a string"),
+        ({"py_modules": 5}, "`py_modules` must be a list of strings"),
+        ({"py_modules": [5]}, "`py_modules` must be a list of strings"),
+        ({"env_vars": ["A=1"]}, "runtime_env['env_vars'] must be of type Dict[str, str]"),
+        ({"working_dir": "gcs://missing.zip"}, "Failed to download runtime_env file package gcs://missing.zip"),
+    ],
+)
+@pytest.mark.parametrize("entrypoint", ["echo simulated", "python -c 'print(1)'"])
+def test_runtime_env_that_cannot_be_set_up_fails_the_job(
+    jobs: Jobs, entrypoint: str, runtime_env: dict[str, Any], words: str
+) -> None:
+    jobs.submit(entrypoint, runtime_env=runtime_env)
+    until(lambda: jobs.details()["status"] == "FAILED")
+    message = jobs.details()["message"]
+    assert message.startswith("runtime_env setup failed: ")
+    assert words in message
+
+
+def test_package_that_is_no_zip_fails_the_job(jobs: Jobs) -> None:
+    uri = jobs.put("code", b"no zip")
+    jobs.submit("python main.py", runtime_env={"working_dir": uri})
+    until(lambda: jobs.details()["status"] == "FAILED")
+    assert jobs.details()["message"].startswith("runtime_env setup failed: ")
+    assert "BadZipFile" in jobs.details()["message"]
 
 
 def test_requirements_that_are_not_installed_are_named(jobs: Jobs) -> None:

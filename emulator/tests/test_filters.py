@@ -46,3 +46,8 @@ def test_invalid_filter_is_rejected(text: str) -> None:
     with pytest.raises(ApiError, match="Invalid filter") as caught:
         parse(text, FIELDS, "a Model")
     assert caught.value.code == "INVALID_ARGUMENT"
+
+
+def test_filter_that_is_nested_too_deeply_is_rejected() -> None:
+    with pytest.raises(ApiError, match="Invalid filter"):
+        parse("(" * 3000 + "labels.team=a" + ")" * 3000, FIELDS, "a Model")

@@ -139,7 +139,8 @@ def test_unknown_query_parameters_and_masks_are_refused(emulator: EmulatorProces
     assert "Cannot bind query parameter" in refusal(emulator.api("GET", "models?colour=red"))[2]
     assert refusal(emulator.api("GET", "models?pageSize=many"))[1] == "INVALID_ARGUMENT"
     assert refusal(emulator.api("PATCH", "models/m", {"displayName": "x"}))[1] == "INVALID_ARGUMENT"
-    assert "is not supported" in refusal(emulator.api("PATCH", "models/m?updateMask=artifactUri", {}))[2]
+    for mask in ("artifactUri", "displayName.foo", "description.x"):
+        assert "is not supported" in refusal(emulator.api("PATCH", f"models/m?updateMask={mask}", {}))[2]
 
 
 def test_tokens_faults_and_request_log_work_as_for_clusters(emulator: EmulatorProcess) -> None:

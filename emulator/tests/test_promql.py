@@ -102,6 +102,8 @@ def test_value(store: MetricsStore, text: str, expected: Any) -> None:
         ("cpu + on (cluster, node) mem_total", "on, ignoring"),
         ("cpu + ignoring (cluster) mem_total", "on, ignoring"),
         ('cpu{a=~"("}', "reg"),
+        ("(" * 3000 + "cpu" + ")" * 3000, "nested too deeply"),
+        ("(" * 100_000 + "cpu" + ")" * 100_000, "10000 characters besides strings"),
     ],
 )
 def test_unsupported_or_invalid_query_is_rejected(store: MetricsStore, text: str, words: str) -> None:

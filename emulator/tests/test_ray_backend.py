@@ -303,6 +303,7 @@ async def test_start_is_retried_with_other_ports_when_a_port_is_taken(cluster, m
     assert cluster.members() == {}
 
 
+@pytest.mark.soak
 async def test_cluster_whose_runtime_env_agent_lost_its_port_is_started_again(cluster, monkeypatch):
     original = ray_backend.RayBackend._start_node
     ports = []

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 
 import pytest
 from emulator_support.data_plane import until
 from vertex_ray_emulator.backends.processes import ClusterRecord, reclaim
-from vertex_ray_emulator.backends.ray_cluster import Cluster
+from vertex_ray_emulator.backends.ray_cluster import Cluster, ClusterError
 
 
 @pytest.fixture
@@ -52,3 +53,31 @@ async def test_end_with_patience_leaves_the_removal_to_another_process(
     # The record is what the next emulator of this state directory looks for.
     reclaim(tmp_path)
     assert list((tmp_path / "clusters").iterdir()) == []
+
+
+HOST = """
+import json, sys, time
+for line in sys.stdin:
+    command = json.loads(line)
+    time.sleep(command.get("seconds", 0))
+    print(json.dumps({"ok": True, "id": command["id"], "of": command["op"]}), flush=True)
+"""
+"""A node host that takes as long as a command says, and returns the command's name."""
+
+
+async def test_answer_to_a_command_that_timed_out_is_skipped(cluster: Cluster) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", HOST, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    cluster._process = process
+    try:
+        assert await cluster.command(60, op="first") == {"of": "first"}
+        with pytest.raises(ClusterError, match=r"slow took longer than 0\.1 s"):
+            await cluster.command(0.1, op="slow", seconds=0.5)
+        for name in ("second", "third"):
+            assert await cluster.command(60, op=name) == {"of": name}
+    finally:
+        process.kill()
+        await process.wait()
+    with pytest.raises(ClusterError, match="the node host died during late"):
+        await cluster.command(60, op="late")

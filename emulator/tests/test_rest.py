@@ -215,6 +215,37 @@ def test_unknown_methods_are_404(emulator: EmulatorProcess, method: str, path: s
     assert (status, answer["error"]["status"]) == (404, "NOT_FOUND")
 
 
+@pytest.mark.parametrize("version", ["v2", "v3", "compute", "ui"])
+def test_unknown_versions_are_404(emulator: EmulatorProcess, version: str) -> None:
+    operation = emulator.api("POST", CREATE, cluster_body())[1]
+    assert emulator.api("GET", "persistentResources", version=version)[0] == 404
+    assert emulator.api("POST", CREATE.replace("c1", "c2"), cluster_body(), version=version)[0] == 404
+    assert emulator.api("GET", "models", version=version)[0] == 404
+    assert emulator.api("GET", operation["name"], version=version)[0] == (200 if version == "ui" else 404)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "known"),
+    [
+        ("GET", "persistentResources", "?pageSize=5&page_token=&$alt=json&alt=json&key=k&prettyPrint=true&fields=*"),
+        ("GET", ONE, "?name=x&$prettyPrint=false&quotaUser=me"),
+        ("GET", ONE + "/operations", "?pageSize=5&filter="),
+    ],
+)
+def test_unknown_query_parameters_are_refused(emulator: EmulatorProcess, method: str, path: str, known: str) -> None:
+    emulator.create("c1")
+    assert emulator.api(method, path + known)[0] == 200
+    status, answer = emulator.api(method, f"{path}?bogus=1")
+    assert (status, answer["error"]["status"]) == (400, "INVALID_ARGUMENT")
+    assert 'Unknown name "bogus": Cannot bind query parameter' in answer["error"]["message"]
+
+
+def test_resource_is_not_a_query_parameter(emulator: EmulatorProcess) -> None:
+    status, answer = emulator.api("POST", CREATE + "&persistentResource=x", cluster_body())
+    assert status == 400
+    assert "persistentResource" in answer["error"]["message"]
+
+
 def test_unknown_paths_are_404(emulator: EmulatorProcess) -> None:
     assert emulator.request("GET", "/v2/projects")[0] == 404
     assert emulator.request("GET", "/favicon.ico")[0] == 404

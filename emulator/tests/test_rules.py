@@ -15,6 +15,7 @@ from vertex_ray_emulator.wire.errors import ApiError
 from vertex_ray_emulator.wire.protos import PersistentResource
 
 Change = Callable[[dict[str, Any]], Any]
+OWN_IMAGE = "us-docker.pkg.dev/vertex-ai/training/{}:latest"
 ID_CHARACTERS = string.ascii_lowercase + string.digits + "-"
 
 
@@ -76,6 +77,8 @@ def test_cluster_ids(text: str) -> None:
         ),
         lambda b: ray(b).update(headNodeResourcePoolId="worker-pool1"),
         lambda b: ray(b).update(resourcePoolImages={}, imageUri="eu.gcr.io/p/image@sha256:" + "0" * 64),
+        lambda b: ray(b).update(resourcePoolImages={}, imageUri=OWN_IMAGE.format("ray-gpu.2-42.py310")),
+        lambda b: ray(b).update(resourcePoolImages={}, imageUri=OWN_IMAGE.format("ray-cpu.2-60.py312")),
         lambda b: ray(b).update(nfsMounts=[{"server": "10.0.0.1", "path": "/p", "mountPoint": "mnt"}]),
         lambda b: pool(b).update(diskSpec={"bootDiskType": "pd-standard", "bootDiskSizeGb": 64000}),
         lambda b: pool(b).update(autoscalingSpec={"minReplicaCount": 0, "maxReplicaCount": 2}, replicaCount=0),
@@ -176,6 +179,20 @@ def test_invalid_resources_are_refused(change: Change, words: str) -> None:
     assert words in error.message
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["ray-cpu.2-33.py310", "ray-cpu.2-9.py310", "ray-gpu.2-47.py310", "ray-cpu.2-45.py311", "ray-tpu.2-47.py311"],
+)
+@pytest.mark.parametrize("field", ["imageUri", "resourcePoolImages"])
+def test_images_that_the_service_does_not_have_are_refused(name: str, field: str) -> None:
+    body = cluster_body()
+    image = OWN_IMAGE.format(name)
+    ray(body).update({field: image} if field == "imageUri" else {field: {"head-node": image, "worker-pool1": image}})
+    error = refusal(body)
+    assert error.code == "INVALID_ARGUMENT"
+    assert f"{image!r}. The image does not exist" in error.message
+
+
 def _third_pool(body: dict[str, Any]) -> None:
     body["resourcePools"].append({**pool(body), "id": "worker-pool2", "replicaCount": 1})
     ray(body)["resourcePoolImages"]["worker-pool2"] = "gcr.io/p/i"
@@ -261,3 +278,15 @@ def test_autoscaling_pool_is_resized_within_its_bounds(count: int) -> None:
     else:
         with pytest.raises(ApiError, match="must be between"):
             rules.wanted_counts(parse(body), parse(wanted))
+
+
+def test_autoscaling_pool_of_the_head_keeps_one_node() -> None:
+    body = cluster_body(1)
+    for i in (0, 1):
+        pool(body, i)["autoscalingSpec"] = {"minReplicaCount": 0, "maxReplicaCount": 3}
+    current = parse(body)
+    pool(body).update(replicaCount=0)
+    assert rules.wanted_counts(current, parse(body)) == {"head-node": 1, "worker-pool1": 0}
+    pool(body, 0).update(replicaCount=0)
+    with pytest.raises(ApiError, match="'head-node' has the head node"):
+        rules.wanted_counts(current, parse(body))

@@ -27,6 +27,8 @@ LOCAL_NAMES = ("127.0.0.1", "localhost")
 GOOGLE_SUFFIXES = (".googleapis.com", ".aiplatform-training.googleusercontent.com")
 """Suffixes of Google's host names, under which the unmodified SDK reaches the emulator over TLS."""
 _HOST = re.compile(r"([a-z0-9.-]+)(?::[0-9]{1,5})?")
+_LINKED = re.compile(r"/|/emulator/dashboards/[^/]+/?")
+"""Paths to which other pages link: Airflow's links lead to a dashboard's address, and that to the page of Ray's own."""
 _TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
 _MAPPED = "0000000000000000FFFF0000"
 _NETLINK_SOCK_DIAG = 4
@@ -163,6 +165,7 @@ def guard(*, secure: bool = False) -> Any:
         headers = request.headers
         navigation = (
             request.method == "GET"
+            and _LINKED.fullmatch(request.path) is not None
             and headers.get("Sec-Fetch-Mode") == "navigate"
             and headers.get("Sec-Fetch-Dest") == "document"
         )

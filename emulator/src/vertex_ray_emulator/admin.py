@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 from collections.abc import Awaitable, Callable
@@ -12,9 +11,10 @@ from aiohttp import web
 
 from vertex_ray_emulator.backends.backend import PARTS, SIGNALS
 from vertex_ray_emulator.faults import Fault, Faults
+from vertex_ray_emulator.google.cloud_api import strict_json
 from vertex_ray_emulator.project.project_script import Project, ProjectScript
 from vertex_ray_emulator.settings import LOOPBACK
-from vertex_ray_emulator.wire.errors import CODES, ApiError, invalid
+from vertex_ray_emulator.wire.errors import CODES, ApiError, invalid, unexpected
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -72,6 +72,7 @@ class Admin:
             ("GET", r"health", self._health),
             ("GET", r"clusters", self._clusters),
             ("GET", r"companions", self._list_companions),
+            ("GET", r"dashboards/([^/]+)", self._dashboard),
             ("DELETE", r"clusters", self._purge),
             ("DELETE", r"clusters/([^/]+)", self._purge_one),
             ("POST", r"clusters/([^/]+)/state", self._state),
@@ -103,12 +104,25 @@ class Admin:
             raise ApiError("NOT_FOUND", f"Method not found: {request.method} {request.path}")
         except ApiError as error:
             return web.json_response(error.body(), status=error.http_status)
+        except (web.HTTPException, ConnectionError):
+            raise
+        except Exception as error:  # noqa: BLE001 - logged
+            answer = unexpected(error)
+            return web.json_response(answer.body(), status=answer.http_status)
 
     async def _health(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
         return {"status": "ok"}
 
     async def _list_companions(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
         return {"companions": self._companions.describe()}
+
+    async def _dashboard(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
+        """Lead a browser to Ray's own dashboard of a cluster; it keeps the fragment, such as ``#/jobs/ID``."""
+        for cluster in self._plane.clusters():
+            uri = cluster.resource.resource_runtime.access_uris.get("RAY_DASHBOARD_URI", "")
+            if cluster.addresses and uri.rsplit("/", 1)[-1] == match.group(1):
+                raise web.HTTPFound(f"http://{LOOPBACK}:{cluster.addresses.dashboard_port}/")
+        raise ApiError("NOT_FOUND", f"The cluster with the dashboard {match.group(1)!r} no longer exists.")
 
     async def _clusters(self, request: web.Request, match: re.Match[str]) -> dict[str, Any]:
         return {"clusters": [await self._describe(cluster) for cluster in self._plane.clusters()]}
@@ -149,7 +163,8 @@ class Admin:
         error = None
         if given := body.get("error"):
             names = {number: name for name, (number, _) in CODES.items()}
-            code = names.get(given.get("code", 13)) if isinstance(given, dict) else None
+            number = given.get("code", 13) if isinstance(given, dict) else None
+            code = names.get(number) if isinstance(number, int) else None
             if code is None:
                 raise invalid(
                     f'Invalid value for error: {given!r}. Use an object such as {{"code": 13, "message": "…"}}.'
@@ -252,7 +267,7 @@ async def read_json(request: web.Request) -> Any:
     :raises ApiError: INVALID_ARGUMENT if the body is not JSON.
     """
     try:
-        return json.loads(await request.read() or b"{}")
+        return strict_json(await request.read())
     except ValueError as error:
         raise invalid(f"The request body is not valid JSON: {error}.") from error
 

@@ -66,14 +66,14 @@ def _parser() -> argparse.ArgumentParser:
         "--profile",
         choices=("google", "lenient"),
         default=defaults.profile,
-        help="google: the darkest reading of what is known of the service; lenient: the brightest",
+        help="google: assume the worst that was reported about the service; lenient: assume the best",
     )
     start.add_argument(
         "--without",
         type=_names,
         default="",
         metavar="TRAITS",
-        help="traits that the profile google is to lack, separated by commas: " + ", ".join(TRAITS),
+        help="traits of the profile google to turn off, separated by commas: " + ", ".join(TRAITS),
     )
     start.add_argument(
         "--dashboard-warmup-seconds",

@@ -21,10 +21,23 @@ from vertex_ray_emulator.wire.protos import accelerator_name
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+LONGEST_REASON = 4_000
+"""Characters of a reason that are part of an error: it has the last lines of a log."""
+
 
 def internal() -> ApiError:
     """Return the error of a cluster that did not start because of an internal error of the service."""
     return ApiError(INTERNAL.code, INTERNAL.text)
+
+
+def did_not_start(reason: Exception) -> ApiError:
+    """Return the same error with the emulator's own reason, which the service does not tell.
+
+    :param reason: what went wrong on this machine, such as a node host that did not answer.
+    """
+    text = f"{type(reason).__name__}: {reason}"
+    shown = text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}…"
+    return ApiError(INTERNAL.code, f"{INTERNAL.text} The Vertex Ray emulator says why: {shown}")
 
 
 def quota_metric(resource: Any) -> str:

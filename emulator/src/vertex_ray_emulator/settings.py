@@ -36,7 +36,7 @@ class Settings:
     :param state_dir: directory of certificates, logs and the state file of the running emulator.
     :param backend: ``ray`` for real clusters, ``fake`` for instant ones without Ray.
     :param provisioning_seconds: minimum duration of a create; the service takes 9 to 14 minutes.
-    :param profile: ``google`` for the darkest reading of what is known of the service, ``lenient`` for the brightest.
+    :param profile: ``google`` assumes the worst that was reported about the service, ``lenient`` the best.
     :param without: traits of the profile to leave out, see ``profile.TRAITS``.
     :param dashboard_warmup_seconds: seconds after RUNNING in which a dashboard answers 524, or 503 without the trait
         ``warmup``; up to 300 on the service.

@@ -18,7 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vertex_ray_emulator.backends.entrypoints import Entrypoints, package_file
+from vertex_ray_emulator.backends.entrypoints import (
+    Entrypoints,
+    RuntimeEnvError,
+    check_runtime_env,
+    package_file,
+)
 from vertex_ray_emulator.backends.job_request import JobRequest
 
 if TYPE_CHECKING:
@@ -253,10 +258,24 @@ class FakeJobs:
             await asyncio.to_thread(self._folder.cleanup)
 
     async def _run(self, job: FakeJob) -> None:
-        package = (job.request.runtime_env or {}).get("working_dir", "")
+        """Take a job to its end; whatever goes wrong ends it as well, because clients wait for that."""
+        try:
+            await self._carry_out(job)
+        except RuntimeEnvError as error:
+            self._end(job, "FAILED", _setup_message(error))
+        except Exception as error:
+            log.exception("Job %s ended with an unexpected error", job.submission_id)
+            if not job.terminal:
+                self._end(job, "FAILED", f"Unexpected error occurred: {error}")
+
+    async def _carry_out(self, job: FakeJob) -> None:
+        runtime_env = job.request.runtime_env or {}
+        check_runtime_env(runtime_env)
+        package = runtime_env.get("working_dir") or ""
         if package.startswith("gcs://") and package not in self.packages:
-            self._end(job, "FAILED", _missing_package_message(package))
-            return
+            raise RuntimeEnvError(
+                f"OSError: Failed to download runtime_env file package {package} from the GCS to the Ray worker node."
+            )
         try:
             job.node_id = await asyncio.wait_for(self._place(job), START_TIMEOUT)
         except asyncio.TimeoutError:
@@ -356,9 +375,9 @@ def _not_placed_message(request: JobRequest) -> str:
     return message
 
 
-def _missing_package_message(package: str) -> str:
+def _setup_message(error: RuntimeEnvError) -> str:
     return (
         "runtime_env setup failed: Failed to set up runtime environment.\n"
         "Could not create the actor because its associated runtime env failed to be created.\n"
-        f"OSError: Failed to download runtime_env file package {package} from the GCS to the Ray worker node."
+        f"{error}"
     )

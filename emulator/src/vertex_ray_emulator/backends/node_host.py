@@ -1,7 +1,7 @@
 """The process that owns the Ray nodes of an emulated cluster and ends with the emulator.
 
 ``ray_cluster`` starts it in a session of its own. It reads commands as JSON lines on stdin and answers each with a line
-on stdout:
+on stdout, which has the command's ``id``:
 
 - ``{"op": "start", "node_id": "head", "head": true, "cpus": 0, ...}`` starts a node; the answer is
   ``{"ok": true, "ray_id": "...", "processes": {"raylet": 1234, ...}, "runtime_env_port": 5432}``;
@@ -302,11 +302,14 @@ def main() -> None:
         except queue.Empty:
             host.reap()
             continue
+        command = json.loads(line)
         try:
-            answer: dict[str, Any] = {"ok": True, **host.handle(json.loads(line))}
+            answer: dict[str, Any] = {"ok": True, **host.handle(command)}
         except Exception as error:
             log.exception("Command failed: %s", line.strip())
             answer = {"ok": False, "error": f"{type(error).__name__}: {error}"}
+        # Commands can time out, and their answers come later: the emulator tells by the id which is which.
+        answer["id"] = command.get("id")
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 

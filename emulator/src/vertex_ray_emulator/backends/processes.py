@@ -258,9 +258,12 @@ def _records(state_dir: Path) -> Path:
 def _load(state_dir: Path) -> Iterable[ClusterRecord]:
     for path in sorted(_records(state_dir).glob("*.json")):
         try:
-            yield ClusterRecord(**json.loads(path.read_text()))
+            record = ClusterRecord(**json.loads(path.read_text()))
         except (ValueError, TypeError):
             continue  # damaged; the marker still finds the processes
+        texts, numbers = (record.key, record.temp_dir, record.boot), (record.host_pid, record.host_started)
+        if all(isinstance(each, str) for each in texts) and all(isinstance(each, (int, float)) for each in numbers):
+            yield record
 
 
 def _leads(record: ClusterRecord, everything: Mapping[int, Process]) -> bool:

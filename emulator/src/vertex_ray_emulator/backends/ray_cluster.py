@@ -83,6 +83,7 @@ class Cluster:
     _process: asyncio.subprocess.Process | None = None
     _watcher: asyncio.Task[None] | None = None
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _commands: int = 0
 
     @property
     def host_alive(self) -> bool:
@@ -121,17 +122,17 @@ class Cluster:
         if process is None or process.stdin is None or process.stdout is None:
             raise self.error("the node host is not started")
         async with self._lock:
+            self._commands += 1
             try:
-                process.stdin.write(json.dumps(command).encode() + b"\n")
+                process.stdin.write(json.dumps({**command, "id": self._commands}).encode() + b"\n")
                 await process.stdin.drain()
-                line = await asyncio.wait_for(process.stdout.readline(), timeout)
+                answer = await asyncio.wait_for(_answer(process.stdout, self._commands), timeout)
             except asyncio.TimeoutError:
                 raise self.error(f"{command['op']} took longer than {timeout:g} s") from None
             except ConnectionError:
-                line = b""
-        if not line:
+                answer = None
+        if answer is None:
             raise self.error(f"the node host died during {command['op']}")
-        answer: dict[str, Any] = json.loads(line)
         if not answer.pop("ok"):
             raise self.error(f"{command['op']} failed: {answer['error']}")
         return answer
@@ -235,3 +236,15 @@ class Cluster:
             if config.get("metadata", {}).get("job_submission_id") == submission_id:
                 found.append(pid)
         return sorted(found)
+
+
+async def _answer(source: asyncio.StreamReader, command_id: int) -> dict[str, Any] | None:
+    """Return the node host's answer to a command, or None if the host is dead.
+
+    Answers to commands that timed out come first and are skipped.
+    """
+    while line := await source.readline():
+        answer: dict[str, Any] = json.loads(line)
+        if answer.pop("id", None) == command_id:
+            return answer
+    return None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vertex_ray_emulator.clusters import rules
 from vertex_ray_emulator.clusters.autoscaler import Autoscaler
 from vertex_ray_emulator.clusters.lifecycle import Cluster, Lifecycle, Publisher, now
+from vertex_ray_emulator.clusters.project_rules import check_project
 from vertex_ray_emulator.clusters.quotas import Quotas
 from vertex_ray_emulator.outcomes import failure, internal
 from vertex_ray_emulator.project.catalog import default_disk
@@ -18,7 +19,7 @@ from vertex_ray_emulator.project.plan import is_ray
 from vertex_ray_emulator.project.project_script import Project
 from vertex_ray_emulator.project.recorded_texts import BEING_CREATED, SAME_ID
 from vertex_ray_emulator.project.scaling import autoscales
-from vertex_ray_emulator.wire.background import cancel
+from vertex_ray_emulator.wire.background import cancel, shielded
 from vertex_ray_emulator.wire.errors import ApiError, invalid
 from vertex_ray_emulator.wire.names import PARENT, Names, pattern
 from vertex_ray_emulator.wire.operations import LongRunningOperation, Operations
@@ -42,7 +43,7 @@ class ControlPlane:
     :param backend: starts and stops the nodes.
     :param publisher: makes dashboards reachable.
     :param faults: faults, which may decide the outcome of a create, resize or delete.
-    :param project: scripted limits, which a create or a resize may exceed.
+    :param project: what a test has scripted: limits, which a create or a resize may exceed, and what a create lacks.
     """
 
     def __init__(
@@ -60,11 +61,8 @@ class ControlPlane:
         self._tombstones: dict[str, float] = {}
         self._closed = False
         self._recorded_texts = settings.has("recorded-texts")
-        self.quotas = Quotas(
-            project or Project(settings.project, settings.project_number),
-            self.clusters,
-            recorded_texts=self._recorded_texts,
-        )
+        self._project = project or Project(settings.project, settings.project_number)
+        self.quotas = Quotas(self._project, self.clusters, recorded_texts=self._recorded_texts)
         self.operations = Operations(now)
         self._lifecycle = Lifecycle(settings, backend, publisher, self.operations)
         self._autoscaler = Autoscaler(self.clusters, self._lifecycle, backend, settings.autoscaling_idle_seconds)
@@ -100,7 +98,9 @@ class ControlPlane:
         parent = self._names.check(PARENT, parent, "persistentResources.create")
         rules.check_id(cluster_id)
         resource = _accepted(body)
-        rules.check_create(resource, parent.split("/")[3], strict=self._settings.has("strict-specs"))
+        region = parent.split("/")[3]
+        rules.check_create(resource, region, strict=self._settings.has("strict-specs"))
+        check_project(resource, region, self._project)
         name = f"{parent}/persistentResources/{cluster_id}"
         if name in self._clusters:
             text = SAME_ID.text.format(id=cluster_id)
@@ -205,6 +205,10 @@ class ControlPlane:
         known = sorted(set(State.keys()) - {"STATE_UNSPECIFIED"})
         if state not in known:
             raise invalid(f"Invalid value for state: {state!r}. Use one of {', '.join(known)}.")
+        # Not left half-way when the client disconnects, which cancels its request.
+        await shielded(self._force_state(cluster, state, error))
+
+    async def _force_state(self, cluster: Cluster, state: str, error: ApiError | None) -> None:
         await cancel(cluster.task)
         if state == "RUNNING" and cluster.addresses is None and is_ray(cluster.resource):
             await self._lifecycle.restart(cluster)
@@ -219,6 +223,10 @@ class ControlPlane:
 
     async def purge(self, clusters: list[Cluster]) -> None:
         """Remove clusters whatever operation is in progress; their names can be reused at once."""
+        # A client that disconnects cancels its request: what is no longer listed must not be left running.
+        await shielded(self._purge(clusters))
+
+    async def _purge(self, clusters: list[Cluster]) -> None:
         for cluster in clusters:
             await cancel(cluster.task)
             self.operations.fail(cluster.operation, ApiError("CANCELLED", "The PersistentResource was purged."))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from vertex_ray_emulator.outcomes import failure, internal
+from vertex_ray_emulator.outcomes import did_not_start, failure, internal
 from vertex_ray_emulator.project.plan import count_by_pool, is_ray, node_plan, without_last_worker
 from vertex_ray_emulator.wire.background import cancel
 from vertex_ray_emulator.wire.errors import ApiError
@@ -163,9 +163,9 @@ class Lifecycle:
                 self._operations.fail(operation, error)
                 await asyncio.sleep(seconds)
             await self._fail(cluster, operation, error)
-        except Exception:
+        except Exception as error:
             log.exception("Cluster %s did not start", cluster.key)
-            await self._fail(cluster, operation, internal())
+            await self._fail(cluster, operation, did_not_start(error))
         else:
             cluster.listed = True
             cluster.set_state("RUNNING")
@@ -229,9 +229,9 @@ class Lifecycle:
             await asyncio.sleep(self._settings.resize_seconds)
             cluster.set_state("RUNNING")
             self._operations.fail(operation, error)
-        except Exception:
+        except Exception as error:
             log.exception("Cluster %s could not be resized", cluster.key)
-            await self._fail(cluster, operation, internal())
+            await self._fail(cluster, operation, did_not_start(error))
         else:
             for pool in cluster.resource.resource_pools:
                 pool.replica_count = counts[pool.id]

@@ -23,10 +23,16 @@ NETWORK_PATTERN = re.compile(r"projects/[0-9]+/global/networks/[a-z]([-a-z0-9]{0
 ATTACHMENT_PATTERN = re.compile(
     r"projects/[a-z0-9:.-]+/regions/[a-z0-9-]+/networkAttachments/[a-z]([-a-z0-9]{0,61}[a-z0-9])?"
 )
-KMS_PATTERN = re.compile(r"projects/[^/]+/locations/(?P<location>[^/]+)/keyRings/[^/]+/cryptoKeys/[^/]+")
+KMS_PATTERN = re.compile(
+    r"projects/(?P<project>[^/]+)/locations/(?P<location>[^/]+)/keyRings/(?P<ring>[^/]+)/cryptoKeys/(?P<key>[^/]+)"
+)
 IMAGE_PATTERN = re.compile(
     r"[a-z0-9][a-z0-9.-]*\.[a-z]+(/[A-Za-z0-9._-]+)+(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?"
 )
+OWN_IMAGE_PATTERN = re.compile(
+    r"(?:us|europe|asia)-docker\.pkg\.dev/vertex-ai/training/(?P<image>ray-[^/:@]*)(?:[:@].*)?"
+)
+IMAGE_NAME_PATTERN = re.compile(r"ray-(?:cpu|gpu)\.(?P<major>\d+)-(?P<minor>\d+)\.(?P<python>py\d+)")
 SERVICE_ACCOUNT_PATTERN = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 
 DISK_TYPES = ("pd-ssd", "pd-standard", "hyperdisk-balanced")
@@ -36,6 +42,8 @@ MAX_NODES_PER_POOL = 1_000
 MAX_LABELS = 64
 MAX_LABEL_CHARACTERS = 64
 MAX_DISPLAY_NAME = 128
+RAY_IMAGES = {(2, 42): ("py310", "py311"), (2, 47): ("py311",)}
+"""Python versions of the service's own images, by Ray version."""
 TOO_SMALL_FOR_A_HEAD = ("n1-standard-4",)
 REPLICA_COUNT = "resource_pools.replica_count"
 
@@ -237,6 +245,19 @@ def _check_service_account(spec: Any) -> None:
         )
 
 
+def _is_offered(image: str) -> bool:
+    """Return whether an image is a custom one, or one of the service's own that exists."""
+    own = OWN_IMAGE_PATTERN.fullmatch(image)
+    if own is None:
+        return True
+    name = IMAGE_NAME_PATTERN.fullmatch(own["image"])
+    if name is None:
+        return False
+    version = (int(name["major"]), int(name["minor"]))
+    # A version newer than all that are known here may have been added since: a client that knows it is not refused.
+    return version > max(RAY_IMAGES) or name["python"] in RAY_IMAGES.get(version, ())
+
+
 def _check_ray(resource: Any) -> None:
     ray = resource.resource_runtime_spec.ray_spec
     where = "resource_runtime_spec.ray_spec"
@@ -246,6 +267,8 @@ def _check_ray(resource: Any) -> None:
     ]:
         if image and not IMAGE_PATTERN.fullmatch(image):
             raise invalid(f"Invalid {where}.{field}: {image!r} is not an image URI.")
+        if image and not _is_offered(image):
+            raise invalid(f"Invalid {where}.{field}: {image!r}. The image does not exist or is no longer available.")
     if unknown := sorted(set(ray.resource_pool_images) - set(ids)):
         raise invalid(f"{where}.resource_pool_images: the resource pool {unknown[0]!r} does not exist.")
     if not ray.image_uri and (missing := [i for i in ids if not ray.resource_pool_images.get(i)]):
@@ -310,6 +333,8 @@ def wanted_counts(current: Any, wanted: Any) -> dict[str, int]:
                     f"min_replica_count ({bounds.min_replica_count}) and max_replica_count "
                     f"({bounds.max_replica_count})."
                 )
+        if pool.replica_count < 1 and is_ray(current) and pool.id == head_pool_id(current):
+            raise invalid(f"{where}.replica_count must be at least 1: the resource pool {pool.id!r} has the head node.")
         counts[pool.id] = int(pool.replica_count)
     if sum(counts.values()) > MAX_NODES:
         raise invalid(

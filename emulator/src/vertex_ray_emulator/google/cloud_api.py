@@ -159,13 +159,24 @@ def _finite(text: str) -> float:
     return number
 
 
+def strict_json(data: bytes) -> Any:
+    """Parse the JSON value in a request's body; an empty body is an empty object.
+
+    :raises ValueError: if it is not JSON, has a number that JSON does not have, or is nested too deeply.
+    """
+    try:
+        return json.loads(data or b"{}", parse_constant=_no_number, parse_float=_finite)
+    except RecursionError:
+        raise ValueError("It is nested too deeply.") from None
+
+
 def json_body(data: bytes) -> dict[str, Any]:
     """Parse the JSON object in a request's body; an empty body is an empty object.
 
     :raises ApiError: INVALID_ARGUMENT for anything else, with the service's message.
     """
     try:
-        body = json.loads(data or b"{}", parse_constant=_no_number, parse_float=_finite)
+        body = strict_json(data)
     except ValueError as error:
         raise invalid(f"Invalid JSON payload received. {error}") from error
     if not isinstance(body, dict):

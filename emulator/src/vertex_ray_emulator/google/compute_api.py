@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vertex_ray_emulator.google.cloud_api import PROJECT, CloudRequest, CloudRpc, offset_page
 from vertex_ray_emulator.project.catalog import ACCELERATORS, MACHINES
+from vertex_ray_emulator.project.project_script import zones
 from vertex_ray_emulator.wire.errors import ApiError, invalid
 from vertex_ray_emulator.wire.protos import supported_regions
 
@@ -117,7 +118,7 @@ class ComputeApi:
             everything = [
                 (zone, each)
                 for region in supported_regions()
-                for zone in _zones(region)
+                for zone in zones(region)
                 for each in list_zone(region, zone)
                 if name in (None, each["name"])
             ]
@@ -126,7 +127,7 @@ class ComputeApi:
             for zone, each in found:
                 items.setdefault(f"zones/{zone}", {field: []})[field].append(each)
             for region in supported_regions():
-                for zone in _zones(region):
+                for zone in zones(region):
                     items.setdefault(f"zones/{zone}", _nothing(f"zones/{zone}"))
             kind = f"compute#{field[:-1]}AggregatedList"
             answer = {"kind": kind, "id": f"projects/{self._project.id}/aggregated/{field}", "items": items}
@@ -134,12 +135,8 @@ class ComputeApi:
 
         return work
 
-    def _missing(self, region: str, zone: str) -> set[str]:
-        scripted = self._project.script.missing_types
-        return {each.upper().replace("_", "-") for place in (region, zone) for each in scripted.get(place, [])}
-
     def _machine_types(self, region: str, zone: str) -> list[dict[str, Any]]:
-        missing = self._missing(region, zone)
+        missing = self._project.script.missing_in(region, zone)
         return [
             {
                 "kind": "compute#machineType",
@@ -156,7 +153,7 @@ class ComputeApi:
         ]
 
     def _accelerator_types(self, region: str, zone: str) -> list[dict[str, Any]]:
-        missing = self._missing(region, zone)
+        missing = self._project.script.missing_in(region, zone)
         names = (compute_name(each) for each in ACCELERATORS)
         return [
             {
@@ -173,11 +170,6 @@ class ComputeApi:
 def compute_name(accelerator: str) -> str:
     """Return Compute Engine's name of a Vertex AI accelerator, such as ``nvidia-tesla-t4``."""
     return accelerator.lower().replace("_", "-")
-
-
-def _zones(region: str) -> tuple[str, str, str]:
-    """Return three zones for a region; the letters differ from the real ones in some regions."""
-    return (f"{region}-a", f"{region}-b", f"{region}-c")
 
 
 def _nothing(scope: str) -> dict[str, Any]:

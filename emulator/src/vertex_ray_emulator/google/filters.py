@@ -69,7 +69,10 @@ class Grammar:
 
         :raises ApiError: INVALID_ARGUMENT for invalid syntax.
         """
-        test = self._all_of()
+        try:
+            test = self._all_of()
+        except RecursionError:
+            raise self._error() from None
         if self._tokens:
             raise self._error()
         return test

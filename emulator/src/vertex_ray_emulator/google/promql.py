@@ -26,6 +26,9 @@ Step = Callable[[float], Value]
 Samples = list[tuple[float, float]]
 Key = tuple[tuple[str, str], ...]
 
+MAX_QUERY = 10_000
+MAX_BRACKETS = 500
+_STRINGS = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|`[^`]*`")
 _ARITHMETIC: dict[str, Callable[[float, float], float]] = {
     "+": operator.add,
     "-": operator.sub,
@@ -66,6 +69,12 @@ def compile_query(text: str, store: MetricsStore) -> Query:
 
     :raises PromQlError: if the text is not PromQL, or uses what the emulator does not support.
     """
+    # The parser recurses in native code, where a query that is nested too deeply ends the process.
+    bare = _STRINGS.sub("", text)
+    if len(bare) > MAX_QUERY:
+        raise PromQlError(f"invalid parameter 'query': the emulator accepts {MAX_QUERY} characters besides strings")
+    if bare.count("(") > MAX_BRACKETS:
+        raise PromQlError("invalid parameter 'query': the query is nested too deeply")
     try:
         tree = ast.parse(text)
     except ValueError as error:
@@ -73,7 +82,10 @@ def compile_query(text: str, store: MetricsStore) -> Query:
     compiler = _Compiler(store)
     if isinstance(tree, ast.MatrixSelector):
         return Query(lambda at: [], compiler.matrix(tree))
-    return Query(compiler.compile(tree))
+    try:
+        return Query(compiler.compile(tree))
+    except RecursionError:
+        raise PromQlError("invalid parameter 'query': the query is nested too deeply") from None
 
 
 class _Compiler:

@@ -65,9 +65,31 @@ class ProjectScript:
             _CHECKS[name](name, value)
         return cls(**data)
 
+    def lacks(self, region: str, name: str) -> bool:
+        """Return whether a machine type or an accelerator is missing in a region, or in all of its zones.
+
+        :param region: name of the region.
+        :param name: name of the type, in the spelling of Vertex AI or of Compute Engine.
+        """
+        return all(spelled(name) in self.missing_in(region, zone) for zone in zones(region))
+
+    def missing_in(self, region: str, zone: str) -> set[str]:
+        """Return the types that are missing in a zone, as :func:`spelled` writes them."""
+        return {spelled(each) for place in (region, zone) for each in self.missing_types.get(place, [])}
+
     def to_json(self) -> dict[str, Any]:
         """Return the script as a JSON object, with empty values for fields that were not given."""
         return {name: getattr(self, name) for name in _CHECKS}
+
+
+def zones(region: str) -> tuple[str, str, str]:
+    """Return three zones for a region; the letters differ from the real ones in some regions."""
+    return (f"{region}-a", f"{region}-b", f"{region}-c")
+
+
+def spelled(name: str) -> str:
+    """Return a machine type or an accelerator in one spelling, because services write them differently."""
+    return name.upper().replace("_", "-")
 
 
 class Project:

@@ -90,7 +90,9 @@ def check_update(paths: Sequence[str], allowed: Iterable[str]) -> list[str]:
         raise required("update_mask")
     found = [snake_case(path) for path in paths]
     for path in found:
-        if path.split(".")[0] not in allowed:
+        field, dot, _ = path.partition(".")
+        # Only labels can be updated one by one; part of another field would escape the checks of the whole.
+        if field not in allowed or (dot and field != "labels"):
             raise found_errors("update_mask", f"Updating {path!r} is not supported.")
     return found
 

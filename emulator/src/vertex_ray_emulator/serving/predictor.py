@@ -17,6 +17,7 @@ import os
 import shutil
 import sys
 import threading
+import traceback
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -181,15 +182,19 @@ def answer(model: Model, body: bytes) -> tuple[int, bytes]:
     try:
         request = json.loads(body)
         instances = request["instances"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return 400, _error_body("Invalid request: the body must be a JSON object with instances.")
     extra = {name: value for name, value in request.items() if name != "instances"}
     try:
         found = model.predict(instances, **extra)
+        found = found.tolist() if hasattr(found, "tolist") else list(found)
+        return 200, json.dumps({"predictions": found}).encode()
     except PredictionError as error:
         return 400, _error_body(str(error))
-    found = found.tolist() if hasattr(found, "tolist") else list(found)
-    return 200, json.dumps({"predictions": found}).encode()
+    except Exception as error:  # noqa: BLE001 - logged
+        # Such as a result that JSON cannot hold. Without an answer, the predictor would seem to have died.
+        traceback.print_exc()
+        return 500, _error_body(f"Prediction failed: {type(error).__name__}: {error}")
 
 
 def _error_body(text: str) -> bytes:

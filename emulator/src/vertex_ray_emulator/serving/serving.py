@@ -10,7 +10,7 @@ from vertex_ray_emulator.serving.model_registry import ModelRegistry
 from vertex_ray_emulator.serving.prediction import Prediction
 from vertex_ray_emulator.serving.predictors import Predictors
 from vertex_ray_emulator.serving.serving_api import Rpc, rpcs
-from vertex_ray_emulator.wire.background import Background
+from vertex_ray_emulator.wire.background import Background, shielded
 from vertex_ray_emulator.wire.names import Names
 
 if TYPE_CHECKING:
@@ -88,6 +88,10 @@ class Serving:
 
     async def purge(self) -> None:
         """Remove all endpoints and all models, whatever operations are in progress."""
+        # Also when the client disconnects, which cancels its request.
+        await shielded(self._purge())
+
+    async def _purge(self) -> None:
         await self.endpoints.purge()
         self.models.purge()
 

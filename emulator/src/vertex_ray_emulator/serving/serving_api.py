@@ -32,8 +32,13 @@ LOCATION = r"projects/[^/:]+/locations/[^/:]+"
 MODEL = LOCATION + r"/models/[^/:]+"
 ENDPOINT = LOCATION + r"/endpoints/[^/:]+"
 MAX_BODY = 1 << 20
-_COMMON = {"alt", "key", "fields", "prettyPrint", "quotaUser", "userProject", "access_token", "callback", "xgafv"}
+_COMMON = {
+    "alt", "key", "fields", "prettyPrint", "quotaUser", "userProject", "access_token", "oauth_token", "callback",
+    "xgafv", "uploadType", "upload_protocol",
+}  # fmt: skip
 """Query parameters of all methods of Google's REST APIs, which are not fields of a request."""
+UNREADABLE = (json_format.ParseError, TypeError, AttributeError, ValueError)
+"""What the parser raises for a body that is not such a message: other errors than its own for a wrong ``@type``."""
 
 
 @dataclass(frozen=True)
@@ -111,9 +116,8 @@ class Rpc:
             _parse(body, request, "")
         elif self.body is not None:
             _parse(body, getattr(request, self.body), self.body)
-        for key, value in query.items():
-            if not key.startswith("$") and key not in _COMMON:
-                self._parameter(request, key, value)
+        for key in check_parameters(request, query, self.body):
+            self._parameter(request, key, query[key])
         *parents, last = self.field.split(".")
         target = request
         for part in parents:
@@ -123,9 +127,7 @@ class Rpc:
 
     def _parameter(self, request: Any, key: str, value: str) -> None:
         field = snake_case(key)
-        known = request.DESCRIPTOR.fields_by_name.get(field)
-        if known is None or field == self.body:
-            raise invalid(f'Invalid JSON payload received. Unknown name "{key}": Cannot bind query parameter.')
+        known = request.DESCRIPTOR.fields_by_name[field]
         if field.endswith("_mask"):
             getattr(request, field).paths.extend(snake_case(path) for path in value.split(",") if path)
             return
@@ -133,6 +135,22 @@ class Rpc:
             json_format.ParseDict({known.json_name: value}, request)
         except json_format.ParseError as error:
             raise invalid(f"Invalid value at '{field}', {value!r}") from error
+
+
+def check_parameters(request: Any, query: Mapping[str, str], body: str | None) -> list[str]:
+    """Return the query parameters that are fields of a request.
+
+    :param request: request message or its class.
+    :param query: all query parameters.
+    :param body: field of the request that is the HTTP body.
+    :raises ApiError: INVALID_ARGUMENT for one that is neither a field nor common to all methods.
+    """
+    found = [key for key in query if not key.startswith("$") and key not in _COMMON]
+    for key in found:
+        field = snake_case(key)
+        if field not in request.DESCRIPTOR.fields_by_name or field == body:
+            raise invalid(f'Invalid JSON payload received. Unknown name "{key}": Cannot bind query parameter.')
+    return found
 
 
 def _raw(data: bytes, http_body: Any) -> None:
@@ -148,7 +166,7 @@ def _raw(data: bytes, http_body: Any) -> None:
 def _parse(body: dict[str, Any], message: Any, root: str) -> None:
     try:
         json_format.ParseDict(body, message)
-    except json_format.ParseError as error:
+    except UNREADABLE as error:
         raise unreadable(error, root) from error
 
 
@@ -157,7 +175,7 @@ def too_large(limit: int) -> ApiError:
     return invalid(f"Request payload size exceeds the limit: {limit} bytes.")
 
 
-def unreadable(error: json_format.ParseError, root: str) -> ApiError:
+def unreadable(error: Exception, root: str) -> ApiError:
     """Return the error 400 for a body that cannot be parsed as a message, with the name of an unknown field.
 
     :param error: error of the parser.

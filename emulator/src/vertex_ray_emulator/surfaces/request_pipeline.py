@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vertex_ray_emulator.outcomes import as_error
-from vertex_ray_emulator.wire.errors import ApiError, ConnectionCutError, unauthenticated
+from vertex_ray_emulator.wire.errors import ApiError, ConnectionCutError, unauthenticated, unexpected
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -90,6 +90,12 @@ class RequestPipeline:
         except ApiError as error:
             status = error.http_status
             raise
+        except (ConnectionCutError, ConnectionError):
+            raise
+        except Exception as error:
+            answer_error = unexpected(error)
+            status = answer_error.http_status
+            raise answer_error from error
         finally:
             self._request_log.record(surface, method, resource, authorised=authorised, status=status)
 

@@ -18,8 +18,18 @@ from vertex_ray_emulator.google.cloud_api import CloudApis, Found, error_body, j
 from vertex_ray_emulator.google.projects import get_project
 from vertex_ray_emulator.serving.endpoints import DEDICATED_SUFFIX, requested_host
 from vertex_ray_emulator.serving.prediction import MAX_DEDICATED_REQUEST
-from vertex_ray_emulator.serving.serving_api import ENDPOINT, LOCATION, MAX_BODY, MODEL, Rpc, too_large, unreadable
-from vertex_ray_emulator.wire.errors import ApiError, ConnectionCutError, invalid
+from vertex_ray_emulator.serving.serving_api import (
+    ENDPOINT,
+    LOCATION,
+    MAX_BODY,
+    MODEL,
+    UNREADABLE,
+    Rpc,
+    check_parameters,
+    too_large,
+    unreadable,
+)
+from vertex_ray_emulator.wire.errors import ApiError, ConnectionCutError, invalid, unexpected
 from vertex_ray_emulator.wire.operations import WAIT_SECONDS
 from vertex_ray_emulator.wire.protos import APIS, V1BETA1, Api, PersistentResource, convert
 
@@ -31,6 +41,7 @@ if TYPE_CHECKING:
     from vertex_ray_emulator.surfaces.request_pipeline import Answer, RequestPipeline
 
 VERSIONS = ("v1", "v1beta1", "v2", "v3", "compute", "ui")
+"""First parts of the paths of all methods, those of Google's other services included."""
 _RESOURCE = LOCATION + r"/persistentResources/[^/:]+"
 _OWNER = rf"(?:{_RESOURCE}|{MODEL}|{ENDPOINT}|{LOCATION})"
 _OPERATION = rf"{_OWNER}/operations/[^/:]+"
@@ -59,6 +70,10 @@ class _Request:
         """Return a query parameter; the API accepts its name in camel case and in snake case."""
         snake = re.sub("([A-Z])", lambda m: "_" + m.group(1).lower(), camel)
         return self.query.get(camel, self.query.get(snake, ""))
+
+
+_Route = tuple[str, "re.Pattern[str]", str, "Callable[[_Request], Awaitable[Any]]", int]
+"""Verb, path, RPC, handler and maximum size of the body of a method."""
 
 
 class RestApi:
@@ -95,19 +110,36 @@ class RestApi:
             ("POST", rf"({_OPERATION})", ":wait", "WaitOperation", self._wait),
             ("POST", rf"({_OPERATION})", ":cancel", "CancelOperation", self._cancel),
         )
-        self._routes = [
-            *((verb, re.compile(path + end), rpc, work, MAX_BODY) for verb, path, end, rpc, work in table),
+        clusters: list[_Route] = [
+            (verb, re.compile(path + end), rpc, _checked(rpc, work), MAX_BODY) for verb, path, end, rpc, work in table
+        ]
+        vertex: list[_Route] = [
+            *clusters,
             *((r.verb, re.compile(f"({r.path}){r.end}"), r.name, _serve(r), r.max_body) for r in serving),
         ]
-        # Cloud Resource Manager is another service, in another version.
-        self._projects = [("GET", re.compile(r"(projects/[^/:]+)"), "GetProject", self._project, MAX_BODY)]
+        self._routes: dict[str, list[_Route]] = {
+            **dict.fromkeys(APIS, vertex),
+            # Under which Google's clients poll operations.
+            "ui": [route for route in clusters if "Operation" in route[2]],
+            # Cloud Resource Manager is another service, in another version.
+            "v3": [("GET", re.compile(r"(projects/[^/:]+)"), "GetProject", self._project, MAX_BODY)],
+        }
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request (an aiohttp handler)."""
+        try:
+            return await self._route(request)
+        except ConnectionError:
+            raise
+        except Exception as error:  # noqa: BLE001 - logged
+            # An answer that cannot be written as JSON.
+            return _error(unexpected(error))
+
+    async def _route(self, request: web.Request) -> web.StreamResponse:
         version, _, path = request.path.lstrip("/").partition("/")
         if version.endswith(DEDICATED_SUFFIX):
             return await self._handle_dedicated(request, version, path)
-        for verb, pattern, rpc, work, limit in self._projects if version == "v3" else self._routes:
+        for verb, pattern, rpc, work, limit in self._routes.get(version, ()):
             match = pattern.fullmatch(path)
             if match and verb == request.method:
                 return await self._answer(request, version, match.group(1), rpc, work, limit)
@@ -119,7 +151,7 @@ class RestApi:
     async def _handle_dedicated(self, request: web.Request, host: str, rest: str) -> web.StreamResponse:
         """Answer a request that was sent to the host of a dedicated endpoint, which only predicts."""
         version, _, path = rest.partition("/")
-        for verb, pattern, rpc, work, _ in self._routes:
+        for verb, pattern, rpc, work, _ in self._routes.get(version, ()):
             match = pattern.fullmatch(path)
             if match and verb == request.method and rpc in ("Predict", "RawPredict"):
                 token = requested_host.set(host)
@@ -235,6 +267,18 @@ class RestApi:
         return empty_pb2.Empty()
 
 
+def _checked(rpc: str, work: Callable[[_Request], Awaitable[Any]]) -> Callable[[_Request], Awaitable[Any]]:
+    """Return the handler of a method of clusters or operations that refuses unknown query parameters."""
+
+    async def check(request: _Request) -> Any:
+        kind = re.sub("PersistentResources?$", "", rpc)
+        message = getattr(request.api if kind != rpc else operations_pb2, f"{kind}Request")
+        check_parameters(message, request.query, "persistent_resource")
+        return await work(request)
+
+    return check
+
+
 def _serve(rpc: Rpc) -> Callable[[_Request], Awaitable[Any]]:
     async def work(request: _Request) -> Any:
         if rpc.work_json is not None:
@@ -262,7 +306,7 @@ def _parse(request: _Request) -> Any:
     message = request.api.PersistentResource()
     try:
         json_format.ParseDict(request.body, message)
-    except json_format.ParseError as error:
+    except UNREADABLE as error:
         raise unreadable(error, "persistent_resource") from error
     return PersistentResource.FromString(message.SerializeToString())
 

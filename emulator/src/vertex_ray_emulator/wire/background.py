@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vertex_ray_emulator.wire.errors import ApiError
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from vertex_ray_emulator.wire.operations import LongRunningOperation, Operations
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +66,18 @@ class Background:
         """Cancel all tasks and wait until they have ended."""
         for task in list(self._tasks):
             await cancel(task)
+
+
+_shielded: set[asyncio.Task[Any]] = set()
+"""Work that goes on without its caller: an event loop itself does not keep its tasks alive."""
+
+
+async def shielded(work: Coroutine[Any, Any, T]) -> T:
+    """Carry out work to its end even if the caller is cancelled, as a request is whose client disconnects."""
+    task = asyncio.get_running_loop().create_task(work)
+    _shielded.add(task)
+    task.add_done_callback(_shielded.discard)
+    return await asyncio.shield(task)
 
 
 async def cancel(task: asyncio.Task[None] | None) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 CODES: dict[str, tuple[int, int]] = {
     "OK": (0, 200),
@@ -91,3 +94,14 @@ def invalid(message: str) -> ApiError:
 def unauthenticated() -> ApiError:
     """Return the error 401 for a token that is missing, unknown, expired or revoked."""
     return ApiError("UNAUTHENTICATED", UNAUTHENTICATED_MESSAGE)
+
+
+def unexpected(error: Exception) -> ApiError:
+    """Log an exception that nothing else handles, and return the error for the caller, without the exception's text.
+
+    A request that is nested too deeply for a parser is the caller's error, 400.
+    """
+    if isinstance(error, RecursionError):
+        return invalid("Invalid request: it is nested too deeply.")
+    log.error("A request failed with an unexpected error", exc_info=error)
+    return ApiError("INTERNAL", "Internal error encountered.")
