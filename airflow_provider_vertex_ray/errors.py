@@ -37,7 +37,8 @@ class VertexRayError(Exception):
 
     def __str__(self) -> str:
         # On the last line of a quoted log, it would look like a part of that log.
-        return f"{self.message}{chr(10) if chr(10) in self.message else ' '}{self.remedy}".strip()
+        between = "\n" if "\n" in self.message else ". " if self.message[-1:].isalnum() else " "
+        return f"{self.message}{between}{self.remedy}".strip() if self.remedy else self.message.strip()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.message, self.details)
@@ -78,8 +79,25 @@ class NotAuthorisedError(ServiceError):
 
     remedy = (
         "Check the Airflow connection's credentials and impersonation chain, and make sure that the account has "
-        "roles/aiplatform.user (to run jobs) or roles/aiplatform.admin (to create, resize and delete clusters)."
+        "roles/aiplatform.user (to run jobs) or roles/aiplatform.admin (to create, resize and delete clusters). A "
+        "misspelt project_id is answered in the same way."
     )
+
+
+class CredentialsError(NotAuthorisedError):
+    """The Airflow connection has no credentials, or credentials that give no access token."""
+
+    remedy = (
+        "Check the key or the credential configuration in the connection, and the impersonation chain; without either, "
+        "provide application default credentials, such as with 'gcloud auth application-default login'. For the local "
+        "emulator, set VERTEX_RAY_EMULATOR_HOST."
+    )
+
+
+class EmulatorError(NotAuthorisedError):
+    """VERTEX_RAY_EMULATOR_HOST is set, but no emulator answers there, or it has another project."""
+
+    remedy = ""
 
 
 class ClusterNotFoundError(ServiceError):
@@ -264,6 +282,12 @@ class JobFailedError(VertexRayError):
     """The Ray job ended with status FAILED."""
 
 
+class JobsFailedError(VertexRayError):
+    """Some of the Ray jobs of a task that runs many did not succeed."""
+
+    remedy = "A retry of the task runs only these jobs again; the XCom named jobs has the results of the others."
+
+
 class VertexRayTaskError(JobFailedError):
     """The function of a ``@task.vertex_ray`` task raised an exception; the message is the remote traceback."""
 
@@ -406,6 +430,15 @@ class LeaseStoreError(VertexRayError):
     remedy = (
         "Check lease_uri, and make sure that the connection's account has roles/storage.objectUser on the bucket. "
         "A cluster whose lease cannot be read counts as in use and is not deleted."
+    )
+
+
+class EmulatorStorageError(LeaseStoreError):
+    """``lease_uri`` is set, but the emulator runs without Cloud Storage."""
+
+    remedy = (
+        "Start it with 'vertex-ray-emulator start --with storage', and start Airflow with the STORAGE_EMULATOR_HOST "
+        "that 'vertex-ray-emulator env' prints; or leave lease_uri out."
     )
 
 

@@ -6,8 +6,9 @@ only if its docstring says so.
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Collection, Container, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
@@ -229,3 +230,13 @@ def check_match(field: str, value: object, pattern: re.Pattern[str], rule: str, 
         return
     if not isinstance(value, str) or not pattern.fullmatch(value):
         raise InvalidArgumentError(field, value, rule)
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """Return a question for the end of an error about an unknown name, with a space before it; empty if none is close.
+
+    :param name: the unknown name
+    :param known: the names that are known, in the order of preference
+    """
+    close = difflib.get_close_matches(str(name), list(known), 1)
+    return f" Did you mean {close[0]}?" if close else ""

@@ -45,7 +45,7 @@ _HASH_LOCATION = "us-central1"
 class ClusterSpec(SpecFields):
     """The specification of a Ray cluster. Parts may be classes of this package or of ``vertex_ray``, or dicts.
 
-    Strings that contain a Jinja template are accepted as they are; call :meth:`validate` once they are rendered.
+    Strings that contain a Jinja template are accepted as they are; call ``validate`` once they are rendered.
 
     :param head_node_type: machine of the head; None for ``Resources()``. The head is one node and does not autoscale.
     :param worker_node_types: worker types, at least one, because **the head runs no work**. Workers with the head's
@@ -135,7 +135,7 @@ class ClusterSpec(SpecFields):
         return write_body(self, location)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain dicts and lists, which Airflow can render and :meth:`from_value` reads."""
+        """Return the fields as plain dicts and lists, which Airflow can render and ``from_value`` reads."""
         plain: dict[str, Any] = _plain({item.name: getattr(self, item.name) for item in dataclasses.fields(self)})
         return plain
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from airflow_provider_vertex_ray.core.checks import did_you_mean
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
 __all__ = ["AutoscalingSpec", "NfsMount", "NodeImages", "PscIConfig", "Resources"]
@@ -160,9 +161,9 @@ def refuse_unknown_keys(given: Mapping[str, Any], known: set[str], field: str) -
     for name in given:
         if name not in known:
             path = f"{field}.{name}" if field else str(name)
-            raise InvalidArgumentError(
-                path, given[name], f"The field does not exist; the fields are {', '.join(sorted(known))}."
-            )
+            fields = sorted(known)
+            rule = f"The field does not exist.{did_you_mean(name, fields)} The fields are {', '.join(fields)}."
+            raise InvalidArgumentError(path, given[name], rule)
 
 
 def _attributes(value: object, known: set[str]) -> dict[str, Any]:

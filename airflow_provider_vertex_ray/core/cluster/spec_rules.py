@@ -7,7 +7,6 @@ was reported by users of the service, A is in the API's reference or discovery d
 from __future__ import annotations
 
 import re
-import unicodedata
 from typing import TYPE_CHECKING
 
 from airflow_provider_vertex_ray.core.checks import (
@@ -25,11 +24,10 @@ from airflow_provider_vertex_ray.core.cluster.machine_rules import (
 )
 from airflow_provider_vertex_ray.core.cluster.passthrough import check_passthrough, passthrough_warnings
 from airflow_provider_vertex_ray.core.cluster.versions import is_rejected, is_version, known_versions, offered
+from airflow_provider_vertex_ray.core.labels import check_labels
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from airflow_provider_vertex_ray.core.cluster.spec_fields import SpecFields
     from airflow_provider_vertex_ray.core.cluster.spec_parts import AutoscalingSpec, NfsMount, NodeImages, Resources
 
@@ -42,7 +40,6 @@ __all__ = [
     "spec_warnings",
 ]
 
-MAX_LABELS = 64  # (D)
 
 _NETWORK = re.compile(r"projects/(?P<project>[^/]+)/global/networks/[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _PROJECT_NUMBER = re.compile(r"[0-9]+")
@@ -52,8 +49,6 @@ _ATTACHMENT = re.compile(
 _KMS_KEY = re.compile(r"projects/[^/\s]+/locations/(?P<location>[^/\s]+)/keyRings/[^/\s]+/cryptoKeys/[^/\s]+")
 _SERVICE_ACCOUNT = re.compile(r"[^@\s/]+@[^@\s/]+\.[^@\s/]+")
 _IP_RANGE = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
-# Lower-case letters, and letters of scripts without case.
-_LETTERS = frozenset({"Ll", "Lo"})
 
 
 def check_spec(spec: SpecFields) -> None:
@@ -69,7 +64,7 @@ def check_spec(spec: SpecFields) -> None:
     check_passthrough(spec)
     for place, mount in enumerate(spec.nfs_mounts):
         _check_nfs_mount(mount, f"nfs_mounts[{place}]")
-    _check_labels(spec.labels)
+    check_labels("labels", spec.labels)
     check_match("service_account", spec.service_account, _SERVICE_ACCOUNT, "Use the e-mail address of the account.")
     check_match(
         "encryption_spec_key_name",
@@ -199,30 +194,6 @@ def _check_nfs_mount(mount: NfsMount, field: str) -> None:
     check_text(f"{field}.mount_point", mount.mount_point, required=True)
     if mount.path and not has_template(mount.path) and not mount.path.startswith("/"):
         raise InvalidArgumentError(f"{field}.path", mount.path, "Use a path that begins with '/'.")
-
-
-def _check_labels(labels: Mapping[str, str]) -> None:
-    if len(labels) > MAX_LABELS:
-        raise InvalidArgumentError("labels", len(labels), f"Use at most {MAX_LABELS} labels.")
-    for key, value in labels.items():
-        if not has_template(key) and not (_is_label(key) and key and unicodedata.category(key[0]) in _LETTERS):
-            raise InvalidArgumentError(
-                "labels",
-                key,
-                "Use a key of 1 to 63 lower-case letters, digits, underscores and hyphens that begins with a letter.",
-            )
-        if not has_template(value) and not _is_label(value):
-            raise InvalidArgumentError(
-                f"labels[{key!r}]",
-                value,
-                "Use a value of at most 63 lower-case letters, digits, underscores and hyphens.",
-            )
-
-
-def _is_label(text: object) -> bool:
-    if not isinstance(text, str) or len(text) > 63 or len(text.encode()) > 128:
-        return False
-    return all(letter in "_-" or unicodedata.category(letter) in (*_LETTERS, "Nd") for letter in text)
 
 
 MAX_POOL_NODES = 1_000  # (D)

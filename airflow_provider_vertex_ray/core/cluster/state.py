@@ -7,6 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vertex_ray.core.cluster.name import ClusterName
+from airflow_provider_vertex_ray.core.http.addresses import Addresses
 from airflow_provider_vertex_ray.core.http.service_errors import outcome_error
 from airflow_provider_vertex_ray.core.timestamps import parse_rfc3339
 from airflow_provider_vertex_ray.errors import (
@@ -149,6 +150,11 @@ class Cluster:
         return parse_rfc3339(self.start_time)
 
     @property
+    def dashboard_url(self) -> str | None:
+        """Return the address of the dashboard for a browser; None if there is none."""
+        return Addresses.from_environment().dashboard_page(self.dashboard_uri) if self.dashboard_uri else None
+
+    @property
     def shell_uri(self) -> str | None:
         """Return the address of an interactive shell on the head; None if there is none."""
         return self.access_uris.get("RAY_HEAD_NODE_INTERACTIVE_SHELL_URI")
@@ -203,7 +209,7 @@ class Cluster:
                 }
                 for pool in self.pools
             },
-            "dashboard_url": f"https://{self.dashboard_uri}" if self.dashboard_uri else None,
+            "dashboard_url": self.dashboard_url,
             "shell_url": f"https://{self.shell_uri.removeprefix('https://')}" if self.shell_uri else None,
             "labels": self.labels,
             "error": self.error_message,

@@ -28,8 +28,9 @@ def task_module(payload: dict[str, Any]) -> tuple[str, str]:
     """
     parts = [_WITHOUT.sub("", Path(str(part.__file__)).read_text("utf-8")) for part in PROGRAM]
     text = "from __future__ import annotations\n\n" + "\n\n".join(parts)
-    # Not on the line of the call, which a traceback would show, with the arguments.
-    text += f"\n\nPAYLOAD = {json.dumps(payload, sort_keys=True)!r}\n"
+    # Not on the line of the call, which a traceback would show, with the arguments. Keys stay in their order, which is
+    # a part of the values of dicts; all else in the payload has the same order in every process.
+    text += f"\n\nPAYLOAD = {json.dumps(payload)!r}\n"
     text += "if __name__ == '__main__':\n    main(json.loads(PAYLOAD))\n"
     return f"vertex_ray_task_{hashlib.sha256(text.encode()).hexdigest()[:16]}", text
 
@@ -44,9 +45,7 @@ def step_package(plan: dict[str, Any], folder: Path) -> Path:
     :return: the folder of the package itself
     """
     parts = Path(bigquery.__file__).parent
-    start = (
-        f"import json\n\nfrom .bigquery.program import main\n\nmain(json.loads({json.dumps(plan, sort_keys=True)!r}))\n"
-    )
+    start = f"import json\n\nfrom .bigquery.program import main\n\nmain(json.loads({json.dumps(plan)!r}))\n"
     texts = {"__init__.py": "", "__main__.py": start}
     texts |= {Path(str(part.__file__)).name: Path(str(part.__file__)).read_text("utf-8") for part in PROGRAM}
     texts |= {f"bigquery/{path.name}": path.read_text("utf-8") for path in sorted(parts.glob("*.py"))}

@@ -316,7 +316,13 @@ def _free_names(inner: FunctionType, source: str, definition: ast.FunctionDef) -
         text = future + ("if 1:\n" if source[:1] in " \t" else "") + source
         (table, *_) = _functions(symtable.symtable(text, inner.__code__.co_filename, "exec"), definition.name)
         symbols = [symbol for each in _tables(table) for symbol in each.get_symbols() if symbol.is_global()]
-        bound = {symbol.get_name() for symbol in symbols if symbol.is_assigned() or symbol.is_imported()}
+        # What the function assigns with "global" may be read before that, if the module has it.
+        scope = _scope(inner)
+        bound = {
+            symbol.get_name()
+            for symbol in symbols
+            if symbol.is_imported() or (symbol.is_assigned() and symbol.get_name() not in scope)
+        }
         names |= {symbol.get_name() for symbol in symbols if symbol.is_referenced()} - bound
     unused = set(_hints_of_locals(definition.body, in_class=False))
     lines: dict[str, int] = {}

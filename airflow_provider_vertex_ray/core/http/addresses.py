@@ -27,6 +27,7 @@ PREDICTION_SUFFIX = ".prediction.vertexai.goog"
 DASHBOARD_HOSTS = "dashboard_hosts"
 """Option of ``[vertex_ray]`` with further hosts of dashboards, as in VPC Service Controls."""
 _HOST = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+")
+_EMULATOR = re.compile(r"([A-Za-z0-9._-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}")
 _ALLOWED = re.compile(r"(?:(?P<scheme>https?)://)?(?P<host>(?:\*\.)?[a-z0-9-]+(?:\.[a-z0-9-]+)*)(?P<port>:[0-9]{1,5})?")
 
 
@@ -91,8 +92,8 @@ class Addresses:
     def from_environment(cls) -> Addresses:
         """Read VERTEX_RAY_EMULATOR_HOST, STORAGE_EMULATOR_HOST, GOOGLE_CLOUD_UNIVERSE_DOMAIN and the option.
 
-        :raises InvalidArgumentError: the universe domain is not a domain of one organisation, or the option
-            ``[vertex_ray] dashboard_hosts`` is malformed
+        :raises InvalidArgumentError: the host of an emulator is not ``host:port``, the universe domain is not a domain
+            of one organisation, or the option ``[vertex_ray] dashboard_hosts`` is malformed
         """
         host = _host_in(EMULATOR_VARIABLE)
         universe = os.environ.get(UNIVERSE_VARIABLE, "").strip().lower() or "googleapis.com"
@@ -131,6 +132,15 @@ class Addresses:
         place = uri.rstrip("/")
         allowed = next((each for each in self.dashboards if each.matches(place.partition("/")[0])), None)
         return f"{allowed.scheme if allowed else 'https'}://{place}"
+
+    def dashboard_page(self, uri: str) -> str:
+        """Return the address of a dashboard for a browser, from a cluster's ``RAY_DASHBOARD_URI``.
+
+        That of the emulator leads to Ray's own dashboard, because a browser has no token.
+        """
+        if self.emulator_host:
+            return f"http://{self.emulator_host}/emulator/dashboards/{uri.rstrip('/').rsplit('/', 1)[-1]}"
+        return f"https://{uri}"
 
     def prediction(self, dns: str) -> str:
         """Return the URL of a dedicated endpoint's own host, from its ``dedicatedEndpointDns``, with the version v1."""
@@ -178,4 +188,9 @@ class Addresses:
 
 
 def _host_in(variable: str) -> str | None:
-    return os.environ.get(variable, "").strip().removeprefix("http://").rstrip("/") or None
+    value = os.environ.get(variable, "").strip()
+    host = value.removeprefix("http://").rstrip("/")
+    if host and not _EMULATOR.fullmatch(host):
+        rule = "Use host:port without https:// and a path, as 'vertex-ray-emulator env' prints it: 127.0.0.1:8787."
+        raise InvalidArgumentError(variable, value, rule)
+    return host or None

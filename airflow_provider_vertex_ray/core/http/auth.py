@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import datetime
 import logging
+import os
 import time
 from typing import TYPE_CHECKING, Annotated, Protocol
 
@@ -12,7 +14,13 @@ import msgspec
 
 from airflow_provider_vertex_ray.core.http.decoding import decode
 from airflow_provider_vertex_ray.core.http.redact import describe
-from airflow_provider_vertex_ray.errors import NotAuthorisedError, ServiceUnavailableError, VertexRayError
+from airflow_provider_vertex_ray.errors import (
+    CredentialsError,
+    EmulatorError,
+    ServiceUnavailableError,
+    UnreadableAnswerError,
+    VertexRayError,
+)
 
 if TYPE_CHECKING:
     from google.auth.credentials import Credentials
@@ -53,6 +61,14 @@ class TokenSource(Protocol):
         ...
 
 
+def for_another_loop(tokens: TokenSource) -> TokenSource:
+    """Return a source with the token that another one has, for the event loop of another thread."""
+    found = copy.copy(tokens)
+    if isinstance(found, _RefreshingSource):
+        found.belong_to_no_loop()
+    return found
+
+
 class _RefreshingSource:
     """Base class that runs a single renewal at a time, regardless of the number of tasks that wait for it.
 
@@ -65,6 +81,10 @@ class _RefreshingSource:
         self._token: str | None = None
         self._renew_at = 0.0
         self._usable_until = 0.0
+        self.belong_to_no_loop()
+
+    def belong_to_no_loop(self) -> None:
+        """Forget the event loop in which tokens were renewed so far."""
         self._lock = asyncio.Lock()
         self._renewal: asyncio.Task[None] | None = None
 
@@ -139,13 +159,13 @@ class CredentialsTokenSource(_RefreshingSource):
             text = f"The credentials could not be refreshed: {error}"
             if isinstance(error, TransportError) or getattr(error, "retryable", False):
                 raise ServiceUnavailableError(text) from None
-            raise NotAuthorisedError(text) from None
+            raise CredentialsError(text) from None
         except (OSError, ValueError, LookupError, TypeError) as error:
             # The answer of the token server was not what google-auth expects.
             raise ServiceUnavailableError(f"The credentials could not be refreshed: {describe(error)}") from None
         token, expiry = self._credentials.token, self._credentials.expiry
         if not isinstance(token, str) or not token:
-            raise NotAuthorisedError("The credentials give no access token.")
+            raise CredentialsError("The credentials give no access token.")
         if not isinstance(expiry, datetime.datetime):
             return token, 3600.0
         # google-auth's expiry is naive, in UTC.
@@ -167,6 +187,7 @@ class EmulatorTokenSource(_RefreshingSource):
 
     def __init__(self, emulator_host: str) -> None:
         super().__init__()
+        self._host = emulator_host
         self._url = f"http://{emulator_host}/computeMetadata/v1/instance/service-accounts/default/token"
 
     async def _fetch(self) -> tuple[str, float]:
@@ -175,15 +196,44 @@ class EmulatorTokenSource(_RefreshingSource):
         try:
             async with (
                 aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session,
-                session.get(self._url, headers={"Metadata-Flavor": "Google"}) as answer,
+                session.get(self._url, headers={"Metadata-Flavor": "Google"}, allow_redirects=False) as answer,
             ):
-                if answer.status != 200:
-                    raise NotAuthorisedError(f"The emulator's token server answered {answer.status} at {self._url}.")
-                content = await answer.content.read(1 << 16)
+                status, content = answer.status, await answer.content.read(1 << 16)
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:
-            raise NotAuthorisedError(
-                f"The emulator at {self._url} does not respond ({describe(error)}). Start it with "
-                "'vertex-ray-emulator start', or unset VERTEX_RAY_EMULATOR_HOST."
-            ) from None
-        found = decode(content, _TokenAnswer)
+            refused = isinstance(error, aiohttp.ClientConnectorError) and error.errno
+            raise no_emulator(self._host, os.strerror(refused) if refused else describe(error)) from None
+        if status in _OF_ANOTHER_SERVER:
+            raise EmulatorError(_another_server(self._host, f"it answered {status} to the request for a token"))
+        if status != 200:
+            raise EmulatorError(f"The emulator's token server answered {status} at {self._url}.")
+        try:
+            found = decode(content, _TokenAnswer)
+        except UnreadableAnswerError:
+            # It says nothing for sure, so a wait goes on.
+            text = _another_server(self._host, "its answer to the request for a token is not one")
+            raise UnreadableAnswerError(text) from None
         return found.access_token, found.expires_in
+
+
+_OF_ANOTHER_SERVER = frozenset({*range(300, 400), 400, 404, 405, 501})
+"""Statuses that no token server answers with."""
+
+
+def no_emulator(host: str, why: str) -> EmulatorError:
+    """Return the error for a host that does not answer.
+
+    :param host: value of VERTEX_RAY_EMULATOR_HOST
+    :param why: what went wrong
+    """
+    return EmulatorError(
+        f"No emulator answers at {host}, the value of VERTEX_RAY_EMULATOR_HOST ({why}). Start one with "
+        f"'vertex-ray-emulator start', or set the variable to the address that 'vertex-ray-emulator status' shows; "
+        "unset it to use Google Cloud."
+    )
+
+
+def _another_server(host: str, why: str) -> str:
+    return (
+        f"What answers at {host}, the value of VERTEX_RAY_EMULATOR_HOST, is not the Vertex Ray emulator: {why}. Set "
+        "it to the address that 'vertex-ray-emulator status' shows, or unset it to use Google Cloud."
+    )

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 __all__ = ["MAX_CONNECTIONS", "Connections", "broken"]
 
 MAX_CONNECTIONS = 100
-"""Maximum number of simultaneous connections for requests, without websockets."""
+"""Maximum number of simultaneous connections for requests to one host, without websockets.
+
+All clusters, the control plane and the leases share a session. With a limit for all hosts, the requests to one
+dashboard that hangs would take all connections from the others. All hosts together need none: a wait has hardly more
+than one request at a time, so that they take about as many file descriptors as the websockets, one for each wait."""
 
 
 class Connections:
@@ -39,7 +43,7 @@ class Connections:
             await session.close()
 
     def session(self, limit: int) -> aiohttp.ClientSession:
-        """Return the session with this maximum number of connections; 0 for no limit."""
+        """Return the session with this maximum number of connections to each host; 0 for no limit."""
         import aiohttp
 
         if limit not in self._sessions:
@@ -47,7 +51,7 @@ class Connections:
             trace = aiohttp.TraceConfig()
             trace.on_request_redirect.append(_refuse_redirect)
             self._sessions[limit] = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=limit),
+                connector=aiohttp.TCPConnector(limit=0, limit_per_host=limit),
                 # The body is decompressed within bounds, see ``body``.
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),

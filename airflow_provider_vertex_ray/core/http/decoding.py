@@ -12,11 +12,12 @@ import codecs
 import functools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Generic, TypeVar, cast
 
 import msgspec
 
+from airflow_provider_vertex_ray.core.http.element_skip import ElementSkip
 from airflow_provider_vertex_ray.errors import UnreadableAnswerError
 
 __all__ = [
@@ -145,16 +146,27 @@ class ArrayReader(Generic[T]):
     """Decodes a list of any length, element by element, while it arrives.
 
     :param kind: the model of an element, which must be an object
+    :param spare: receives the name of an element that cannot be read, None if it has none, and the error; returns
+        whether to go on without it. By default, such an element makes the whole list unreadable.
+    :param name_field: the field with the name of an element
     """
 
-    def __init__(self, kind: type[T]) -> None:
+    def __init__(
+        self,
+        kind: type[T],
+        spare: Callable[[str | None, UnreadableAnswerError], bool] | None = None,
+        name_field: str = "",
+    ) -> None:
         self._kind = kind
+        self._spare = spare
+        self._name_field = name_field
         self._text = codecs.getincrementaldecoder("utf-8")("replace")
         self._json = json.JSONDecoder(strict=False)
         self._held = ""
         self._wanted = 0
         self._next = "["
         self._begun = False
+        self._skip: tuple[ElementSkip, UnreadableAnswerError] | None = None
 
     def feed(self, data: bytes) -> Iterator[T]:
         """Yield the elements that are complete with the next piece of the body.
@@ -167,27 +179,44 @@ class ArrayReader(Generic[T]):
             return
         if len(self._held) > INLINE_BYTES and held.count("[") + held.count("{") > MOST_CONTAINERS:
             # All that was held is one element, which has not ended yet.
-            raise UnreadableAnswerError("An element of the list has too many parts.")
+            self._begin_skip("An element of the list has too many parts.")
         at = self._wanted = 0
-        while (at := _SPACE.match(held, at).end()) < len(held):  # type: ignore[union-attr]
+        while True:
+            if self._skip is not None:
+                end = self._skip[0].feed(held[at:])
+                if end is None:
+                    self._held = ""
+                    return
+                self._end_skip()
+                at += end
+            if (at := _SPACE.match(held, at).end()) >= len(held):  # type: ignore[union-attr]
+                break
             char = held[at]
             if self._next == "{" and char == "{":
                 begin = at
                 try:
                     value, at = self._json.raw_decode(held, at)
                 except RecursionError:
-                    raise UnreadableAnswerError("The answer is nested too deeply.") from None
+                    self._begin_skip("The answer is nested too deeply.")
+                    continue
                 except ValueError:
                     missing = len(held) - at
                     if missing > LONGEST_ELEMENT:
-                        raise UnreadableAnswerError("An element of the list is not JSON, or is too long.") from None
+                        self._begin_skip("An element of the list is not JSON, or is too long.")
+                        continue
                     # It may be incomplete. Doubled, so that a long element is not read again with each piece.
                     self._wanted = min(2 * missing, LONGEST_ELEMENT + 1)
                     break
-                if at - begin > LONGEST_ELEMENT:
-                    raise UnreadableAnswerError("An element of the list is too long.")
                 self._next, self._begun = ",", True
-                yield check_shape(value, self._kind)
+                try:
+                    if at - begin > LONGEST_ELEMENT:
+                        raise UnreadableAnswerError("An element of the list is too long.")
+                    found = check_shape(value, self._kind)
+                except UnreadableAnswerError as error:
+                    name = value.get(self._name_field)
+                    self._without(name if isinstance(name, str) else None, error)
+                    continue
+                yield found
                 continue
             if char == "]" and (self._next == "," or (self._next == "{" and not self._begun)):
                 self._next = ""
@@ -198,6 +227,26 @@ class ArrayReader(Generic[T]):
             at += 1
         self._held = held[at:]
 
+    def _begin_skip(self, why: str) -> None:
+        error = UnreadableAnswerError(why)
+        if self._spare is None:
+            raise error from None
+        self._skip = ElementSkip(self._name_field), error
+
+    def _end_skip(self) -> None:
+        assert self._skip is not None  # noqa: S101 - for the type
+        (skip, error), self._skip = self._skip, None
+        self._next, self._begun = ",", True
+        self._without(skip.found, error)
+
+    def _without(self, name: str | None, error: UnreadableAnswerError) -> None:
+        """Go on without an element that cannot be read.
+
+        :raises UnreadableAnswerError: it must not be left out
+        """
+        if self._spare is None or not self._spare(name, error):
+            raise error
+
     def finish(self) -> Iterator[T]:
         """Yield the last elements, at the end of the body.
 
@@ -205,7 +254,7 @@ class ArrayReader(Generic[T]):
         """
         self._wanted = 0
         yield from self.feed(b"")
-        if self._next:
+        if self._next or self._skip is not None:
             raise UnreadableAnswerError("The list is empty or incomplete.")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from airflow_provider_vertex_ray.core.http.redact import excerpt
-from airflow_provider_vertex_ray.core.http.service_errors import read_error, service_error
+from airflow_provider_vertex_ray.core.http.service_errors import emulator_project_error, read_error, service_error
 from airflow_provider_vertex_ray.core.http.transport import Transport
 from airflow_provider_vertex_ray.errors import (
     NotAuthorisedError,
@@ -74,7 +74,7 @@ def cloud_error(status: int, text: str) -> VertexRayError:
     if details.get("reason") == "SERVICE_DISABLED":
         return ServiceDisabledError(message, details)
     if status in (401, 403):
-        return NotAuthorisedError(message, details)
+        return emulator_project_error(message, details) or NotAuthorisedError(message, details)
     if status == 404:
         # Only an answer in the form of Google's APIs says that a resource does not exist; a proxy may lack the page.
         return NoSuchResourceError(message, details) if body.message else ServiceError(message, details)

@@ -6,6 +6,7 @@ Source of the error's JSON: https://cloud.google.com/apis/design/errors#error_mo
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from airflow_provider_vertex_ray.core.http.redact import excerpt
 from airflow_provider_vertex_ray.errors import (
     ClusterExistsError,
     ClusterNotFoundError,
+    EmulatorError,
     InvalidRequestError,
     NetworkExhaustedError,
     NetworkSetupError,
@@ -28,7 +30,15 @@ from airflow_provider_vertex_ray.errors import (
     UnreadableAnswerError,
 )
 
-__all__ = ["ErrorBody", "answer_error", "control_plane_error", "outcome_error", "read_error", "service_error"]
+__all__ = [
+    "ErrorBody",
+    "answer_error",
+    "control_plane_error",
+    "emulator_project_error",
+    "outcome_error",
+    "read_error",
+    "service_error",
+]
 
 
 _STATUS: dict[str, type[ServiceError]] = {
@@ -52,6 +62,9 @@ _FINAL = (
     NotAuthorisedError,
 )  # fmt: skip
 """Types that say what to do about a failed cluster."""
+
+_EMULATOR_SAYS = "The Vertex Ray emulator has only the project "
+_EMULATOR_PROJECT = re.compile(rf"(?:projects/(?P<wanted>[^/'\"\s]+).*)?{_EMULATOR_SAYS}'(?P<only>[^']+)'", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -109,6 +122,8 @@ def service_error(
         for key, value in (("status", status), ("http_status", http_status), ("rpc_code", rpc_code))
         if value is not None
     }
+    if (of_emulator := emulator_project_error(message, details)) is not None:
+        return of_emulator
     recorded = type_of_text(message)
     if recorded is not None:
         return recorded(message, details)
@@ -119,6 +134,25 @@ def service_error(
     if name is None and http_status is not None and http_status >= 500:
         return ServiceUnavailableError(message, details)
     return _STATUS.get(name or "", default)(message, details)
+
+
+def emulator_project_error(message: str, details: dict[str, Any]) -> EmulatorError | None:
+    """Return the error for the emulator's answer about a project that it does not have; None for any other text.
+
+    :param message: the service's text
+    :param details: details of the error
+    """
+    # The pattern alone would go over a long text of the service again for each project in it.
+    found = _EMULATOR_PROJECT.search(message) if _EMULATOR_SAYS in message else None
+    if found is None:
+        return None
+    wanted = f"{found['wanted']!r}" if found["wanted"] else "another one"
+    return EmulatorError(
+        f"The emulator has only the project {found['only']!r}, and {wanted} was requested. Use "
+        f"project_id={found['only']!r}, in the task or in the connection, or start the emulator with "
+        f"'vertex-ray-emulator start --project {found['wanted'] or 'PROJECT'}'.",
+        details,
+    )
 
 
 def answer_error(service: str, status: int, text: str) -> ServiceError:

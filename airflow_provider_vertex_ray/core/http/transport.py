@@ -118,6 +118,12 @@ class Transport:
         """
         await self._tokens.get()
 
+    def for_another_loop(self) -> Transport:
+        """Return a transport with this one's token, for the event loop of another thread."""
+        from airflow_provider_vertex_ray.core.http.auth import for_another_loop
+
+        return Transport(for_another_loop(self._tokens), self.addresses, retry=self._retry, timeout=self._timeout)
+
     async def close(self) -> None:
         """Close all connections."""
         await self._connections.close()
@@ -217,7 +223,9 @@ class Transport:
                 why = self._redact(describe(error))
                 if failures >= tries:
                     # Not chained: the library's error contains the request's headers.
-                    raise ServiceUnavailableError(f"{method} {url} was not answered: {why}") from None
+                    raise ServiceUnavailableError(
+                        f"{method} {url} was not answered: {why}{self._emulator_hint(error)}"
+                    ) from None
                 await self._pause(method, url, why, failures, None)
                 continue
             if answer.status == 401 and not renewed:
@@ -238,6 +246,7 @@ class Transport:
         quiet: float = 90.0,
         timeout: float | None = None,
         max_bytes: int | None = None,
+        accept: str | None = None,
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """GET an answer of any length, in pieces; a single attempt, and another one with a new token after a 401.
 
@@ -246,12 +255,15 @@ class Transport:
         :param quiet: seconds without a piece after which the connection counts as lost
         :param timeout: seconds for the whole answer; None for no limit
         :param max_bytes: maximum size of the answer, before and after decompression; None for no limit
+        :param accept: content type of the answer, for one whose body does not tell; None for any
         :raises ServiceUnavailableError: there is no answer, or (while the pieces are read) only a part of it
-        :raises UnreadableAnswerError: (while the pieces are read) the answer is too large, or damaged
+        :raises UnreadableAnswerError: the answer refuses a call that had worked a short time ago, has another content
+            type, or (while the pieces are read) is too large, or damaged
         :raises VertexRayError: the error that ``error_from`` returned for the answer
         """
         import aiohttp
 
+        call = f"GET {url.partition('?')[0]}"
         for renewed in (False, True):
             token = await self._token_for(url)
             request = self._connections.session(MAX_CONNECTIONS).get(
@@ -273,8 +285,10 @@ class Transport:
                     continue
                 if response.status >= 300:
                     text = self._redact.content(failed).decode("utf-8", "replace")
-                    raise self._refusal("", error_from, response.status, text)
-                yield self._pieces(response, max_bytes)
+                    raise self._refusal(call, error_from, response.status, text)
+                if accept not in (None, response.content_type):
+                    raise UnreadableAnswerError(f"The answer to {call} is not {accept}, but probably a proxy's page.")
+                yield self._pieces(response, max_bytes, call)
                 return
 
     @contextlib.asynccontextmanager
@@ -374,6 +388,17 @@ class Transport:
             headers = {key.lower(): value for key, value in response.headers.items()}
             return Answer(response.status, self._redact.content(content), headers), response.headers.get("Retry-After")
 
+    def _emulator_hint(self, error: Exception) -> str:
+        """Return what to check when no connection to the emulator can be opened."""
+        import aiohttp
+
+        if self.addresses.emulator_host is None or not isinstance(error, aiohttp.ClientConnectorError):
+            return ""
+        return (
+            f". VERTEX_RAY_EMULATOR_HOST is {self.addresses.emulator_host}; check with 'vertex-ray-emulator status' "
+            "that the emulator is still running there."
+        )
+
     def _unreadable(
         self, method: str, url: str, error: UnreadableAnswerError, answer: Answer | None
     ) -> UnreadableAnswerError:
@@ -398,7 +423,7 @@ class Transport:
             return UnreadableAnswerError(f"{error.message} (the same call had worked before)", error.details)
         return error
 
-    async def _pieces(self, response: aiohttp.ClientResponse, max_bytes: int | None) -> AsyncIterator[bytes]:
+    async def _pieces(self, response: aiohttp.ClientResponse, max_bytes: int | None, call: str) -> AsyncIterator[bytes]:
         try:
             async for piece in pieces_of(response, max_bytes):
                 yield piece
@@ -406,6 +431,8 @@ class Transport:
             raise ServiceUnavailableError(
                 f"The answer to GET {response.url} is incomplete: {self._redact(describe(error))}"
             ) from None
+        # Not before: half an answer does not show that the call works.
+        self._grace.worked(call)
 
     async def back_off(self, failures: int) -> None:
         """Wait as long as the retry policy requires, for callers that check the outcome before they try again.

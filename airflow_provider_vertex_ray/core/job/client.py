@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -27,13 +27,15 @@ from airflow_provider_vertex_ray.core.job.answers import (
     VersionAnswer,
 )
 from airflow_provider_vertex_ray.core.job.dashboard_errors import dashboard_error
-from airflow_provider_vertex_ray.core.job.listing import JobListing
+from airflow_provider_vertex_ray.core.job.listing import JobListing, Listed
 from airflow_provider_vertex_ray.core.job.log_client import LogsApi
 from airflow_provider_vertex_ray.core.job.packages import Package
-from airflow_provider_vertex_ray.core.job.state import Job, JobStatus
+from airflow_provider_vertex_ray.core.job.state import OWNER_KEY, Job, JobStatus
 from airflow_provider_vertex_ray.errors import (
+    CredentialsError,
     InvalidRequestError,
     JobNotFoundError,
+    NotAuthorisedError,
     PackageTooLargeError,
     RequestTooLargeError,
     ServiceUnavailableError,
@@ -47,7 +49,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 SUBMIT_ATTEMPTS = 6
-"""Attempts of a submission whose answers are lost."""
+"""Attempts of a submission whose answers are lost, or that is refused."""
 
 UPLOAD_TIMEOUT = 1800.0
 """Seconds for the upload of one package."""
@@ -126,6 +128,7 @@ class JobsApi(LogsApi):
         :param request: the job
         :return: False if a job with this id already existed before this call
         :raises InvalidRequestError: the cluster rejects the request
+        :raises NotAuthorisedError: the cluster, or the proxy in front of it, refuses each attempt
         :raises ServiceUnavailableError: the cluster could not be reached
         """
         failures = 0
@@ -148,7 +151,10 @@ class JobsApi(LogsApi):
             except SubmissionIdTakenError:
                 # After a lost answer, it may be the job that this very call submitted.
                 return failures > 0 and (await self.get(request.submission_id)).metadata.get(REQUEST_KEY) == request_id
-            except ServiceUnavailableError:
+            except CredentialsError:
+                raise
+            except (ServiceUnavailableError, NotAuthorisedError):
+                # Permissions that were granted a moment ago, and proxies, refuse single requests for minutes.
                 failures += 1
                 found = await self._find_now(request.submission_id)
                 if found is not None:
@@ -158,10 +164,13 @@ class JobsApi(LogsApi):
                 await self._transport.back_off(failures)
 
     async def _find_now(self, submission_id: str) -> Job | None:
-        """Return one job; None if it does not exist or the cluster cannot be reached."""
+        """Return one job; None if it does not exist or the cluster cannot be reached.
+
+        A refusal of the look-up says nothing about the submission.
+        """
         try:
             return await self.find(submission_id)
-        except ServiceUnavailableError:
+        except (ServiceUnavailableError, NotAuthorisedError, InvalidRequestError):
             return None
 
     async def get(self, submission_id: str, *, attempts: int | None = None) -> Job:
@@ -193,6 +202,54 @@ class JobsApi(LogsApi):
         """
         return await self._listing.all(drivers=drivers)
 
+    async def list_ids(self, submission_ids: Collection[str]) -> Listed:
+        """Return the jobs with some IDs, as far as they exist, by a single request for the list of all jobs.
+
+        Cheaper than a request for each if they are many, and a large part of all jobs of the cluster.
+        """
+        wanted = frozenset(submission_ids)
+        return await self._listing.some(lambda answer: answer.submission_id in wanted, wanted.__contains__)
+
+    async def list_task(self, owner: str, prefix: str) -> list[Job]:
+        """Return the jobs that a task instance has submitted, and those whose IDs begin as those that it submits.
+
+        :param owner: its ``owner_key``
+        :param prefix: beginning of the IDs
+        :raises UnreadableAnswerError: the list cannot be read, or the entry of a job whose ID begins so
+        """
+        found = await self._listing.some(
+            lambda answer: (
+                (answer.metadata or {}).get(OWNER_KEY) == owner or (answer.submission_id or "").startswith(prefix)
+            ),
+            lambda submission_id: submission_id.startswith(prefix),
+        )
+        for error in found.unreadable.values():
+            raise error
+        return list(found.jobs.values())
+
+    async def variables(self, submission_id: str) -> dict[str, str]:
+        """Return the environment variables with which a job was submitted, secrets included.
+
+        :raises JobNotFoundError: the job does not exist
+        """
+        answer = await self._transport.read(
+            JobAnswer, "GET", self._url(submission_id), error_from=dashboard_error, timeout=90
+        )
+        found = answer.runtime_env.env_vars if answer.runtime_env else None
+        return {str(name): str(value) for name, value in (found or {}).items()}
+
+    async def has_package(self, uri: str) -> bool:
+        """Tell whether the cluster has a package, and keep it there for ten more minutes.
+
+        :param uri: its URI in a runtime environment, ``gcs://…``
+        """
+        url = f"{self._base}/api/packages/gcs/{quote(uri.removeprefix('gcs://'))}"
+        try:
+            await self._transport.read(Blank, "GET", url, error_from=dashboard_error)
+        except JobNotFoundError:
+            return False
+        return True
+
     async def newest(self, most: int) -> list[Job]:
         """Return the active jobs and drivers of the cluster, then its newest ones, in all at most ``most``."""
         return await self._listing.newest(most)
@@ -207,14 +264,16 @@ class JobsApi(LogsApi):
         """
         return await self._listing.in_use()
 
-    async def stop(self, submission_id: str) -> bool:
+    async def stop(self, submission_id: str, *, attempts: int | None = None) -> bool:
         """Request that a job stops: its driver gets a SIGTERM, and later a SIGKILL.
 
+        :param submission_id: the job
+        :param attempts: attempts of the request; None for the default of the transport
         :return: False if the job had already ended
         :raises JobNotFoundError: the job does not exist
         """
         answer = await self._transport.read(
-            StoppedAnswer, "POST", f"{self._url(submission_id)}/stop", error_from=dashboard_error
+            StoppedAnswer, "POST", f"{self._url(submission_id)}/stop", error_from=dashboard_error, attempts=attempts
         )
         if answer.stopped:
             await self._kill_pending_driver(submission_id)
@@ -277,12 +336,9 @@ class JobsApi(LogsApi):
         :return: whether it was uploaded
         :raises PackageTooLargeError: the dashboard, or the proxy in front of it, rejects a request of this size
         """
-        url = f"{self._base}/api/packages/gcs/{quote(package.name)}"
-        try:
-            await self._transport.read(Blank, "GET", url, error_from=dashboard_error)
+        if await self.has_package(package.uri):
             return False
-        except JobNotFoundError:
-            pass
+        url = f"{self._base}/api/packages/gcs/{quote(package.name)}"
         try:
             await self._transport.read(
                 Blank,

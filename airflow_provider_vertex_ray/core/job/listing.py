@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from airflow_provider_vertex_ray.core.http.body import TooLargeError
 from airflow_provider_vertex_ray.core.http.decoding import SLICE, ArrayReader
@@ -14,7 +14,7 @@ from airflow_provider_vertex_ray.core.http.transport import Transport
 from airflow_provider_vertex_ray.core.job.answers import JobAnswer, JobUseAnswer
 from airflow_provider_vertex_ray.core.job.dashboard_errors import dashboard_error
 from airflow_provider_vertex_ray.core.job.state import Job
-from airflow_provider_vertex_ray.errors import ServiceUnavailableError
+from airflow_provider_vertex_ray.errors import ServiceUnavailableError, UnreadableAnswerError
 
 T = TypeVar("T")
 
@@ -37,6 +37,17 @@ LIST_TIMEOUT = 180.0
 
 LIST_ATTEMPTS = 3
 """Attempts to read the list of all jobs."""
+
+
+class Listed(NamedTuple):
+    """Some of the jobs of a cluster.
+
+    :param jobs: the jobs by their submission IDs
+    :param unreadable: those that exist, but whose entries cannot be read, and why
+    """
+
+    jobs: dict[str, Job]
+    unreadable: dict[str, UnreadableAnswerError]
 
 
 class JobListing:
@@ -80,6 +91,36 @@ class JobListing:
         shorten()
         return found
 
+    async def some(self, wanted: Callable[[JobAnswer], bool], needed: Callable[[str], bool]) -> Listed:
+        """Return the jobs for which ``wanted`` holds, however many others there are.
+
+        An entry that cannot be read, such as one of more than 1 MiB, does not make the others unreadable: everybody
+        who may submit a job to the cluster could end all waits on it.
+
+        :param wanted: tells which jobs to return
+        :param needed: tells by its ID whether a job whose entry cannot be read may be one of them
+        """
+        found = Listed({}, {})
+
+        def spare(submission_id: str | None, error: UnreadableAnswerError) -> bool:
+            # The cluster names each job that was submitted; a driver has no ID.
+            if submission_id is not None and needed(submission_id):
+                text = f"The entry of Ray job {submission_id} in the list of jobs could not be read: {error.message}"
+                found.unreadable[submission_id] = UnreadableAnswerError(text, {"submission_id": submission_id})
+            else:
+                log.debug("Skipping the entry of job %s in %s: %s", submission_id, self._url, error.message)
+            return True
+
+        def take(job: Job) -> None:
+            found.jobs[job.submission_id] = job
+
+        def restart() -> None:
+            found.jobs.clear()
+            found.unreadable.clear()
+
+        await self._each(JobAnswer, lambda answer: _listed(answer) if wanted(answer) else None, take, restart, spare)
+        return found
+
     async def in_use(self) -> list[Job]:
         """Return the active jobs and drivers, and the one that ended last."""
         active: list[Job] = []
@@ -100,19 +141,31 @@ class JobListing:
         return [*active, *last]
 
     async def _each(
-        self, kind: type[T], job_of: Callable[[T], Job], take: Callable[[Job], None], restart: Callable[[], None]
+        self,
+        kind: type[T],
+        job_of: Callable[[T], Job | None],
+        take: Callable[[Job], None],
+        restart: Callable[[], None],
+        spare: Callable[[str | None, UnreadableAnswerError], bool] | None = None,
     ) -> None:
         """Read the list, several times if need be.
 
         :param kind: the model of a job
-        :param job_of: returns the job that an answer describes
+        :param job_of: returns the job that an answer describes; None to skip it
         :param take: receives each job
         :param restart: called before each attempt
+        :param spare: see ``ArrayReader``
         """
+
+        def note(answer: T) -> None:
+            job = job_of(answer)
+            if job is not None:
+                take(job)
+
         for attempt in range(1, LIST_ATTEMPTS + 1):
             restart()
             try:
-                await self._read(ArrayReader(kind), lambda answer: take(job_of(answer)))
+                await self._read(ArrayReader(kind, spare, "submission_id"), note)
                 return
             except ServiceUnavailableError as error:
                 if attempt == LIST_ATTEMPTS or isinstance(error, TooLargeError):

@@ -39,6 +39,10 @@ FILE_QUIET = 30.0
 FILE_SECONDS = 600
 """Seconds that Ray may take to send a log file."""
 
+FILE_TYPE = "text/plain"
+"""Content type of a log file in all Ray versions. Only this distinguishes it from a proxy's page with status 200, which
+would become output of the job, and hide as much of the real one."""
+
 FILES_SINCE = (2, 47)
 """First Ray version whose state API is known to return log files as they are; older ones add a byte to each piece."""
 
@@ -161,6 +165,7 @@ class LogsApi:
         :param node_id: Ray's id of the node of the job's driver; without it, Ray looks through all jobs
         :param supervisor: whether to read what Ray itself logged about the job, for which the node's id is needed
         :raises ServiceUnavailableError: there is no answer or no such file, or (while it is read) only a part of it
+        :raises UnreadableAnswerError: the answer is something else, such as a proxy's page
         :raises JobNotFoundError: the dashboard has no state API
         """
         where = {"submission_id": submission_id}
@@ -169,7 +174,9 @@ class LogsApi:
             where = {"node_id": node_id, "filename": name}
         query = urlencode({**where, "lines": lines, "timeout": FILE_SECONDS})
         url = f"{self._base}/api/v0/logs/file?{query}"
-        async with self._transport.stream(url, error_from=dashboard_error, quiet=FILE_QUIET) as pieces:
+        async with self._transport.stream(
+            url, error_from=dashboard_error, quiet=FILE_QUIET, accept=FILE_TYPE
+        ) as pieces:
             yield pieces
 
     async def has_log_files(self) -> bool:

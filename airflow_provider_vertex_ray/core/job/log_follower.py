@@ -19,12 +19,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from airflow_provider_vertex_ray.core.deadlines import set_within
 from airflow_provider_vertex_ray.core.job.client import JobsApi
 from airflow_provider_vertex_ray.core.job.log_end import KnownEnd
 from airflow_provider_vertex_ray.core.job.log_lines import LONGEST_LINE, Line, LineAssembler
-from airflow_provider_vertex_ray.core.job.log_listener import Listener, set_within
+from airflow_provider_vertex_ray.core.job.log_listener import Listener
 from airflow_provider_vertex_ray.core.job.log_pace import ReadPace
 from airflow_provider_vertex_ray.core.job.log_reader import LogReader
+from airflow_provider_vertex_ray.core.job.log_tidy import LogTidy
 from airflow_provider_vertex_ray.core.job.result_line import is_result, read_result, result_size
 from airflow_provider_vertex_ray.core.job.secret_mask import SecretMask
 from airflow_provider_vertex_ray.errors import JobNotFoundError, NotAuthorisedError, NotStorableError, storable_text
@@ -91,6 +93,7 @@ class JobLog:
     :param hidden: secret texts, which are replaced by ``***`` if they have five characters or more
     :param position: number of characters that an earlier process has shown (its ``position``); they are read but not
         shown again
+    :param tidy: whether control sequences and redraws of progress bars are left out, see ``log_tidy``
     """
 
     def __init__(
@@ -101,6 +104,7 @@ class JobLog:
         *,
         hidden: Sequence[str] = (),
         position: int = 0,
+        tidy: bool = True,
     ) -> None:
         self.last_lines: deque[str] = deque(maxlen=KEPT_LINES)
         """The last lines as they are shown, truncated after ``LONGEST_KEPT`` characters."""
@@ -120,6 +124,7 @@ class JobLog:
         self._submission_id = submission_id
         self._emit = emit
         self._mask = SecretMask(hidden)
+        self._tidies = tidy
         self._shown_before = position
         self._marker = GOES_ON if position else ""
         self._begin_anew()
@@ -181,6 +186,7 @@ class JobLog:
                 self.problem,
             )
         self._assembler.flush()
+        self._tidy.close()
 
     async def cancel(self) -> None:
         """Stop following at once."""
@@ -213,6 +219,7 @@ class JobLog:
     def skip_gap(self) -> None:
         """Note that what is fed next does not follow what was received so far."""
         self._assembler.flush()
+        self._tidy.close()
         self._shown_before, self._marker = min(self._shown_before, self.delivered), LEFT_OUT
 
     def begin_anew(self) -> None:
@@ -226,6 +233,7 @@ class JobLog:
         self.result, self.result_error = None, None
         # A secret may cross the place where a line is truncated: it is masked before that.
         self._assembler = LineAssembler(self._take, LONGEST_LINE + self._mask.longest)
+        self._tidy = LogTidy(self._shown)
         self._end = KnownEnd()
 
     async def _follow(self) -> None:
@@ -347,13 +355,22 @@ class JobLog:
             await listener.close()
 
     def _take(self, line: Line) -> None:
-        shown = self._mask(line.text)[:LONGEST_LINE]
         if is_result(line.text):
             self._take_result(line)
+            shown = self._mask(line.text)[:LONGEST_LINE]
             if len(shown) > LONGEST_KEPT:
                 shown = f"{shown[:LONGEST_KEPT]}… ({result_size(line)} bytes)"
+            self._tidy.take(shown, line.start)
+        elif self._tidies:
+            # Before the mask: a control sequence inside a secret would hide it from the mask.
+            self._tidy.take(line.text, line.start)
+        else:
+            self._shown(line.text, line.start)
+
+    def _shown(self, text: str, start: int) -> None:
+        shown = self._mask(text)[:LONGEST_LINE]
         self.last_lines.append(shown[:LONGEST_KEPT])
-        if line.start >= self._shown_before:
+        if start >= self._shown_before:
             self._show(shown)
 
     def _take_result(self, line: Line) -> None:

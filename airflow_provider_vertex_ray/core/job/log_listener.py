@@ -20,16 +20,6 @@ STEADY = 30.0
 """Seconds after which a connection counts as successful, even if it ended without output."""
 
 
-async def set_within(event: asyncio.Event, seconds: float | None) -> bool:
-    """Wait for an event; return whether it was set in time. Unlike ``wait_for``, this never swallows a cancellation."""
-    waiter = asyncio.ensure_future(event.wait())
-    try:
-        await asyncio.wait({waiter}, timeout=seconds)
-    finally:
-        waiter.cancel()
-    return event.is_set()
-
-
 class Listener:
     """One connection, from its opening to its end; it delivers the output from its beginning.
 

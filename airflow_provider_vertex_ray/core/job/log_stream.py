@@ -7,9 +7,9 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator
 
+from airflow_provider_vertex_ray.core.deadlines import set_within
 from airflow_provider_vertex_ray.core.job.client import JobsApi
 from airflow_provider_vertex_ray.core.job.log_follower import JobLog
-from airflow_provider_vertex_ray.core.job.log_listener import set_within
 from airflow_provider_vertex_ray.core.job.log_pace import read_pause
 
 
@@ -29,7 +29,7 @@ async def lines_of(api: JobsApi, submission_id: str) -> AsyncGenerator[str, None
         waiting.append(line)
         arrived.set()
 
-    output = JobLog(api, submission_id, take)
+    output = JobLog(api, submission_id, take, tidy=False)
     following = asyncio.create_task(_follow(api, submission_id, output))
     following.add_done_callback(lambda _: arrived.set())
     try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import re
 import time
 import zipfile
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_vertex_ray.core.job.package_files import packed_paths
-from airflow_provider_vertex_ray.core.job.runtime_env import is_local
+from airflow_provider_vertex_ray.core.job.runtime_env import CONDA_FILES, is_local
 from airflow_provider_vertex_ray.errors import InvalidArgumentError, PackageTooLargeError
 
 MAX_PACKAGE_BYTES = 100 << 20
@@ -211,7 +212,7 @@ def pack_all(environment: Mapping[str, Any], scratch: Path, job_key: str) -> dic
 
 
 def check_local_code(environment: Mapping[str, Any]) -> None:
-    """Validate that the local code of a runtime environment is there, without reading its content.
+    """Validate that the local code of a runtime environment is there; only a conda file is read.
 
     :param environment: the runtime environment, as ``runtime_environment`` returns it
     :raises InvalidArgumentError: a folder or file does not exist, or is none that can be sent
@@ -223,6 +224,30 @@ def check_local_code(environment: Mapping[str, Any]) -> None:
             _existing_zip(path, field)
         else:
             _existing_folder(path, field)
+    read_conda(environment)
+
+
+def read_conda(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """Read a local conda file, as Ray's own client does.
+
+    :param environment: the runtime environment, as ``runtime_environment`` returns it
+    :return: the field ``conda`` with the file's content; nothing where it is no local file
+    :raises InvalidArgumentError: the file cannot be read, or holds no mapping
+    """
+    path = environment.get("conda")
+    if not isinstance(path, str) or Path(path).suffix not in CONDA_FILES:
+        return {}
+    import yaml
+
+    field, rule = "runtime_env['conda']", "Use the name of an environment, a dict, or a local YAML file."
+    try:
+        found = yaml.safe_load(Path(path).expanduser().read_text("utf-8"))
+        json.dumps(found)
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        raise InvalidArgumentError(field, path, f"{rule} The file cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise InvalidArgumentError(field, path, rule)
+    return {"conda": found}
 
 
 def _local_code(environment: Mapping[str, Any]) -> Iterator[tuple[int | None, str, str]]:

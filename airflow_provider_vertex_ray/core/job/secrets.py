@@ -1,7 +1,7 @@
 """Secrets among a job's environment variables: which ones they are, and every form in which a log may show them.
 
 A plain setting such as ``ENV=production`` is no secret: masking it would hide ordinary words. A variable is a secret if
-its value is a :class:`Secret`, if its name says so, or if Airflow already masks its value. The names of a job's secrets
+its value is a ``Secret``, if its name says so, or if Airflow already masks its value. The names of a job's secrets
 are stored in its metadata, so that the triggerer and the page know them too.
 """
 

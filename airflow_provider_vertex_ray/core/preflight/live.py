@@ -1,6 +1,6 @@
 """Harmless looks at what exists in a project: which of the package's assumptions hold on the real service.
 
-Nothing is created, changed or submitted. docs/real-project.md says what each finding tells.
+Nothing is created, changed or submitted. docs/never-tried.md says what each finding tells.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import time
 
 from airflow_provider_vertex_ray.core.cluster.client import ClustersApi
 from airflow_provider_vertex_ray.core.cluster.state import USABLE_STATES, Cluster
+from airflow_provider_vertex_ray.core.deadlines import within
 from airflow_provider_vertex_ray.core.http.transport import Transport
 from airflow_provider_vertex_ray.core.job.client import JobsApi
 from airflow_provider_vertex_ray.core.preflight.report import Finding, Status
@@ -93,7 +94,7 @@ async def _websocket(api: JobsApi, cluster: Cluster) -> Finding:
                 break
 
     try:
-        await asyncio.wait_for(open_one(), HANDSHAKE)
+        await within(HANDSHAKE, open_one())
     except JobNotFoundError:
         return Finding(LIVE, Status.PASS, subject, "the request for one reaches Ray, which has no such job")
     except (VertexRayError, asyncio.TimeoutError) as error:

@@ -99,17 +99,23 @@ class Report:
 
     def table(self) -> list[str]:
         """Return the lines of a readable table: a heading, and each finding, followed by its remedy."""
+        return [line for _, line in self.rows()]
+
+    def rows(self) -> list[tuple[Status, str]]:
+        """Return the lines of the table, each with the status of its finding; the heading passes."""
         rows = [_HEADINGS, *(_cells(finding) for finding in self.findings)]
         widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS) - 1)]
         return list(self._lines(rows, widths))
 
-    def _lines(self, rows: list[tuple[str, ...]], widths: list[int]) -> Iterator[str]:
+    def _lines(self, rows: list[tuple[str, ...]], widths: list[int]) -> Iterator[tuple[Status, str]]:
         for place, row in enumerate(rows):
             fixed = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False))
-            yield f"{fixed}  {row[-1]}"
-            remedy = _plain(self.findings[place - 1].remedy) if place else ""
+            finding = self.findings[place - 1] if place else None
+            status = finding.status if finding else Status.PASS
+            yield status, f"{fixed}  {row[-1]}"
+            remedy = _plain(finding.remedy) if finding else ""
             if remedy:
-                yield f"{' ' * widths[0]}  -> {remedy}"
+                yield status, f"{' ' * widths[0]}  -> {remedy}"
 
 
 def choose_checks(checks: Sequence[str] | None) -> tuple[str, ...]:

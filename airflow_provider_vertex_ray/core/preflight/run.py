@@ -8,6 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
+from airflow_provider_vertex_ray.core.deadlines import within
 from airflow_provider_vertex_ray.core.http.transport import Transport
 from airflow_provider_vertex_ray.core.preflight.project_checks import (
     check_apis,
@@ -143,7 +144,7 @@ async def _part(
         return [Finding(name, Status.COULD_NOT_CHECK, check.subject(asked), "no credentials")]
     async with room:
         try:
-            return await asyncio.wait_for(check.make(asked, transport), LONGEST)
+            return await within(LONGEST, check.make(asked, transport))
         except asyncio.TimeoutError:
             found = f"no answer within {LONGEST:.0f} s"
             return [Finding(name, Status.COULD_NOT_CHECK, check.subject(asked), found, AGAIN)]

@@ -12,7 +12,7 @@ import msgspec
 
 from airflow_provider_vertex_ray.core.http.decoding import Count, JsonObject
 
-__all__ = ["EndpointAnswer", "ModelAnswer", "ModelPage", "ObjectPage", "PredictionAnswer"]
+__all__ = ["EndpointAnswer", "ModelAnswer", "ModelPage", "ObjectPage", "OperationPage", "PredictionAnswer"]
 
 ResourceName = Annotated[str, msgspec.Meta(pattern=r"^projects/[^/\s]+/locations/[^/\s]+/\S+$")]
 
@@ -53,6 +53,13 @@ class EndpointAnswer(msgspec.Struct, rename="camel"):
     deployed_models: list[_DeployedAnswer] | None = None
     traffic_split: dict[str, Count] | None = None
     labels: dict[str, str] | None = None
+
+
+class OperationPage(msgspec.Struct, rename="camel"):
+    """A page of a list of long-running operations."""
+
+    operations: list[JsonObject] | None = None
+    next_page_token: str | None = None
 
 
 class PredictionAnswer(msgspec.Struct, rename="camel"):

@@ -21,6 +21,7 @@ from airflow_provider_vertex_ray.core.serving.answers import (
     ModelAnswer,
     ModelPage,
     ObjectPage,
+    OperationPage,
     PredictionAnswer,
 )
 from airflow_provider_vertex_ray.core.serving.resource_name import location_of
@@ -129,6 +130,43 @@ class ServingApi:
             return await self._start("POST", f"{endpoint}:undeployModel", EndpointNotFoundError, body=body)
         except EndpointNotFoundError:
             return None
+
+    async def clear_traffic(self, endpoint: str) -> None:
+        """Remove the traffic split of an endpoint, so that none of its models gets traffic.
+
+        An undeploy request cannot do that: its empty split means that the split is left unchanged.
+
+        :param endpoint: the endpoint
+        :raises EndpointNotFoundError: the endpoint does not exist
+        """
+        await self._call(
+            JsonObject,
+            "PATCH",
+            endpoint,
+            EndpointNotFoundError,
+            shape=EndpointAnswer,
+            params={"updateMask": "trafficSplit"},
+            body={"trafficSplit": {}},
+        )
+
+    async def endpoint_operations(self, endpoint: str) -> list[dict[str, Any]]:
+        """Return the long-running operations on an endpoint.
+
+        :param endpoint: the endpoint
+        """
+        found: list[dict[str, Any]] = []
+        tokens = PageTokens()
+        token = ""
+        while True:
+            params = {"pageToken": token} if token else {}
+            page = await self._call(
+                OperationPage, "GET", f"{endpoint}/operations", EndpointNotFoundError, params=params
+            )
+            for operation in page.operations or []:
+                check_shape(operation, OperationAnswer)
+                found.append(operation)
+            if not (token := tokens.follow(page.next_page_token)):
+                return found
 
     async def delete_endpoint(self, name: str) -> str | None:
         """Start the deletion of an endpoint, and return the name of the operation; None if it does not exist.

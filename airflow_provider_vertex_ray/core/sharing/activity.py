@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_provider_vertex_ray.core.cluster.state import Cluster, ClusterState
+from airflow_provider_vertex_ray.core.deadlines import within
 from airflow_provider_vertex_ray.core.job.state import Job
 from airflow_provider_vertex_ray.core.sharing.lease import Lease
 from airflow_provider_vertex_ray.errors import InvalidArgumentError, VertexRayError
@@ -29,6 +30,12 @@ CLOCK_SECONDS = 3600.0
 """Seconds by which the clock of a cluster may be ahead."""
 
 
+QUIET_SECONDS = 600.0
+"""Seconds without use after which a cluster that is to go anyway is deleted if no lease tells that it is not needed.
+
+A task may have attached to it a moment ago, or a run may be between two of its jobs."""
+
+
 @dataclass(frozen=True)
 class Activity:
     """The current use of a cluster.
@@ -36,11 +43,15 @@ class Activity:
     :param reasons: why the cluster is in use, or counts as in use; empty if it is idle
     :param idle_since: Unix time at which its last use ended; None while it is in use
     :param unreadable: whether it only counts as in use because its use could not be read
+    :param lease_free: whether its lease was read, and nobody holds it
+    :param only_jobs_unreadable: whether its jobs are all of this that could not be read
     """
 
     reasons: tuple[str, ...]
     idle_since: float | None = None
     unreadable: bool = False
+    lease_free: bool = False
+    only_jobs_unreadable: bool = False
 
     @property
     def busy(self) -> bool:
@@ -80,7 +91,7 @@ async def _jobs(transport: Transport, cluster: Cluster) -> Sequence[Job] | str:
 
     try:
         api = JobsApi(transport, transport.addresses.dashboard(cluster.dashboard_uri))
-        return await asyncio.wait_for(api.in_use(), LONGEST_READ)
+        return await within(LONGEST_READ, api.in_use())
     except (VertexRayError, InvalidArgumentError) as error:
         # An invalid argument is an address that may not receive a token.
         return error.message if isinstance(error, VertexRayError) else str(error)
@@ -121,10 +132,11 @@ def activity_of(cluster: Cluster, jobs: Sequence[Job] | str, lease: Lease | str 
         reasons += _named("lease holder", {holder.owner for holder in lease.live(now)})
         ends.append(lease.used_until(now))
     if reasons or unreadable:
-        return Activity((*reasons, *unreadable), unreadable=not reasons)
+        only_jobs = not reasons and isinstance(jobs, str) and not isinstance(lease, str)
+        return Activity((*reasons, *unreadable), unreadable=not reasons, only_jobs_unreadable=only_jobs)
     known = [end for end in ends if end is not None]
     # Without any time, it is not known to have been idle for long.
-    return Activity((), max(known) if known else now)
+    return Activity((), max(known) if known else now, lease_free=lease is not None)
 
 
 def _named(kind: str, names: Iterable[str]) -> list[str]:

@@ -15,7 +15,7 @@ from airflow_provider_vertex_ray.core.cluster.spec import ClusterSpec
 from airflow_provider_vertex_ray.core.cluster.state import GONE_STATES, Cluster, ClusterState
 from airflow_provider_vertex_ray.core.http.service_errors import outcome_error
 from airflow_provider_vertex_ray.core.http.transport import Transport
-from airflow_provider_vertex_ray.core.sharing.activity import Activity
+from airflow_provider_vertex_ray.core.sharing.activity import QUIET_SECONDS, Activity
 from airflow_provider_vertex_ray.core.sharing.generations import (
     GENERATION_LABEL,
     SHARED_LABEL,
@@ -44,11 +44,6 @@ from airflow_provider_vertex_ray.errors import (
 )
 
 log = logging.getLogger(__name__)
-
-QUIET_SECONDS = 600.0
-"""Seconds for which a superseded cluster must have been idle if there are no leases.
-
-A task may have attached to it a moment ago."""
 
 UNLISTED_GRACE = 60.0
 """Seconds after a create request in which a cluster that cannot be found yet is waited for."""

@@ -13,6 +13,7 @@ from typing import Any
 from airflow_provider_vertex_ray.core.cluster.client import ClustersApi
 from airflow_provider_vertex_ray.core.cluster.name import ClusterName, parse_cluster_name
 from airflow_provider_vertex_ray.core.cluster.state import Cluster
+from airflow_provider_vertex_ray.core.deadlines import within
 from airflow_provider_vertex_ray.core.http.transport import Transport
 from airflow_provider_vertex_ray.core.sharing.activity import Activity, read_activity
 from airflow_provider_vertex_ray.core.sharing.lease import Closing
@@ -52,7 +53,7 @@ async def delete_soon(clusters: ClustersApi, name: ClusterName) -> str | None:
     :raises VertexRayError: the service rejects the deletion
     """
     try:
-        return await asyncio.wait_for(clusters.delete(name), DELETE_SECONDS)
+        return await within(DELETE_SECONDS, clusters.delete(name))
     except asyncio.TimeoutError as error:
         raise ServiceUnavailableError(
             f"The request to delete cluster {name.cluster_id} was not answered within {DELETE_SECONDS:.0f} s."
@@ -63,8 +64,8 @@ async def delete_closed(transport: Transport, lease: dict[str, Any]) -> str | No
     """Close the lease of a cluster again, and request its deletion right afterwards.
 
     :param transport: the connection
-    :param lease: ``uri``, ``cluster`` (its full name as the service returns it), ``owner`` (whose holds do not count)
-        and ``token`` (of the closing)
+    :param lease: ``uri``, ``cluster`` (its full name as the service returns it), ``owner`` (the DAG run whose holds do
+        not count) and ``token`` (of the closing)
     :return: name of the long-running operation; None if the cluster does not exist
     :raises LeaseHeldError: somebody has acquired the lease since it was closed first
     :raises ClusterClosingError: somebody else has closed the lease since
@@ -90,11 +91,13 @@ class Outcome:
     :param deleted: whether the service accepted the deletion
     :param why: reason for the outcome; empty if the first check kept the cluster
     :param activity: the activity that was read last
+    :param error: why the lease could not be closed, unless it is held or somebody else has closed it
     """
 
     deleted: bool
     why: str
     activity: Activity
+    error: VertexRayError | None = None
 
 
 @dataclass
@@ -131,7 +134,7 @@ class GuardedDelete:
         except (LeaseHeldError, ClusterClosingError) as error:
             return Outcome(False, error.message, activity)
         except VertexRayError as error:
-            return Outcome(False, f"its lease cannot be closed: {error.message}", activity)
+            return Outcome(False, f"its lease cannot be closed: {error.message}", activity, error)
         gone = unknown = False
         try:
             clusters = ClustersApi(self.transport)

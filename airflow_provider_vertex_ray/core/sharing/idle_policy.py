@@ -9,7 +9,7 @@ from enum import Enum
 from airflow_provider_vertex_ray.core.checks import is_number
 from airflow_provider_vertex_ray.core.cluster.state import Cluster, ClusterState
 from airflow_provider_vertex_ray.core.deadlines import duration
-from airflow_provider_vertex_ray.core.sharing.activity import Activity
+from airflow_provider_vertex_ray.core.sharing.activity import QUIET_SECONDS, Activity
 from airflow_provider_vertex_ray.core.sharing.generations import SHARED_LABEL, generation_of, too_old
 
 
@@ -21,7 +21,7 @@ class Decision(str, Enum):
     DELETE = "delete"
     """It is deleted now."""
     DRAIN = "drain"
-    """It is deleted as soon as it is unused."""
+    """It is deleted once it has been unused for a while."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Policy:
     """Limits after which a cluster is deleted.
 
     :param idle_for: seconds without any use
-    :param max_age: age in seconds above which a cluster is deleted as soon as it is unused; None for no limit
+    :param max_age: age in seconds above which a cluster is deleted after ``quiet_seconds``; None for no limit
     :param unreadable_for: seconds after which a cluster whose use could not be read all the time is deleted; None for
         never
     """
@@ -109,6 +109,20 @@ def superseded_among(clusters: Iterable[Cluster]) -> set[str]:
     }
 
 
+def quiet_seconds(cluster: Cluster, activity: Activity, policy: Policy) -> float:
+    """Return the seconds without use after which a cluster is deleted that is too old or superseded.
+
+    A run on it may be between two of its jobs; only on a shared cluster does a lease tell that there is none.
+
+    :param cluster: the cluster
+    :param activity: its activity
+    :param policy: the limits
+    """
+    if SHARED_LABEL in cluster.labels and activity.lease_free:
+        return 0.0
+    return min(policy.idle_for, QUIET_SECONDS)
+
+
 def verdict(
     cluster: Cluster,
     activity: Activity,
@@ -145,9 +159,12 @@ def verdict(
         return Verdict(Decision.KEEP, f"in use: {users}")
     if cluster.state is ClusterState.ERROR:
         return Verdict(Decision.DELETE, f"it is in ERROR: {cluster.error_message or 'no reason given'}")
-    if reason:
-        return Verdict(Decision.DELETE, reason)
     idle = activity.idle_seconds(now)
+    if reason:
+        quiet = quiet_seconds(cluster, activity, policy)
+        if idle >= quiet:
+            return Verdict(Decision.DELETE, reason)
+        return Verdict(Decision.DRAIN, f"{reason}, but idle for only {duration(idle)} of {duration(quiet)}")
     if idle >= policy.idle_for:
         leaked = "" if SHARED_LABEL in cluster.labels else _creator(cluster)
         return Verdict(Decision.DELETE, f"idle for {duration(idle)}{leaked}")

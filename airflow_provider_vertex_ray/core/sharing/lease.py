@@ -91,6 +91,13 @@ class Holder:
         """Tell whether the holder uses the cluster, or may still use it according to its own clock."""
         return not self.released and self.expires + CLOCK_SKEW > now
 
+    def belongs_to(self, run: str) -> bool:
+        """Tell whether a DAG run (``<dag_id>/<run_id>``) holds, maybe under another owner's name.
+
+        The scope then begins with the run, see ``lease_holder_of``.
+        """
+        return run in (self.owner, self.scope.rpartition("/")[0])
+
     def lasts(self, now: float, ttl: float) -> bool:
         """Tell whether the hold lasts for another ``ttl`` seconds as it is."""
         return not self.released and self.expires - now >= ttl
@@ -197,10 +204,10 @@ class Lease:
         """Validate that nobody uses the cluster.
 
         :param now: Unix time
-        :param ignoring: owner whose holds do not count
+        :param ignoring: DAG run whose holds do not count, whatever their owner's name
         :raises LeaseHeldError: the cluster is in use
         """
-        owners = sorted({each.owner for each in self.live(now)} - {ignoring})
+        owners = sorted({each.owner for each in self.live(now) if ignoring is None or not each.belongs_to(ignoring)})
         if owners:
             more = f" and {len(owners) - 5} more" if len(owners) > 5 else ""
             raise LeaseHeldError(f"The cluster is held by {', '.join(owners[:5])}{more}.", {"owners": owners[:100]})

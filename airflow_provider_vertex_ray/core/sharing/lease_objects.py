@@ -27,6 +27,7 @@ from airflow_provider_vertex_ray.core.http.addresses import EMULATOR_VARIABLE, S
 from airflow_provider_vertex_ray.core.http.service_errors import read_error
 from airflow_provider_vertex_ray.core.http.transport import Answer, Transport
 from airflow_provider_vertex_ray.errors import (
+    EmulatorStorageError,
     InvalidArgumentError,
     LeaseStoreError,
     LeaseStoreUnavailableError,
@@ -252,10 +253,9 @@ class LeaseObjects:
     def _base(self) -> str:
         addresses = self._transport.addresses
         if addresses.emulator_host and not addresses.storage_emulator:
-            raise LeaseStoreError(
-                f"lease_uri is {self.uri!r}, but the emulator at {addresses.emulator_host} runs without Cloud Storage. "
-                f"Start it with 'vertex-ray-emulator start --with storage', and set {STORAGE_VARIABLE} besides "
-                f"{EMULATOR_VARIABLE} as it says; or leave lease_uri out.",
+            raise EmulatorStorageError(
+                f"lease_uri is {self.uri!r}, but {EMULATOR_VARIABLE} is {addresses.emulator_host} and "
+                f"{STORAGE_VARIABLE} is not set: the emulator runs without Cloud Storage.",
                 {"lease_uri": self.uri},
             )
         return addresses.storage()

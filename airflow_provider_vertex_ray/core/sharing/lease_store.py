@@ -144,14 +144,17 @@ class LeaseStore:
         """
         await self._objects.update(_holder_path(name, who), lambda content: _ended(content, None))
 
-    async def release_all(self, name: ClusterName, owner: str) -> None:
+    async def release_all(self, name: ClusterName, owner: str, run: str | None = None) -> None:
         """Release all holds of an owner, in any scope.
 
+        :param name: the cluster
+        :param owner: the owner
+        :param run: DAG run to which the holds must belong, as others may hold under the same owner's name; None for any
         :raises LeaseStoreError: the lease could not be read or written
         """
         lease = await self.read(name)
         for held in lease.holders.values():
-            if held.owner == owner and not held.released:
+            if held.owner == owner and not held.released and (run is None or held.belongs_to(run)):
                 await self.release(name, held.holder_id)
 
     async def take_back(self, name: ClusterName, who: HolderId, writer: str) -> None:
@@ -180,7 +183,7 @@ class LeaseStore:
         :param name: the cluster
         :param mark: who closes, why, and the token; its times are set here
         :param seconds: seconds after which the lease opens by itself; act within half of that
-        :param ignoring: owner whose holds do not count
+        :param ignoring: DAG run whose holds do not count, whatever their owner's name
         :param force: whether holders do not count at all
         :param unbroken: whether holders do not count if the lease has been closed by this token without a break: those
             who came since were refused, and only wait
