@@ -24,13 +24,22 @@ except ImportError:
 
 from airflow_provider_vertex_ray.core.checks import known_at_run_time
 from airflow_provider_vertex_ray.core.function.module import task_module
+from airflow_provider_vertex_ray.core.function.results import (
+    FAIL_AT_ONCE,
+    Skipped,
+    Stored,
+    decoded,
+    function_error,
+    function_outcome,
+)
 from airflow_provider_vertex_ray.core.function.source import FunctionSource, check_own_name, function_source
 from airflow_provider_vertex_ray.core.job.state import MAX_RESULT_BYTES, RESULT_MARKER
 from airflow_provider_vertex_ray.errors import InvalidArgumentError, JobFailedError, VertexRayTaskError
 from airflow_provider_vertex_ray.operators.job import VertexRaySubmitJobOperator
 from airflow_provider_vertex_ray.operators.job_entrypoint_module import runs_module
 from airflow_provider_vertex_ray.operators.leases import LEASE_TTL
-from airflow_provider_vertex_ray.remote.values import NotPlainError, decode, encode
+from airflow_provider_vertex_ray.remote.values import NotPlainError, encode
+from airflow_provider_vertex_ray.triggers.task_end import FUNCTION
 
 if TYPE_CHECKING:
     from typing import ParamSpec, TypeVar
@@ -87,6 +96,7 @@ class _VertexRayDecoratedOperator(DecoratedOperator, VertexRaySubmitJobOperator)
         **{key: kind for key, kind in VertexRaySubmitJobOperator.template_fields_renderers.items() if "env" in key},
     }
     custom_operator_name = "@task.vertex_ray"
+    deferred_result: ClassVar[str] = FUNCTION
 
     def __init__(
         self,
@@ -126,8 +136,8 @@ class _VertexRayDecoratedOperator(DecoratedOperator, VertexRaySubmitJobOperator)
         try:
             job = super().execute_complete(context, event)
         except JobFailedError as error:
-            found = _task_error(error)
-            if found.details.get("airflow") == "AirflowFailException":
+            found = function_error(error)
+            if found.details.get("airflow") == FAIL_AT_ONCE:
                 raise AirflowFailException(str(found)) from None
             raise found from None
         if self._returned:
@@ -166,18 +176,12 @@ class _VertexRayDecoratedOperator(DecoratedOperator, VertexRaySubmitJobOperator)
         }
 
     def _result_of(self, job: dict[str, Any]) -> Any:
-        found = job.get("result")
-        if isinstance(found, dict) and "value" in found:
-            return _decoded(found["value"])
-        if isinstance(found, dict) and isinstance(found.get("skipped"), str):
-            raise AirflowSkipException(found["skipped"])
-        if isinstance(found, dict) and isinstance(found.get("path"), str):
-            return self._stored(found["path"])
-        raise VertexRayTaskError(
-            f"Ray job {job.get('submission_id')} succeeded without returning the function's result: the process "
-            "exited before the function returned (os._exit?), or other code printed a result line of its own.",
-            {"submission_id": job.get("submission_id"), "logs_tail": job.get("logs_tail")},
-        )
+        outcome = function_outcome(job)
+        if isinstance(outcome, Skipped):
+            raise AirflowSkipException(outcome.reason)
+        if isinstance(outcome, Stored):
+            return self._stored(outcome.path)
+        return outcome.value
 
     def _stored(self, path: str) -> Any:
         folder = str(self.result_path or "").rstrip("/") + "/"
@@ -192,7 +196,7 @@ class _VertexRayDecoratedOperator(DecoratedOperator, VertexRaySubmitJobOperator)
 
         self.log.info("Reading the function's result from %s", path)
         try:
-            return _decoded(json.loads(ObjectStoragePath(path).read_bytes()))
+            return decoded(json.loads(ObjectStoragePath(path).read_bytes()))
         except (ValueError, RecursionError) as error:
             raise VertexRayTaskError(f"The object {path} is not the function's result: {error}", {}) from None
 
@@ -220,13 +224,6 @@ def _check_result_path(path: Any) -> None:
     scheme, found, rest = path.partition("://")
     if not found or not scheme.isidentifier() or not rest.strip("/"):
         raise InvalidArgumentError("result_path", path, rule)
-
-
-def _decoded(value: Any) -> Any:
-    try:
-        return decode(value)
-    except ValueError as error:
-        raise VertexRayTaskError(f"The function's result cannot be read: {error}", {}) from None
 
 
 def _takes_everything(function: Callable[..., Any]) -> bool:
@@ -293,21 +290,6 @@ def _refuse_context(
             )
 
 
-def _task_error(error: JobFailedError) -> JobFailedError:
-    """Return the error of the function, if the job returned one, else the error of the job."""
-    found = error.details.get("result")
-    raised = found.get("error") if isinstance(found, dict) else None
-    if isinstance(error, VertexRayTaskError) or not isinstance(raised, dict):
-        return error
-    job = error.details.get("submission_id")
-    told = {key: str(raised.get(key, "")) for key in ("type", "message", "traceback")}
-    details = {**error.details, **told}
-    if raised.get("airflow"):
-        details["airflow"] = str(raised["airflow"])
-    details.pop("result")
-    return VertexRayTaskError(f"The function failed on the cluster (Ray job {job}):\n{details['traceback']}", details)
-
-
 @overload
 def vertex_ray_task(python_callable: Callable[P, R], multiple_outputs: bool | None = None) -> Task[P, R]: ...
 @overload
@@ -342,6 +324,7 @@ def vertex_ray_task(
     lost_timeout: float = 600.0,
     poll_interval: float = 15.0,
     deferrable: bool | None = None,
+    end_from_trigger: bool | None = None,
     cluster_address: str | None = None,
     get_job_logs: bool | None = None,
     wait_for_job_done: bool | None = None,

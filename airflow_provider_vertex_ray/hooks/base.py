@@ -1,50 +1,26 @@
-"""Base of the hooks: the Airflow connection's credentials, project and location, and one HTTP session per event loop.
+"""Base of the public hooks, which are the Google provider's hooks too: what those offer, these offer as well.
 
-Each API call is written once, as a coroutine of an asynchronous hook. The synchronous hooks list the same calls with
-``sync_of``.
+Each API call is written once, as a coroutine (``hooks/calls``). The asynchronous hooks inherit the calls; the
+synchronous hooks list the same calls with ``sync_of``. Operators and triggers use the calls alone, because importing
+the Google provider's base hook costs a second of CPU time.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import functools
-import threading
-import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, TypeVar, cast
 
-from airflow.providers.common.compat.sdk import conf
 from airflow.providers.google.common.hooks.base_google import GoogleBaseAsyncHook, GoogleBaseHook
 
-from airflow_provider_vertex_ray.core.cluster.name import ClusterName, parse_cluster_name
-from airflow_provider_vertex_ray.core.http.addresses import Addresses
-from airflow_provider_vertex_ray.core.http.auth import CredentialsTokenSource, EmulatorTokenSource, TokenSource
-from airflow_provider_vertex_ray.core.http.transport import Transport
-from airflow_provider_vertex_ray.core.options import SECTION, read_options_with
-from airflow_provider_vertex_ray.core.threads import in_airflow_thread
-from airflow_provider_vertex_ray.errors import InvalidArgumentError
-
-read_options_with(lambda name: str(conf.get(SECTION, name, fallback="")))
+from airflow_provider_vertex_ray.core.http.auth import TokenSource
+from airflow_provider_vertex_ray.core.threads import run_sync
+from airflow_provider_vertex_ray.hooks.calls.base import BaseCalls
+from airflow_provider_vertex_ray.hooks.connection import check_connection, project_of, read_connection, token_source_of
 
 T = TypeVar("T")
 P = ParamSpec("P")
-A = TypeVar("A", bound="VertexRayBaseAsyncHook")
-
-
-def check_connection(gcp_conn_id: object, impersonation_chain: object) -> None:
-    """Validate what names the credentials, before anything is asked for.
-
-    :raises InvalidArgumentError: the connection's id or the impersonation chain is not text.
-    """
-    if not isinstance(gcp_conn_id, str) or not gcp_conn_id:
-        raise InvalidArgumentError("gcp_conn_id", gcp_conn_id, "Use the id of an Airflow connection.")
-    chain = impersonation_chain
-    accounts = [chain] if isinstance(chain, str) else chain if isinstance(chain, list | tuple) else None
-    if chain is not None and not (accounts and all(isinstance(each, str) and each for each in accounts)):
-        rule = "Use the e-mail address of a service account, a list of them, or None."
-        raise InvalidArgumentError("impersonation_chain", chain, rule)
+A = TypeVar("A", bound=BaseCalls, covariant=True)
 
 
 class VertexRayBaseHook(GoogleBaseHook):
@@ -75,11 +51,15 @@ class VertexRayBaseHook(GoogleBaseHook):
 
         Blocks: the connection's secrets may come from Secret Manager.
         """
-        addresses = Addresses.from_environment()
-        if addresses.emulator_host:
-            return EmulatorTokenSource(addresses.emulator_host)
-        credentials, _ = self.get_credentials_and_project_id()
-        return CredentialsTokenSource(credentials)
+        return token_source_of(self.gcp_conn_id, self.get_credentials_and_project_id)
+
+    @classmethod
+    def get_connection(cls, conn_id: str) -> Any:
+        """Return the Airflow connection; an empty one if there is none and the emulator, which needs none, is used.
+
+        :raises InvalidArgumentError: the connection does not exist, or is one to something else than Google Cloud.
+        """
+        return read_connection(conn_id, super().get_connection)
 
     def known_project(self) -> str | None:
         """Return the project for calls that name none. Blocks, as ``token_source`` does."""
@@ -87,27 +67,10 @@ class VertexRayBaseHook(GoogleBaseHook):
 
     def connection_project(self) -> str | None:
         """Return the connection's project. Blocks, as ``token_source`` does."""
-        named = self._get_field("project")
-        if named or Addresses.from_environment().emulator_host:
-            return named or None
-        return self.get_credentials_and_project_id()[1]
+        return project_of(self.gcp_conn_id, self._get_field("project"), self.get_credentials_and_project_id)
 
 
-@dataclass
-class _Shared:
-    """A transport, its project, and the number of its users."""
-
-    transport: Transport
-    project: str | None
-    users: int = 0
-
-
-# By event loop: many triggers that use one connection share one session and one token.
-_shared: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Any, _Shared]] = weakref.WeakKeyDictionary()
-_opening: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = weakref.WeakKeyDictionary()
-
-
-class VertexRayBaseAsyncHook(GoogleBaseAsyncHook):
+class VertexRayBaseAsyncHook(BaseCalls, GoogleBaseAsyncHook):
     """Base hook for asynchronous code; the parameters are those of ``VertexRayBaseHook``.
 
     All hooks with the same connection share one HTTP session and one access token within an event loop.
@@ -122,90 +85,20 @@ class VertexRayBaseAsyncHook(GoogleBaseAsyncHook):
         project_id: str | None = None,
         location: str | None = None,
     ) -> None:
-        check_connection(gcp_conn_id, impersonation_chain)
-        super().__init__(
+        super().__init__(gcp_conn_id, impersonation_chain, project_id, location)
+        # The arguments with which get_sync_hook makes the synchronous hook.
+        GoogleBaseAsyncHook.__init__(
+            self,
             gcp_conn_id=gcp_conn_id,
             impersonation_chain=impersonation_chain,
             project_id=project_id,
             location=location,
         )
-        self._project_id = project_id
-        self._location = location
-        chain = impersonation_chain
-        self._connection = (gcp_conn_id, impersonation_chain)
-        self._key = (gcp_conn_id, chain if chain is None or isinstance(chain, str) else tuple(chain))
-
-    @contextlib.asynccontextmanager
-    async def session(self) -> AsyncIterator[tuple[Transport, str | None]]:
-        """Open the shared transport, and yield it with the project; it is closed when its last user leaves."""
-        loop = asyncio.get_running_loop()
-        addresses = Addresses.from_environment()
-        key = (*self._key, addresses)
-        users = _shared.setdefault(loop, {})
-        async with _opening.setdefault(loop, asyncio.Lock()):
-            if key not in users:
-                tokens, project = await in_airflow_thread(self._token_source_and_project)
-                users[key] = _Shared(Transport(tokens, addresses), project)
-            entry = users[key]
-            entry.users += 1
-        try:
-            yield entry.transport, self._project_id or entry.project
-        finally:
-            entry.users -= 1
-            if entry.users == 0:
-                del users[key]
-                await entry.transport.close()
 
     def _token_source_and_project(self) -> tuple[TokenSource, str | None]:
         hook = self.sync_hook_class(*self._connection)
         # Not this hook's own project: the entry is shared with hooks for other projects.
         return hook.token_source(), hook.connection_project()
-
-    def cluster_name(
-        self, cluster_id: str | ClusterName, project: str | None, location: str | None = None
-    ) -> ClusterName:
-        """Return the cluster's full resource name.
-
-        :param cluster_id: id, or full resource name.
-        :param project: project for an id.
-        :param location: region for an id; default: the hook's.
-        :raises InvalidArgumentError: the id is malformed, or the project or region is missing.
-        """
-        return parse_cluster_name(cluster_id, project, location or self._location)
-
-
-def _in_event_loop() -> bool:
-    # A separate function, so that exceptions in run_sync are not chained to this RuntimeError.
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-def run_sync(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a coroutine from synchronous code, whether or not this thread has a running event loop.
-
-    :param make: creates the coroutine, in the thread that runs it.
-    :return: the coroutine's result.
-    """
-    if not _in_event_loop():
-        return asyncio.run(make())
-    outcome: list[T] = []
-    failure: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            outcome.append(asyncio.run(make()))
-        except BaseException as error:  # noqa: BLE001 - handed over to the calling thread
-            failure.append(error)
-
-    thread = threading.Thread(target=work, name="vertex-ray-sync")
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
-    return outcome[0]
 
 
 class VertexRaySyncHook(VertexRayBaseHook, Generic[A]):

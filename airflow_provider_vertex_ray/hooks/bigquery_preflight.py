@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_vertex_ray.core.function.bigquery_layout import check_layout_columns
 from airflow_provider_vertex_ray.core.function.row_filter import needs_query
 from airflow_provider_vertex_ray.errors import BigQueryTableError, InvalidArgumentError
 from airflow_provider_vertex_ray.remote.bigquery.fields import (
@@ -208,6 +209,8 @@ def check_target(
         plan["fields"], plan["fields_said_by"] = plan["source_fields"], "the source"
     if plan["fields"] is None:
         return
+    if target is None:
+        check_layout_columns(plan["layout"], plan["fields"])
     _carried(plan["fields"], plan["fields_said_by"])
     if plan["partition"] and not plan["partition"]["field"] and has_json(plan["fields"]):
         raise InvalidArgumentError(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_vertex_ray.core.cluster.state import USABLE_STATES, Cluster
 from airflow_provider_vertex_ray.core.job.client import JobsApi
 from airflow_provider_vertex_ray.core.preflight.ray_versions import full_version
+from airflow_provider_vertex_ray.core.threads import run_sync
 from airflow_provider_vertex_ray.errors import (
     DashboardNotReadyError,
     InvalidArgumentError,
@@ -25,8 +26,7 @@ from airflow_provider_vertex_ray.errors import (
     RayClientVersionError,
     ServiceUnavailableError,
 )
-from airflow_provider_vertex_ray.hooks.base import run_sync
-from airflow_provider_vertex_ray.hooks.job import usable_dashboard
+from airflow_provider_vertex_ray.hooks.calls.job import usable_dashboard
 
 if TYPE_CHECKING:
     from airflow_provider_vertex_ray.hooks.base import VertexRayBaseAsyncHook, VertexRayBaseHook
@@ -63,14 +63,14 @@ def connected(
             "Set the other variables that vertex-ray-emulator env prints as well; the Ray Client needs them.",
         )
     ray = _import_ray(cluster, *versions)
-    try:
+    with contextlib.ExitStack() as stack:
         with _connecting:
             check_not_connected()
+            # Not before that check: what is connected then belongs to another thread.
+            stack.callback(ray.shutdown)
             with _sdk_settings(hook, cluster):
                 _init(ray, cluster, versions, options)
         yield ray
-    finally:
-        ray.shutdown()
 
 
 def check_not_connected() -> None:

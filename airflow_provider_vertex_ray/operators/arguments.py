@@ -6,6 +6,8 @@ Each function takes arguments by name, so that an error names the field. A value
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +15,7 @@ from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_vertex_ray.core.checks import (
     check_flag,
+    did_you_mean,
     is_carried,
     is_everything_known,
     is_number,
@@ -113,6 +116,47 @@ def check_locations(locations: Any) -> None:
             validate_location(each, f"locations[{place}]")
         if each in locations[:place]:
             raise InvalidArgumentError(f"locations[{place}]", each, "Name each region once.")
+
+
+_OTHER_NAMES = {"region": "location", "conn_id": "gcp_conn_id", "cluster": "cluster_id", "command": "entrypoint"}
+"""Names that other packages use for the same thing."""
+
+
+def refuse_unknown_arguments(task: type, base: type, given: Mapping[str, Any]) -> None:
+    """Validate that a task knows all of its arguments; the error names the one that is probably meant.
+
+    :param task: class of the operator or sensor.
+    :param base: Airflow's own base class of it.
+    :param given: arguments that no class of this package has taken.
+    :raises InvalidArgumentError: an argument is unknown.
+    """
+    known = _parameters(base)
+    for name in given:
+        # Those that begin so are Airflow's own messages to its base class.
+        if name in known or name.startswith("_airflow"):
+            continue
+        own = sorted(_parameters(task))
+        longer = [each for each in own if each.endswith(f"_{name}")]
+        other = [each for each in own if each == _OTHER_NAMES.get(name)]
+        likely = (other or longer)[:1]
+        hint = f" Did you mean {likely[0]}?" if likely else did_you_mean(name, own)
+        # A structure may hold secrets, such as the environment variables under another name.
+        value = given[name]
+        shown = value if value is None or isinstance(value, (bool, int, float, str)) else type(value)
+        raise InvalidArgumentError(name, shown, f"{task.__name__} has no argument of this name.{hint}")
+
+
+# A DAG file may have hundreds of tasks, and reading a signature takes longer than all other checks of one.
+@functools.cache
+def _parameters(kind: type) -> frozenset[str]:
+    """Return the names of the arguments of a class, and of those that it inherits from."""
+    return frozenset(
+        parameter.name
+        for each in kind.__mro__
+        if "__init__" in vars(each)
+        for parameter in inspect.signature(vars(each)["__init__"]).parameters.values()
+        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD) and parameter.name != "self"
+    )
 
 
 def resolve_deferrable(deferrable: Any) -> bool:

@@ -19,14 +19,16 @@ from airflow_provider_vertex_ray.core.cluster.name import (
 from airflow_provider_vertex_ray.core.job.state import Try, owner_key
 from airflow_provider_vertex_ray.core.storable import storable
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
-from airflow_provider_vertex_ray.operators.arguments import check_carried, check_strings
+from airflow_provider_vertex_ray.links.base import begin_link_facts
+from airflow_provider_vertex_ray.operators.arguments import check_carried, check_strings, refuse_unknown_arguments
 from airflow_provider_vertex_ray.operators.templates import TemplatesMixin
+from airflow_provider_vertex_ray.operators.triggerer_health import warn_without_triggerer
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
-    from airflow_provider_vertex_ray.hooks.job import VertexRayJobAsyncHook
+    from airflow_provider_vertex_ray.hooks.calls.cluster import ClusterCalls
+    from airflow_provider_vertex_ray.hooks.calls.job import JobCalls
     from airflow_provider_vertex_ray.triggers.base import WaitTrigger
 
 
@@ -34,10 +36,14 @@ def task_owner(context: Context) -> tuple[str, dict[str, str]]:
     """Return the identity of the task instance, the same for all its tries: the owner key, and its readable parts."""
     ti = context["ti"]
     parts = {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id}
-    map_index = getattr(ti, "map_index", -1)
-    if map_index is None:
-        map_index = -1
+    map_index = map_index_of(ti)
     return owner_key(ti.dag_id, ti.run_id, ti.task_id, map_index), {**parts, "map_index": str(map_index)}
+
+
+def map_index_of(ti: Any) -> int:
+    """Return the map index of a task instance; -1 if the task is not mapped."""
+    found = getattr(ti, "map_index", -1)
+    return -1 if found is None else int(found)
 
 
 def task_try(context: Context) -> Try:
@@ -55,6 +61,12 @@ def task_try(context: Context) -> Try:
         clear_epoch=f"{started.isoformat() if started else ''}/{getattr(ti, 'max_tries', 0)}",
         key=str(getattr(ti, "id", "") or ""),
     )
+
+
+def is_last_try(context: Context) -> bool:
+    """Tell whether Airflow does not retry the task if this try fails."""
+    ti = context["ti"]
+    return (getattr(ti, "try_number", None) or 1) > (getattr(ti, "max_tries", None) or 0)
 
 
 RETURNING = ("execute", "execute_complete")
@@ -75,6 +87,8 @@ def _returning_storable(method: Callable[..., Any]) -> Callable[..., Any]:
             return method(self, *args, **kwargs)
         with everything_known():
             if method.__name__ == "execute":
+                # Airflow 2 adds an argument of its own.
+                begin_link_facts(args[0] if args else kwargs["context"])
                 self._check_rendered_connection()
             result = method(self, *args, **kwargs)
         return storable(result, "result", notify=self.log.warning)
@@ -136,22 +150,18 @@ class ConnectionMixin(TemplatesMixin):
                 check_carried(field, value)
 
     @property
-    def cluster_hook(self) -> VertexRayClusterAsyncHook:
+    def cluster_hook(self) -> ClusterCalls:
         """Hook for clusters, with the connection of this task."""
-        from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
+        from airflow_provider_vertex_ray.hooks.calls.cluster import ClusterCalls
 
-        return VertexRayClusterAsyncHook(
-            self.gcp_conn_id, self.impersonation_chain, self.project_id or None, self.location or None
-        )
+        return ClusterCalls(self.gcp_conn_id, self.impersonation_chain, self.project_id or None, self.location or None)
 
     @property
-    def job_hook(self) -> VertexRayJobAsyncHook:
+    def job_hook(self) -> JobCalls:
         """Hook for jobs, with the connection of this task."""
-        from airflow_provider_vertex_ray.hooks.job import VertexRayJobAsyncHook
+        from airflow_provider_vertex_ray.hooks.calls.job import JobCalls
 
-        return VertexRayJobAsyncHook(
-            self.gcp_conn_id, self.impersonation_chain, self.project_id or None, self.location or None
-        )
+        return JobCalls(self.gcp_conn_id, self.impersonation_chain, self.project_id or None, self.location or None)
 
     def _name(self, cluster_id: str) -> ClusterName:
         """Return the full cluster name; the connection is read only when nothing else names the project.
@@ -171,12 +181,12 @@ class ConnectionMixin(TemplatesMixin):
 
         :raises InvalidArgumentError: no cluster in the region has this dashboard.
         """
-        from airflow_provider_vertex_ray.hooks.base import run_sync
-        from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
+        from airflow_provider_vertex_ray.core.threads import run_sync
+        from airflow_provider_vertex_ray.hooks.calls.cluster import ClusterCalls
 
         region = self.location or region_of_dashboard(address)
         project = self.project_id or self._connection_project()
-        hook = VertexRayClusterAsyncHook(self.gcp_conn_id, self.impersonation_chain, project, region)
+        hook = ClusterCalls(self.gcp_conn_id, self.impersonation_chain, project, region)
         wanted = dashboard_host(address)
         for cluster in run_sync(lambda: hook.list_clusters()):
             if cluster.dashboard_uri and dashboard_host(cluster.dashboard_uri) == wanted:
@@ -185,9 +195,9 @@ class ConnectionMixin(TemplatesMixin):
         raise InvalidArgumentError("cluster_id", address, rule)
 
     def _connection_project(self) -> str | None:
-        from airflow_provider_vertex_ray.hooks.base import VertexRayBaseHook
+        from airflow_provider_vertex_ray.hooks.connection import GoogleConnection
 
-        return VertexRayBaseHook(self.gcp_conn_id, self.impersonation_chain, self.project_id or None).known_project()
+        return self.project_id or GoogleConnection(self.gcp_conn_id, self.impersonation_chain).project()
 
     def _connection_arguments(self) -> dict[str, Any]:
         """Return the arguments with which a trigger opens the same connection."""
@@ -245,13 +255,22 @@ class VertexRayBaseOperator(ConnectionMixin, BaseOperator):
         impersonation_chain: str | Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
+        refuse_unknown_arguments(type(self), BaseOperator, kwargs)
         super().__init__(**kwargs)
         self._set_connection(project_id, location, gcp_conn_id, impersonation_chain)
 
     def _wait(self, context: Context, trigger: WaitTrigger, deferrable: bool, method: str = "execute_complete") -> Any:
         """Wait for the event of a trigger: deferred, or in the worker with the same code."""
         if deferrable:
+            warn_without_triggerer(self.log)
+            end = self._task_end(context) if method == "execute_complete" else None
+            if end is not None:
+                trigger.arguments["end"] = end
             self.defer(trigger=trigger, method_name=method)
-        from airflow_provider_vertex_ray.hooks.base import run_sync
+        from airflow_provider_vertex_ray.core.threads import run_sync
 
         return getattr(self, method)(context, run_sync(trigger.outcome))
+
+    def _task_end(self, context: Context) -> dict[str, Any] | None:
+        """Return how the task ends in the triggerer once its wait is over; None if a worker resumes it."""
+        return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,7 +17,9 @@ from airflow_provider_vertex_ray.core.checks import (
 )
 from airflow_provider_vertex_ray.core.cluster.name import validate_project
 from airflow_provider_vertex_ray.core.function import bigquery_step
+from airflow_provider_vertex_ray.core.function.bigquery_layout import check_layout
 from airflow_provider_vertex_ray.core.job.state import MAX_RESULT_BYTES, RESULT_MARKER, attempt_id, submission_prefix
+from airflow_provider_vertex_ray.core.labels import check_labels
 from airflow_provider_vertex_ray.errors import (
     BigQueryStepError,
     InvalidArgumentError,
@@ -31,7 +33,7 @@ from airflow_provider_vertex_ray.operators.arguments import (
     check_mappings,
     check_strings,
 )
-from airflow_provider_vertex_ray.operators.base import task_owner, task_try
+from airflow_provider_vertex_ray.operators.base import map_index_of, task_owner, task_try
 from airflow_provider_vertex_ray.operators.job import VertexRaySubmitJobOperator
 from airflow_provider_vertex_ray.operators.job_entrypoint_module import runs_module
 from airflow_provider_vertex_ray.operators.price_tables import CATALOG, read_price_table
@@ -233,8 +235,8 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
     def on_kill(self) -> None:
         """Stop the job, and delete its staging tables."""
         super().on_kill()
-        if self._waiting_for is not None and self.stop_on_kill:
-            self._drop_staging({**self._staging, "submissions": [self._waiting_for[1]]})
+        if self._job is not None and self.stop_on_kill:
+            self._drop_staging({**self._staging, "submissions": [self._job.submission_id]})
 
     def _run(self, context: Context, cluster: str | None = None) -> Any:
         # The job's own arguments are validated before BigQuery is called.
@@ -326,7 +328,7 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
             "create_disposition": self.create_disposition,
             "maximum_bytes_billed": self.maximum_bytes_billed,
             "rows_per_load": self.rows_per_load,
-            "labels": {str(key): str(value) for key, value in (self.bigquery_labels or {}).items()},
+            "labels": dict(self.bigquery_labels or {}),
             "transform": self._payload,
             "transform_is_class": self._is_class,
             "map": self._map_arguments(),
@@ -362,6 +364,9 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
             check_lists(**{field: unless_empty(getattr(self, field))})
         for field in _DICTS:
             check_mappings(**{field: unless_empty(getattr(self, field))})
+        check_layout(self.time_partitioning, self.range_partitioning, self.cluster_fields)
+        if isinstance(self.bigquery_labels, Mapping):
+            check_labels("bigquery_labels", self.bigquery_labels)
         if self.bigquery_project_id and not known_at_run_time(self.bigquery_project_id):
             validate_project(self.bigquery_project_id, "bigquery_project_id")
         if not known_at_run_time(self.target_table):
@@ -398,7 +403,9 @@ class VertexRayBigQueryOperator(VertexRaySubmitJobOperator):
         from airflow.providers.common.compat.openlineage.facet import Dataset
         from airflow.providers.openlineage.extractors import OperatorLineage
 
-        found = task_instance.xcom_pull(task_ids=task_instance.task_id) or {}
+        # Without a map index, the results of all task instances are returned if the task is mapped.
+        index = map_index_of(task_instance)
+        found = task_instance.xcom_pull(task_ids=task_instance.task_id, map_indexes=index) or {}
         target = found.get("target_table")
         return OperatorLineage(
             inputs=[Dataset(namespace="bigquery", name=name) for name in found.get("source_tables") or ()],

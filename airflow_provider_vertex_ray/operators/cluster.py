@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_vertex_ray.core.checks import check_duration, unless_empty
 from airflow_provider_vertex_ray.core.cluster.name import ClusterName
 from airflow_provider_vertex_ray.core.deadlines import deadline_after
+from airflow_provider_vertex_ray.core.polling import TRANSIENT_ERRORS
 from airflow_provider_vertex_ray.errors import ClusterNotFoundError, VertexRayError
 from airflow_provider_vertex_ray.links.base import persist_cluster_facts, persist_link_facts
 from airflow_provider_vertex_ray.links.cluster import VertexRayClusterListLink
@@ -22,6 +23,7 @@ from airflow_provider_vertex_ray.operators.owner_labels import run_labels
 from airflow_provider_vertex_ray.operators.price_tables import check_price_table, load_price_table
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.cluster import VertexRayClusterDeleteTrigger
+from airflow_provider_vertex_ray.triggers.cluster_deletion import CLEAN_UP_TIMEOUT
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -33,6 +35,11 @@ __all__ = [
     "VertexRayListClustersOperator",
     "VertexRayResizeClusterOperator",
 ]
+
+LONGEST_CLOSING = 3600.0
+"""Seconds for which the lease of a cluster stays closed if the task that deletes it dies.
+
+The trigger closes the lease again before each request, however long the deletion takes."""
 
 
 class VertexRayGetClusterOperator(VertexRayBaseOperator):
@@ -61,7 +68,7 @@ class VertexRayGetClusterOperator(VertexRayBaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Read the cluster."""
         from airflow_provider_vertex_ray.core.cost.pricing import cost_so_far
-        from airflow_provider_vertex_ray.hooks.base import run_sync
+        from airflow_provider_vertex_ray.core.threads import run_sync
 
         name = self._name(self.cluster_id)
         table = load_price_table(self, self.price_table, name.location)
@@ -99,7 +106,7 @@ class VertexRayListClustersOperator(VertexRayBaseOperator):
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """List the clusters, page by page."""
         from airflow_provider_vertex_ray.core.cost.pricing import cost_so_far
-        from airflow_provider_vertex_ray.hooks.base import run_sync
+        from airflow_provider_vertex_ray.core.threads import run_sync
 
         check_mappings(labels=unless_empty(self.labels))
         project = self.project_id or self._connection_project()
@@ -122,7 +129,8 @@ class VertexRayDeleteClusterOperator(VertexRayBaseOperator):
     :param cluster_id: cluster ID or full resource name. (templated)
     :param lease_uri: Cloud Storage folder with the leases. The task fails if another run holds a lease on the cluster,
         and no run can acquire one during the deletion. None: leases are ignored. (templated)
-    :param delete_timeout: seconds within which the cluster must be deleted, including the wait for PROVISIONING to end.
+    :param delete_timeout: seconds within which the cluster must be deleted, including the wait for PROVISIONING to end,
+        which may take hours.
     :param poll_interval: seconds between two status requests.
     :param deferrable: whether to wait in the triggerer; default: ``[operators] default_deferrable``.
     :raises InvalidArgumentError: an argument is invalid; raised before any request.
@@ -139,7 +147,7 @@ class VertexRayDeleteClusterOperator(VertexRayBaseOperator):
         *,
         cluster_id: str | None = None,
         lease_uri: str | None = None,
-        delete_timeout: float = 3600.0,
+        delete_timeout: float = CLEAN_UP_TIMEOUT,
         poll_interval: float = 15.0,
         deferrable: bool | None = None,
         **kwargs: Any,
@@ -157,19 +165,24 @@ class VertexRayDeleteClusterOperator(VertexRayBaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Delete the cluster and wait; the trigger sends the request, because Vertex AI may reject it at first."""
-        from airflow_provider_vertex_ray.hooks.base import run_sync
+        from airflow_provider_vertex_ray.core.threads import run_sync
 
         check_lease(unless_empty(self.lease_uri))
+        began = time.time()
         name = self._name(self.cluster_id)
         persist_link_facts(context, project_id=name.project, location=name.location, cluster_id=name.cluster_id)
+        # Before the lease is closed: what the lease belongs to is the cluster that is deleted.
+        created = run_sync(lambda: self._created(name))
         closing = LeaseClosing(self, str(self.lease_uri), context)
         closed = run_sync(lambda: self._close(name, closing)) if self.lease_uri else None
         lease = {"uri": self.lease_uri, "cluster": closed, "owner": closing.owner, "token": closing.token}
         # A full name, as the create operator returns it, names the cluster exactly.
-        tries = [] if "/" in str(self.cluster_id) else run_sync(lambda: self._tries(name, context))
+        tries = {} if "/" in str(self.cluster_id) else run_sync(lambda: self._tries(name, context))
         trigger = VertexRayClusterDeleteTrigger(
             cluster_name=name.full,
-            also=tries,
+            also=list(tries),
+            created={**created, **{each: when for each, when in tries.items() if when}},
+            began=began,
             poll_interval=self.poll_interval,
             deadline=deadline_after(self.delete_timeout),
             lease=lease if closed else None,
@@ -180,7 +193,7 @@ class VertexRayDeleteClusterOperator(VertexRayBaseOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the deleted cluster, or raise the reason for the failure."""
-        from airflow_provider_vertex_ray.hooks.base import run_sync
+        from airflow_provider_vertex_ray.core.threads import run_sync
 
         closed = ((event or {}).get("passthrough") or {}).get("closed")
         if closed:
@@ -189,8 +202,24 @@ class VertexRayDeleteClusterOperator(VertexRayBaseOperator):
             run_sync(lambda: closing.done(closed, gone=gone))
         return result_of(event)
 
-    async def _tries(self, name: ClusterName, context: Context) -> list[str]:
-        """Return the full names of the clusters that this DAG run created for an id under another one."""
+    async def _created(self, name: ClusterName) -> dict[str, str]:
+        """Return the ``create_time`` of the cluster by its full name: empty if it does not exist.
+
+        The result is empty if the service does not tell now; then the trigger goes by its first look.
+        """
+        hook = self.cluster_hook
+        async with hook.session():
+            try:
+                found = (await hook.get_cluster(name)).create_time
+            except ClusterNotFoundError:
+                found = ""
+            except TRANSIENT_ERRORS as error:
+                self.log.warning("Could not read cluster %s yet: %s", name.cluster_id, error.message)
+                found = None
+        return {} if found is None else {name.full: found}
+
+    async def _tries(self, name: ClusterName, context: Context) -> dict[str, str | None]:
+        """Return the clusters that this DAG run created for an id under another one: ``create_time`` by full name."""
         from airflow_provider_vertex_ray.core.cluster.client import ClustersApi
         from airflow_provider_vertex_ray.core.cluster.tries import tries_of
 
@@ -199,9 +228,9 @@ class VertexRayDeleteClusterOperator(VertexRayBaseOperator):
                 clusters = await ClustersApi(transport).list_all(name.project, name.location)
             except VertexRayError as error:
                 self.log.warning("Could not look for clusters of earlier attempts: %s", error.message)
-                return []
+                return {}
         found = tries_of(name.cluster_id, clusters, run_labels(context))
-        return [cluster.name for cluster in found if cluster.cluster_id != name.cluster_id]
+        return {cluster.name: cluster.create_time for cluster in found if cluster.cluster_id != name.cluster_id}
 
     async def _close(self, name: ClusterName, closing: LeaseClosing) -> str | None:
         """Close the lease to others; return the name of the cluster, or None if the cluster does not exist."""
@@ -211,5 +240,5 @@ class VertexRayDeleteClusterOperator(VertexRayBaseOperator):
                 cluster = await hook.get_cluster(name)
             except ClusterNotFoundError:
                 return None
-            await closing.close(cluster.name, "it is being deleted", self.delete_timeout)
+            await closing.close(cluster.name, "it is being deleted", min(self.delete_timeout, LONGEST_CLOSING))
             return cluster.name

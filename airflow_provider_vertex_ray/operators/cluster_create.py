@@ -12,12 +12,7 @@ from airflow_provider_vertex_ray.core.cluster.spec import ClusterSpec
 from airflow_provider_vertex_ray.core.deadlines import deadline_after
 from airflow_provider_vertex_ray.core.sharing.generations import ON_SPEC_MISMATCH, SPEC_LABEL, validate_shared_name
 from airflow_provider_vertex_ray.core.sharing.regions import CAPACITY_ERRORS
-from airflow_provider_vertex_ray.errors import (
-    InvalidArgumentError,
-    OperationTimeoutError,
-    VertexRayError,
-    error_from_dict,
-)
+from airflow_provider_vertex_ray.errors import ClusterExistsError, InvalidArgumentError, VertexRayError
 from airflow_provider_vertex_ray.links.base import persist_link_facts
 from airflow_provider_vertex_ray.links.link_sets import WHOLE_CLUSTER_LINKS
 from airflow_provider_vertex_ray.operators.arguments import (
@@ -27,17 +22,13 @@ from airflow_provider_vertex_ray.operators.arguments import (
     resolve_deferrable,
 )
 from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator, task_owner, task_try
+from airflow_provider_vertex_ray.operators.cluster_clean_up import ClusterCleanUpMixin
 from airflow_provider_vertex_ray.operators.google_arguments import either, flat_spec, generated_cluster_id
 from airflow_provider_vertex_ray.operators.leases import LEASE_TTL, check_lease, lease_holder_of, task_scope
-from airflow_provider_vertex_ray.operators.owner_labels import OWNER_LABEL, owner_labels
-from airflow_provider_vertex_ray.operators.price_tables import check_cost_limit, load_price_table
+from airflow_provider_vertex_ray.operators.owner_labels import OWNER_LABEL, owner_label, owner_labels
+from airflow_provider_vertex_ray.operators.price_tables import check_cost_limit, check_prices, load_price_table
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.cluster import VertexRayClusterReadyTrigger
-from airflow_provider_vertex_ray.triggers.cluster_deletion import (
-    CLEAN_UP_IN_WORKER,
-    CLEAN_UP_TIMEOUT,
-    VertexRayClusterCleanUpTrigger,
-)
 from airflow_provider_vertex_ray.triggers.ensure import VertexRayClusterEnsureTrigger
 
 if TYPE_CHECKING:
@@ -46,7 +37,7 @@ if TYPE_CHECKING:
     from airflow_provider_vertex_ray.core.cluster.tries import Started
 
 
-class VertexRayCreateClusterOperator(VertexRayBaseOperator):
+class VertexRayCreateClusterOperator(ClusterCleanUpMixin, VertexRayBaseOperator):
     """Create a Ray cluster and wait until it is RUNNING and its dashboard answers.
 
     With ``cluster_id``, the cluster belongs to this task. It incurs charges until it is deleted, so add a
@@ -83,7 +74,8 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
     :param lease_owner: owner of the lease; default: ``<dag_id>/<run_id>``. (templated)
     :param max_cost: fail if the shared cluster has already cost more than this amount, in the currency of
         ``price_table``. None: no limit.
-    :param price_table: prices for ``max_cost``; see ``VertexRayClusterCostOperator``. (templated)
+    :param price_table: prices for ``max_cost``, and for the cost an hour that the task log tells during the creation;
+        see ``VertexRayClusterCostOperator``. (templated)
     :param locations: regions to try in this order; takes precedence over ``location``. (templated)
     :param provision_timeout: seconds within which the cluster must be RUNNING with a dashboard that answers, in each
         region; creation takes 10 to 20 minutes.
@@ -120,6 +112,7 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
     :raises DashboardNotReadyError: the dashboard did not answer within ``dashboard_timeout``.
     :raises ClusterSpecMismatchError: the shared cluster has another spec, and ``on_spec_mismatch`` is ``fail``.
     :raises BudgetExceededError: the shared cluster has already cost more than ``max_cost``.
+    :raises VertexRayError: a node of the shared cluster has no price, which ``max_cost`` requires.
     """
 
     template_fields: Sequence[str] = (
@@ -275,9 +268,16 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
 
     def _start(self, context: Context, spec: ClusterSpec, names: list[ClusterName], leftovers: list[str]) -> Any:
         """Start the creation in the first region that accepts it, then wait until the cluster is ready."""
-        from airflow_provider_vertex_ray.hooks.base import run_sync
+        from airflow_provider_vertex_ray.core.threads import run_sync
 
-        started, later = run_sync(lambda: self._create(names, spec, context))
+        # Before the creation: a table that cannot be read must not leave a cluster behind.
+        table = load_price_table(self, self.price_table, *(each.location for each in names))
+        try:
+            started, later = run_sync(lambda: self._create(names, spec, context))
+        except ClusterExistsError:
+            # It is somebody else's: a task that deletes what this one has made must not find it.
+            context["ti"].xcom_push(key="cluster_id", value="")
+            raise
         name = started.name
         if name.cluster_id != names[0].cluster_id:
             context["ti"].xcom_push(key="cluster_id", value=name.cluster_id)
@@ -293,6 +293,9 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
             dashboard_timeout=self.dashboard_timeout,
             created_at=time.time(),
             leftovers=leftovers,
+            labels=owner_label(context),
+            delete_on_kill=self.delete_on_failure,
+            prices=table.to_json() if table else None,
             passthrough={"cluster_name": name.full, "later": [each.full for each in later], "leftovers": leftovers},
             **self._connection_arguments(),
         )
@@ -301,7 +304,10 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
     def _ensure(self, context: Context, spec: ClusterSpec, places: list[str]) -> Any:
         check_lease(self.lease_uri, self.lease_ttl)
         holder = lease_holder_of(self, context, self.lease_owner, task_scope(context))
-        table = load_price_table(self, self.price_table)
+        table = load_price_table(self, self.price_table, *places)
+        if self.max_cost is not None:
+            # Before the creation, whose cluster could otherwise not be used.
+            check_prices(spec, table, places)
         trigger = VertexRayClusterEnsureTrigger(
             shared_name=validate_shared_name(str(self.shared_name)),
             spec=spec.to_dict(),
@@ -375,7 +381,7 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
 
     def _failed(self, context: Context, error: VertexRayError, known: dict[str, Any]) -> dict[str, Any]:
         """Try the next region after a stockout or an exceeded quota; otherwise clean up, then raise the error."""
-        # A shared cluster is deleted only if this task created it.
+        # A shared cluster is deleted only if this task created it, and then only if nobody uses it.
         shared = error.details.get("cluster") if error.details.get("made_here") else None
         name = known.get("cluster_name") or shared
         leftovers = [*(known.get("leftovers") or ()), *(error.details.get("leftovers") or ())]
@@ -390,48 +396,9 @@ class VertexRayCreateClusterOperator(VertexRayBaseOperator):
                 return self._clean_up(context, last, leftovers)
         return self._clean_up(context, error, leftovers)
 
-    def _clean_up(self, context: Context, error: VertexRayError, cluster_names: list[str]) -> dict[str, Any]:
-        """Delete the clusters of the failed attempts, then raise the error."""
-        if not self.delete_on_failure or not cluster_names:
-            raise error
-        self.log.error("%s", error)
-        self.log.info("Cleaning up partially created cluster %s", ", ".join(cluster_names))
-        until = time.time() + CLEAN_UP_TIMEOUT
-        deadline = until if self.deferrable else min(until, time.time() + CLEAN_UP_IN_WORKER)
-        trigger = self._clean_up_trigger(cluster_names, deadline, error, until)
-        return dict(self._wait(context, trigger, self.deferrable, "clean_up_complete"))
-
-    def _clean_up_trigger(
-        self, cluster_names: list[str], deadline: float, error: VertexRayError, until: float
-    ) -> VertexRayClusterCleanUpTrigger:
-        known = {"error": error.to_dict(), "cluster_names": cluster_names, "until": until}
-        return VertexRayClusterCleanUpTrigger(
-            cluster_names=cluster_names,
-            poll_interval=self.poll_interval,
-            deadline=deadline,
-            passthrough=known,
-            **self._connection_arguments(),
-        )
-
-    def clean_up_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Raise the reason for the failed creation, after the clean-up."""
-        known = (event or {}).get("passthrough") or {}
-        original = error_from_dict(known.get("error") or {})
-        try:
-            result_of(event)
-        except VertexRayError as left:
-            until = known.get("until") or 0.0
-            if isinstance(left, OperationTimeoutError) and time.time() < until:
-                # The task waited in the worker so far, which is too expensive for what may take hours.
-                self.log.info("%s\nContinuing the clean-up in the triggerer", left)
-                trigger = self._clean_up_trigger(known.get("cluster_names") or [], until, original, until)
-                self.defer(trigger=trigger, method_name="clean_up_complete")
-            raise type(original)(f"{original.message} The clean-up failed: {left}", original.details) from left
-        raise original
-
     def on_kill(self) -> None:
         """Delete the cluster that this task created when the task is killed while it waits in the worker."""
-        from airflow_provider_vertex_ray.hooks.base import run_sync
+        from airflow_provider_vertex_ray.core.threads import run_sync
 
         if self._started is None or not self.delete_on_failure:
             return

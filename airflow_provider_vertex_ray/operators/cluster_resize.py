@@ -11,7 +11,7 @@ from airflow_provider_vertex_ray.errors import InvalidArgumentError
 from airflow_provider_vertex_ray.links.base import persist_cluster_facts, persist_link_facts
 from airflow_provider_vertex_ray.links.link_sets import WHOLE_CLUSTER_LINKS
 from airflow_provider_vertex_ray.operators.arguments import check_flags, check_mappings, resolve_deferrable
-from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
+from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator, task_owner
 from airflow_provider_vertex_ray.operators.google_arguments import flat_spec, replicas_of_workers
 from airflow_provider_vertex_ray.operators.leases import LeaseClosing, check_lease
 from airflow_provider_vertex_ray.triggers.base import result_of
@@ -111,7 +111,7 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Start the resize, then wait until it is done."""
-        from airflow_provider_vertex_ray.hooks.base import run_sync
+        from airflow_provider_vertex_ray.core.threads import run_sync
 
         check_lease(unless_empty(self.lease_uri))
         name = self._name(str(self.cluster_id))
@@ -124,6 +124,7 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
             operation=operation,
             poll_interval=self.poll_interval,
             deadline=deadline_after(self.resize_timeout),
+            lease={"uri": self.lease_uri, "cluster": closed, "token": task_owner(context)[0]} if closed else None,
             passthrough={"closed": closed},
             **self._connection_arguments(),
         )
@@ -131,7 +132,7 @@ class VertexRayResizeClusterOperator(VertexRayBaseOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the resized cluster, or raise the reason for the failure."""
-        from airflow_provider_vertex_ray.hooks.base import run_sync
+        from airflow_provider_vertex_ray.core.threads import run_sync
 
         closed = ((event or {}).get("passthrough") or {}).get("closed")
         if closed:

@@ -44,7 +44,7 @@ class VertexRayClusterCostOperator(VertexRayBaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Read the cluster and estimate its cost."""
         from airflow_provider_vertex_ray.core.cost.pricing import cost_so_far
-        from airflow_provider_vertex_ray.hooks.base import run_sync
+        from airflow_provider_vertex_ray.core.threads import run_sync
 
         name = self._name(self.cluster_id)
         table = load_price_table(self, self.price_table, name.location)

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_vertex_ray.core.checks import check_choice, check_duration, is_whole, known_at_run_time
 from airflow_provider_vertex_ray.core.cluster.name import validate_location, validate_project
 from airflow_provider_vertex_ray.core.deadlines import deadline_after
-from airflow_provider_vertex_ray.errors import InvalidArgumentError, VertexRayError, error_from_dict
+from airflow_provider_vertex_ray.core.serving.traffic import split_with
+from airflow_provider_vertex_ray.errors import (
+    InvalidArgumentError,
+    RateLimitedError,
+    ServiceUnavailableError,
+    VertexRayError,
+    error_from_dict,
+)
 from airflow_provider_vertex_ray.links.base import persist_link_facts
 from airflow_provider_vertex_ray.links.serving import VertexRayEndpointLink
 from airflow_provider_vertex_ray.operators.arguments import (
@@ -33,6 +40,9 @@ if TYPE_CHECKING:
 MADE_LABEL = "made-by"
 MADE_HERE = "vertex-ray-deploy"
 """Label of an endpoint that ``VertexRayDeployModelOperator`` created."""
+
+REJECTED_SECONDS = 60.0
+"""Seconds allowed for deleting an endpoint that was created for a deployment which Vertex AI rejected."""
 
 DELETE_ENDPOINT = ("if_created", "always", "never")
 """Values of ``delete_endpoint``."""
@@ -60,7 +70,7 @@ class VertexRayDeployModelOperator(ModelBaseOperator):
     :param autoscaling_targets: target utilisation in percent by metric, such as ``{"cpu": 60, "gpu": 60}``.
     :param service_account: Service account that the container runs as. (templated)
     :param traffic_percentage: percentage of the endpoint's traffic for this model; the other models share the rest in
-        proportion to their previous shares.
+        proportion to their previous shares. Only 0 and 100 are possible if no other model has traffic.
     :param traffic_split: percentage of the traffic by deployed model ID, instead of ``traffic_percentage``; ``"0"``
         stands for this model. (templated)
     :param deploy_timeout: seconds within which the model must serve; Vertex AI takes 5 to 20 minutes.
@@ -127,6 +137,8 @@ class VertexRayDeployModelOperator(ModelBaseOperator):
             )
         if not is_whole(traffic_percentage) or not 0 <= traffic_percentage <= 100:
             raise InvalidArgumentError("traffic_percentage", traffic_percentage, "Use a percentage from 0 to 100.")
+        if endpoint_id is None and traffic_split is None and traffic_percentage not in (0, 100):
+            raise InvalidArgumentError("traffic_percentage", traffic_percentage, _ONLY_MODEL)
         if (accelerator_type is None) != (accelerator_count is None):
             raise InvalidArgumentError(
                 "accelerator_count", accelerator_count, "Set both accelerator_type and accelerator_count, or neither."
@@ -160,7 +172,7 @@ class VertexRayDeployModelOperator(ModelBaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Create the endpoint if needed, start or adopt the deployment, and wait until it serves."""
-        from airflow_provider_vertex_ray.hooks.base import run_sync
+        from airflow_provider_vertex_ray.core.threads import run_sync
 
         self.project_id = validate_project(self.project_id or self._connection_project())
         validate_location(self.location)
@@ -173,31 +185,27 @@ class VertexRayDeployModelOperator(ModelBaseOperator):
         # The ID has one to ten digits, and does not start with 0.
         deployed_id = str(10**9 + int(clear_epoch, 16) % (9 * 10**9))
 
-        async def start() -> tuple[dict[str, Any], str | None, bool]:
-            hook = self.model_hook
-            async with hook.session():
-                await hook.get_model(model)
-                if self.endpoint_id:
-                    endpoint = await hook.get_endpoint(self.endpoint_id)
-                else:
-                    labels = {**owner_labels(context), CLEAR_EPOCH_LABEL: clear_epoch, MADE_LABEL: MADE_HERE}
-                    display_name = self.endpoint_display_name or self.task_id
-                    endpoint, _ = await hook.ensure_endpoint(
-                        f"af-{clear_epoch}", {"displayName": display_name, "labels": labels}
-                    )
-                made = (endpoint.get("labels") or {}).get(CLEAR_EPOCH_LABEL) == clear_epoch
-                try:
-                    operation = await hook.deploy_model(
-                        endpoint["name"], self._deployed(model, deployed_id), self._split(endpoint)
-                    )
-                except VertexRayError:
-                    if made:
-                        await hook.undeploy(endpoint["name"], [deployed_id], deadline_after(60.0), delete=True)
-                    raise
-                return endpoint, operation, made
-
-        endpoint, operation, made = run_sync(start)
+        deadline = deadline_after(self.deploy_timeout)
+        endpoint = run_sync(lambda: self._endpoint(context, model, clear_epoch, deadline))
         persist_link_facts(context, **self._facts(endpoint["name"]))
+        made = (endpoint.get("labels") or {}).get(CLEAR_EPOCH_LABEL) == clear_epoch
+        split = self._split(endpoint)
+        had: dict[str, int] = {str(each["id"]): 0 for each in endpoint.get("deployedModels") or ()}
+        undoing = {
+            "name": endpoint["name"],
+            "delete_endpoint": made,
+            # Once the model is deployed, the split is no longer the one from before.
+            "previous_split": None if deployed_id in had else had | (endpoint.get("trafficSplit") or {}),
+            **self._connection_arguments(),
+        }
+        # Before the request, whose answer may be lost or come too late for a task that is killed.
+        self._undo = VertexRayEndpointTrigger(deployed_model_id=deployed_id, **undoing)
+        try:
+            operation = run_sync(
+                lambda: self.model_hook.deploy_model(endpoint["name"], self._deployed(model, deployed_id), split)
+            )
+        except VertexRayError as error:
+            return self._undo_unanswered(context, error, deployed_id, undoing)
         self.log.info(
             "Deploying %s to %s as deployed model %s"
             if operation
@@ -207,24 +215,55 @@ class VertexRayDeployModelOperator(ModelBaseOperator):
             deployed_id,
         )
         trigger = VertexRayEndpointTrigger(
-            name=endpoint["name"],
             deployed_model_id=deployed_id,
             operation=operation,
             poll_interval=self.poll_interval,
-            deadline=deadline_after(self.deploy_timeout),
+            deadline=deadline,
             stop_on_kill=self.stop_on_kill,
-            delete_endpoint=made,
             passthrough={
                 "deployed_model_id": deployed_id,
                 "endpoint": endpoint["name"],
                 "endpoint_created": made,
                 "adopted": operation is None,
                 "operation": operation,
+                "previous_split": undoing["previous_split"],
             },
-            **self._connection_arguments(),
+            **undoing,
         )
         self._undo = trigger
         return self._wait(context, trigger, self.deferrable)
+
+    async def _endpoint(self, context: Context, model: str, clear_epoch: str, deadline: float | None) -> dict[str, Any]:
+        """Return the endpoint, which is created if none was given."""
+        hook = self.model_hook
+        async with hook.session():
+            await hook.get_model(model)
+            if self.endpoint_id:
+                return await hook.get_endpoint(self.endpoint_id)
+            labels = {**owner_labels(context), CLEAR_EPOCH_LABEL: clear_epoch, MADE_LABEL: MADE_HERE}
+            body = {"displayName": self.endpoint_display_name or self.task_id, "labels": labels}
+            endpoint, _ = await hook.ensure_endpoint(f"af-{clear_epoch}", body, deadline)
+            return endpoint
+
+    def _undo_unanswered(
+        self, context: Context, error: VertexRayError, deployed_id: str, undoing: dict[str, Any]
+    ) -> Any:
+        """Undo a deployment whose request failed, then raise the error.
+
+        Without an answer, Vertex AI may have started it. A request that it rejected has left at most an endpoint.
+        """
+        unanswered = isinstance(error, (ServiceUnavailableError, RateLimitedError))
+        if not unanswered and not undoing["delete_endpoint"]:
+            raise error
+        self.log.warning("The request for the deployment failed: %s\nUndeploying the model, if there is one", error)
+        trigger = VertexRayUndeployTrigger(
+            deployed_model_ids=[deployed_id],
+            undo=unanswered,
+            deadline=deadline_after(CLEAN_UP_SECONDS if unanswered else REJECTED_SECONDS),
+            passthrough={"error": error.to_dict()},
+            **undoing,
+        )
+        return self._wait(context, trigger, self.deferrable and unanswered, "undone")
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:
         """Return the endpoint; or undo the deployment, then raise the reason for the failure."""
@@ -237,7 +276,9 @@ class VertexRayDeployModelOperator(ModelBaseOperator):
                 name=passed["endpoint"],
                 deployed_model_ids=[passed["deployed_model_id"]],
                 delete_endpoint=passed["endpoint_created"],
+                undo=True,
                 operation=passed["operation"],
+                previous_split=passed["previous_split"],
                 deadline=deadline_after(CLEAN_UP_SECONDS),
                 passthrough={"error": error.to_dict()},
                 **self._connection_arguments(),
@@ -257,10 +298,22 @@ class VertexRayDeployModelOperator(ModelBaseOperator):
 
     def on_kill(self) -> None:
         """Undo the deployment when the task is killed while it waits in the worker."""
-        from airflow_provider_vertex_ray.hooks.base import run_sync
+        from airflow_provider_vertex_ray.core.threads import run_sync
 
-        if self._undo is not None and self.stop_on_kill:
-            run_sync(self._undo.undo)
+        if self._undo is None or not self.stop_on_kill:
+            return
+        undo = self._undo
+        # Said first: Airflow may end this process before a deployment of minutes has ended.
+        self.log.warning(
+            "The task was killed; undoing the deployment to endpoint %s. If this process ends before Vertex AI has "
+            "ended the deployment, deployed model %s may still incur charges",
+            undo.name,
+            undo.arguments["deployed_model_id"],
+        )
+        try:
+            run_sync(lambda: undo.undo(CLEAN_UP_SECONDS))
+        except VertexRayError as error:
+            self.log.error("Could not undo the deployment; it may still incur charges: %s", error)
 
     def _deployed(self, model: str, deployed_id: str) -> dict[str, Any]:
         machine: dict[str, Any] = {"machineType": self.machine_type}
@@ -284,18 +337,14 @@ class VertexRayDeployModelOperator(ModelBaseOperator):
         }
         return {**deployed, "serviceAccount": self.service_account} if self.service_account else deployed
 
-    def _split(self, endpoint: dict[str, Any]) -> dict[str, int]:
+    def _split(self, endpoint: dict[str, Any]) -> dict[str, int] | None:
         """Return the traffic split: this model's share, and the others' in proportion to their previous shares."""
         if self.traffic_split is not None:
             return {str(key): int(value) for key, value in self.traffic_split.items()}
-        had = {key: share for key, share in (endpoint.get("trafficSplit") or {}).items() if share}
-        if not had:
-            return {"0": 100}
-        rest, total = 100 - self.traffic_percentage, sum(had.values())
-        shares = {key: share * rest // total for key, share in had.items()}
-        first = next(iter(shares))
-        shares[first] += rest - sum(shares.values())
-        return {"0": self.traffic_percentage, **shares}
+        try:
+            return split_with(endpoint.get("trafficSplit") or {}, self.traffic_percentage)
+        except ValueError:
+            raise InvalidArgumentError("traffic_percentage", self.traffic_percentage, _ONLY_MODEL) from None
 
 
 class VertexRayUndeployModelOperator(ModelBaseOperator):
@@ -342,8 +391,8 @@ class VertexRayUndeployModelOperator(ModelBaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Read the endpoint, then undeploy and wait."""
+        from airflow_provider_vertex_ray.core.threads import run_sync
         from airflow_provider_vertex_ray.errors import EndpointNotFoundError
-        from airflow_provider_vertex_ray.hooks.base import run_sync
 
         name = self._resource("endpoints", self.endpoint_id, "endpoint_id")
         self._set_place(name)
@@ -372,6 +421,11 @@ _METRICS = {
     "cpu": "aiplatform.googleapis.com/prediction/online/cpu/utilization",
     "gpu": "aiplatform.googleapis.com/prediction/online/accelerator/duty_cycle",
 }
+
+_ONLY_MODEL = (
+    "The shares of an endpoint's models must add up to 100, and no other model of this endpoint has traffic. Use 100, "
+    "or 0 for no traffic."
+)
 
 
 def _check_split(split: Any) -> None:

@@ -13,7 +13,7 @@ from airflow_provider_vertex_ray.errors import InvalidArgumentError
 from airflow_provider_vertex_ray.links.base import persist_link_facts
 from airflow_provider_vertex_ray.links.cluster import VertexRayClusterListLink
 from airflow_provider_vertex_ray.operators.arguments import check_flags, check_mappings, resolve_deferrable
-from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
+from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator, map_index_of
 from airflow_provider_vertex_ray.operators.leases import check_lease, lease_owner_of
 from airflow_provider_vertex_ray.operators.owner_labels import OWNER_LABEL
 from airflow_provider_vertex_ray.operators.price_tables import check_price_table, load_price_table
@@ -28,10 +28,11 @@ class VertexRayDeleteIdleClustersOperator(VertexRayBaseOperator):
     """Delete the idle Ray clusters of a region; meant for a DAG that runs every hour.
 
     A cluster is in use if it has a job or a Ray Client driver that has not ended or a live lease, or if one of these
-    could not be read. The operator deletes clusters that were idle for ``idle_for``, clusters in ERROR and, as soon as
-    they are idle, clusters that are older than ``max_age`` or superseded by a newer generation. With ``lease_uri``, it
-    closes the lease of a cluster before the final check, so that no run can acquire the lease between the check and the
-    deletion.
+    could not be read. The operator deletes clusters that were idle for ``idle_for``, clusters in ERROR and, once they
+    were idle for 10 minutes (``idle_for``, if that is shorter), clusters that are older than ``max_age`` or superseded
+    by a newer generation. Shared clusters whose lease is free are deleted without these 10 minutes, in which a run may
+    be between two of its jobs. With ``lease_uri``, the operator closes the lease of a cluster before the final check,
+    so that no run can acquire the lease between the check and the deletion.
 
     Returns ``clusters`` (for each: ``cluster_id``, ``name``, ``state``, ``action`` (``kept``, ``deleted`` or ``would
     delete``), ``why``, ``idle_seconds``, ``age_seconds`` and ``cost_so_far``), ``seen`` (the number of clusters),
@@ -39,26 +40,29 @@ class VertexRayDeleteIdleClustersOperator(VertexRayBaseOperator):
     as Unix times). The task log has one line for each cluster, and a warning for each that could not be read.
 
     :param idle_for: seconds for which a cluster must be idle before it is deleted.
-    :param max_age: age in seconds from which a cluster is deleted as soon as it is idle. None: no limit.
+    :param max_age: age in seconds, from RUNNING on, from which a cluster is deleted after 10 idle minutes. None: no
+        limit.
     :param unreadable_for: seconds after which a cluster is deleted whose use could not be read all the time, for
         example because its head node is dead. What runs on it, if anything, is lost. None: it is never deleted. Since
         when a cluster could not be read comes from the XCom of the previous run, so the task must push its result.
     :param label_filter: only consider clusters with these labels; an empty value matches any value. Default: clusters
         that this package created. ``{}``: all Ray clusters of the region. (templated)
     :param dry_run: whether to only report what would be deleted.
-    :param drain_timeout: seconds to wait until clusters that are too old or superseded are idle. Clusters that are
-        still in use then are left to the next run.
+    :param drain_timeout: seconds to wait until clusters that are too old or superseded were idle for long enough. Those
+        that are not by then are left to the next run.
     :param lease_uri: Cloud Storage folder with the leases. None: only jobs and drivers on the cluster count as use.
         (templated)
-    :param require_leases: whether the task fails if the leases cannot be read. Otherwise it warns, and no cluster is
-        deleted, because each counts as in use.
+    :param require_leases: whether the task fails at once if the leases cannot be read, or cannot be written (unless
+        ``dry_run``). Otherwise it warns that they cannot be read, and no cluster is deleted, because each counts as in
+        use.
     :param price_table: prices for ``cost_so_far``; see ``VertexRayClusterCostOperator``. (templated)
     :param delete_timeout: seconds within which all deletions must finish.
     :param poll_interval: seconds between two status requests.
     :param deferrable: whether to wait in the triggerer; default: ``[operators] default_deferrable``.
     :raises InvalidArgumentError: an argument is invalid; raised before any request.
-    :raises NotAuthorisedError: the credentials lack a permission.
-    :raises LeaseStoreError: the leases cannot be read, and ``require_leases`` is set.
+    :raises NotAuthorisedError: the credentials lack a permission. For a deletion, as for all errors of single
+        clusters: raised once the other clusters are checked and deleted.
+    :raises LeaseStoreError: the leases cannot be read, and ``require_leases`` is set; or a lease cannot be closed.
     :raises OperationTimeoutError: a deletion did not finish within ``delete_timeout``.
     """
 
@@ -144,7 +148,9 @@ class VertexRayDeleteIdleClustersOperator(VertexRayBaseOperator):
     def _unreadable_before(self, context: Context) -> dict[str, list[float]]:
         """Return which clusters could not be read in the previous run, and since when."""
         try:
-            found = context["ti"].xcom_pull(task_ids=self.task_id, include_prior_dates=True)
+            ti = context["ti"]
+            # Without a map index, Airflow 3 returns a list with the results of all runs.
+            found = ti.xcom_pull(task_ids=self.task_id, map_indexes=map_index_of(ti), include_prior_dates=True)
         except Exception:
             self.log.warning(
                 "Could not read the result of the previous run; clusters that cannot be read count as such from now on",

@@ -11,6 +11,8 @@ from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_provider_vertex_ray.core.checks import check_duration, is_whole, unless_empty
 from airflow_provider_vertex_ray.core.cost.pricing import check_budget
+from airflow_provider_vertex_ray.core.http.addresses import Addresses
+from airflow_provider_vertex_ray.core.job.driver_size import check_driver_fits
 from airflow_provider_vertex_ray.core.job.inputs import (
     check_metadata,
     check_reservation,
@@ -29,6 +31,7 @@ from airflow_provider_vertex_ray.operators.arguments import (
     resolve_deferrable,
 )
 from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator, task_owner, task_try
+from airflow_provider_vertex_ray.operators.end_from_trigger import check_end_from_trigger, task_end
 from airflow_provider_vertex_ray.operators.google_arguments import either
 from airflow_provider_vertex_ray.operators.job_admin import (
     VertexRayDeleteJobOperator,
@@ -38,12 +41,14 @@ from airflow_provider_vertex_ray.operators.job_admin import (
 )
 from airflow_provider_vertex_ray.operators.job_attempts import JobAttemptsMixin, StartedJob
 from airflow_provider_vertex_ray.operators.job_cluster import CLUSTER_GONE, SharedClusterMixin
+from airflow_provider_vertex_ray.operators.job_kill import JobKillMixin, KnownJob, Line
 from airflow_provider_vertex_ray.operators.job_task_state import forget, remember, remembered
 from airflow_provider_vertex_ray.operators.leases import LEASE_TTL, check_lease
-from airflow_provider_vertex_ray.operators.masking import marked_names, mask_secrets, secret_metadata
+from airflow_provider_vertex_ray.operators.masking import env_vars_in, marked_names, mask_secrets, secret_metadata
 from airflow_provider_vertex_ray.operators.price_tables import check_cost_limit, load_price_table
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
+from airflow_provider_vertex_ray.triggers.task_end import JOB, job_result, skip_reason
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -63,7 +68,7 @@ __all__ = [
 ]
 
 
-class VertexRaySubmitJobOperator(JobAttemptsMixin, SharedClusterMixin, VertexRayBaseOperator):
+class VertexRaySubmitJobOperator(JobKillMixin, JobAttemptsMixin, SharedClusterMixin, VertexRayBaseOperator):
     """Run a Ray job on an existing cluster, and fail if the job fails.
 
     The submission ID is derived from the task instance before anything is sent. If an earlier try was lost, for example
@@ -106,10 +111,13 @@ class VertexRaySubmitJobOperator(JobAttemptsMixin, SharedClusterMixin, VertexRay
     :param pending_timeout: seconds within which the driver must start, else the job is stopped. None: no limit.
     :param job_timeout: seconds within which the job must end, else it is stopped. None: no limit.
     :param lost_timeout: seconds to wait for a job that the cluster no longer knows, or for a cluster that does not
-        answer, before the task fails.
+        answer or refuses the requests, before the task fails.
     :param poll_interval: maximum number of seconds between two status requests.
     :param deferrable: whether to wait in the triggerer, without a worker slot; default:
         ``[operators] default_deferrable``.
+    :param end_from_trigger: whether a task that waits in the triggerer also ends there, without a worker. None: where
+        Airflow (3.3.1 and later) does everything that it does in a worker. True: also where it does not call callbacks
+        or listeners, or record the events of outlets. False: never.
     :param cluster_address: name of ``cluster_id`` in the Google provider; may be the address of the dashboard.
     :param get_job_logs: name of ``stream_logs`` in the Google provider.
     :param wait_for_job_done: name of ``wait_for_completion`` in the Google provider.
@@ -156,6 +164,7 @@ class VertexRaySubmitJobOperator(JobAttemptsMixin, SharedClusterMixin, VertexRay
         "metadata": "json",
     }
     operator_extra_links = JOB_LINKS
+    deferred_result: ClassVar[str] = JOB
 
     def __init__(
         self,
@@ -187,6 +196,7 @@ class VertexRaySubmitJobOperator(JobAttemptsMixin, SharedClusterMixin, VertexRay
         lost_timeout: float = 600.0,
         poll_interval: float = 15.0,
         deferrable: bool | None = None,
+        end_from_trigger: bool | None = None,
         cluster_address: str | None = None,
         get_job_logs: bool | None = None,
         wait_for_job_done: bool | None = None,
@@ -246,8 +256,9 @@ class VertexRaySubmitJobOperator(JobAttemptsMixin, SharedClusterMixin, VertexRay
         self.lost_timeout = lost_timeout
         self.poll_interval = poll_interval
         self.deferrable = resolve_deferrable(deferrable)
-        self._marked_secrets = marked_names(_env_vars_in(runtime_env), env_vars)
-        self._waiting_for: tuple[str, str] | None = None
+        check_end_from_trigger(end_from_trigger)
+        self.end_from_trigger = end_from_trigger
+        self._marked_secrets = marked_names(env_vars_in(runtime_env), env_vars)
         self._prices: PriceTable | None = None
 
     def execute(self, context: Context) -> Any:
@@ -267,45 +278,37 @@ class VertexRaySubmitJobOperator(JobAttemptsMixin, SharedClusterMixin, VertexRay
             rerun: dict[str, Any] = self._run(context)
             return rerun
         except JobFailedError as error:
-            if error.details.get("exit_code") not in self.skip_on_exit_code:
+            reason = skip_reason(error, self.skip_on_exit_code)
+            if reason is None:
                 raise
             forget(context)
-            raise AirflowSkipException(f"The job ended with exit code {error.details['exit_code']}; skipped") from None
+            raise AirflowSkipException(reason) from None
         forget(context)
-        return {**result, **{key: passed.get(key) for key in ("cluster_id", "dashboard_url")}}
-
-    def on_kill(self) -> None:
-        """Stop the job of this task, and no other, when the task is killed while it waits in the worker."""
-        from airflow_provider_vertex_ray.hooks.base import run_sync
-
-        if self._waiting_for is not None and self.stop_on_kill:
-            cluster, job = self._waiting_for
-            self.log.info("The task was killed; stopping Ray job %s", job)
-            run_sync(lambda: self.job_hook.stop_job(cluster, job))
+        return job_result(result, passed)
 
     def _do_render_template_fields(self, parent: Any, *arguments: Any, **more: Any) -> None:
         """Mask secret environment variables at once: Airflow stores the rendered fields for its UI next."""
         super()._do_render_template_fields(parent, *arguments, **more)
         if parent is self:
-            mask_secrets(self._marked_secrets, _env_vars_in(self.runtime_env), self.env_vars)
+            mask_secrets(self._marked_secrets, env_vars_in(self.runtime_env), self.env_vars)
 
     def _run(self, context: Context, cluster: str | None = None) -> Any:
         """Adopt or submit a job, then wait for it.
 
         :param cluster: cluster that replaces ``cluster_id``: the next generation of a shared cluster.
         """
-        from airflow_provider_vertex_ray.hooks.base import run_sync
+        from airflow_provider_vertex_ray.core.threads import run_sync
 
         request = self._request(context)
         name = self._name(cluster or self.cluster_id)
         self._prices = load_price_table(self, self.price_table, name.location)
         try:
-            started = run_sync(lambda: self._start(name, request, context))
+            started = run_sync(lambda: self._unless_killed(self._start(name, request, context)))
         except CLUSTER_GONE as error:
             return self._go_to_successor(context, name, error)
         job_id = started.found.submission_id
-        self._waiting_for = (started.name.full, job_id)
-        facts = {"cluster_id": started.name.cluster_id, "dashboard_url": f"https://{started.dashboard_uri}"}
+        page = Addresses.from_environment().dashboard_page(started.dashboard_uri)
+        facts = {"cluster_id": started.name.cluster_id, "dashboard_url": page}
         persist_link_facts(
             context,
             project_id=started.name.project,
@@ -336,6 +339,9 @@ class VertexRaySubmitJobOperator(JobAttemptsMixin, SharedClusterMixin, VertexRay
         )
         ended = started.found.job is not None and started.found.job.status.is_terminal
         return self._wait(context, trigger, self.deferrable and not ended)
+
+    def _task_end(self, context: Context) -> dict[str, Any] | None:
+        return task_end(self, context, self.end_from_trigger, skip_on_exit_code=self.skip_on_exit_code)
 
     def _trigger(self, **arguments: Any) -> WaitTrigger:
         """Return the trigger that waits for the job."""
@@ -383,29 +389,37 @@ class VertexRaySubmitJobOperator(JobAttemptsMixin, SharedClusterMixin, VertexRay
 
     async def _start(self, name: ClusterName, request: JobRequest, context: Context) -> StartedJob:
         record = remembered(context)
+        self._job = self._job_of(record or Record(name.full, 1), context)
         if record is not None and record.cluster != name.full:
             earlier = await self._find_on_other_cluster(record, context)
             if earlier is not None:
                 return earlier
             record = None
-        from airflow_provider_vertex_ray.hooks.job import usable_dashboard
+        from airflow_provider_vertex_ray.hooks.calls.job import usable_dashboard
 
         hook = self.job_hook
-        async with hook.session():
+        async with hook.session() as (transport, _):
             cluster, lease = await self._held(await self.cluster_hook.get_cluster(name), context)
             dashboard = usable_dashboard(cluster)
+            line = Line(transport, dashboard)
             async with hook.jobs(name, dashboard) as api:
                 submission = self._submission(api, context)
                 found = await submission.find(record.attempt if record else 1)
+                self._job = KnownJob(name.full, found.submission_id, line=line)
                 adopted = found.job is not None
                 if not adopted:
                     check_budget(cluster, self.max_cost, self._prices, time.time())
+                    check_driver_fits(cluster, request.num_cpus, request.num_gpus, request.memory)
 
                     async def prepare(ready: JobRequest) -> JobRequest:
                         remember(context, Record(name.full, found.attempt))
+                        job = KnownJob(name.full, ready.submission_id, line=line)
+                        self._about_to_submit(job, sent=False)
                         environment = await hook.prepare_environment(
                             name, ready.runtime_env, ready.submission_id, dashboard
                         )
+                        # The upload may have taken minutes.
+                        self._about_to_submit(job, sent=True)
                         return replace(ready, runtime_env=environment)
 
                     found, adopted = await submission.submit(found, request, prepare)
@@ -423,7 +437,3 @@ def _exit_codes(codes: Any) -> tuple[int, ...]:
     if not all(is_whole(code) and 0 < code < 256 for code in found):
         raise InvalidArgumentError("skip_on_exit_code", codes, "Use a whole number from 1 to 255, or a list of them.")
     return tuple(found)
-
-
-def _env_vars_in(runtime_env: Any) -> Any:
-    return runtime_env.get("env_vars") if isinstance(runtime_env, dict) else None

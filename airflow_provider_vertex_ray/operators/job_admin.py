@@ -85,8 +85,8 @@ class JobCallsOperator(VertexRayBaseOperator):
         submission_id: str | None = None,
     ) -> T:
         """Call the Jobs API of the cluster, and store the facts for the links."""
-        from airflow_provider_vertex_ray.hooks.base import run_sync
-        from airflow_provider_vertex_ray.hooks.job import usable_dashboard
+        from airflow_provider_vertex_ray.core.threads import run_sync
+        from airflow_provider_vertex_ray.hooks.calls.job import usable_dashboard
 
         async def ask() -> T:
             hook = self.job_hook
@@ -230,7 +230,7 @@ class VertexRayDeleteJobOperator(JobCallOperator):
 
     def execute(self, context: Context) -> DeletedJob:
         """Check that the job has ended, then delete it."""
-        from airflow_provider_vertex_ray.hooks.job import delete_ended
+        from airflow_provider_vertex_ray.hooks.calls.job import delete_ended
 
         check_submission_id(self.submission_id)
         name = self._name(self.cluster_id)

@@ -62,10 +62,10 @@ class SharedClusterMixin(Base):
         if not self.lease_uri:
             return cluster, None
         from airflow_provider_vertex_ray.core.sharing.holding import held_cluster
-        from airflow_provider_vertex_ray.hooks.lease import VertexRayLeaseAsyncHook
+        from airflow_provider_vertex_ray.hooks.calls.lease import LeaseCalls
 
         who = self._holder(context)
-        hook = VertexRayLeaseAsyncHook(self.gcp_conn_id, self.impersonation_chain)
+        hook = LeaseCalls(self.gcp_conn_id, self.impersonation_chain)
         async with hook.store(self.lease_uri) as store, self.cluster_hook.session() as (transport, _):
             held = await held_cluster(transport, store, cluster, who, self.lease_ttl)
         names = {"owner": who.owner, "scope": who.scope}
@@ -84,7 +84,7 @@ class SharedClusterMixin(Base):
 
         :raises VertexRayError: there is none; this is ``error``.
         """
-        from airflow_provider_vertex_ray.hooks.base import run_sync
+        from airflow_provider_vertex_ray.core.threads import run_sync
 
         if name.cluster_id == self.cluster_id and (other := run_sync(lambda: self._other_try(name, context))):
             self.log.warning("%s\nRunning the job on cluster %s, which was created for this id", error.message, other)

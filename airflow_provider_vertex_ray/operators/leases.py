@@ -125,9 +125,9 @@ class LeaseClosing:
             )
 
     def _store(self) -> contextlib.AbstractAsyncContextManager[LeaseStore]:
-        from airflow_provider_vertex_ray.hooks.lease import VertexRayLeaseAsyncHook
+        from airflow_provider_vertex_ray.hooks.calls.lease import LeaseCalls
 
-        return VertexRayLeaseAsyncHook(self._task.gcp_conn_id, self._task.impersonation_chain).store(self._uri)
+        return LeaseCalls(self._task.gcp_conn_id, self._task.impersonation_chain).store(self._uri)
 
 
 class VertexRayReleaseClusterOperator(VertexRayBaseOperator):
@@ -171,18 +171,18 @@ class VertexRayReleaseClusterOperator(VertexRayBaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Release the lease."""
-        from airflow_provider_vertex_ray.hooks.base import run_sync
-        from airflow_provider_vertex_ray.hooks.lease import VertexRayLeaseAsyncHook
+        from airflow_provider_vertex_ray.core.threads import run_sync
+        from airflow_provider_vertex_ray.hooks.calls.lease import LeaseCalls
 
         check_lease(self.lease_uri)
         name = self._name(str(self.cluster_id))
         persist_link_facts(context, project_id=name.project, location=name.location, cluster_id=name.cluster_id)
         owner = lease_owner_of(context, self.lease_owner)
         holder = lease_holder_of(self, context, self.lease_owner, name.cluster_id)
-        whole_run = lease_group_of(self) is None
-        hook = VertexRayLeaseAsyncHook(self.gcp_conn_id, self.impersonation_chain)
+        run = None if lease_group_of(self) else lease_owner_of(context, None)
+        hook = LeaseCalls(self.gcp_conn_id, self.impersonation_chain)
         try:
-            run_sync(lambda: hook.release_hold(self.lease_uri, name, holder, all_scopes=whole_run))
+            run_sync(lambda: hook.release_hold(self.lease_uri, name, holder, run=run))
         except ClusterNotFoundError:
             self.log.info("Cluster %s no longer exists, so it has no lease to release", name.full)
         else:

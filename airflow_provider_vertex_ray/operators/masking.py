@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from airflow_provider_vertex_ray.core.job.secrets import SECRET_NAMES_KEY, Secret, forms_of, secret_names
 
-__all__ = ["marked_names", "mask_secrets", "secret_metadata"]
+__all__ = ["env_vars_in", "marked_names", "mask_secrets", "secret_metadata"]
 
 _MASKERS = (
     "airflow.sdk._shared.secrets_masker",
@@ -28,6 +28,11 @@ def marked_names(*variables: Any) -> frozenset[str]:
         for name, value in each.items()
         if isinstance(value, Secret) and isinstance(name, str)
     )
+
+
+def env_vars_in(runtime_env: Any) -> Any:
+    """Return the environment variables in a runtime environment; None where it is not known yet."""
+    return runtime_env.get("env_vars") if isinstance(runtime_env, Mapping) else None
 
 
 def mask_secrets(marked: Iterable[str], *variables: Any) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 METRIC_LABEL = "metric-"
-"""Prefix of the labels of metrics. A label value cannot contain a decimal point, so 0.953 becomes ``0_953``."""
+"""Prefix of the labels of metrics."""
 
 MOST_LABELS = 64
 """Maximum number of labels of a model."""
@@ -163,7 +164,7 @@ class VertexRayUploadModelOperator(ModelBaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Adopt the model of an earlier try; or check the artifact, upload it, and wait."""
-        from airflow_provider_vertex_ray.hooks.base import run_sync
+        from airflow_provider_vertex_ray.core.threads import run_sync
 
         self._check_types()
         _check_uri(self.artifact_uri)
@@ -197,7 +198,7 @@ class VertexRayUploadModelOperator(ModelBaseOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Read the uploaded model and return it."""
-        from airflow_provider_vertex_ray.hooks.base import run_sync
+        from airflow_provider_vertex_ray.core.threads import run_sync
 
         response = result_of(event)
         self._set_place(response["model"])
@@ -249,7 +250,7 @@ class VertexRayUploadModelOperator(ModelBaseOperator):
             check_carried("metrics", name)
             if not is_number(value):
                 raise InvalidArgumentError(f"metrics[{name!r}]", value, "Use a finite number.")
-            found[label_value(f"{METRIC_LABEL}{name}")] = label_value(f"{value:.6g}".replace(".", "_"))
+            found[label_value(f"{METRIC_LABEL}{name}")] = label_value(_metric_text(value))
         for name, label in (self.labels or {}).items():
             check_carried("labels", name)
             found[name] = str(label) if is_whole(label) else check_carried(f"labels[{name!r}]", label)
@@ -323,3 +324,12 @@ class VertexRayUploadModelOperator(ModelBaseOperator):
 def _check_uri(uri: Any) -> None:
     if not isinstance(uri, str) or not uri.startswith("gs://") or not uri.removeprefix("gs://").strip("/"):
         raise InvalidArgumentError("artifact_uri", uri, "Use a Cloud Storage folder, such as gs://bucket/models/1.")
+
+
+def _metric_text(value: float) -> str:
+    """Return a number as a label can hold it: ``-0.953`` is ``m0_953``, ``1.5e+20`` is ``1_5e20``."""
+    size = abs(value)
+    text = str(size) if is_whole(size) else f"{size:.6g}"
+    if "e+" in text and size < 1e15:
+        text = f"{size:.0f}"
+    return ("m" if value < 0 else "") + re.sub(r"e\+?(-?)0*", r"e\1", text).replace(".", "_")

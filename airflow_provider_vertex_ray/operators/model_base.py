@@ -12,7 +12,7 @@ from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator, ta
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_vertex_ray.hooks.model import VertexRayModelAsyncHook
+    from airflow_provider_vertex_ray.hooks.calls.model import ModelCalls
 
 CLEAR_EPOCH_LABEL = "airflow-clear-epoch"
 """Label with a hash of the task instance and its clear epoch; with it a retry finds what a lost try created."""
@@ -28,13 +28,11 @@ class ModelBaseOperator(VertexRayBaseOperator):
     """Base class of the operators on models and endpoints."""
 
     @property
-    def model_hook(self) -> VertexRayModelAsyncHook:
+    def model_hook(self) -> ModelCalls:
         """Hook for models and endpoints, with the connection of this task."""
-        from airflow_provider_vertex_ray.hooks.model import VertexRayModelAsyncHook
+        from airflow_provider_vertex_ray.hooks.calls.model import ModelCalls
 
-        return VertexRayModelAsyncHook(
-            self.gcp_conn_id, self.impersonation_chain, self.project_id or None, self.location or None
-        )
+        return ModelCalls(self.gcp_conn_id, self.impersonation_chain, self.project_id or None, self.location or None)
 
     def _resource(self, kind: str, value: str, field: str) -> str:
         """Return the full resource name.

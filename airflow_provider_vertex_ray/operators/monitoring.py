@@ -105,7 +105,7 @@ class VertexRayClusterMetricsOperator(MonitoringOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Read the metrics, summarise them, and draw the plot."""
-        from airflow_provider_vertex_ray.hooks.base import run_sync
+        from airflow_provider_vertex_ray.core.threads import run_sync
 
         name = self._name(str(self.cluster_id))
         plot_path = self.plot_path or None

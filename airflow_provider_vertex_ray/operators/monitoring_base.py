@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vertex_ray.core.cluster.name import ClusterName
+from airflow_provider_vertex_ray.core.deadlines import within
 from airflow_provider_vertex_ray.core.monitoring.time_window import check_window
 from airflow_provider_vertex_ray.errors import VertexRayError
 from airflow_provider_vertex_ray.links.base import persist_link_facts
@@ -14,7 +15,7 @@ from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_vertex_ray.hooks.monitoring import VertexRayMonitoringAsyncHook
+    from airflow_provider_vertex_ray.hooks.calls.monitoring import MonitoringCalls
 
 LINKS_SECONDS = 5.0
 """Seconds to wait for the address of the dashboard; without it, only its link is missing."""
@@ -47,11 +48,11 @@ class MonitoringOperator(VertexRayBaseOperator):
         self.window = window
 
     @property
-    def monitoring_hook(self) -> VertexRayMonitoringAsyncHook:
+    def monitoring_hook(self) -> MonitoringCalls:
         """Hook for logs and metrics, with the connection of this task."""
-        from airflow_provider_vertex_ray.hooks.monitoring import VertexRayMonitoringAsyncHook
+        from airflow_provider_vertex_ray.hooks.calls.monitoring import MonitoringCalls
 
-        return VertexRayMonitoringAsyncHook(
+        return MonitoringCalls(
             self.gcp_conn_id, self.impersonation_chain, self.project_id or None, self.location or None
         )
 
@@ -59,7 +60,7 @@ class MonitoringOperator(VertexRayBaseOperator):
         """Store the facts for the links, with the dashboard's address if the cluster still exists."""
         dashboard = None
         try:
-            dashboard = (await asyncio.wait_for(self.cluster_hook.get_cluster(name), LINKS_SECONDS)).dashboard_uri
+            dashboard = (await within(LINKS_SECONDS, self.cluster_hook.get_cluster(name))).dashboard_uri
         except (VertexRayError, asyncio.TimeoutError) as error:
             self.log.info("The task has no link to the dashboard: %s", error)
         persist_link_facts(

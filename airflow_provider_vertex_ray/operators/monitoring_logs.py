@@ -116,7 +116,7 @@ class VertexRayClusterLogsOperator(MonitoringOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Read the logs page by page, show them, and write them to the file."""
-        from airflow_provider_vertex_ray.hooks.base import run_sync
+        from airflow_provider_vertex_ray.core.threads import run_sync
 
         name = self._name(str(self.cluster_id))
         check_file_uri("output_path", self.output_path, LOG_SUFFIXES)

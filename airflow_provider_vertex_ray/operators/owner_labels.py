@@ -40,3 +40,11 @@ def owner_labels(context: Context) -> dict[str, str]:
         "airflow-run": label_value(parts["run_id"]),
         "airflow-task": label_value(parts["task_id"]),
     }
+
+
+def owner_label(context: Context) -> dict[str, str]:
+    """Return the label that only resources of this task instance have, those of its earlier tries included.
+
+    :param context: the task's context.
+    """
+    return {OWNER_LABEL: task_owner(context)[0]}

@@ -98,7 +98,7 @@ class VertexRayPredictOperator(ModelBaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Split the instances into requests, send them, and return the combined predictions."""
-        from airflow_provider_vertex_ray.hooks.base import run_sync
+        from airflow_provider_vertex_ray.core.threads import run_sync
 
         check_mappings(parameters=unless_empty(self.parameters))
         parameters = None if self.parameters is None else encode(self.parameters, "parameters")
@@ -114,7 +114,7 @@ class VertexRayPredictOperator(ModelBaseOperator):
         split_instances(instances, self.instances_per_request, parameters_size, LARGEST_DEDICATED_REQUEST)
 
         async def ask() -> tuple[list[Any], list[str], int]:
-            from airflow_provider_vertex_ray.hooks.model import dedicated_dns
+            from airflow_provider_vertex_ray.hooks.calls.model import dedicated_dns
 
             hook = self.model_hook
             async with hook.session():

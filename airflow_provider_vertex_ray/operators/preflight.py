@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
 
 XCOM_KEY = "return_value"
 _NAMED = 3
+_LEVELS = {
+    Status.FAIL: logging.ERROR,
+    Status.COULD_NOT_CHECK: logging.WARNING,
+    Status.WARN: logging.WARNING,
+    Status.PASS: logging.INFO,
+}
+"""Log levels of the findings, by which the log view can be filtered."""
 
 
 class VertexRayPreflightOperator(VertexRayBaseOperator):
@@ -67,18 +75,21 @@ class VertexRayPreflightOperator(VertexRayBaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Run the checks, log the findings, and fail if one of them has the status ``fail``."""
-        from airflow_provider_vertex_ray.hooks.preflight import VertexRayPreflightHook
+        from airflow_provider_vertex_ray.core.threads import run_sync
+        from airflow_provider_vertex_ray.hooks.calls.preflight import PreflightCalls
 
-        hook = VertexRayPreflightHook(
+        calls = PreflightCalls(
             self.gcp_conn_id, self.impersonation_chain, self.project_id or None, self.location or None
         )
         # A template that renders to an empty string means that the argument is not set.
-        report = hook.preflight(
-            self.spec, checks=self.checks, bucket=self.bucket or None, lease_uri=self.lease_uri or None
+        report = run_sync(
+            lambda: calls.preflight(
+                self.spec, checks=self.checks, bucket=self.bucket or None, lease_uri=self.lease_uri or None
+            )
         )
         persist_link_facts(context, project_id=report.project, location=report.location)
-        for line in report.table():
-            self.log.info("%s", line)
+        for status, line in report.rows():
+            self.log.log(_LEVELS[status], "%s", line)
         result = report.to_dict()
         failed = report.of(Status.FAIL)
         if failed:

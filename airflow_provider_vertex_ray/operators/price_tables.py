@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vertex_ray.core.checks import is_number, known_at_run_time
-from airflow_provider_vertex_ray.core.cost.price_table import PriceTable
+from airflow_provider_vertex_ray.core.cost.price_table import NodeKind, PriceTable
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
+    from airflow_provider_vertex_ray.core.cluster.spec import ClusterSpec
     from airflow_provider_vertex_ray.operators.base import ConnectionMixin
 
 VARIABLE = "variable:"
@@ -69,19 +71,37 @@ def read_price_table(value: Any) -> PriceTable | None:
     return PriceTable.from_value(value)
 
 
-def load_price_table(task: ConnectionMixin, value: Any, location: str | None = None) -> PriceTable | None:
+def load_price_table(task: ConnectionMixin, value: Any, *locations: str) -> PriceTable | None:
     """Return the prices of a task, from the Cloud Billing Catalog too; None for no value.
 
     :param task: the task, whose connection reads the catalog.
     :param value: what ``read_price_table`` accepts, or ``catalog``.
-    :param location: region whose prices are needed; default: the task's.
+    :param locations: regions whose prices are needed; default: the task's.
     :raises InvalidArgumentError: the table cannot be read, or is malformed.
     """
     # A template may have been rendered to anything.
     check_price_table(value)
     if isinstance(value, str) and value == CATALOG:
-        return _read_catalog(task, location or task.location)
+        return _read_catalog(task, locations or (task.location,))
     return read_price_table(value)
+
+
+def check_prices(spec: ClusterSpec, table: PriceTable | None, locations: Iterable[str]) -> None:
+    """Validate that each node of a cluster has a price in each region, so that its cost can be compared with a limit.
+
+    :param spec: spec of the cluster.
+    :param table: the prices.
+    :param locations: regions in which the cluster may be created.
+    :raises InvalidArgumentError: something has no price; the rule names it.
+    """
+    if table is None:
+        raise InvalidArgumentError("price_table", None, "max_cost requires prices.")
+    machines = [pool.machine for pool in spec.pools()]
+    kinds = {NodeKind(each.machine_type, each.accelerator_type or "", each.accelerator_count) for each in machines}
+    missing = {name for place in locations for kind in kinds for name in table.price(kind, place).missing}
+    if missing:
+        rule = f"Set a price for {', '.join(sorted(missing))}, which max_cost requires."
+        raise InvalidArgumentError("price_table", table.to_json(), rule)
 
 
 def _read_variable(value: str) -> str:
@@ -101,15 +121,17 @@ def _parse_json(text: str, value: Any) -> Any:
         raise InvalidArgumentError("price_table", str(value), f"The content is not valid JSON: {error}.") from error
 
 
-def _read_catalog(task: ConnectionMixin, location: str | None) -> PriceTable:
+def _read_catalog(task: ConnectionMixin, locations: Sequence[str | None]) -> PriceTable:
     from airflow_provider_vertex_ray.core.cluster.name import validate_location
     from airflow_provider_vertex_ray.core.cost.catalog import catalog_prices
-    from airflow_provider_vertex_ray.hooks.base import run_sync
+    from airflow_provider_vertex_ray.core.threads import run_sync
 
-    region = validate_location(location)
+    regions = list(dict.fromkeys(validate_location(each) for each in locations))
 
     async def read() -> PriceTable:
         async with task.cluster_hook.session() as (transport, _):
-            return await catalog_prices(transport, region)
+            tables = [await catalog_prices(transport, region) for region in regions]
+        merged = {region: sections for table in tables for region, sections in table.regions.items()}
+        return PriceTable(tables[0].currency, merged)
 
     return run_sync(read)

@@ -62,6 +62,7 @@ STRUCTURES = frozenset(
         "env_vars",
         "excludes",
         "impersonation_chain",
+        "jobs",
         "label_filter",
         "locations",
         "labels",
@@ -94,6 +95,9 @@ def rendering_of(field: str, path: tuple[Any, ...]) -> Rendering:
         if field in STRUCTURES:
             return Rendering.ANY
         return Rendering.SHAPE if field in _SHAPES else Rendering.TEXT
+    if field == "jobs":
+        # The fields of a job mean what the operator's fields of the same name mean.
+        return Rendering.SHAPE if len(path) == 1 else rendering_of(str(path[1]), path[2:])
     if field in ("spec", "worker_node_types", "head_node_type"):
         return Rendering.TEXT if "labels" in path[:-1] else Rendering.SHAPE
     if field == "runtime_env" and (len(path) == 1 or path[0] in ("pip", "uv", "config")):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import (
     AirflowSensorTimeout,
@@ -13,11 +13,15 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_vertex_ray.core.deadlines import deadline_after
+from airflow_provider_vertex_ray.core.polling import TRANSIENT_ERRORS
 from airflow_provider_vertex_ray.errors import VertexRayError
 from airflow_provider_vertex_ray.links.base import persist_link_facts
-from airflow_provider_vertex_ray.operators.arguments import resolve_deferrable
+from airflow_provider_vertex_ray.operators.arguments import refuse_unknown_arguments, resolve_deferrable
 from airflow_provider_vertex_ray.operators.base import ConnectionMixin
+from airflow_provider_vertex_ray.operators.end_from_trigger import check_end_from_trigger, task_end
+from airflow_provider_vertex_ray.operators.triggerer_health import warn_without_triggerer
 from airflow_provider_vertex_ray.triggers.base import result_of
+from airflow_provider_vertex_ray.triggers.task_end import WAIT
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -35,12 +39,16 @@ class VertexRayBaseSensor(ConnectionMixin, BaseSensorOperator):
         impersonation chain of the connection. (templated)
     :param deferrable: whether to wait in the triggerer; default: ``[operators] default_deferrable``. Otherwise the
         sensor pokes in its ``mode``.
+    :param end_from_trigger: whether a sensor that waits in the triggerer also succeeds there, without a worker. None:
+        where Airflow (3.3.1 and later) does everything that it does in a worker. True: also where it does not call
+        callbacks or listeners, or record the events of outlets. False: never.
     """
 
     template_fields: Sequence[str] = ConnectionMixin.connection_fields
     timeout_errors: tuple[type[VertexRayError], ...] = ()
     """Errors of the trigger which mean that the timeout of the sensor has expired."""
     cluster_id: Any = None
+    deferred_result: ClassVar[str] = WAIT
     _kept: dict[str, str | None] | None = None
 
     def __init__(
@@ -51,11 +59,15 @@ class VertexRayBaseSensor(ConnectionMixin, BaseSensorOperator):
         gcp_conn_id: str = "google_cloud_default",
         impersonation_chain: str | Sequence[str] | None = None,
         deferrable: bool | None = None,
+        end_from_trigger: bool | None = None,
         **kwargs: Any,
     ) -> None:
+        refuse_unknown_arguments(type(self), BaseSensorOperator, kwargs)
         super().__init__(**kwargs)
         self._set_connection(project_id, location, gcp_conn_id, impersonation_chain)
         self.deferrable = resolve_deferrable(deferrable)
+        check_end_from_trigger(end_from_trigger)
+        self.end_from_trigger = end_from_trigger
 
     def execute(self, context: Context) -> Any:
         """Poke once and, if the condition is not met, defer; or poke in the worker."""
@@ -63,9 +75,29 @@ class VertexRayBaseSensor(ConnectionMixin, BaseSensorOperator):
         if not self.deferrable:
             return self._with_links(context, super().execute(context))
         first = self.poke(context)
-        if isinstance(first, PokeReturnValue) and first.is_done:
+        if first.is_done:
             return self._with_links(context, first.xcom_value)
-        return self.defer(trigger=self.trigger(deadline_after(self.timeout)), method_name="execute_complete")
+        warn_without_triggerer(self.log)
+        trigger = self.trigger(deadline_after(self.timeout))
+        # A worker raises errors: one of them is the sensor's timeout, after which Airflow does not retry.
+        kept = self._kept
+        facts = kept if kept is not None and not kept.get("dashboard_uri") else None
+        end = task_end(self, context, self.end_from_trigger, failures=False, link_facts=facts)
+        if end is not None:
+            trigger.arguments["end"] = end
+        return self.defer(trigger=trigger, method_name="execute_complete")
+
+    def poke(self, context: Context) -> PokeReturnValue:
+        """Check the condition; a short outage does not end the wait, as in the trigger."""
+        try:
+            return self._check(context)
+        except TRANSIENT_ERRORS as error:
+            self.log.warning("Could not check the condition; trying again: %s", error.message)
+            return PokeReturnValue(False)
+
+    def _check(self, context: Context) -> PokeReturnValue:
+        """Check the condition once."""
+        raise NotImplementedError
 
     def _keep_link_facts(self, context: Context, **more: str | None) -> None:
         """Store the facts for the links, unless the sensor has no cluster."""

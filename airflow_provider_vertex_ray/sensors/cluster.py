@@ -52,9 +52,9 @@ class VertexRayClusterSensor(VertexRayBaseSensor):
         self.cluster_id = cluster_id
         self.target_states = list(target_states)
 
-    def poke(self, context: Context) -> PokeReturnValue:
+    def _check(self, context: Context) -> PokeReturnValue:
         """Check the state of the cluster."""
-        from airflow_provider_vertex_ray.hooks.base import run_sync
+        from airflow_provider_vertex_ray.core.threads import run_sync
 
         name = self._name(self.cluster_id)
         cluster = run_sync(lambda: self.cluster_hook.get_cluster(name))

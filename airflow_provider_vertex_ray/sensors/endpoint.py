@@ -42,9 +42,9 @@ class VertexRayEndpointSensor(VertexRayBaseSensor):
         self.endpoint_id = endpoint_id
         self.deployed_model_id = deployed_model_id
 
-    def poke(self, context: Context) -> PokeReturnValue:
+    def _check(self, context: Context) -> PokeReturnValue:
         """Check whether the endpoint serves."""
-        from airflow_provider_vertex_ray.hooks.base import run_sync
+        from airflow_provider_vertex_ray.core.threads import run_sync
 
         trigger = self.trigger(None)
         _, project, _, location, _, endpoint = trigger.name.split("/")

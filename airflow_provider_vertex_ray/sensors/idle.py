@@ -50,9 +50,9 @@ class VertexRayClusterIdleSensor(VertexRayBaseSensor):
         self.idle_for = idle_for
         self.lease_uri = lease_uri
 
-    def poke(self, context: Context) -> PokeReturnValue:
+    def _check(self, context: Context) -> PokeReturnValue:
         """Check the use of the cluster, with the code of the trigger."""
-        from airflow_provider_vertex_ray.hooks.base import run_sync
+        from airflow_provider_vertex_ray.core.threads import run_sync
 
         found = run_sync(self._look)
         return PokeReturnValue(found is not None, found)

@@ -55,9 +55,9 @@ class VertexRayJobSensor(VertexRayBaseSensor):
         self.submission_id = submission_id
         self.stream_logs = stream_logs
 
-    def poke(self, context: Context) -> PokeReturnValue:
+    def _check(self, context: Context) -> PokeReturnValue:
         """Check the status of the job."""
-        from airflow_provider_vertex_ray.hooks.base import run_sync
+        from airflow_provider_vertex_ray.core.threads import run_sync
 
         check_submission_id(self.submission_id)
         job = run_sync(lambda: self._look(context))
@@ -82,7 +82,7 @@ class VertexRayJobSensor(VertexRayBaseSensor):
 
     async def _look(self, context: Context) -> Job:
         from airflow_provider_vertex_ray.core.job.exit_code import with_exit_code
-        from airflow_provider_vertex_ray.hooks.job import usable_dashboard
+        from airflow_provider_vertex_ray.hooks.calls.job import usable_dashboard
 
         name = self._name(self.cluster_id)
         hook = self.job_hook

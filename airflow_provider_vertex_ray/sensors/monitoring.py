@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import PokeReturnValue
 
 from airflow_provider_vertex_ray.core.checks import known_at_run_time
+from airflow_provider_vertex_ray.core.deadlines import within
 from airflow_provider_vertex_ray.core.monitoring.condition import MetricCondition
 from airflow_provider_vertex_ray.core.monitoring.metric_query import check_metric, check_promql, metric_query
 from airflow_provider_vertex_ray.errors import InvalidArgumentError, OperationTimeoutError, VertexRayError
@@ -75,9 +76,9 @@ class VertexRayMetricSensor(VertexRayBaseSensor):
         self.threshold = threshold
         self.for_seconds = for_seconds
 
-    def poke(self, context: Context) -> PokeReturnValue:
+    def _check(self, context: Context) -> PokeReturnValue:
         """Check the condition, with the code of the trigger."""
-        from airflow_provider_vertex_ray.hooks.base import run_sync
+        from airflow_provider_vertex_ray.core.threads import run_sync
 
         trigger = self.trigger(None)
         found = run_sync(lambda: trigger.look(trigger.hook))
@@ -114,11 +115,11 @@ class VertexRayMetricSensor(VertexRayBaseSensor):
 
     def _dashboard(self) -> str | None:
         """Return the address of the dashboard, if the cluster still exists."""
-        from airflow_provider_vertex_ray.hooks.base import run_sync
+        from airflow_provider_vertex_ray.core.threads import run_sync
 
         name = self._name(self.cluster_id)
         try:
-            return run_sync(lambda: asyncio.wait_for(self.cluster_hook.get_cluster(name), LINKS_SECONDS)).dashboard_uri
+            return run_sync(lambda: within(LINKS_SECONDS, self.cluster_hook.get_cluster(name))).dashboard_uri
         except (VertexRayError, asyncio.TimeoutError) as error:
             self.log.info("The task has no link to the dashboard: %s", error)
             return None

@@ -53,9 +53,9 @@ class VertexRayQuotaSensor(VertexRayBaseSensor):
         persist_link_facts(context, project_id=self._project())
         return super().execute(context)
 
-    def poke(self, context: Context) -> PokeReturnValue:
+    def _check(self, context: Context) -> PokeReturnValue:
         """Check the free quota, with the code of the trigger."""
-        from airflow_provider_vertex_ray.hooks.base import run_sync
+        from airflow_provider_vertex_ray.core.threads import run_sync
 
         found = run_sync(self._quota(None).look)
         return PokeReturnValue(found is not None, found)

@@ -11,8 +11,8 @@ from airflow_provider_vertex_ray.core.threads import in_airflow_thread
 
 log = logging.getLogger(__name__)
 
-AIRFLOW_ANSWERS = "Airflow answers this process's triggers"
-"""Start of a log line that the tests of a whole Airflow wait for."""
+DEFERRED = "deferred"
+"""State of a task instance that still waits for its trigger."""
 
 LOG_POSITION_KEY = "vertex_ray_log"
 """XCom key of the log position. XCom is the only store that a trigger can write on every Airflow version."""
@@ -48,7 +48,8 @@ async def _ask_ahead(ti: Any) -> None:
     except Exception:
         log.warning("Airflow does not answer this triggerer; a killed task will not be cleaned up", exc_info=True)
     else:
-        log.info("%s: it took %.1f s", AIRFLOW_ANSWERS, time.monotonic() - begun)
+        # It would be in the log of the task whose trigger happens to be the first one here.
+        log.debug("Airflow answers this process's triggers: it took %.1f s", time.monotonic() - begun)
 
 
 async def task_state(ti: Any) -> str | None:
@@ -98,6 +99,11 @@ async def kept_log_position(ti: Any, submission_id: str) -> int:
         return 0
     position = value.get("position")
     return position if isinstance(position, int) and position > 0 else 0
+
+
+async def push_xcom(ti: Any, key: str, value: Any) -> None:
+    """Store an XCom of the task, as a worker does."""
+    await in_airflow_thread(lambda: _xcom().set(key=key, value=value, **_ids(ti)))
 
 
 def _xcom() -> Any:

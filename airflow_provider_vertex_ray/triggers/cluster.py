@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vertex_ray.core.cluster.state import USABLE_STATES, Cluster, ClusterState
-from airflow_provider_vertex_ray.core.deadlines import duration
-from airflow_provider_vertex_ray.core.timestamps import parse_rfc3339
+from airflow_provider_vertex_ray.core.polling import Backoff, poll_until
 from airflow_provider_vertex_ray.errors import (
     ClusterFailedError,
     ClusterNotFoundError,
@@ -17,17 +16,16 @@ from airflow_provider_vertex_ray.errors import (
     ProvisioningTimeoutError,
     ResizeFailedError,
     ServiceError,
+    ServiceUnavailableError,
     VertexRayError,
 )
 from airflow_provider_vertex_ray.triggers.base import WaitTrigger
 from airflow_provider_vertex_ray.triggers.cluster_deletion import ClusterDeletion, Leftovers, operation_failure
-from airflow_provider_vertex_ray.triggers.polling import Backoff, poll_until
+from airflow_provider_vertex_ray.triggers.kill_lease import reopen_after_kill
+from airflow_provider_vertex_ray.triggers.progress import CreationProgress
 
 if TYPE_CHECKING:
-    from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
-
-PROGRESS_SECONDS = 60.0
-"""Minimum number of seconds between two log lines about a cluster that is still being created."""
+    from airflow_provider_vertex_ray.hooks.calls.cluster import ClusterCalls
 
 NOT_FOUND_GRACE = 60.0
 """Seconds after a create request in which a 404 does not mean that the cluster is gone."""
@@ -90,9 +88,9 @@ class ClusterTrigger(WaitTrigger):
 
     async def wait(self) -> dict[str, Any]:
         """Poll until the condition is met."""
-        from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
+        from airflow_provider_vertex_ray.hooks.calls.cluster import ClusterCalls
 
-        hook = VertexRayClusterAsyncHook(self.arguments["gcp_conn_id"], self.arguments["impersonation_chain"])
+        hook = ClusterCalls(self.arguments["gcp_conn_id"], self.arguments["impersonation_chain"])
         # Held for the whole wait, so that the session and its token outlive each call.
         async with hook.session():
             return await poll_until(
@@ -103,7 +101,7 @@ class ClusterTrigger(WaitTrigger):
                 on_unreadable=self.on_unreadable,
             )
 
-    async def look(self, hook: VertexRayClusterAsyncHook) -> dict[str, Any] | None:
+    async def look(self, hook: ClusterCalls) -> dict[str, Any] | None:
         """Poll once: return the result, or None while the condition is not met."""
         raise NotImplementedError
 
@@ -121,6 +119,10 @@ class VertexRayClusterReadyTrigger(ClusterTrigger):
         the wait.
     :param leftovers: full names of clusters of failed attempts, to delete meanwhile. Those that are not known to be
         gone at the end are in ``leftovers`` of the result.
+    :param labels: labels that the cluster and the leftovers have, such as that of their owner; clusters without them
+        are not deleted.
+    :param delete_on_kill: whether to delete the cluster when the task is killed.
+    :param prices: a price table as JSON, for the cost in the log; None for no cost.
     :raises QuotaExceededError: the quota does not suffice for the cluster.
     :raises StockoutError: the region has no capacity for the cluster at the moment.
     :raises NetworkExhaustedError: the network has no free IP range for the cluster.
@@ -136,21 +138,28 @@ class VertexRayClusterReadyTrigger(ClusterTrigger):
         dashboard_timeout: float = 600.0,
         created_at: float | None = None,
         leftovers: Sequence[str] = (),
+        labels: dict[str, str] | None = None,
+        delete_on_kill: bool = False,
+        prices: dict[str, Any] | None = None,
         **arguments: Any,
     ) -> None:
         super().__init__(
-            dashboard_timeout=dashboard_timeout, created_at=created_at, leftovers=list(leftovers), **arguments
+            dashboard_timeout=dashboard_timeout,
+            created_at=created_at,
+            leftovers=list(leftovers),
+            labels=labels,
+            delete_on_kill=delete_on_kill,
+            prices=prices,
+            **arguments,
         )
         self._dashboard_timeout = dashboard_timeout
         self._created_at = created_at
-        self._state: ClusterState | None = None
-        self._provisioning_since: float | None = None
-        self._said_at = 0.0
+        self._progress = CreationProgress(self.log, prices)
         self._running_since: float | None = None
         self._problem = ""
-        self._leftovers = Leftovers(leftovers, self.log)
+        self._leftovers = Leftovers(leftovers, self.log, labels)
 
-    async def look(self, hook: VertexRayClusterAsyncHook) -> dict[str, Any] | None:
+    async def look(self, hook: ClusterCalls) -> dict[str, Any] | None:
         """Read the state; once it is RUNNING, or UPDATING while it autoscales, check the dashboard."""
         await self._leftovers.step(hook)
         try:
@@ -162,11 +171,7 @@ class VertexRayClusterReadyTrigger(ClusterTrigger):
             if self._created_at is not None and time.time() - self._created_at < NOT_FOUND_GRACE:
                 return None
             raise
-        if cluster.state is not self._state:
-            self._state = cluster.state
-            self.log.info("Cluster %s is %s", self.cluster_id, cluster.state.value)
-        if cluster.state is ClusterState.PROVISIONING:
-            self._say_progress(cluster)
+        self._progress.note(cluster)
         if cluster.state is ClusterState.ERROR:
             raise cluster.failure()
         if cluster.state is ClusterState.STOPPING:
@@ -178,20 +183,16 @@ class VertexRayClusterReadyTrigger(ClusterTrigger):
             return None
         return await self._check_dashboard(hook, cluster.require_ray())
 
-    def _say_progress(self, cluster: Cluster) -> None:
-        now = time.time()
-        if self._provisioning_since is None:
-            self._provisioning_since = min(now, parse_rfc3339(cluster.create_time) or now)
-            self._said_at = now
-        if now - self._said_at >= PROGRESS_SECONDS:
-            self._said_at = now
-            waited = duration(now - self._provisioning_since)
-            # Source of the usual time: docs/service-facts.md.
-            self.log.info(
-                "Cluster %s has been PROVISIONING for %s; 10 to 20 minutes are usual", self.cluster_id, waited
-            )
+    async def killed(self) -> None:
+        """Delete the cluster, as far as the service allows that in the seconds that a kill leaves."""
+        if self.arguments["delete_on_kill"]:
+            from airflow_provider_vertex_ray.triggers.kill_deletion import delete_after_kill
 
-    async def _creation_failure(self, hook: VertexRayClusterAsyncHook) -> VertexRayError | None:
+            names = [self.cluster_name, *self._leftovers.remaining]
+            labels = self.arguments["labels"]
+            await delete_after_kill(self, [ClusterDeletion(name, self.log, labels=labels) for name in names])
+
+    async def _creation_failure(self, hook: ClusterCalls) -> VertexRayError | None:
         failure = await operation_failure(hook, self.operation)
         if failure is None:
             return None
@@ -200,20 +201,13 @@ class VertexRayClusterReadyTrigger(ClusterTrigger):
         message = f"Cluster {self.cluster_id} could not be created: {failure.message}"
         return kind(message, {"cluster": self.cluster_name, **failure.details})
 
-    async def _check_dashboard(self, hook: VertexRayClusterAsyncHook, cluster: Cluster) -> dict[str, Any] | None:
+    async def _check_dashboard(self, hook: ClusterCalls, cluster: Cluster) -> dict[str, Any] | None:
         if self._running_since is None:
             self._running_since = time.time()
             self._backoff.reset()
         problem = await hook.dashboard_problem(cluster)
         if problem is None:
-            since = self._provisioning_since
-            after = "" if since is None else f" after {duration(time.time() - since)}"
-            self.log.info(
-                "Cluster %s is ready%s: its dashboard answers at https://%s",
-                self.cluster_id,
-                after,
-                cluster.dashboard_uri,
-            )
+            self._progress.ready(cluster)
             remaining = self._leftovers.remaining
             return {**cluster.summary(), **({"leftovers": remaining} if remaining else {})}
         waited = time.time() - self._running_since
@@ -226,8 +220,9 @@ class VertexRayClusterReadyTrigger(ClusterTrigger):
 
     def timed_out(self) -> VertexRayError:
         """Name the state in which the cluster is stuck."""
-        state = self._state.value if self._state else "unknown"
-        kind = DashboardNotReadyError if self._state in USABLE_STATES else ProvisioningTimeoutError
+        seen = self._progress.state
+        state = seen.value if seen else "unknown"
+        kind = DashboardNotReadyError if seen in USABLE_STATES else ProvisioningTimeoutError
         text = f"Timed out waiting for cluster {self.cluster_id} to become ready; its state is {state}. {self._problem}"
         return kind(text.strip(), {"cluster": self.cluster_name})
 
@@ -239,6 +234,10 @@ class VertexRayClusterDeleteTrigger(ClusterTrigger):
     until the service accepts it. A cluster that does not exist counts as deleted.
 
     :param also: full names of further clusters to delete: those that an earlier try created under another id.
+    :param created: the ``create_time`` of each of the clusters, by full name; empty for one that does not exist. It is
+        stored because the wait may take hours, and be moved to another triggerer, while another run creates a cluster
+        with an id that is free again. None, or a name that is missing: the first cluster that is read is deleted.
+    :param began: Unix time at which the task started: a cluster that was created later is not deleted.
     :param lease: the lease of the cluster, which was closed for the deletion: ``uri``, ``cluster``, ``owner`` and
         ``token``; None for no lease. It is closed again before each request, as the wait may have been interrupted.
     :raises LeaseHeldError: a run has acquired the lease since.
@@ -249,26 +248,63 @@ class VertexRayClusterDeleteTrigger(ClusterTrigger):
     :raises ServiceError: the deletion failed for another reason.
     """
 
-    def __init__(self, *, also: Sequence[str] = (), lease: dict[str, Any] | None = None, **arguments: Any) -> None:
-        super().__init__(also=list(also), lease=lease, **arguments)
+    def __init__(
+        self,
+        *,
+        also: Sequence[str] = (),
+        created: dict[str, str] | None = None,
+        began: float | None = None,
+        lease: dict[str, Any] | None = None,
+        **arguments: Any,
+    ) -> None:
+        super().__init__(also=list(also), created=created, began=began, lease=lease, **arguments)
+        self._unanswered = False
+        first = self._delete if lease else None
         self._deletions = [
-            ClusterDeletion(self.cluster_name, self.log, self._delete if lease else None),
-            *(ClusterDeletion(name, self.log) for name in also),
+            ClusterDeletion(name, self.log, request, created=(created or {}).get(name), began=began)
+            for name, request in ((self.cluster_name, first), *((name, None) for name in also))
         ]
 
-    async def look(self, hook: VertexRayClusterAsyncHook) -> dict[str, Any] | None:
+    async def look(self, hook: ClusterCalls) -> dict[str, Any] | None:
         """Check whether the clusters exist, and request their deletion until that is accepted."""
         if not all([await deletion.step(hook) for deletion in self._deletions]):
             return None
         existed = any(deletion.existed for deletion in self._deletions)
         return {"cluster_id": self.cluster_id, "name": self.cluster_name, "existed": existed}
 
-    async def _delete(self, hook: VertexRayClusterAsyncHook) -> str | None:
+    async def _delete(self, hook: ClusterCalls) -> str | None:
         lease = self.arguments["lease"]
         from airflow_provider_vertex_ray.core.sharing.guarded_delete import delete_closed
 
+        # A request that is cut off, or not answered, may still arrive; then the lease must stay closed.
+        self._unanswered = True
         async with hook.session() as (transport, _):
-            return await delete_closed(transport, lease)
+            try:
+                operation = await delete_closed(transport, lease)
+            except ServiceUnavailableError:
+                raise
+            except VertexRayError:
+                self._unanswered = False
+                raise
+        self._unanswered = False
+        return operation
+
+    async def killed(self) -> None:
+        """Open the lease again, unless the cluster is being deleted."""
+        await reopen_after_kill(self, self.arguments["lease"], self._going)
+
+    async def _going(self) -> bool:
+        """Tell whether the cluster is gone or being deleted, or may be."""
+        from airflow_provider_vertex_ray.hooks.calls.cluster import ClusterCalls
+
+        if self._unanswered or self._deletions[0].accepted:
+            return True
+        # Another triggerer may have sent the request.
+        hook = ClusterCalls(self.arguments["gcp_conn_id"], self.arguments["impersonation_chain"])
+        try:
+            return (await hook.get_cluster(self.cluster_name)).state is ClusterState.STOPPING
+        except ClusterNotFoundError:
+            return True
 
     def timed_out(self) -> VertexRayError:
         """Tell whether the service ever accepted the deletion."""
@@ -279,18 +315,20 @@ class VertexRayClusterResizeTrigger(ClusterTrigger):
     """Wait for a resize and verify it: the service's replica counts, and the nodes that Ray itself reports as alive.
 
     :param replicas: expected replica count by pool id.
+    :param lease: the lease of the cluster, which was closed for the resize: ``uri``, ``cluster`` and ``token``; None
+        for no lease. A kill opens it again.
     :raises ResizeFailedError: the cluster did not reach the expected size before the deadline.
     :raises QuotaExceededError: the quota does not suffice for the new size.
     :raises StockoutError: the region has no capacity for the new size at the moment.
     :raises ClusterFailedError: the cluster failed, or the resize failed for another reason.
     """
 
-    def __init__(self, *, replicas: dict[str, int], **arguments: Any) -> None:
-        super().__init__(replicas=replicas, **arguments)
+    def __init__(self, *, replicas: dict[str, int], lease: dict[str, Any] | None = None, **arguments: Any) -> None:
+        super().__init__(replicas=replicas, lease=lease, **arguments)
         self._replicas = replicas
         self._mismatch = ""
 
-    async def look(self, hook: VertexRayClusterAsyncHook) -> dict[str, Any] | None:
+    async def look(self, hook: ClusterCalls) -> dict[str, Any] | None:
         """Compare the actual with the expected size."""
         cluster = await hook.get_cluster(self.cluster_name)
         if cluster.state is ClusterState.ERROR:
@@ -311,6 +349,10 @@ class VertexRayClusterResizeTrigger(ClusterTrigger):
             return None
         self.log.info("Cluster %s has %d nodes, all alive", self.cluster_id, live)
         return {**cluster.summary(), "live_nodes": live}
+
+    async def killed(self) -> None:
+        """Open the lease again; what the service removes of the cluster, it removes nevertheless."""
+        await reopen_after_kill(self, self.arguments["lease"])
 
     def timed_out(self) -> VertexRayError:
         """Tell which size the cluster has instead."""
@@ -334,7 +376,7 @@ class VertexRayClusterStateTrigger(ClusterTrigger):
         super().__init__(states=list(states), **arguments)
         self._states = frozenset(states)
 
-    async def look(self, hook: VertexRayClusterAsyncHook) -> dict[str, Any] | None:
+    async def look(self, hook: ClusterCalls) -> dict[str, Any] | None:
         """Read the state."""
         cluster = await hook.get_cluster(self.cluster_name)
         if cluster.state.value in self._states:

@@ -1,11 +1,11 @@
-"""Deletion of clusters, step by step, and the trigger that cleans up after a failed create."""
+"""Deletion of clusters, step by step."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.core.cluster.state import ClusterState
+from airflow_provider_vertex_ray.core.cluster.state import Cluster, ClusterState
 from airflow_provider_vertex_ray.core.http.service_errors import outcome_error
 from airflow_provider_vertex_ray.errors import (
     ClusterNotFoundError,
@@ -13,13 +13,11 @@ from airflow_provider_vertex_ray.errors import (
     PreconditionError,
     VertexRayError,
 )
-from airflow_provider_vertex_ray.triggers.base import WaitTrigger
-from airflow_provider_vertex_ray.triggers.polling import TRANSIENT_ERRORS, Backoff, poll_until
 
 if TYPE_CHECKING:
-    from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
+    from airflow_provider_vertex_ray.hooks.calls.cluster import ClusterCalls
 
-    Request = Callable[[VertexRayClusterAsyncHook], Awaitable[str | None]]
+    Request = Callable[[ClusterCalls], Awaitable[str | None]]
 
 CLEAN_UP_TIMEOUT = 6 * 3600.0
 """Seconds within which a cluster whose creation failed must be deleted; the service first ends PROVISIONING.
@@ -29,8 +27,11 @@ PROVISIONING was seen to last 2 h 17 min (docs/service-facts.md), and the cluste
 CLEAN_UP_IN_WORKER = 600.0
 """Seconds of the clean-up that a task without ``deferrable`` waits in the worker; the triggerer does the rest."""
 
+LATEST_CREATION = 300.0
+"""Seconds after which a cluster's creation is later than a task's start, whatever the clocks of the two say."""
 
-async def operation_failure(hook: VertexRayClusterAsyncHook, operation: str | None) -> VertexRayError | None:
+
+async def operation_failure(hook: ClusterCalls, operation: str | None) -> VertexRayError | None:
     """Return the error of a long-running operation, if it has failed.
 
     :param hook: the hook.
@@ -54,36 +55,89 @@ class ClusterDeletion:
     Vertex AI rejects the request while the cluster is PROVISIONING, so it is repeated until the service accepts it. The
     cluster is read by its name, because a cluster whose creation failed may not be listed.
 
+    That may take hours, after which the service gives the id of a deleted cluster to whoever asks for it. So another
+    cluster of the same name counts as none: one with another ``create_time`` than the first one that was read, and what
+    the parameters exclude.
+
     :param cluster_name: full resource name of the cluster.
     :param log: the task's log.
     :param request: sends the request and returns its operation, where more is to be done than that.
+    :param created: ``create_time`` of the cluster, if it is known; empty if there was none.
+    :param began: Unix time at which the task was told to delete the cluster, which therefore existed then.
+    :param labels: labels that the cluster has, such as that of its owner.
     """
 
-    def __init__(self, cluster_name: str, log: Any, request: Request | None = None) -> None:
+    def __init__(
+        self,
+        cluster_name: str,
+        log: Any,
+        request: Request | None = None,
+        *,
+        created: str | None = None,
+        began: float | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> None:
         self.cluster_name = cluster_name
         self.cluster_id = cluster_name.rsplit("/", 1)[-1]
         self.existed = False
-        self.gone = False
+        self.gone = created == ""
+        self.kept = ""
         self._log = log
         self._request = request
+        self._created = created
+        self._began = began
+        self._labels = dict(labels or {})
         self._accepted = False
         self._operation: str | None = None
         self._refusal = ""
 
-    async def step(self, hook: VertexRayClusterAsyncHook) -> bool:
+    @property
+    def accepted(self) -> bool:
+        """Tell whether the cluster is gone, or is being deleted."""
+        return self._accepted or self.gone
+
+    @property
+    def refusal(self) -> str:
+        """Return the last reason for which the service did not delete the cluster; empty for none."""
+        return self._refusal
+
+    async def step(self, hook: ClusterCalls) -> bool:
         """Check whether the cluster exists, and request its deletion until that is accepted.
 
         :return: whether it no longer exists.
         :raises VertexRayError: the deletion failed, or its state could not be read.
         """
+        if self.gone:
+            return True
         try:
             cluster = await hook.get_cluster(self.cluster_name)
         except ClusterNotFoundError:
-            if not self.gone:
-                self._log.info("Cluster %s is deleted", self.cluster_id)
+            self._log.info("Cluster %s is deleted", self.cluster_id)
+            self.gone = True
+            return True
+        if self._is_another(cluster):
+            self._log.info(
+                "Cluster %s no longer exists; the one of the same id, created %s, is not this task's to delete",
+                self.cluster_id,
+                cluster.create_time,
+            )
             self.gone = True
             return True
         self.existed = True
+        return await self._delete(hook, cluster)
+
+    def _is_another(self, cluster: Cluster) -> bool:
+        """Tell whether a cluster is not the one to delete, but has its name."""
+        if self._labels.items() - cluster.labels.items():
+            return True
+        if self._created is None:
+            if self._began is not None and (cluster.created or 0.0) > self._began + LATEST_CREATION:
+                return True
+            self._created = cluster.create_time
+        return None not in (self._created, cluster.create_time) and self._created != cluster.create_time
+
+    async def _delete(self, hook: ClusterCalls, cluster: Cluster) -> bool:
+        """Take the next step of the deletion of a cluster that exists; return whether it has ended."""
         if cluster.state is ClusterState.STOPPING:
             self._accepted = True
         if self._accepted:
@@ -122,23 +176,28 @@ class Leftovers:
 
     :param cluster_names: full resource names.
     :param log: the task's log.
+    :param labels: labels that all of them have.
     """
 
-    def __init__(self, cluster_names: Iterable[str], log: Any) -> None:
+    def __init__(self, cluster_names: Iterable[str], log: Any, labels: Mapping[str, str] | None = None) -> None:
         self._log = log
-        self._deletions = {name: ClusterDeletion(name, log) for name in cluster_names}
+        self._labels = labels
+        self._deletions: dict[str, ClusterDeletion] = {}
         self._failed: set[str] = set()
+        for name in cluster_names:
+            self.add(name)
 
     def add(self, cluster_name: str) -> None:
         """Delete another cluster, too."""
-        self._deletions.setdefault(cluster_name, ClusterDeletion(cluster_name, self._log))
+        if cluster_name not in self._deletions:
+            self._deletions[cluster_name] = ClusterDeletion(cluster_name, self._log, labels=self._labels)
 
     @property
     def remaining(self) -> list[str]:
         """Return the full names of the clusters that are not known to be gone."""
         return [name for name, deletion in self._deletions.items() if not deletion.gone]
 
-    async def step(self, hook: VertexRayClusterAsyncHook) -> None:
+    async def step(self, hook: ClusterCalls) -> None:
         """Take the next step of each deletion; a failure is logged only, as the wait is for something else."""
         for name in self.remaining:
             try:
@@ -147,85 +206,3 @@ class Leftovers:
                 if name not in self._failed:
                     self._failed.add(name)
                     self._log.warning("Could not delete cluster %s yet: %s", name, error)
-
-
-class VertexRayClusterCleanUpTrigger(WaitTrigger):
-    """Delete the clusters of a failed create, and wait until they are gone; the result contains ``deleted``.
-
-    :param cluster_names: full resource names of the clusters.
-    :param gcp_conn_id: Airflow connection to Google Cloud.
-    :param impersonation_chain: Service account to impersonate, or a chain of them.
-    :param poll_interval: seconds between two polls at most; the first ones follow each other faster.
-    :param deadline: Unix time at which the wait fails; None for no limit.
-    :param passthrough: JSON that is returned in the event unchanged.
-    :raises OperationTimeoutError: not all clusters were deleted before the deadline.
-    :raises NotAuthorisedError: the account may not delete clusters.
-    :raises ServiceError: a deletion failed for another reason.
-    """
-
-    def __init__(
-        self,
-        *,
-        cluster_names: Sequence[str],
-        gcp_conn_id: str = "google_cloud_default",
-        impersonation_chain: str | Sequence[str] | None = None,
-        poll_interval: float = 15.0,
-        deadline: float | None = None,
-        passthrough: dict[str, Any] | None = None,
-    ) -> None:
-        super().__init__(
-            cluster_names=list(cluster_names),
-            gcp_conn_id=gcp_conn_id,
-            impersonation_chain=impersonation_chain,
-            poll_interval=poll_interval,
-            deadline=deadline,
-            passthrough=passthrough,
-        )
-        self._deadline = deadline
-        self._backoff = Backoff(poll_interval)
-        self._failures: dict[str, VertexRayError] = {}
-        self._deletions: list[ClusterDeletion] = []
-
-    async def wait(self) -> dict[str, Any]:
-        """Delete all clusters; a failure with one of them does not stop the others."""
-        from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
-
-        self._deletions = [ClusterDeletion(name, self.log) for name in self.arguments["cluster_names"]]
-        hook = VertexRayClusterAsyncHook(self.arguments["gcp_conn_id"], self.arguments["impersonation_chain"])
-        async with hook.session():
-            result = await poll_until(
-                lambda: self._look(hook),
-                backoff=self._backoff,
-                deadline=self._deadline,
-                timed_out=self._timed_out,
-                on_unreadable=self.on_unreadable,
-            )
-        for failure in self._failures.values():
-            raise failure
-        return result
-
-    async def _look(self, hook: VertexRayClusterAsyncHook) -> dict[str, Any] | None:
-        unread: VertexRayError | None = None
-        for deletion in self._open():
-            try:
-                await deletion.step(hook)
-            except TRANSIENT_ERRORS as error:
-                unread = error
-            except VertexRayError as error:
-                self._failures[deletion.cluster_name] = error
-        if unread is not None:
-            raise unread
-        if self._open():
-            return None
-        return {"deleted": [deletion.cluster_id for deletion in self._deletions if deletion.gone]}
-
-    def _open(self) -> list[ClusterDeletion]:
-        return [each for each in self._deletions if not each.gone and each.cluster_name not in self._failures]
-
-    def _timed_out(self) -> VertexRayError:
-        errors = [deletion.timed_out() for deletion in self._open()]
-        if len(errors) == 1:
-            return errors[0]
-        return OperationTimeoutError(
-            " ".join(error.message for error in errors), {"clusters": [error.details["cluster"] for error in errors]}
-        )

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vertex_ray.core.deadlines import seconds_left
+from airflow_provider_vertex_ray.core.polling import TRANSIENT_ERRORS, Backoff, poll_until
 from airflow_provider_vertex_ray.core.sharing.generations import ClusterRequest, Plan, Step
 from airflow_provider_vertex_ray.core.sharing.regions import CAPACITY_ERRORS, choose_location
 from airflow_provider_vertex_ray.errors import (
+    InvalidArgumentError,
     LeaseStoreError,
     LeaseStoreUnavailableError,
     ProvisioningTimeoutError,
@@ -18,13 +20,13 @@ from airflow_provider_vertex_ray.errors import (
 from airflow_provider_vertex_ray.triggers.base import WaitTrigger
 from airflow_provider_vertex_ray.triggers.cluster import dashboard_not_ready
 from airflow_provider_vertex_ray.triggers.cluster_deletion import Leftovers
-from airflow_provider_vertex_ray.triggers.polling import TRANSIENT_ERRORS, Backoff, poll_until
+from airflow_provider_vertex_ray.triggers.progress import CreationProgress
 
 if TYPE_CHECKING:
     from airflow_provider_vertex_ray.core.cluster.state import Cluster
     from airflow_provider_vertex_ray.core.http.transport import Transport
     from airflow_provider_vertex_ray.core.sharing.ensure import SharedClusterReconciler
-    from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
+    from airflow_provider_vertex_ray.hooks.calls.cluster import ClusterCalls
 
 
 class VertexRayClusterEnsureTrigger(WaitTrigger):
@@ -51,7 +53,7 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
     :param shares_lease: whether other tasks hold the cluster by the same owner and scope, so that this wait releases
         nothing.
     :param max_cost: cost, in the currency of ``prices``, above which the cluster gets no new work; None for no limit.
-    :param prices: a price table as JSON.
+    :param prices: a price table as JSON, for ``max_cost`` and the cost in the log.
     :param gcp_conn_id: Airflow connection to Google Cloud.
     :param impersonation_chain: Service account to impersonate, or a chain of them.
     :param poll_interval: seconds between two polls at most; the first ones follow each other faster.
@@ -125,7 +127,10 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
         self._reconcilers: dict[str, SharedClusterReconciler] = {}
         self._latest: SharedClusterReconciler | None = None
         self._exhausted: dict[str, VertexRayError] = {}
-        self._leftovers = Leftovers((), self.log)
+        # Another run may make a cluster with the id of one that is gone.
+        self._leftovers = Leftovers((), self.log, labels)
+        self._progress = CreationProgress(self.log, prices)
+        self._problem = ""
 
     async def wait(self) -> dict[str, Any]:
         """Find, wait for, or create the cluster, and acquire its lease."""
@@ -134,14 +139,12 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
         from airflow_provider_vertex_ray.core.sharing.ensure import SharedClusterReconciler
         from airflow_provider_vertex_ray.core.sharing.lease import HolderId
         from airflow_provider_vertex_ray.core.sharing.lease_store import LeaseStore
-        from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
+        from airflow_provider_vertex_ray.hooks.calls.cluster import ClusterCalls
 
         given = self.arguments
         spec = ClusterSpec.from_value(given["spec"])
         request = ClusterRequest(self._shared_name, spec.spec_hash(), given["on_spec_mismatch"], given["max_age"])
-        hook = VertexRayClusterAsyncHook(
-            given["gcp_conn_id"], given["impersonation_chain"], given["project_id"], given["location"]
-        )
+        hook = ClusterCalls(given["gcp_conn_id"], given["impersonation_chain"], given["project_id"], given["location"])
         async with hook.session() as (transport, project):
             for location in given["locations"]:
                 self._reconcilers[location] = SharedClusterReconciler(
@@ -175,7 +178,7 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
                     for reconciler in self._reconcilers.values():
                         await reconciler.release_lease()
 
-    async def _look_in_regions(self, transport: Transport, hook: VertexRayClusterAsyncHook) -> dict[str, Any] | None:
+    async def _look_in_regions(self, transport: Transport, hook: ClusterCalls) -> dict[str, Any] | None:
         """Look in the region that is to be used; after a lack of capacity there, the next look is in another one."""
         from airflow_provider_vertex_ray.core.cluster.client import ClustersApi
 
@@ -207,18 +210,24 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
             None,
         )
 
-    async def _look(
-        self, reconciler: SharedClusterReconciler, hook: VertexRayClusterAsyncHook
-    ) -> dict[str, Any] | None:
+    async def _look(self, reconciler: SharedClusterReconciler, hook: ClusterCalls) -> dict[str, Any] | None:
         found = await reconciler.step()
         if found.step is Step.CREATE and found.number in reconciler.made and seconds_left(self._deadline) > 0:
             self._backoff.reset()
             found = await reconciler.step()
         self._trouble = ""
+        if found.cluster is not None:
+            self._progress.note(found.cluster)
         if found.step is not Step.ATTACH or found.cluster is None:
             return None
-        self._check_budget(found.cluster)
-        if not await self._dashboard_ready(hook, found.cluster) or not await reconciler.confirm(found):
+        try:
+            self._check_budget(found.cluster)
+            ready = await self._dashboard_ready(hook, found.cluster)
+        except VertexRayError as error:
+            # The task deletes what it has made, and cannot use.
+            error.details["made_here"] = found.number in reconciler.made
+            raise
+        if not ready or not await reconciler.confirm(found):
             return None
         await reconciler.release_elsewhere(found)
         await reconciler.clean_up(found)
@@ -236,15 +245,20 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
         """Validate that the cluster has not cost more than ``max_cost``.
 
         :raises BudgetExceededError: it has cost more.
+        :raises VertexRayError: something of it has no price; the operator checked the prices of its own spec only.
         """
         if self.arguments["max_cost"] is not None:
             from airflow_provider_vertex_ray.core.cost.price_table import PriceTable
             from airflow_provider_vertex_ray.core.cost.pricing import check_budget
 
             table = PriceTable.from_value(self.arguments["prices"])
-            check_budget(cluster, self.arguments["max_cost"], table, time.time())
+            try:
+                check_budget(cluster, self.arguments["max_cost"], table, time.time())
+            except InvalidArgumentError as error:
+                message = f"The cost of cluster {cluster.cluster_id} is unknown. {error}"
+                raise VertexRayError(message, {"cluster": cluster.name}) from error
 
-    async def _dashboard_ready(self, hook: VertexRayClusterAsyncHook, cluster: Cluster) -> bool:
+    async def _dashboard_ready(self, hook: ClusterCalls, cluster: Cluster) -> bool:
         """Check whether the dashboard answers.
 
         :raises DashboardNotReadyError: it has not answered for ``dashboard_timeout`` seconds.
@@ -257,11 +271,14 @@ class VertexRayClusterEnsureTrigger(WaitTrigger):
         waited = time.time() - self._running[1]
         if waited > self.arguments["dashboard_timeout"]:
             raise dashboard_not_ready(cluster, waited, problem)
+        if problem != self._problem:
+            self._problem = problem
+            self.log.info("The dashboard of cluster %s is not ready yet: %s", cluster.cluster_id, problem)
         return False
 
     def _result(self, found: Plan, cluster: Cluster) -> dict[str, Any]:
         given = self.arguments
-        self.log.info("Cluster %s is ready: its dashboard answers", cluster.cluster_id)
+        self._progress.ready(cluster)
         return {
             **cluster.summary(),
             "shared_name": self._shared_name,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vertex_ray.core.cluster.state import Cluster
 from airflow_provider_vertex_ray.core.deadlines import duration
+from airflow_provider_vertex_ray.core.polling import TRANSIENT_ERRORS, Backoff, pause, poll_until
 from airflow_provider_vertex_ray.core.sharing.activity import Activity
 from airflow_provider_vertex_ray.core.sharing.idle_policy import (
     Decision,
@@ -26,12 +27,11 @@ from airflow_provider_vertex_ray.errors import (
 )
 from airflow_provider_vertex_ray.triggers.base import WaitTrigger
 from airflow_provider_vertex_ray.triggers.cluster import ClusterTrigger
-from airflow_provider_vertex_ray.triggers.polling import TRANSIENT_ERRORS, Backoff, pause, poll_until
 
 if TYPE_CHECKING:
     from airflow_provider_vertex_ray.core.sharing.guarded_delete import GuardedDelete
     from airflow_provider_vertex_ray.core.sharing.lease_store import LeaseStore
-    from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
+    from airflow_provider_vertex_ray.hooks.calls.cluster import ClusterCalls
 
 MOST_REPORTED = 100
 """Maximum number of clusters in the event, which is stored in Airflow's database."""
@@ -50,15 +50,16 @@ class VertexRayReaperTrigger(WaitTrigger):
     :param project_id: Google Cloud project; None for the connection's.
     :param location: region of the clusters.
     :param idle_for: seconds without use after which a cluster is deleted.
-    :param max_age: seconds after which a cluster is deleted as soon as it is unused; None for no limit.
+    :param max_age: seconds after which a cluster is deleted once it is unused for a while; None for no limit.
     :param unreadable_for: seconds after which a cluster whose use could not be read all the time is deleted; None for
         never.
     :param unreadable: the entry ``unreadable`` of the previous result.
     :param labels: consider only clusters with these labels; an empty value matches any.
     :param dry_run: whether to report only what would be deleted.
-    :param drain_timeout: seconds to wait for clusters that are too old or superseded, but still in use.
+    :param drain_timeout: seconds to wait for clusters that are too old or superseded, but were used a short time ago.
     :param lease_uri: folder in Cloud Storage with the leases; None for no leases.
-    :param require_leases: whether the wait fails if the leases cannot be read; otherwise it warns and deletes nothing.
+    :param require_leases: whether the wait fails at once if the leases cannot be read, or not written; otherwise it
+        warns and deletes nothing.
     :param by: who deletes, as it is written into the leases.
     :param prices: a price table as JSON; None to report the cost in node-hours only.
     :param gcp_conn_id: Airflow connection to Google Cloud.
@@ -66,9 +67,9 @@ class VertexRayReaperTrigger(WaitTrigger):
     :param poll_interval: seconds between two polls.
     :param deadline: Unix time at which the wait for the deletions fails; None for no limit.
     :param passthrough: JSON that is returned in the event unchanged.
-    :raises LeaseStoreError: the leases cannot be read, and ``require_leases`` is set.
+    :raises LeaseStoreError: the leases cannot be read, and ``require_leases`` is set; or a lease cannot be closed.
     :raises OperationTimeoutError: not all clusters were deleted before the deadline.
-    :raises VertexRayError: the clusters could not be listed.
+    :raises VertexRayError: the clusters could not be listed, or one that is unused could not be deleted.
     """
 
     def __init__(
@@ -119,18 +120,17 @@ class VertexRayReaperTrigger(WaitTrigger):
         self._report: dict[str, dict[str, Any]] = {}
         self._unreadable: dict[str, Unreadable] = {}
         self._warned: set[str] = set()
+        self._failed: dict[str, VertexRayError] = {}
 
     async def wait(self) -> dict[str, Any]:
         """Check all clusters, delete the unused ones, drain the outdated ones, and wait for the deletions."""
         from airflow_provider_vertex_ray.core.sharing.guarded_delete import GuardedDelete
         from airflow_provider_vertex_ray.core.sharing.lease_store import LeaseStore
-        from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
+        from airflow_provider_vertex_ray.hooks.calls.cluster import ClusterCalls
 
         given = self.arguments
         drain_until = time.time() + given["drain_timeout"]
-        hook = VertexRayClusterAsyncHook(
-            given["gcp_conn_id"], given["impersonation_chain"], given["project_id"], given["location"]
-        )
+        hook = ClusterCalls(given["gcp_conn_id"], given["impersonation_chain"], given["project_id"], given["location"])
         async with hook.session() as (transport, _):
             store = LeaseStore(transport, given["lease_uri"]) if given["lease_uri"] else None
             if store is not None:
@@ -149,6 +149,9 @@ class VertexRayReaperTrigger(WaitTrigger):
                     break
                 await pause(self._poll_interval, drain_until)
             await self._wait_until_gone(hook)
+        if self._failed:
+            # Otherwise nobody would notice a reaper that may not delete anything.
+            raise next(iter(self._failed.values()))
         clusters = list(self._report.values())
         deleted = [each["cluster_id"] for each in clusters if each["action"] == "deleted"]
         unreadable = {name: state.to_json() for name, state in list(self._unreadable.items())[:MOST_REPORTED]}
@@ -167,10 +170,13 @@ class VertexRayReaperTrigger(WaitTrigger):
     async def _check_leases(self, store: LeaseStore) -> None:
         """Warn that nothing can be deleted while the leases cannot be read.
 
-        :raises LeaseStoreError: they cannot be read, and ``require_leases`` is set.
+        :raises LeaseStoreError: they cannot be read or, to close them, written, and ``require_leases`` is set.
         """
         try:
-            await store.check_readable()
+            if self.arguments["require_leases"] and not self.arguments["dry_run"]:
+                await store.check()
+            else:
+                await store.check_readable()
         except LeaseStoreError as error:
             if self.arguments["require_leases"]:
                 raise
@@ -250,12 +256,16 @@ class VertexRayReaperTrigger(WaitTrigger):
             activity = await read_activity(deletion.transport, cluster, deletion.store, time.time())
             judge(cluster, activity)
             return last[-1], activity, False
+        self._failed.pop(cluster.name, None)
         try:
             outcome = await deletion.delete_if_unused(cluster, judge)
         except VertexRayError as error:
+            self._note_failure(cluster, error)
             return Verdict(Decision.KEEP, f"it could not be deleted: {error.message}"), Activity(()), False
         if outcome.deleted:
             return Verdict(Decision.DELETE, outcome.why), outcome.activity, True
+        if outcome.error is not None:
+            self._note_failure(cluster, outcome.error)
         # A cluster that could not be deleted now may be deleted in the next pass.
         kept = (
             last[-1]
@@ -263,6 +273,13 @@ class VertexRayReaperTrigger(WaitTrigger):
             else Verdict(Decision.DRAIN, f"{last[-1].why}, but {outcome.why}")
         )
         return kept, outcome.activity, False
+
+    def _note_failure(self, cluster: Cluster, error: VertexRayError) -> None:
+        """Log that an unused cluster could not be deleted; the task fails once the others are done."""
+        self._failed[cluster.name] = error
+        self.log.error(
+            "Could not delete cluster %s, which nobody uses; it may still incur charges: %s", cluster.cluster_id, error
+        )
 
     def _record(self, cluster: Cluster, activity: Activity, action: str, why: str) -> None:
         now = time.time()
@@ -288,7 +305,7 @@ class VertexRayReaperTrigger(WaitTrigger):
         prices = self.arguments["prices"]
         return cost_so_far(cluster, now, PriceTable.from_value(prices) if prices else None)
 
-    async def _wait_until_gone(self, hook: VertexRayClusterAsyncHook) -> None:
+    async def _wait_until_gone(self, hook: ClusterCalls) -> None:
         waiting = {name for name, each in self._report.items() if each["action"] == "deleted"}
 
         async def look() -> bool | None:
@@ -331,7 +348,7 @@ class VertexRayClusterIdleTrigger(ClusterTrigger):
         self._idle_for = idle_for
         self._last_reasons = ""
 
-    async def look(self, hook: VertexRayClusterAsyncHook) -> dict[str, Any] | None:
+    async def look(self, hook: ClusterCalls) -> dict[str, Any] | None:
         """Read the cluster's jobs and leases."""
         from airflow_provider_vertex_ray.core.sharing.activity import read_activity
         from airflow_provider_vertex_ray.core.sharing.lease_store import LeaseStore

@@ -6,14 +6,12 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.core.cluster.state import GONE_STATES
-from airflow_provider_vertex_ray.core.deadlines import seconds_left, span
+from airflow_provider_vertex_ray.core.deadlines import seconds_left, span, within
 from airflow_provider_vertex_ray.core.job.state import Job, JobStatus
 from airflow_provider_vertex_ray.errors import (
-    ClusterNotFoundError,
     JobLostError,
     JobNotFoundError,
     JobOutputError,
@@ -21,29 +19,23 @@ from airflow_provider_vertex_ray.errors import (
     JobTimeoutError,
     NotStorableError,
     OperationTimeoutError,
-    RateLimitedError,
-    ServiceUnavailableError,
     VertexRayError,
 )
-from airflow_provider_vertex_ray.triggers.base import WaitTrigger
+from airflow_provider_vertex_ray.triggers.job_cluster import KILL_SECONDS, JobWaitTrigger, waited_out
+from airflow_provider_vertex_ray.triggers.job_pace import Pace, take_turn
 from airflow_provider_vertex_ray.triggers.log_position import LogPosition
-from airflow_provider_vertex_ray.triggers.polling import Pace, take_turn
 
 if TYPE_CHECKING:
     from airflow_provider_vertex_ray.core.job.client import JobsApi
     from airflow_provider_vertex_ray.core.job.log_follower import JobLog
-    from airflow_provider_vertex_ray.hooks.job import VertexRayJobAsyncHook
     from airflow_provider_vertex_ray.triggers.log_fallback import LastLines
 
 
 FIRST_SECONDS = 10.0
 """Seconds after the deferral in which a trigger must be the first of its wait: no triggerer is replaced so soon."""
 
-KILL_SECONDS = 20.0
-"""Seconds to wait for the job of a killed task to end; Airflow allows ``on_kill`` 30."""
 
-
-class VertexRayJobTrigger(WaitTrigger):
+class VertexRayJobTrigger(JobWaitTrigger):
     """Wait for the end of a job; the result is ``Job.summary()`` with ``logs_tail`` and ``result``.
 
     :param cluster_name: full resource name of the cluster.
@@ -51,11 +43,11 @@ class VertexRayJobTrigger(WaitTrigger):
     :param dashboard_uri: the cluster's ``RAY_DASHBOARD_URI``, if it is known.
     :param gcp_conn_id: Airflow connection to Google Cloud.
     :param impersonation_chain: Service account to impersonate, or a chain of them.
-    :param poll_interval: seconds between two status requests at most; see ``polling.Pace`` for shorter pauses.
+    :param poll_interval: seconds between two status requests at most; see ``job_pace.Pace`` for shorter pauses.
     :param pending_deadline: Unix time by which the driver must have started; otherwise the job is stopped.
     :param deadline: Unix time by which the job must have ended; otherwise it is stopped.
     :param lost_timeout: seconds after which a job that cannot be read counts as lost, because the cluster does not
-        know it or does not answer.
+        know it, does not answer, or refuses the request.
     :param stream_logs: whether to copy the job's output to the task's log as it arrives.
     :param raise_on_failure: whether a job that ended in FAILED or STOPPED is an error; otherwise it is a result.
     :param stop_at_deadline: whether to stop the job at its deadline; otherwise only the wait ends.
@@ -64,6 +56,7 @@ class VertexRayJobTrigger(WaitTrigger):
         another one, and reads how much of the output is already in the task's log.
     :param lease: the lease to renew meanwhile: ``uri``, ``cluster``, ``owner``, ``scope`` and ``ttl``; None for none.
     :param passthrough: JSON that is returned in the event unchanged.
+    :param end: how the task ends without a worker; see ``WaitTrigger``.
     :raises JobFailedError: the job ended in FAILED.
     :raises JobStoppedError: the job ended in STOPPED.
     :raises NotStorableError: the job succeeded, but Airflow cannot store its result.
@@ -93,6 +86,7 @@ class VertexRayJobTrigger(WaitTrigger):
         begun: float | None = None,
         lease: dict[str, Any] | None = None,
         passthrough: dict[str, Any] | None = None,
+        end: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(
             cluster_name=cluster_name,
@@ -111,17 +105,15 @@ class VertexRayJobTrigger(WaitTrigger):
             begun=begun,
             lease=lease,
             passthrough=passthrough,
+            end=end,
         )
-        self.cluster_name = cluster_name
         self.submission_id = submission_id
         self._pending_deadline = pending_deadline
         self._deadline = deadline
-        self._lost_timeout = lost_timeout
         self._poll_interval = poll_interval
         self._status: JobStatus | None = None
         self._hidden: Sequence[str] = ()
         self._begun: float | None = None
-        self._dashboard_uri = dashboard_uri
         self._output: JobLog | None = None
         self._log_position = LogPosition(None, submission_id)
 
@@ -166,7 +158,7 @@ class VertexRayJobTrigger(WaitTrigger):
         async with self._hook.session():
             started = await take_turn()
             try:
-                async with self._jobs() as api, self._lease():
+                async with self._jobs() as api, self._renewed_lease():
                     job = await self._until_ended(api, started)
                     if self._output is None:
                         self._output = await self._open_log(api, job)
@@ -223,32 +215,6 @@ class VertexRayJobTrigger(WaitTrigger):
         async with self._jobs() as api:
             await stop_and_wait(api, self.submission_id, KILL_SECONDS)
 
-    @property
-    def _hook(self) -> VertexRayJobAsyncHook:
-        from airflow_provider_vertex_ray.hooks.job import VertexRayJobAsyncHook
-
-        return VertexRayJobAsyncHook(self.arguments["gcp_conn_id"], self.arguments["impersonation_chain"])
-
-    def _jobs(self) -> contextlib.AbstractAsyncContextManager[JobsApi]:
-        return self._hook.jobs(self.cluster_name, self._dashboard_uri)
-
-    @contextlib.asynccontextmanager
-    async def _lease(self) -> AsyncIterator[None]:
-        lease = self.arguments["lease"]
-        if not lease:
-            yield
-            return
-        from airflow_provider_vertex_ray.core.cluster.name import parse_cluster_name
-        from airflow_provider_vertex_ray.core.sharing.holding import heartbeat
-        from airflow_provider_vertex_ray.core.sharing.lease import HolderId
-        from airflow_provider_vertex_ray.hooks.lease import VertexRayLeaseAsyncHook
-
-        hook = VertexRayLeaseAsyncHook(self.arguments["gcp_conn_id"], self.arguments["impersonation_chain"])
-        name = parse_cluster_name(lease["cluster"])
-        who = HolderId(lease["owner"], lease["scope"])
-        async with hook.store(lease["uri"]) as store, heartbeat(store, name, who, lease["ttl"]):
-            yield
-
     async def _open_log(self, api: JobsApi, job: Job) -> JobLog:
         from airflow_provider_vertex_ray.core.job.log_follower import JobLog
 
@@ -283,7 +249,9 @@ class VertexRayJobTrigger(WaitTrigger):
                         # The log connection opens in the background, within milliseconds.
                         asyncio.get_running_loop().call_later(0.02, started)
                     await self._check_deadlines(api, job)
-                except (ServiceUnavailableError, RateLimitedError, JobNotFoundError) as error:
+                except VertexRayError as error:
+                    if not (isinstance(error, JobNotFoundError) or waited_out(error)):
+                        raise
                     unread_since = unread_since or time.time()
                     if await self._check_lost(api, unread_since, error):
                         unread_since = None
@@ -353,46 +321,13 @@ class VertexRayJobTrigger(WaitTrigger):
         if self._status is JobStatus.RUNNING:
             # Ray may lose a single request, for example while the driver starts.
             with contextlib.suppress(VertexRayError, TimeoutError, asyncio.TimeoutError):
-                await asyncio.wait_for(wait_until_stopped(api, self.submission_id, KILL_SECONDS), KILL_SECONDS)
+                await within(KILL_SECONDS, wait_until_stopped(api, self.submission_id, KILL_SECONDS))
         return "a stop request was sent"
 
     async def _check_lost(self, api: JobsApi, since: float, error: VertexRayError) -> bool:
-        """Raise if a job that cannot be read is lost: at once if its cluster is, otherwise after ``lost_timeout``.
-
-        :return: whether the cluster's dashboard has moved to another address, which is used from now on.
-        """
-        from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
-
-        self.log.warning("Could not read the status of Ray job %s; retrying: %s", self.submission_id, error.message)
-        hook = VertexRayClusterAsyncHook(self.arguments["gcp_conn_id"], self.arguments["impersonation_chain"])
-        details = {"submission_id": self.submission_id, "cluster": self.cluster_name}
-        try:
-            cluster = await hook.get_cluster(self.cluster_name)
-        except ClusterNotFoundError:
-            raise JobLostError(
-                f"Ray job {self.submission_id} is lost: its cluster {self.cluster_name} was deleted.", details
-            ) from None
-        except VertexRayError as unreadable:
-            self.log.warning("Could not read the state of its cluster either: %s", unreadable.message)
-        else:
-            if cluster.state in GONE_STATES:
-                why = f" ({cluster.error_message})" if cluster.error_message else ""
-                raise JobLostError(
-                    f"Ray job {self.submission_id} is lost: its cluster is {cluster.state.value}{why}.",
-                    details,
-                )
-            if cluster.dashboard_uri and api.move_to(cluster.dashboard_uri):
-                self._dashboard_uri = cluster.dashboard_uri
-                self.log.info("The dashboard of cluster %s has a new address", cluster.cluster_id)
-                return True
-        waited = time.time() - since
-        if waited > self._lost_timeout:
-            raise JobLostError(
-                f"Ray job {self.submission_id} is lost: for {waited:.0f} s it could not be read. "
-                f"Last error: {error.message}",
-                details,
-            )
-        return False
+        subject = f"Ray job {self.submission_id}"
+        self.log.warning("Could not read the status of %s; retrying: %s", subject, error.message)
+        return await self._check_cluster(api, since, error, subject, {"submission_id": self.submission_id})
 
 
 def _closing_line(job: Job) -> str:

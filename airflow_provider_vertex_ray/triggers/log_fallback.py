@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from airflow_provider_vertex_ray.core.cluster.name import parse_cluster_name
+from airflow_provider_vertex_ray.core.deadlines import within
 from airflow_provider_vertex_ray.core.monitoring.log_query import LogQuery
 from airflow_provider_vertex_ray.errors import VertexRayError
 
@@ -73,7 +74,7 @@ async def last_lines(
     """
     from airflow_provider_vertex_ray.core.job.log_follower import LONGEST_KEPT
     from airflow_provider_vertex_ray.core.job.secret_mask import SecretMask
-    from airflow_provider_vertex_ray.hooks.monitoring import VertexRayMonitoringAsyncHook
+    from airflow_provider_vertex_ray.hooks.calls.monitoring import MonitoringCalls
 
     known = list(known)
     before = LastLines(known, "as they were read from the cluster") if known else LastLines()
@@ -81,7 +82,7 @@ async def last_lines(
     try:
         query = LogQuery(parse_cluster_name(cluster_name).cluster_id, submission_id=submission_id)
         shown = f"The filter is: {' AND '.join(query.filter().splitlines())}"
-        hook = VertexRayMonitoringAsyncHook(connection["gcp_conn_id"], connection["impersonation_chain"])
+        hook = MonitoringCalls(connection["gcp_conn_id"], connection["impersonation_chain"])
         work = hook.last_lines(
             cluster_name,
             submission_id,
@@ -89,7 +90,7 @@ async def last_lines(
             seconds=SECONDS,
             until=known[-1] if known else None,
         )
-        found = await asyncio.wait_for(work, LONGEST)
+        found = await within(LONGEST, work)
     except Exception as error:  # noqa: BLE001 - the job's outcome is what matters
         why = "no answer in time" if isinstance(error, asyncio.TimeoutError) else str(error) or type(error).__name__
         return LastLines(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from typing import Any
+
+from airflow_provider_vertex_ray.core.deadlines import within
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class LogPosition:
 
         self._stored_at = time.monotonic()
         try:
-            await asyncio.wait_for(keep_log_position(self._ti, self._submission_id, position), WRITE_SECONDS)
+            await within(WRITE_SECONDS, keep_log_position(self._ti, self._submission_id, position))
             self._stored = position
         except Exception:
             log.debug("The log position was not stored", exc_info=True)

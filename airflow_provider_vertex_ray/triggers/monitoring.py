@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vertex_ray.core.cluster.name import parse_cluster_name
 from airflow_provider_vertex_ray.core.monitoring.condition import ConditionResult, MetricCondition
+from airflow_provider_vertex_ray.core.polling import Backoff, poll_until
 from airflow_provider_vertex_ray.errors import OperationTimeoutError, VertexRayError
 from airflow_provider_vertex_ray.triggers.base import WaitTrigger
-from airflow_provider_vertex_ray.triggers.polling import TRANSIENT_ERRORS, Backoff, poll_until
 
 if TYPE_CHECKING:
-    from airflow_provider_vertex_ray.hooks.monitoring import VertexRayMonitoringAsyncHook
+    from airflow_provider_vertex_ray.hooks.calls.monitoring import MonitoringCalls
 
 
 class VertexRayMetricTrigger(WaitTrigger):
@@ -30,6 +30,7 @@ class VertexRayMetricTrigger(WaitTrigger):
     :param impersonation_chain: Service account to impersonate, or a chain of them.
     :param poll_interval: seconds between two polls.
     :param deadline: Unix time at which the wait fails; None for no limit.
+    :param end: how the task ends without a worker; see ``WaitTrigger``.
     :raises OperationTimeoutError: the condition did not hold before the deadline.
     :raises InvalidRequestError: Cloud Monitoring rejects the query.
     :raises MetricsNotAuthorisedError: the account may not read metrics.
@@ -47,6 +48,7 @@ class VertexRayMetricTrigger(WaitTrigger):
         impersonation_chain: str | Sequence[str] | None = None,
         poll_interval: float = 60.0,
         deadline: float | None = None,
+        end: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(
             cluster_name=cluster_name,
@@ -58,6 +60,7 @@ class VertexRayMetricTrigger(WaitTrigger):
             impersonation_chain=impersonation_chain,
             poll_interval=poll_interval,
             deadline=deadline,
+            end=end,
         )
         self._name = parse_cluster_name(cluster_name)
         self._promql = promql
@@ -89,7 +92,8 @@ class VertexRayMetricTrigger(WaitTrigger):
 
     def on_unreadable(self, error: VertexRayError, seconds: float) -> None:
         """Note that the metric is unknown."""
-        self._last = self._unknown(error.message)
+        self._log_reason(f"its value is unknown: {error.message}")
+        self._last = ConditionResult(None, None, error.message)
 
     def _timed_out(self) -> OperationTimeoutError:
         value, reason = self._last.value, self._last.reason
@@ -100,23 +104,18 @@ class VertexRayMetricTrigger(WaitTrigger):
         )
 
     @property
-    def hook(self) -> VertexRayMonitoringAsyncHook:
+    def hook(self) -> MonitoringCalls:
         """The monitoring hook with the task's connection."""
-        from airflow_provider_vertex_ray.hooks.monitoring import VertexRayMonitoringAsyncHook
+        from airflow_provider_vertex_ray.hooks.calls.monitoring import MonitoringCalls
 
-        return VertexRayMonitoringAsyncHook(
-            self.arguments["gcp_conn_id"], self.arguments["impersonation_chain"], self._name.project
-        )
+        return MonitoringCalls(self.arguments["gcp_conn_id"], self.arguments["impersonation_chain"], self._name.project)
 
-    async def look(self, hook: VertexRayMonitoringAsyncHook) -> dict[str, Any] | ConditionResult:
+    async def look(self, hook: MonitoringCalls) -> dict[str, Any] | ConditionResult:
         """Poll once: return the result if the condition holds now, else why it does not."""
         # Rounded as in the request; otherwise the last sample would seem to be of another time.
         now = round(time.time(), 3)
         start, end = self._condition.window(now)
-        try:
-            series = await hook.query_range(self._promql, start, end, self._condition.step)
-        except TRANSIENT_ERRORS as error:
-            return self._unknown(error.message)
+        series = await hook.query_range(self._promql, start, end, self._condition.step)
         verdict = self._condition.decide([each.points for each in series], end)
         if verdict.held is None:
             self._log_reason(verdict.reason)
@@ -129,10 +128,6 @@ class VertexRayMetricTrigger(WaitTrigger):
             "value": verdict.held.value,
             "at": now,
         }
-
-    def _unknown(self, why: str) -> ConditionResult:
-        self._log_reason(f"its value is unknown: {why}")
-        return ConditionResult(None, None, why)
 
     def _log_reason(self, reason: str) -> None:
         # "it has held for 60 s" changes with each poll, so only the words before the number are compared.

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_vertex_ray.core.polling import Backoff, poll_until
 from airflow_provider_vertex_ray.errors import OperationTimeoutError, QuotaTooSmallError, VertexRayError
 from airflow_provider_vertex_ray.triggers.base import WaitTrigger
-from airflow_provider_vertex_ray.triggers.polling import TRANSIENT_ERRORS, Backoff, poll_until
 
 if TYPE_CHECKING:
-    from airflow_provider_vertex_ray.hooks.preflight import VertexRayPreflightAsyncHook
+    from airflow_provider_vertex_ray.hooks.calls.preflight import PreflightCalls
 
 
 class VertexRayQuotaTrigger(WaitTrigger):
@@ -24,6 +24,7 @@ class VertexRayQuotaTrigger(WaitTrigger):
     :param impersonation_chain: Service account to impersonate, or a chain of them.
     :param poll_interval: seconds between two polls.
     :param deadline: Unix time at which the wait fails; None for no limit.
+    :param end: how the task ends without a worker; see ``WaitTrigger``.
     :raises QuotaTooSmallError: a quota's limit is below what the cluster needs, so waiting is pointless.
     :raises OperationTimeoutError: the quotas were not free before the deadline.
     :raises NotAuthorisedError: the account may not read quotas.
@@ -42,6 +43,7 @@ class VertexRayQuotaTrigger(WaitTrigger):
         impersonation_chain: str | Sequence[str] | None = None,
         poll_interval: float = 60.0,
         deadline: float | None = None,
+        end: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(
             project_id=project_id,
@@ -52,14 +54,15 @@ class VertexRayQuotaTrigger(WaitTrigger):
             impersonation_chain=impersonation_chain,
             poll_interval=poll_interval,
             deadline=deadline,
+            end=end,
         )
 
     @property
-    def hook(self) -> VertexRayPreflightAsyncHook:
+    def hook(self) -> PreflightCalls:
         """The preflight hook with the task's connection."""
-        from airflow_provider_vertex_ray.hooks.preflight import VertexRayPreflightAsyncHook
+        from airflow_provider_vertex_ray.hooks.calls.preflight import PreflightCalls
 
-        return VertexRayPreflightAsyncHook(
+        return PreflightCalls(
             self.arguments["gcp_conn_id"],
             self.arguments["impersonation_chain"],
             self.arguments["project_id"],
@@ -69,15 +72,11 @@ class VertexRayQuotaTrigger(WaitTrigger):
     async def look(self) -> dict[str, Any] | None:
         """Poll once.
 
-        :return: the quotas when all of them are free; None while they are not, or cannot be read.
+        :return: the quotas when all of them are free; None while they are not.
         :raises QuotaTooSmallError: a limit is below what the cluster needs.
         """
         full_size, location = self.arguments["full_size"], self.arguments["location"]
-        try:
-            standings = await self.hook.quota(self.arguments["spec"])
-        except TRANSIENT_ERRORS as error:
-            self.log.warning("Could not read the quotas: %s", error)
-            return None
+        standings = await self.hook.quota(self.arguments["spec"])
         found = [standing.to_dict() for standing in standings]
         never = [standing for standing in standings if standing.can_never(full_size)]
         if never:

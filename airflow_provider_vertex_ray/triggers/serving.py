@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_vertex_ray.core.deadlines import deadline_after
 from airflow_provider_vertex_ray.core.http.service_errors import outcome_error
+from airflow_provider_vertex_ray.core.polling import Backoff, poll_until
 from airflow_provider_vertex_ray.core.serving.resource_name import location_of
-from airflow_provider_vertex_ray.errors import DeployFailedError, EndpointNotFoundError, OperationTimeoutError
-from airflow_provider_vertex_ray.triggers.base import WaitTrigger
-from airflow_provider_vertex_ray.triggers.polling import Backoff, poll_until
+from airflow_provider_vertex_ray.errors import DeployFailedError, OperationTimeoutError
+from airflow_provider_vertex_ray.triggers.base import KILL_SECONDS, WaitTrigger
 
 if TYPE_CHECKING:
-    from airflow_provider_vertex_ray.hooks.model import VertexRayModelAsyncHook
+    from airflow_provider_vertex_ray.hooks.calls.model import ModelCalls
 
 CLEAN_UP_SECONDS = 3600.0
 """Seconds allowed for cleaning up a failed or killed deployment, which the service may have to finish first."""
@@ -51,11 +51,11 @@ class ServingTrigger(WaitTrigger):
         self.deadline = deadline
 
     @property
-    def hook(self) -> VertexRayModelAsyncHook:
+    def hook(self) -> ModelCalls:
         """The model hook with the task's connection."""
-        from airflow_provider_vertex_ray.hooks.model import VertexRayModelAsyncHook
+        from airflow_provider_vertex_ray.hooks.calls.model import ModelCalls
 
-        return VertexRayModelAsyncHook(
+        return ModelCalls(
             self.arguments["gcp_conn_id"],
             self.arguments["impersonation_chain"],
             self.name.split("/")[1],
@@ -85,6 +85,7 @@ class VertexRayEndpointTrigger(ServingTrigger):
     :param poll_interval: seconds between two polls at most; the first ones follow each other faster.
     :param stop_on_kill: whether to undo the deployment when the task is killed.
     :param delete_endpoint: whether undoing the deployment also deletes the endpoint.
+    :param previous_split: the endpoint's traffic split from before, which undoing the deployment restores.
     :raises DeployFailedError: the deployment failed.
     :raises OperationTimeoutError: the endpoint did not serve before the deadline.
     :raises EndpointNotFoundError: the endpoint does not exist.
@@ -98,6 +99,7 @@ class VertexRayEndpointTrigger(ServingTrigger):
         poll_interval: float = 15.0,
         stop_on_kill: bool = False,
         delete_endpoint: bool = False,
+        previous_split: dict[str, int] | None = None,
         **arguments: Any,
     ) -> None:
         super().__init__(
@@ -106,6 +108,7 @@ class VertexRayEndpointTrigger(ServingTrigger):
             poll_interval=poll_interval,
             stop_on_kill=stop_on_kill,
             delete_endpoint=delete_endpoint,
+            previous_split=previous_split,
             **arguments,
         )
 
@@ -134,7 +137,7 @@ class VertexRayEndpointTrigger(ServingTrigger):
             f"Timed out waiting for endpoint {self.name} to serve predictions.", {"endpoint": self.name}
         )
 
-    async def _check_operation(self, hook: VertexRayModelAsyncHook) -> None:
+    async def _check_operation(self, hook: ModelCalls) -> None:
         operation = self.arguments["operation"]
         if operation is None:
             return
@@ -152,31 +155,28 @@ class VertexRayEndpointTrigger(ServingTrigger):
         if not self.arguments["stop_on_kill"]:
             return
         self.log.info("The task was killed; undoing the deployment to endpoint %s", self.name)
-        await self.undo()
+        # With time left to say that the deployment did not end: it takes longer than a killed task may.
+        await self.undo(KILL_SECONDS)
 
-    async def undo(self) -> dict[str, Any]:
-        """Cancel the deployment, undeploy its model, and delete the endpoint if it was created for it."""
-        hook = self.hook
-        async with hook.session():
-            if self.arguments["operation"]:
-                await hook.cancel_operation(self.arguments["operation"])
-            try:
-                return await hook.undeploy(
-                    self.name,
-                    [self.arguments["deployed_model_id"]],
-                    deadline_after(CLEAN_UP_SECONDS),
-                    delete=self.arguments["delete_endpoint"],
-                )
-            except EndpointNotFoundError:
-                return {"undeployed": [], "endpoint_deleted": False}
+    async def undo(self, seconds: float) -> dict[str, Any]:
+        """Cancel the deployment, undeploy its model, and delete the endpoint if it was created for it.
+
+        :param seconds: seconds allowed for that.
+        :raises OperationTimeoutError: the deployment has not ended by then; its model may incur charges later.
+        """
+        return await _undo(
+            self.hook, self.name, [self.arguments["deployed_model_id"]], deadline_after(seconds), self.arguments
+        )
 
 
 class VertexRayUndeployTrigger(ServingTrigger):
-    """Undeploy models, wait, and optionally delete the endpoint; see ``VertexRayModelAsyncHook.undeploy``.
+    """Undeploy models, wait, and optionally delete the endpoint; see ``ModelCalls.undeploy``.
 
     :param deployed_model_ids: ids of the deployed models; None for all.
     :param delete_endpoint: whether to delete the endpoint as well.
-    :param operation: operation of a deployment to cancel first.
+    :param undo: whether this undoes a deployment: it is cancelled or waited for, until its model can be undeployed.
+    :param operation: operation of that deployment, if it is known.
+    :param previous_split: the endpoint's traffic split before that deployment, which is restored; None if not known.
     :raises OperationTimeoutError: the models were not undeployed before the deadline.
     """
 
@@ -185,25 +185,45 @@ class VertexRayUndeployTrigger(ServingTrigger):
         *,
         deployed_model_ids: list[str] | None = None,
         delete_endpoint: bool = False,
+        undo: bool = False,
         operation: str | None = None,
+        previous_split: dict[str, int] | None = None,
         **arguments: Any,
     ) -> None:
         super().__init__(
-            deployed_model_ids=deployed_model_ids, delete_endpoint=delete_endpoint, operation=operation, **arguments
+            deployed_model_ids=deployed_model_ids,
+            delete_endpoint=delete_endpoint,
+            undo=undo,
+            operation=operation,
+            previous_split=previous_split,
+            **arguments,
         )
 
     async def wait(self) -> dict[str, Any]:
         """Undeploy; a trigger that takes over continues with what is left."""
+        ids = self.arguments["deployed_model_ids"]
+        if self.arguments["undo"]:
+            return await _undo(self.hook, self.name, ids, self.deadline, self.arguments)
         hook = self.hook
         async with hook.session():
-            if self.arguments["operation"]:
-                await hook.cancel_operation(self.arguments["operation"])
-            return await hook.undeploy(
-                self.name,
-                self.arguments["deployed_model_ids"],
-                self.deadline,
-                delete=self.arguments["delete_endpoint"],
-            )
+            return await hook.undeploy(self.name, ids, self.deadline, delete=self.arguments["delete_endpoint"])
+
+    async def killed(self) -> None:
+        """Undo the deployment in the time that is left; what a killed teardown has not undeployed stays."""
+        if self.arguments["undo"]:
+            deadline = deadline_after(KILL_SECONDS)
+            await _undo(self.hook, self.name, self.arguments["deployed_model_ids"], deadline, self.arguments)
+
+
+async def _undo(
+    hook: ModelCalls, name: str, ids: list[str] | None, deadline: float | None, arguments: dict[str, Any]
+) -> dict[str, Any]:
+    """Undo a deployment as a trigger's arguments describe it."""
+    from airflow_provider_vertex_ray.hooks.calls.undeployment import Undo
+
+    undo = Undo(arguments["operation"], arguments["previous_split"])
+    async with hook.session():
+        return await hook.undeploy(name, ids, deadline, delete=arguments["delete_endpoint"], undo=undo)
 
 
 def serves(endpoint: dict[str, Any], deployed_model_id: str | None = None) -> bool:

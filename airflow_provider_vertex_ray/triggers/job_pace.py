@@ -1,31 +1,18 @@
-"""Polling: the one loop behind the waits on clusters, endpoints, metrics and quotas, and the pacing of job requests."""
+"""How often the waits of a triggerer ask for their jobs, and how many of them open their connections at once."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from airflow_provider_vertex_ray.core.deadlines import seconds_left
-from airflow_provider_vertex_ray.errors import RateLimitedError, ServiceUnavailableError, VertexRayError
+from airflow_provider_vertex_ray.core.deadlines import set_within
 
 if TYPE_CHECKING:
     from airflow_provider_vertex_ray.core.job.log_follower import JobLog
-
-T = TypeVar("T")
-
-TRANSIENT_ERRORS: tuple[type[VertexRayError], ...] = (ServiceUnavailableError, RateLimitedError)
-"""Errors that say nothing about the state of what is waited for, so that polling continues."""
-
-GROWTH = 1.5
-"""Factor by which the pause between two polls grows."""
-
-SHORTEST_LOOK = 1.0
-"""Minimum number of seconds for a poll that is in flight when the deadline passes."""
 
 SHORTEST = 0.4
 """Minimum number of seconds between two requests for one job."""
@@ -54,82 +41,6 @@ LONGEST_START = 0.5
 
 _starting: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = weakref.WeakKeyDictionary()
 _waiting: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, int] = weakref.WeakKeyDictionary()
-
-
-class Backoff:
-    """Pauses between polls, which grow from ``first`` to ``longest`` seconds.
-
-    :param longest: seconds between two polls at most; the user's ``poll_interval``.
-    :param first: seconds before the second poll; ``longest`` where that is shorter.
-    """
-
-    def __init__(self, longest: float, first: float = 1.0) -> None:
-        self._longest = longest
-        self._first = min(first, longest)
-        self._next = self._first
-
-    @classmethod
-    def constant(cls, seconds: float) -> Backoff:
-        """Return pauses that do not grow."""
-        return cls(seconds, first=seconds)
-
-    def reset(self) -> None:
-        """Start again with the first pause, because something has changed."""
-        self._next = self._first
-
-    def next(self) -> float:
-        """Return the seconds to pause now."""
-        seconds, self._next = self._next, min(self._next * GROWTH, self._longest)
-        return seconds
-
-
-async def poll_until(
-    look: Callable[[], Awaitable[T | None]],
-    *,
-    backoff: Backoff,
-    deadline: float | None,
-    timed_out: Callable[[], VertexRayError],
-    on_unreadable: Callable[[VertexRayError, float], None],
-    transient: tuple[type[VertexRayError], ...] = TRANSIENT_ERRORS,
-    cut_off: bool = True,
-) -> T:
-    """Call ``look`` until it returns something other than None, at least once.
-
-    :param look: a single poll: the result, or None while the condition is not met. Its other errors end the wait.
-    :param backoff: the pauses between polls.
-    :param deadline: Unix time after which the wait fails; None for no limit.
-    :param timed_out: makes the error to raise when the deadline has passed.
-    :param on_unreadable: called after a transient error, or a poll that was cut off, with the error and the seconds
-        until the next poll (0 when the deadline has passed).
-    :param transient: types of errors that do not end the wait.
-    :param cut_off: whether a poll is cancelled at the deadline (after ``SHORTEST_LOOK`` seconds at least). Use False
-        for one that creates something, which would be lost track of.
-    :return: what ``look`` returned.
-    :raises VertexRayError: the deadline passed, or ``look`` failed for good.
-    """
-    while True:
-        failure: VertexRayError | None = None
-        limit = max(SHORTEST_LOOK, seconds_left(deadline)) if cut_off and deadline is not None else None
-        try:
-            found = await asyncio.wait_for(look(), limit)
-            if found is not None:
-                return found
-        except asyncio.TimeoutError:
-            failure = ServiceUnavailableError("no answer in time")
-        except transient as error:
-            failure = error
-        left = seconds_left(deadline)
-        seconds = max(0.0, min(backoff.next(), left))
-        if failure is not None:
-            on_unreadable(failure, seconds)
-        if left <= 0:
-            raise timed_out()
-        await asyncio.sleep(seconds)
-
-
-async def pause(interval: float, deadline: float | None) -> None:
-    """Sleep for an interval, but not past a deadline."""
-    await asyncio.sleep(max(0.0, min(interval, seconds_left(deadline))))
 
 
 def interval(poll_interval: float, age: float, waits: int) -> float:
@@ -198,8 +109,7 @@ class Pace:
             if log is None:
                 await asyncio.sleep(rest)
                 return
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(log.news.wait(), rest)
+            if await set_within(log.news, rest):
                 log.news.clear()
                 now = time.monotonic()
                 quiet, self._last_news = now - self._last_news, now
