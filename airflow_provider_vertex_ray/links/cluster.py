@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
+from airflow_provider_vertex_ray.core.http.addresses import Addresses
 from airflow_provider_vertex_ray.core.monitoring.log_query import LogQuery
-from airflow_provider_vertex_ray.links.base import VertexRayLink
+from airflow_provider_vertex_ray.links.base import EMULATOR_FACT, VertexRayLink, emulator_host
 
 CONSOLE = "https://console.cloud.google.com"
 
@@ -14,6 +15,7 @@ class VertexRayClusterLink(VertexRayLink):
     """Link to the cluster's page in the Google Cloud console."""
 
     name = "Ray cluster"
+    leads_to_google = True
 
     def url(self, facts: dict[str, str]) -> str:
         """Return the address of the cluster's page."""
@@ -25,6 +27,7 @@ class VertexRayClusterListLink(VertexRayLink):
     """Link to the list of Ray clusters in the Google Cloud console."""
 
     name = "Ray clusters"
+    leads_to_google = True
 
     def url(self, facts: dict[str, str]) -> str:
         """Return the address of the list."""
@@ -38,15 +41,16 @@ class VertexRayDashboardLink(VertexRayLink):
 
     def url(self, facts: dict[str, str]) -> str:
         """Return the address of the dashboard."""
-        base = f"https://{facts['dashboard_uri']}"
+        base = Addresses(facts.get(EMULATOR_FACT) or emulator_host()).dashboard_page(facts["dashboard_uri"])
         job = facts.get("submission_id")
-        return f"{base}/#/jobs/{quote(job, safe='')}" if job else base
+        return f"{base}/#/jobs/{quote(job, safe='')}" if job else f"{base}/"
 
 
 class VertexRayShellLink(VertexRayLink):
     """Link to an interactive shell on the head node, where the service offers one."""
 
     name = "Shell on the head"
+    leads_to_google = True
 
     def url(self, facts: dict[str, str]) -> str:
         """Return the address of the shell."""
@@ -58,6 +62,7 @@ class VertexRayLogsLink(VertexRayLink):
     """Link to Cloud Logging, filtered by the cluster, and by the job if the task has one."""
 
     name = "Cloud Logging"
+    leads_to_google = True
 
     def url(self, facts: dict[str, str]) -> str:
         """Return the address of the Logs Explorer."""

@@ -10,17 +10,33 @@ from airflow_provider_vertex_ray.links.cluster import (
     VertexRayShellLink,
 )
 from airflow_provider_vertex_ray.links.monitoring import VertexRayMetricsLink
+from airflow_provider_vertex_ray.links.page import VertexRayPageLink
+from airflow_provider_vertex_ray.links.page_address import HAS_PAGE
 
-CLUSTER_LINKS = (VertexRayClusterLink(), VertexRayDashboardLink(), VertexRayLogsLink(), VertexRayMetricsLink())
+_PAGE = (VertexRayPageLink(),) if HAS_PAGE else ()
+
+CLUSTER_LINKS = (
+    *_PAGE,
+    VertexRayClusterLink(),
+    VertexRayDashboardLink(),
+    VertexRayLogsLink(),
+    VertexRayMetricsLink(),
+)
 """Links of tasks on a cluster."""
 
 WHOLE_CLUSTER_LINKS = (*CLUSTER_LINKS, VertexRayShellLink())
 """Links of tasks that create or read a cluster as a whole."""
 
-JOB_LINKS = (VertexRayDashboardLink(), VertexRayLogsLink(), VertexRayMetricsLink(), VertexRayClusterLink())
-"""Links of tasks on jobs: the dashboard first."""
+JOB_LINKS = (
+    *_PAGE,
+    VertexRayDashboardLink(),
+    VertexRayLogsLink(),
+    VertexRayMetricsLink(),
+    VertexRayClusterLink(),
+)
+"""Links of tasks on jobs: the page in Airflow first, then the dashboard."""
 
-NAMED_LINKS = (VertexRayClusterLink(), VertexRayLogsLink(), VertexRayMetricsLink())
+NAMED_LINKS = (*_PAGE, VertexRayClusterLink(), VertexRayLogsLink(), VertexRayMetricsLink())
 """Links of tasks that know a cluster only by its name."""
 
 GONE_LINKS = (VertexRayClusterListLink(), VertexRayLogsLink(), VertexRayMetricsLink())

@@ -22,6 +22,7 @@ class VertexRayMetricsLink(VertexRayLink):
     """
 
     name = "Metrics"
+    leads_to_google = True
 
     def url(self, facts: dict[str, str]) -> str:
         """Return the address of the Metrics Explorer."""

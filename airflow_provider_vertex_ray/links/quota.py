@@ -10,6 +10,7 @@ class VertexRayQuotaLink(VertexRayLink):
     """Link to the project's Vertex AI quotas, where an increase can be requested."""
 
     name = "Quotas"
+    leads_to_google = True
 
     def url(self, facts: dict[str, str]) -> str:
         """Return the address of the quotas."""

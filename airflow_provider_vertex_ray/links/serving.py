@@ -10,6 +10,7 @@ class VertexRayModelLink(VertexRayLink):
     """Link to the model's page in the Model Registry."""
 
     name = "Model"
+    leads_to_google = True
 
     def url(self, facts: dict[str, str]) -> str:
         """Return the address of the model's page."""
@@ -23,6 +24,7 @@ class VertexRayEndpointLink(VertexRayLink):
     """Link to the endpoint's page in the Google Cloud console."""
 
     name = "Endpoint"
+    leads_to_google = True
 
     def url(self, facts: dict[str, str]) -> str:
         """Return the address of the endpoint's page."""

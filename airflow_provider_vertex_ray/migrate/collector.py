@@ -5,9 +5,9 @@ from __future__ import annotations
 import libcst as cst
 from libcst import matchers as m
 
-from airflow_provider_vertex_ray.migrate import names
+from airflow_provider_vertex_ray.migrate.references import References, text_of
 
-__all__ = ["Collector", "dotted", "text_of"]
+__all__ = ["Collector", "dotted", "keys_of"]
 
 
 def dotted(node: cst.BaseExpression | None) -> str:
@@ -15,26 +15,20 @@ def dotted(node: cst.BaseExpression | None) -> str:
     return "" if node is None else cst.Module([]).code_for_node(node)
 
 
-def text_of(node: cst.BaseExpression) -> str | None:
-    """Return the value of a string literal; None for any other expression."""
-    if isinstance(node, (cst.SimpleString, cst.ConcatenatedString)):
-        value = node.evaluated_value
-        return value if isinstance(value, str) else None
-    return None
+def keys_of(node: cst.Dict) -> set[str | None]:
+    """Return the keys of a dict that is written out; None stands for those that are not."""
+    return {text_of(each.key) if isinstance(each, cst.DictElement) else None for each in node.elements}
 
 
 class Collector(cst.CSTVisitor):
     """Collects what the names in a file stand for, before anything is changed."""
 
-    def __init__(self) -> None:
-        self.classes: dict[str, tuple[str, str]] = {}
-        """Local names of classes that have another name here: their module and name there."""
-        self.astro: set[str] = set()
-        """Local names of astro-provider-ray's decorator."""
+    def __init__(self, references: References) -> None:
+        self.references = references
         self.configs: set[str] = set()
         """Names of dicts, and of functions that return dicts, which configure that decorator."""
-        self.dicts: set[str] = set()
-        """Names of variables that are dicts, written out."""
+        self.dicts: dict[str, set[str | None]] = {}
+        """Names of variables that are dicts, written out, with their keys; None is a key that is not."""
         self.functions: dict[str, cst.FunctionDef] = {}
         """Functions of the module, by name."""
         self.create_tasks: list[str] = []
@@ -42,29 +36,38 @@ class Collector(cst.CSTVisitor):
         self.outputs: dict[str, str] = {}
         """Variables that hold tasks which return something else here: the XCom that takes its place."""
         self.has_task = False
+        """Whether the whole module knows Airflow's own ``task``."""
+        self._depth = 0
 
     def visit_ImportFrom(self, node: cst.ImportFrom) -> None:
-        module = dotted(node.module)
-        if isinstance(node.names, cst.ImportStar):
+        if self._depth or isinstance(node.names, cst.ImportStar):
             return
-        for alias in node.names:
-            name, local = str(alias.evaluated_name), alias.evaluated_alias or str(alias.evaluated_name)
-            if name in names.CLASSES.get(module, {}):
-                self.classes[local] = (module, name)
-            if module in names.ASTRO_DECORATORS and name == "ray":
-                self.astro.add(local)
-            if local == "task" and module.partition(".")[0] == "airflow":
-                self.has_task = True
+        here = {alias.evaluated_alias or str(alias.evaluated_name) for alias in node.names}
+        if "task" in here and dotted(node.module).partition(".")[0] == "airflow":
+            self.has_task = True
+
+    # What is imported in a function, or only for type checking, is not known elsewhere.
+    def visit_FunctionDef(self, node: cst.FunctionDef) -> None:
+        self._depth += 1
+
+    def leave_FunctionDef(self, original_node: cst.FunctionDef) -> None:
+        self._depth -= 1
+
+    def visit_If(self, node: cst.If) -> None:
+        self._depth += 1
+
+    def leave_If(self, original_node: cst.If) -> None:
+        self._depth -= 1
 
     def visit_Call(self, node: cst.Call) -> None:
         arguments = {arg.keyword.value: arg.value for arg in node.args if arg.keyword is not None}
-        name = dotted(node.func)
-        if name.rpartition(".")[0] in self.astro and isinstance(arguments.get("config"), cst.Name):
+        if node.func in self.references.decorators and isinstance(arguments.get("config"), cst.Name):
             self.configs.add(dotted(arguments["config"]))
-        _, there = self.classes.get(name, ("", ""))
+        _, there, how = self.references.made_by(node) or ("", "", "")
         task_id = text_of(arguments["task_id"]) if "task_id" in arguments else None
         if there in ("SetupRayCluster", "CreateRayClusterOperator") and task_id:
-            self.create_tasks.append(task_id)
+            # A mapped task sets up several.
+            self.create_tasks += [task_id] if not how else [task_id] * 2
 
     def visit_Module(self, node: cst.Module) -> None:
         self.functions = {line.name.value: line for line in node.body if isinstance(line, cst.FunctionDef)}
@@ -73,7 +76,7 @@ class Collector(cst.CSTVisitor):
         # A function that returns a copy of a dict is configured where the dict is.
         for name in self.configs & set(self.functions):
             used = [cst.ensure_type(each, cst.Name) for each in m.findall(self.functions[name], m.Name())]
-            self.configs |= self.dicts & {each.value for each in used}
+            self.configs |= set(self.dicts) & {each.value for each in used}
 
     def why_not_called(self, name: str) -> str | None:
         """Return why a function cannot be called while the file is read; None if it can."""
@@ -87,11 +90,29 @@ class Collector(cst.CSTVisitor):
         return None
 
     def visit_Assign(self, node: cst.Assign) -> None:
-        target, value = node.targets[0].target, node.value
+        for each in node.targets:
+            self._assigned(each.target, node.value)
+
+    def visit_AnnAssign(self, node: cst.AnnAssign) -> None:
+        if node.value is not None:
+            self._assigned(node.target, node.value)
+
+    def visit_NamedExpr(self, node: cst.NamedExpr) -> None:
+        self._assigned(node.target, node.value)
+
+    def _assigned(self, target: cst.BaseExpression, value: cst.BaseExpression) -> None:
         if isinstance(value, cst.Dict):
-            self.dicts.add(dotted(target))
-        if isinstance(target, cst.Name) and isinstance(value, cst.Call):
-            _, there = self.classes.get(dotted(value.func), ("", ""))
-            kept = {"CreateRayClusterOperator": "cluster_id", "RaySubmitJobOperator": "submission_id"}.get(there)
-            if kept:
-                self.outputs[target.value] = kept
+            self.dicts.setdefault(dotted(target), set()).update(keys_of(value))
+        if isinstance(target, cst.Subscript) and dotted(target.value) in self.dicts:
+            self.dicts[dotted(target.value)].add(None)
+        key = self.output_of(value)
+        if key is not None and isinstance(target, (cst.Name, cst.Attribute)):
+            self.outputs[dotted(target)] = key
+
+    def output_of(self, task: cst.BaseExpression) -> str | None:
+        """Return the XCom that takes the place of a task's return value; None if that stays as it is."""
+        if not isinstance(task, cst.Call):
+            return self.outputs.get(dotted(task))
+        _, there, how = self.references.made_by(task) or ("", "", "")
+        kept = {"CreateRayClusterOperator": "cluster_id", "RaySubmitJobOperator": "submission_id"}
+        return kept.get(there) if how != "partial" else None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import io
 import sys
+import tokenize
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,9 +53,13 @@ def _migrate(file: Path, cluster: Cluster, *, write: bool) -> int:
     from airflow_provider_vertex_ray.migrate.rewriter import migrate
 
     try:
-        text = file.read_text("utf-8")
+        # As bytes, so that line endings, a byte order mark and the encoding stay as they are.
+        content = file.read_bytes()
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
+        text = content.decode(encoding)
         found = migrate(text, cluster)
-    except (OSError, UnicodeDecodeError, ParserSyntaxError) as error:
+        migrated = found.text.encode(encoding)
+    except (OSError, UnicodeError, SyntaxError, ParserSyntaxError) as error:
         print(f"{file}: {error}", file=sys.stderr)
         return 2
     lines = difflib.unified_diff(
@@ -64,6 +70,6 @@ def _migrate(file: Path, cluster: Cluster, *, write: bool) -> int:
         print(f"{file}:{line}: changed: {note}")
     for line, note in found.left:
         print(f"{file}:{line}: left to you: {note}")
-    if write and found.text != text:
-        file.write_text(found.text, "utf-8")
+    if write and migrated != content:
+        file.write_bytes(migrated)
     return 1 if found.left else 0

@@ -38,6 +38,35 @@ for _module in ASTRO_OPERATORS:
     }
 """By module and name: the module and the name here."""
 
+OPERATOR_MODULES = (GOOGLE_CLUSTERS, GOOGLE_JOBS, *ASTRO_OPERATORS)
+
+MODULES = {
+    GOOGLE_CLUSTERS: (OPERATORS, "cluster"),
+    GOOGLE_JOBS: (OPERATORS, "job"),
+    SDK_RESOURCES: ("airflow_provider_vertex_ray", "cluster_spec"),
+}
+"""Modules all of whose classes are in one module here: its package and name."""
+
+ASTRO_RAY = {f"{module}.ray" for module in ASTRO_DECORATORS}
+ASTRO_TASK = {f"{ray}.task" for ray in ASTRO_RAY}
+"""Full names of astro-provider-ray's decorator."""
+
+OLD_MODULES = (
+    GOOGLE_CLUSTERS,
+    GOOGLE_JOBS,
+    "airflow.providers.google.cloud.hooks.ray",
+    "airflow.providers.google.cloud.hooks.vertex_ai.ray",
+    "airflow.providers.google.cloud.links.ray",
+    "ray_provider",
+)
+"""Modules and packages that a rewritten file no longer needs."""
+
+
+def is_old(full: str) -> bool:
+    """Tell whether a full name is one of these modules, or is in one of them."""
+    return any(full == module or full.startswith(f"{module}.") for module in OLD_MODULES)
+
+
 GOOGLE_ARGUMENTS = {
     "cluster_address": "cluster_id",
     "cluster_name": "cluster_id",

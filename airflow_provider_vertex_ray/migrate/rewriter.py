@@ -12,7 +12,10 @@ import libcst as cst
 from libcst.metadata import MetadataWrapper, PositionProvider
 
 from airflow_provider_vertex_ray.migrate import names
-from airflow_provider_vertex_ray.migrate.collector import Collector, dotted, text_of
+from airflow_provider_vertex_ray.migrate.collector import Collector, dotted, keys_of
+from airflow_provider_vertex_ray.migrate.imports import NewImports, new_import, new_import_from
+from airflow_provider_vertex_ray.migrate.layout import expression, keyword_of, line_of, unpacked, with_argument
+from airflow_provider_vertex_ray.migrate.references import References, text_of
 
 __all__ = ["Cluster", "Migrated", "migrate"]
 
@@ -50,12 +53,15 @@ def migrate(text: str, cluster: Cluster | None = None) -> Migrated:
     :param cluster: where jobs run whose cluster is not named in the file
     :raises libcst.ParserSyntaxError: the file is not valid Python
     """
-    module = cst.parse_module(text)
-    found = Collector()
-    module.visit(found)
+    # One wrapper, because what is found is known by its node.
+    wrapper = MetadataWrapper(cst.parse_module(text))
+    references = References()
+    wrapper.visit(references)
+    found = Collector(references)
+    wrapper.module.visit(found)
     rewriter = _Rewriter(found, cluster or Cluster())
-    result = Migrated(MetadataWrapper(module).visit(rewriter).code)
-    result.changes, result.left = sorted(set(rewriter.changes)), sorted(set(rewriter.left))
+    result = Migrated(wrapper.visit(rewriter).code)
+    result.changes, result.left = sorted(set(rewriter.changes)), sorted({*rewriter.left, *references.left})
     return result
 
 
@@ -65,10 +71,12 @@ class _Rewriter(cst.CSTTransformer):
     def __init__(self, found: Collector, cluster: Cluster) -> None:
         super().__init__()
         self._found = found
+        self._references = found.references
         self._cluster = cluster
         self.changes: list[tuple[int, str]] = []
         self.left: list[tuple[int, str]] = []
         self._inside: list[str] = []
+        self._comments: list[cst.Comment] = []
 
     def _line(self, node: cst.CSTNode) -> int:
         return int(self.get_metadata(PositionProvider, node).start.line)
@@ -81,95 +89,97 @@ class _Rewriter(cst.CSTTransformer):
 
     # --- imports ----------------------------------------------------------------------------------------------------
 
+    def leave_Import(
+        self, original_node: cst.Import, updated_node: cst.Import
+    ) -> cst.BaseSmallStatement | cst.FlattenSentinel[cst.BaseSmallStatement] | cst.RemovalSentinel:
+        return self._imports(original_node, new_import(original_node))
+
+    def leave_ImportFrom(
+        self, original_node: cst.ImportFrom, updated_node: cst.ImportFrom
+    ) -> cst.BaseSmallStatement | cst.FlattenSentinel[cst.BaseSmallStatement] | cst.RemovalSentinel:
+        found = new_import_from(
+            original_node,
+            needs_decorator=bool(self._references.decorators) and not self._found.has_task,
+            # Where nothing uses it, another file may import it from here.
+            keeps_decorator=self._references.uses_ray_otherwise or not self._references.decorators,
+        )
+        return self._imports(original_node, found)
+
+    def _imports(
+        self, old: cst.BaseSmallStatement, found: NewImports
+    ) -> cst.BaseSmallStatement | cst.FlattenSentinel[cst.BaseSmallStatement] | cst.RemovalSentinel:
+        for note in found.left:
+            self._to_do(old, note)
+        self._comments += found.comments
+        if len(found.statements) == 1:
+            return found.statements[0]
+        return cst.FlattenSentinel(found.statements) if found.statements else cst.RemoveFromParent()
+
     def leave_SimpleStatementLine(
         self, original_node: cst.SimpleStatementLine, updated_node: cst.SimpleStatementLine
     ) -> cst.BaseStatement | cst.FlattenSentinel[cst.BaseStatement] | cst.RemovalSentinel:
-        old = original_node.body[0]
-        if len(updated_node.body) != 1 or not isinstance(old, cst.ImportFrom):
+        comments, self._comments = [cst.EmptyLine(comment=each) for each in self._comments], []
+        if list(updated_node.body) == list(original_node.body):
             return updated_node
-        new = list(self._imports(original_node, old))
-        if not new:
+        if not updated_node.body:
             return cst.RemoveFromParent()
-        if new == [old]:
-            return original_node
-        lines: list[cst.BaseStatement] = [updated_node.with_changes(body=[new[0]])]
-        lines += [cst.SimpleStatementLine([each]) for each in new[1:]]
-        return cst.FlattenSentinel(lines)
-
-    def _imports(self, line: cst.CSTNode, node: cst.ImportFrom) -> Iterator[cst.ImportFrom]:
-        module = dotted(node.module)
-        known = names.CLASSES.get(module, {})
-        if module in names.ASTRO_DECORATORS:
-            # Otherwise Airflow's own "task" knows it.
-            if not self._found.has_task:
-                yield _import("airflow_provider_vertex_ray.decorators.job", [("vertex_ray_task", None)])
-            return
-        if module == "google.cloud.aiplatform.vertex_ray.util" and not isinstance(node.names, cst.ImportStar):
-            aliases = {str(alias.evaluated_name): alias.evaluated_alias for alias in node.names}
-            if set(aliases) == {"resources"}:
-                yield _import("airflow_provider_vertex_ray", [("cluster_spec", aliases["resources"] or "resources")])
-                return
-        if not known:
-            yield node
-            return
-        if isinstance(node.names, cst.ImportStar):
-            self._to_do(line, f"Name what is imported from {module}")
-            yield node
-            return
-        kept: list[cst.ImportAlias] = []
-        moved: dict[str, list[tuple[str, str | None]]] = {}
-        for alias in node.names:
-            name = str(alias.evaluated_name)
-            if name in known:
-                target, here = known[name]
-                moved.setdefault(target, []).append((here, alias.evaluated_alias))
-            else:
-                self._to_do(line, f"{module}.{name} has no counterpart")
-                kept.append(alias.with_changes(comma=cst.MaybeSentinel.DEFAULT))
-        for target, found in moved.items():
-            yield _import(target, found)
-        if kept:
-            yield node.with_changes(names=kept)
+        lines = updated_node.with_changes(leading_lines=[*updated_node.leading_lines, *comments])
+        if len(original_node.body) == 1:
+            first, *others = updated_node.body
+            return cst.FlattenSentinel([lines.with_changes(body=[first]), *map(line_of, others)])
+        # What was the last statement of the line may be gone.
+        last = updated_node.body[-1].with_changes(semicolon=cst.MaybeSentinel.DEFAULT)
+        return lines.with_changes(body=[*updated_node.body[:-1], last])
 
     # --- classes and arguments --------------------------------------------------------------------------------------
 
     def leave_Name(self, original_node: cst.Name, updated_node: cst.Name) -> cst.BaseExpression:
-        module, there = self._found.classes.get(original_node.value, ("", ""))
+        module, there = self._references.classes.get(original_node, ("", ""))
         # A local alias keeps its name.
         if there == original_node.value:
             return updated_node.with_changes(value=names.CLASSES[module][there][1])
         return updated_node
 
+    def leave_Decorator(self, original_node: cst.Decorator, updated_node: cst.Decorator) -> cst.Decorator:
+        if original_node.decorator not in self._references.decorators:
+            return updated_node
+        # Without parentheses, it has no settings, but needs a cluster here.
+        bare = cst.Call(updated_node.decorator)
+        call = self._decorator(original_node, bare)
+        return updated_node.with_changes(decorator=call if call.args else call.func)
+
     def leave_Call(self, original_node: cst.Call, updated_node: cst.Call) -> cst.BaseExpression:
         name = dotted(original_node.func)
         last = name.rpartition(".")[2]
-        if name.rpartition(".")[0] in self._found.astro and last == "task":
+        if original_node.func in self._references.decorators:
             return self._decorator(original_node, updated_node)
+        self._check_settings_elsewhere(original_node, last)
         if ("vertex_ray" in name.split(".") and last in names.SDK_CALLS) or last == "JobSubmissionClient":
             self._to_do(original_node, f"{name} works as it is, in a worker slot; consider {names.SDK_CALLS[last]}")
-        module, there = self._found.classes.get(name, ("", ""))
+        module, there, how = self._references.made_by(original_node) or ("", "", "")
         if not there or module == names.SDK_RESOURCES:
             return self._dag_arguments(name, updated_node)
-        if any(arg.keyword is None and not arg.star for arg in original_node.args):
+        if how != "expand_kwargs" and any(arg.keyword is None and not arg.star for arg in original_node.args):
             self._to_do(original_node, f"Give the arguments of {there} by name")
         if module in names.ASTRO_OPERATORS:
-            return self._astro_call(original_node, updated_node, there)
-        return self._google_call(original_node, updated_node, there)
+            return self._astro_call(original_node, updated_node, there, how)
+        return self._google_call(original_node, updated_node, there, how)
 
     def _dag_arguments(self, name: str, call: cst.Call) -> cst.Call:
         if name not in ("DAG", "dag"):
             return call
         args = [
-            arg.with_changes(keyword=cst.Name("schedule")) if _keyword(arg) == "schedule_interval" else arg
+            arg.with_changes(keyword=cst.Name("schedule")) if keyword_of(arg) == "schedule_interval" else arg
             for arg in call.args
         ]
         return call.with_changes(args=args)
 
-    def _google_call(self, old: cst.Call, call: cst.Call, there: str) -> cst.Call:
-        given = {_keyword(arg) for arg in call.args}
+    def _google_call(self, old: cst.Call, call: cst.Call, there: str, how: str) -> cst.Call:
+        # In a dict that is unpacked, the names there are valid here as well.
+        given = {keyword_of(arg) for arg in (*call.args, *self._mapped(old))}
         args = []
         for arg, before in zip(call.args, old.args, strict=True):
-            keyword, value = _keyword(arg), arg.value
+            keyword, value = keyword_of(arg), arg.value
             if keyword in names.GOOGLE_ARGUMENTS:
                 arg = arg.with_changes(keyword=cst.Name(names.GOOGLE_ARGUMENTS[keyword]))
             if keyword == "cluster_address" and isinstance(value, cst.SimpleString):
@@ -181,27 +191,38 @@ class _Rewriter(cst.CSTTransformer):
             args.append(arg)
         if there == "CreateRayClusterOperator":
             args = self._new_versions(old, args)
-        if there == "RaySubmitJobOperator" and "wait_for_job_done" not in given:
-            args = _with(args, "wait_for_completion", "False")
+        if there == "RaySubmitJobOperator" and "wait_for_job_done" not in given and how in ("", "partial"):
+            args = with_argument(args, "wait_for_completion", "False")
             self._changed(old, "wait_for_completion=False is the default of the Google provider")
         return call.with_changes(args=args)
 
+    def _mapped(self, partial: cst.Call) -> Sequence[cst.Arg]:
+        """Return the arguments of ``expand`` on a call of ``partial``."""
+        expanded = self._references.expanded.get(partial)
+        return expanded.args if expanded is not None else ()
+
     def _new_versions(self, old: cst.Call, args: list[cst.Arg]) -> list[cst.Arg]:
-        version = next((text_of(arg.value) for arg in args if _keyword(arg) == "ray_version"), None)
+        version = next((text_of(arg.value) for arg in args if keyword_of(arg) == "ray_version"), None)
         if version not in names.OLD_RAY:
             return args
         self._changed(old, f"Vertex AI no longer offers Ray {version}; the cluster gets {_listed(names.NEW_VERSIONS)}")
         return [
-            arg.with_changes(value=cst.SimpleString(f'"{names.NEW_VERSIONS[_keyword(arg)]}"'))
-            if _keyword(arg) in names.NEW_VERSIONS
+            arg.with_changes(value=cst.SimpleString(f'"{names.NEW_VERSIONS[keyword_of(arg)]}"'))
+            if keyword_of(arg) in names.NEW_VERSIONS
             else arg
             for arg in args
         ]
 
     def leave_Attribute(self, original_node: cst.Attribute, updated_node: cst.Attribute) -> cst.BaseExpression:
-        variable = dotted(original_node.value)
-        if original_node.attr.value == "output" and variable in self._found.outputs:
-            return _expression(f"{dotted(updated_node)}[{self._found.outputs[variable]!r}]".replace("'", '"'))
+        if original_node in self._references.decorators:
+            return expression(self._head())
+        module, there = self._references.classes.get(original_node, ("", ""))
+        if there:
+            return updated_node.with_changes(attr=cst.Name(names.CLASSES[module][there][1]))
+        if original_node.attr.value == "output":
+            key = self._found.output_of(original_node.value)
+            if key is not None:
+                return cst.Subscript(updated_node, [cst.SubscriptElement(cst.Index(cst.SimpleString(f'"{key}"')))])
         return updated_node
 
     def leave_Subscript(self, original_node: cst.Subscript, updated_node: cst.Subscript) -> cst.BaseExpression:
@@ -213,22 +234,58 @@ class _Rewriter(cst.CSTTransformer):
 
     # --- astro-provider-ray -----------------------------------------------------------------------------------------
 
-    def _astro_call(self, old: cst.Call, call: cst.Call, there: str) -> cst.Call:
+    def _astro_call(self, old: cst.Call, call: cst.Call, there: str, how: str) -> cst.Call:
+        self._check_unpacked(old, there)
+        if how == "partial" and old not in self._references.expanded:
+            self._to_do(old, f"Rename the arguments with which {there} is expanded")
         args = []
         for arg in call.args:
-            keyword = _keyword(arg)
+            keyword = keyword_of(arg)
             here = names.ASTRO_ARGUMENTS.get(keyword, keyword)
+            if here is None and how == "expand":
+                # Without it, the task would be mapped over less, or over nothing.
+                self._to_do(old, f"Map {there} over other arguments: {keyword} has no meaning here")
+                here = keyword
             if here is None:
                 self._dropped(old, keyword, there)
                 continue
             args.append(arg.with_changes(keyword=cst.Name(here)) if keyword else arg)
-        for name, value in self._place(old, creates=there == "SetupRayCluster"):
-            args = _with(args, name, value)
-        if args and call.args[-1] not in args:
+        if how in ("", "partial"):
+            for name, value in self._place(old, creates=there == "SetupRayCluster"):
+                args = with_argument(args, name, value)
+        if args and call.args and call.args[-1] not in args:
             # The last one's comma and line break.
             last = call.args[-1]
             args[-1] = args[-1].with_changes(comma=last.comma, whitespace_after_arg=last.whitespace_after_arg)
         return call.with_changes(args=args)
+
+    def _check_settings_elsewhere(self, old: cst.Call, last: str) -> None:
+        """List settings of astro-provider-ray that neither its operators nor its decorators are given directly."""
+        given = {keyword_of(arg): arg.value for arg in old.args}
+        if last == "override" and "config" in given and self._references.decorators:
+            self._to_do(old, "Give the settings as arguments of override")
+        defaults = given.get("default_args")
+        if defaults is None or not any(module in names.ASTRO_OPERATORS for module, _ in self._classes()):
+            return
+        keys = keys_of(defaults) if isinstance(defaults, cst.Dict) else self._found.dicts.get(dotted(defaults), set())
+        for key in sorted(key for key in keys if key is not None and names.ASTRO_ARGUMENTS.get(key)):
+            self._to_do(old, f"default_args: {key} is {names.ASTRO_ARGUMENTS[key]} here")
+
+    def _classes(self) -> set[tuple[str, str]]:
+        return set(self._references.classes.values())
+
+    def _check_unpacked(self, old: cst.Call, there: str) -> None:
+        """List what is given as a dict, unless the names in it are the same here."""
+        dicts: list[cst.BaseExpression] = [arg.value for arg in old.args if arg.star == "**"]
+        if isinstance(old.func, cst.Attribute) and old.func.attr.value == "expand_kwargs":
+            for arg in old.args:
+                elements = arg.value.elements if isinstance(arg.value, (cst.List, cst.Tuple)) else ()
+                dicts += [each.value for each in elements] or [arg.value]
+        for each in dicts:
+            keys = keys_of(each) if isinstance(each, cst.Dict) else self._found.dicts.get(dotted(each), {None})
+            for key in sorted(keys & {None, *names.ASTRO_ARGUMENTS}, key=str):
+                what = "what it contains is not seen here" if key is None else f"{key} has another name or no meaning"
+                self._to_do(old, f"Check {dotted(each)}, which {there} gets: {what}")
 
     def _dropped(self, old: cst.CSTNode, setting: str, there: str) -> None:
         if setting not in ("ray_cluster_yaml", "use_gpu") or there == "DeleteRayCluster":
@@ -259,17 +316,24 @@ class _Rewriter(cst.CSTTransformer):
         elif not (cluster.cluster_id or "").startswith("projects/"):
             self._to_do(old, "Set location, or run vertex-ray-migrate with --location")
 
-    def _decorator(self, old: cst.Call, call: cst.Call) -> cst.Call:
+    def _decorator(self, old: cst.CSTNode, call: cst.Call) -> cst.Call:
         args: list[cst.Arg] = []
-        for arg in call.args:
-            if _keyword(arg) != "config":
+        for position, arg in enumerate(call.args):
+            if arg.star or (position > 1 and arg.keyword is None):
+                self._to_do(old, "Give the settings as arguments of the decorator, by name")
+            if keyword_of(arg) != "config":
                 args.append(arg)
             elif isinstance(arg.value, cst.Dict):
-                args.append(cst.Arg(self._config(old, arg.value), star="**"))
+                args.append(unpacked(arg, self._config(old, arg.value)))
             else:
-                args.append(cst.Arg(_expression(self._named_config(old, dotted(arg.value))), star="**"))
-        head = "task.vertex_ray" if self._found.has_task else "vertex_ray_task"
-        return call.with_changes(func=_expression(head), args=args)
+                args.append(unpacked(arg, expression(self._named_config(old, dotted(arg.value)))))
+        if not any(keyword_of(arg) == "config" for arg in call.args):
+            for name, value in self._place(old):
+                args = with_argument(args, name, value)
+        return call.with_changes(func=expression(self._head()), args=args)
+
+    def _head(self) -> str:
+        return "task.vertex_ray" if self._found.has_task else "vertex_ray_task"
 
     def _named_config(self, old: cst.CSTNode, shown: str) -> str:
         """Return the expression for the settings of a decorator that are not written at its place."""
@@ -312,7 +376,7 @@ class _Rewriter(cst.CSTTransformer):
             elements.append(element.with_changes(key=cst.SimpleString(f'"{here}"')) if key else element)
         like = next((each for each in config.elements if isinstance(each.comma, cst.Comma)), None)
         for name, value in self._place(old):
-            new = cst.DictElement(cst.SimpleString(f'"{name}"'), _expression(value))
+            new = cst.DictElement(cst.SimpleString(f'"{name}"'), expression(value))
             comma = like.comma if like is not None else cst.MaybeSentinel.DEFAULT
             if elements and not isinstance(elements[-1].comma, cst.Comma):
                 elements[-1] = elements[-1].with_changes(comma=comma)
@@ -348,35 +412,3 @@ class _WithoutRay(cst.CSTTransformer):
 
 def _listed(versions: dict[str, str]) -> str:
     return " and ".join(f"{name} {value}" for name, value in versions.items())
-
-
-def _keyword(arg: cst.Arg) -> str:
-    return arg.keyword.value if arg.keyword is not None else ""
-
-
-def _expression(text: str) -> cst.BaseExpression:
-    return cst.parse_expression(text)
-
-
-def _with(args: Sequence[cst.Arg], name: str, value: str) -> list[cst.Arg]:
-    """Return the arguments with one more, laid out as the others, unless it is there already."""
-    if any(_keyword(arg) == name for arg in args):
-        return list(args)
-    new = cst.Arg(
-        _expression(value),
-        keyword=cst.Name(name),
-        equal=cst.AssignEqual(cst.SimpleWhitespace(""), cst.SimpleWhitespace("")),
-    )
-    if not args:
-        return [new]
-    first = args[0]
-    return [first, new.with_changes(comma=first.comma), *args[1:]]
-
-
-def _import(module: str, found: Sequence[tuple[str, str | None]]) -> cst.ImportFrom:
-    listed = ", ".join(name if alias in (None, name) else f"{name} as {alias}" for name, alias in sorted(found))
-    if len(f"from {module} import {listed}") > 110:
-        inside = "".join(f"    {name.strip()},\n" for name in listed.split(", "))
-        listed = f"(\n{inside})"
-    statement = cst.parse_statement(f"from {module} import {listed}\n")
-    return cst.ensure_type(cst.ensure_type(statement, cst.SimpleStatementLine).body[0], cst.ImportFrom)

@@ -10,10 +10,9 @@ import threading
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from airflow import __version__ as airflow_version
 from airflow.plugins_manager import AirflowPlugin
 
-from airflow_provider_vertex_ray.plugins.page.address import PREFIX, base_path
+from airflow_provider_vertex_ray.links.page_address import HAS_PAGE, PREFIX, ROUTE, base_path
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -49,15 +48,14 @@ class LazyApp:
 
 
 def _external_view() -> dict[str, Any]:
-    home = f"{base_path()}{PREFIX}"
+    # Without an icon of its own: Airflow shows one as an image without a text for screen readers, in a colour that its
+    # navigation cannot change, so that a dark one disappears in the entry that is active. Its own has neither flaw.
     return {
         "name": "Ray clusters",
-        "href": f"{home}/",
+        "href": f"{base_path()}{PREFIX}/",
         "destination": "nav",
-        "url_route": "ray-clusters",
+        "url_route": ROUTE,
         "nav_top_level": True,
-        "icon": f"{home}/static/icon.svg",
-        "icon_dark_mode": f"{home}/static/icon-dark.svg",
     }
 
 
@@ -65,6 +63,6 @@ class VertexRayPlugin(AirflowPlugin):
     """The plugin that Airflow loads by its entry point."""
 
     name = "vertex_ray"
-    if not airflow_version.startswith("2."):
+    if HAS_PAGE:
         fastapi_apps = [{"app": LazyApp(), "url_prefix": PREFIX, "name": "Ray clusters"}]
         external_views = [_external_view()]

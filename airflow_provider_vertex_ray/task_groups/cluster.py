@@ -35,7 +35,7 @@ class VertexRayCluster(TaskGroup):
     :param group_id: ID of the group.
     :param spec: spec of the cluster: a ``ClusterSpec``, or a dict of its fields.
     :param cluster_id: ID of a cluster that belongs to the group; use one that changes with the run, such as
-        ``etl-{{ ts_nodash | lower }}``.
+        ``etl-{{ dag_run.start_date.strftime('%Y%m%dt%H%M%S') }}``.
     :param shared_name: name of a shared cluster, instead of ``cluster_id``.
     :param delete: when the teardown deletes the cluster: ``always``, ``on_success`` (only if no task inside failed;
         otherwise the cluster is kept for debugging and incurs charges) or ``never``. Default: ``always`` for
@@ -51,6 +51,7 @@ class VertexRayCluster(TaskGroup):
         ``google_cloud_default``.
     :param impersonation_chain: Service account to impersonate, or a list of accounts that ends with it.
     :param create: other arguments of ``VertexRayCreateClusterOperator``, such as ``max_age`` or ``provision_timeout``.
+        Its ``lease_owner`` applies to all tasks of the group.
     :param kwargs: arguments of Airflow's ``TaskGroup``.
     :raises InvalidArgumentError: an argument is invalid; raised at DAG parse.
     """
@@ -95,7 +96,9 @@ class VertexRayCluster(TaskGroup):
                 raise InvalidArgumentError("group_id", group_id, "A cluster cannot be inside a mapped task group.")
             parent = parent.parent_group
         self._delete = delete
-        self._lease = {} if lease_uri is None else {"lease_uri": lease_uri, "lease_ttl": lease_ttl}
+        self._lease: dict[str, Any] = {} if lease_uri is None else {"lease_uri": lease_uri, "lease_ttl": lease_ttl}
+        # All tasks of the group share one hold, so they need the same owner.
+        self._owner = _given(lease_owner=(create or {}).get("lease_owner"))
         # Arguments that are not given are left out, so that the DAG's default_args apply.
         self._connection = _given(
             project_id=project_id,
@@ -181,7 +184,7 @@ class VertexRayCluster(TaskGroup):
             )
         if self._lease:
             return VertexRayReleaseClusterOperator(
-                task_id="release_cluster", lease_uri=str(self._lease["lease_uri"]), **common
+                task_id="release_cluster", lease_uri=str(self._lease["lease_uri"]), **self._owner, **common
             )
         return None
 
@@ -189,7 +192,7 @@ class VertexRayCluster(TaskGroup):
         """Set the cluster, connection and lease of a task of this package, where it sets none itself."""
         if not _operator_class(task).__module__.startswith(__name__.partition(".")[0]):
             return
-        values = {"cluster_id": self.cluster_id, **self._connection, **self._lease}
+        values = {"cluster_id": self.cluster_id, **self._connection, **self._lease, **self._owner}
         names = set(_operator_class(task).template_fields)
         if _has_parameter(task, "lease_ttl"):
             names.add("lease_ttl")

@@ -34,6 +34,14 @@ READ_SECONDS = 15.0
 WAIT_SECONDS = 25.0
 """Seconds for which the browser waits; a longer action continues, and the audit log records its outcome."""
 
+STOP_READ_SECONDS = 1.0
+"""Seconds for reading the job that is stopped; after that, what is known of it counts.
+
+A process that knows nothing of it yet reads it within ``READ_SECONDS``."""
+
+STOP_WAIT_SECONDS = 3.0
+"""Seconds for which the browser waits for a stop, so that the stop of a known job is answered within 5 s."""
+
 MOST_AT_ONCE = 4
 """Number of concurrent actions in one API server process."""
 
@@ -110,7 +118,9 @@ class Actions:
             raise HTTPException(400, "The cluster's name does not match.")
         about = {"cluster": facts.cluster.name, "gcp_conn_id": chosen.gcp_conn_id, "force": force}
         audit = Audit("vertex_ray.delete_cluster", viewer.name, row.owner, about)
-        return self._carry_out(audit, self._delete(chosen, facts.cluster, viewer.name, force))
+        late = "The action is still in progress; check again in a minute. The audit log will have its outcome."
+        work = self._delete(chosen, facts.cluster, viewer.name, force)
+        return self._carry_out(audit, work, WAIT_SECONDS, late)
 
     def stop(
         self, viewer: CurrentViewer, source: str, cluster_id: str, job: Annotated[str, Body(embed=True)]
@@ -122,7 +132,8 @@ class Actions:
         :param cluster_id: id of the cluster.
         :param job: submission id of the job.
         """
-        chosen, facts, _ = self._find(viewer, source, cluster_id)
+        # What a dashboard that hangs said before is enough: neither a job's owner nor its cluster changes.
+        chosen, facts, _ = self._find(viewer, source, cluster_id, STOP_READ_SECONDS)
         found = next((each for each in facts.jobs.value or () if each.submission_id == job), None)
         if found is None or found.is_driver:
             raise HTTPException(404, "The job does not exist, or the cluster's jobs cannot be read at the moment.")
@@ -132,16 +143,27 @@ class Actions:
             raise HTTPException(403, f"You need the permission to trigger {whose}.")
         about = {"cluster": facts.cluster.name, "gcp_conn_id": chosen.gcp_conn_id, "job": job}
         audit = Audit("vertex_ray.stop_job", viewer.name, owner, about)
-        return self._carry_out(audit, self._stop(chosen, facts.cluster, job))
+        late = (
+            f"The dashboard of cluster {cluster_id} has not answered yet. The request to stop job {job} is repeated "
+            "for a while; the audit log will have its outcome, and the table the job's status."
+        )
+        return self._carry_out(audit, self._stop(chosen, facts.cluster, job), STOP_WAIT_SECONDS, late)
 
-    def _find(self, viewer: Viewer, source: str, cluster_id: str) -> tuple[Source, ClusterFacts, ClusterRow]:
+    def _find(
+        self, viewer: Viewer, source: str, cluster_id: str, seconds: float = READ_SECONDS
+    ) -> tuple[Source, ClusterFacts, ClusterRow]:
         chosen = self._service.sources().find(source)
-        facts = self._service.cluster(chosen, cluster_id, READ_SECONDS, anew=True)[0] if chosen else None
+        facts = None
+        if chosen is not None:
+            facts, listed = self._service.cluster(chosen, cluster_id, seconds, anew=True)
+            if seconds < READ_SECONDS and not (facts.jobs if facts else listed).known:
+                # This process has not read it before; the read in progress counts.
+                facts, _ = self._service.cluster(chosen, cluster_id, READ_SECONDS - seconds)
         if chosen is None or facts is None:
             raise HTTPException(404, "The cluster does not exist, or it cannot be read at the moment.")
         return chosen, facts, cluster_row(facts, time.time(), viewer.may_read, self._service.owners.find)
 
-    def _carry_out(self, audit: Audit, work: Any) -> JSONResponse:
+    def _carry_out(self, audit: Audit, work: Any, seconds: float, late: str) -> JSONResponse:
         if len(self._running) >= MOST_AT_ONCE:
             work.close()
             audit.outcome("rejected: too many concurrent actions")
@@ -150,13 +172,11 @@ class Actions:
         self._running.add(future)
         future.add_done_callback(self._running.discard)
         try:
-            done = future.result(WAIT_SECONDS)
+            done = future.result(seconds)
         except concurrent.futures.TimeoutError:
             # In a separate thread, so that the event loop in which the action ends does not wait for the database.
-            future.add_done_callback(lambda late: threading.Thread(target=_log_outcome, args=(audit, late)).start())
-            return JSONResponse(
-                {"done": False, "message": "The action is still in progress; check again in a minute."}, 202
-            )
+            future.add_done_callback(lambda ended: threading.Thread(target=_log_outcome, args=(audit, ended)).start())
+            return JSONResponse({"done": False, "message": late}, 202)
         audit.outcome(done.message)
         return JSONResponse({"done": done.done, "message": done.message}, 200 if done.done else 409)
 

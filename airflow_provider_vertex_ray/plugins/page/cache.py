@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from airflow_provider_vertex_ray.core.deadlines import within
 from airflow_provider_vertex_ray.errors import InvalidArgumentError, ServiceUnavailableError, VertexRayError
 
 T = TypeVar("T")
@@ -88,8 +89,9 @@ class Cache:
         until = time.monotonic() + wait
         entry = self._entries.get(key)
         if entry is None:
-            entry = self._entries[key] = _Entry()
+            # Before it is added: nothing reads it yet, so it could be the one that is forgotten.
             self._forget_some()
+            entry = self._entries[key] = _Entry()
         self._entries.move_to_end(key)
         # Twice if the read in progress began before ``since``.
         for _ in range(2):
@@ -120,7 +122,7 @@ class Cache:
     async def _read(self, entry: _Entry, read: Callable[[], Awaitable[Any]]) -> None:
         try:
             async with self._turns:
-                entry.value = await asyncio.wait_for(read(), self._deadline)
+                entry.value = await within(self._deadline, read())
             entry.at, entry.error = time.time(), None
         except asyncio.TimeoutError:
             entry.error = ServiceUnavailableError(f"No answer within {self._deadline:g} s.")
@@ -135,8 +137,9 @@ class Cache:
             entry.flight = None
 
     def _forget_some(self) -> None:
+        """Make room for a new value; values that are being read stay, even if there are too many."""
         for key in list(self._entries):
-            if len(self._entries) <= self._most:
+            if len(self._entries) < self._most:
                 return
             if self._entries[key].flight is None:
                 del self._entries[key]

@@ -4,64 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 
 from airflow_provider_vertex_ray.core.cluster.state import Cluster
 from airflow_provider_vertex_ray.core.cost.price_table import NodeKind
 from airflow_provider_vertex_ray.core.deadlines import span
-from airflow_provider_vertex_ray.core.job.state import Job, JobStatus
 from airflow_provider_vertex_ray.core.monitoring.metrics import Series
 from airflow_provider_vertex_ray.plugins.page.cache import Cached
+from airflow_provider_vertex_ray.plugins.page.job_table import JobRow, JobTable, job_row, job_table
 from airflow_provider_vertex_ray.plugins.page.log import LogTail
-from airflow_provider_vertex_ray.plugins.page.owners import Owner
 from airflow_provider_vertex_ray.plugins.page.plot import Curve, curve
+from airflow_provider_vertex_ray.plugins.page.query import ClusterQuery
 from airflow_provider_vertex_ray.plugins.page.reader import HOUR, METRIC_STEP, ClusterFacts
 from airflow_provider_vertex_ray.plugins.page.row import ClusterRow, is_reading, outside_links, stale_note
-from airflow_provider_vertex_ray.plugins.page.text import ago, shortened
+from airflow_provider_vertex_ray.plugins.page.spending import Spending, spending
+from airflow_provider_vertex_ray.plugins.page.text import moment
 from airflow_provider_vertex_ray.plugins.page.timeline import Timeline, timeline
 from airflow_provider_vertex_ray.plugins.page.view import Problem
 from airflow_provider_vertex_ray.plugins.page.visible import VisibleJob
 
-JOBS_SHOWN = 25
-"""Number of jobs in the table at first, and added by each "show more"."""
-
 SHOWN_HOLDERS = 20
 """Number of lease holders that are named; the others are counted."""
 
-LONGEST_ENTRYPOINT = 110
-TONES = {
-    JobStatus.RUNNING: "busy",
-    JobStatus.PENDING: "warn",
-    JobStatus.SUCCEEDED: "good",
-    JobStatus.FAILED: "bad",
-    JobStatus.STOPPED: "quiet",
-    JobStatus.UNKNOWN: "quiet",
-}
-FILTERS: Mapping[str, tuple[JobStatus, ...]] = {
-    "all": tuple(JobStatus),
-    "active": (JobStatus.RUNNING, JobStatus.PENDING, JobStatus.UNKNOWN),
-    "failed": (JobStatus.FAILED,),
-}
 PLOTS = {"cpu": "CPU", "memory": "Memory", "gpu": "GPU"}
-
-
-@dataclass(frozen=True)
-class JobRow:
-    """A job's row in the table."""
-
-    submission_id: str
-    status: str
-    tone: str
-    began: str
-    began_at: str
-    duration: str
-    entrypoint: str
-    whole_entrypoint: str
-    message: str
-    owner: Owner | None
-    hidden: bool
-    driver: bool
-    active: bool
 
 
 @dataclass(frozen=True)
@@ -80,7 +44,10 @@ class PlotView:
 
 @dataclass(frozen=True)
 class LogView:
-    """The end of a job's output, for the template."""
+    """The end of a job's output, for the template.
+
+    :param find: text that the lines contain; empty for all lines.
+    """
 
     job: JobRow
     lines: tuple[str, ...]
@@ -89,6 +56,7 @@ class LogView:
     reading: bool
     links: tuple[tuple[str, str], ...]
     refused: bool = False
+    find: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,10 +70,8 @@ class ClusterView:
     timeline_summary: str
     plots: tuple[PlotView, ...]
     plots_note: str
-    jobs: tuple[JobRow, ...]
-    filters: tuple[tuple[str, int, bool], ...]
-    chosen: str
-    more: int
+    spending: Spending | None
+    table: JobTable
     counted: bool
     log: LogView | None
     reading: bool
@@ -117,8 +83,7 @@ def cluster_view(
     log: LogView | None,
     *,
     now: float,
-    chosen: str = "all",
-    shown: int = JOBS_SHOWN,
+    query: ClusterQuery | None = None,
 ) -> ClusterView:
     """Return the page of one cluster for a user.
 
@@ -126,12 +91,12 @@ def cluster_view(
     :param metrics: utilisation by metric.
     :param log: output of the chosen job, if any.
     :param now: Unix time.
-    :param chosen: filter of the jobs, one of ``FILTERS``.
-    :param shown: number of jobs in the table.
+    :param query: which jobs to show, and in which period; None for all.
     """
     facts = row.facts
-    fitting = [each for each in row.jobs if each.job.status in FILTERS[chosen]]
-    lane = timeline([each.job for each in row.jobs], node_names(facts), now)
+    wanted = query or ClusterQuery()
+    jobs = [each.job for each in row.jobs]
+    lane = timeline(jobs, node_names(facts), now, wanted.period(now))
     plots = tuple(_plot(name, seen.value or (), now) for name, seen in metrics.items())
     reading = is_reading(facts) or any(seen.reading for seen in metrics.values())
     return ClusterView(
@@ -139,55 +104,32 @@ def cluster_view(
         facts=_facts(row, now),
         problems=_problems(facts),
         timeline=lane,
-        timeline_summary=_timeline_summary(lane, now),
+        timeline_summary=_timeline_summary(lane),
         plots=plots,
         plots_note=_plots_note(plots, metrics, now),
-        jobs=tuple(job_row(each, now) for each in fitting[:shown]),
-        filters=tuple(
-            (name, sum(1 for each in row.jobs if each.job.status in wanted), name == chosen)
-            for name, wanted in FILTERS.items()
-        ),
-        chosen=chosen,
-        more=max(0, len(fitting) - shown),
+        spending=spending(facts, jobs, now),
+        table=job_table(row.jobs, wanted, now),
         counted=facts.jobs.at is not None,
         log=log,
         reading=reading or (log is not None and log.reading),
     )
 
 
-def job_row(visible: VisibleJob, now: float) -> JobRow:
-    """Return a job's row in the table."""
-    job = visible.job
-    begun = None if job.start_time is None else job.start_time / 1000
-    return JobRow(
-        submission_id=job.submission_id,
-        status=job.status.value,
-        tone=TONES[job.status],
-        began="-" if begun is None else ago(begun, now),
-        began_at="" if begun is None else moment(begun),
-        duration=span(_seconds(job, now)),
-        entrypoint=shortened(job.entrypoint, LONGEST_ENTRYPOINT),
-        whole_entrypoint=job.entrypoint[:2000],
-        message=shortened(job.message.split(", last available logs")[0], 300)
-        if job.status in (JobStatus.FAILED, JobStatus.PENDING)
-        else "",
-        owner=visible.owner,
-        hidden=visible.hidden,
-        driver=job.is_driver,
-        active=not job.status.is_terminal,
-    )
-
-
 def log_view(
-    visible: VisibleJob, seen: Cached[LogTail], cluster: Cluster, now: float, *, refused: bool = False
+    visible: VisibleJob, seen: Cached[LogTail], cluster: Cluster, now: float, *, refused: bool = False, find: str = ""
 ) -> LogView:
     """Return the end of a job's output for the template.
 
+    :param find: text that the lines contain; empty for all lines.
     :param refused: whether the user lacks the permission to read it.
     """
     tail = seen.value
     stale = f", {stale_note(seen, now)}" if stale_note(seen, now) else ""
-    about = "" if tail is None else f"last {len(tail.lines)} lines, from {_source_of(tail)}{stale}. {tail.note}".strip()
+    about = ""
+    if tail is not None:
+        lines = "1 line" if len(tail.lines) == 1 else f"{len(tail.lines)} lines"
+        which = f"{lines} with “{find}”" if find else f"last {lines}"
+        about = f"{which}, from {_source_of(tail)}{stale}. {tail.note}".strip()
     return LogView(
         job=job_row(visible, now),
         lines=tail.lines if tail else (),
@@ -196,6 +138,7 @@ def log_view(
         reading=seen.reading and not seen.known,
         links=outside_links(cluster, visible.job.submission_id),
         refused=refused,
+        find=find,
     )
 
 
@@ -207,19 +150,6 @@ def node_names(facts: ClusterFacts) -> dict[str, str]:
     """Return the names of the nodes by Ray node id, the head first."""
     ids = facts.nodes.value.ids if facts.nodes.value else ()
     return {ray_id: "head" if place == 0 else f"worker {place}" for place, ray_id in enumerate(ids)}
-
-
-def moment(at: float) -> str:
-    """Format a time for tooltips and machines."""
-    return datetime.fromtimestamp(at, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def _seconds(job: Job, now: float) -> float | None:
-    if job.start_time is None:
-        return None
-    if job.status.is_terminal:
-        return job.duration_seconds
-    return max(0.0, now - job.start_time / 1000)
 
 
 def _facts(row: ClusterRow, now: float) -> tuple[tuple[str, str], ...]:
@@ -263,12 +193,27 @@ def _problems(facts: ClusterFacts) -> tuple[Problem, ...]:
     return tuple(found)
 
 
-def _timeline_summary(lane: Timeline | None, now: float) -> str:
+def _timeline_summary(lane: Timeline | None) -> str:
     if lane is None:
         return ""
-    nodes = ", ".join(f"{len(group.bars)} on {group.label}" for group in lane.groups)
-    left = f" {lane.left_out} more are not shown." if lane.left_out else ""
-    return f"{lane.shown} jobs of the last {span(now - lane.start)}, by the node of their driver: {nodes}.{left}"
+    nodes = ", ".join(f"{group.count} on {group.label}" for group in lane.groups)
+    where = f", by the node of their driver: {nodes}" if nodes else ""
+    until = "" if lane.end_label == "now" else f" until {lane.end_label} UTC"
+    others = (
+        (lane.earlier, "ended earlier"),
+        (lane.later, "started later"),
+        (lane.waiting, "not started yet"),
+    )
+    left = ", ".join(f"{count} {what}" for count, what in others if count)
+    counted = sum(column.count for group in lane.groups for column in group.columns)
+    shown = f"{_jobs(lane.shown)} in {span(lane.end - lane.start)}{until}{where}."
+    if counted:
+        shown += f" {counted} short ones are counted in columns; choose a column to see its jobs."
+    return f"{shown} Other jobs: {left}." if left else shown
+
+
+def _jobs(count: int) -> str:
+    return "1 job" if count == 1 else f"{count} jobs"
 
 
 def _plot(name: str, series: Sequence[Series], now: float) -> PlotView:

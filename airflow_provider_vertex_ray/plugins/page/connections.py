@@ -106,7 +106,6 @@ async def _close_later(transport: Transport) -> None:
 
 def _read_connection(source: Source) -> tuple[TokenSource, str | None]:
     """Read the connection as a hook does, from the API server's secrets backends and Airflow's database."""
-    from airflow_provider_vertex_ray.hooks.base import VertexRayBaseHook
+    from airflow_provider_vertex_ray.hooks.connection import GoogleConnection
 
-    hook = VertexRayBaseHook(source.gcp_conn_id, source.impersonation_chain)
-    return hook.token_source(), hook.connection_project()
+    return GoogleConnection(source.gcp_conn_id, source.impersonation_chain).token_source_and_project()

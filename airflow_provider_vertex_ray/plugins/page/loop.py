@@ -39,7 +39,9 @@ class PageLoop:
             raise TimeoutError(f"not done within {timeout:g} s") from None
 
     def stop(self) -> None:
-        """Stop the loop and its thread."""
+        """Cancel what still runs, such as an action that waits for a dashboard, and stop the loop and its thread."""
+        if self._loop is not None:
+            self.result(_cancel_others(), 10.0)
         with self._lock:
             if self._loop is not None and self._thread is not None:
                 self._loop.call_soon_threadsafe(self._loop.stop)
@@ -55,6 +57,13 @@ class PageLoop:
                 self._thread = threading.Thread(target=_run, args=(loop,), name="ray-clusters-page", daemon=True)
                 self._thread.start()
             return self._loop
+
+
+async def _cancel_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

@@ -21,8 +21,8 @@ from airflow_provider_vertex_ray.core.sharing.lease import Lease
 from airflow_provider_vertex_ray.core.sharing.lease_store import LeaseStore
 from airflow_provider_vertex_ray.plugins.page.cache import NEVER, Cache, Cached
 from airflow_provider_vertex_ray.plugins.page.connections import Connections
-from airflow_provider_vertex_ray.plugins.page.log import LogTail, read_log_tail
-from airflow_provider_vertex_ray.plugins.page.sources import Source
+from airflow_provider_vertex_ray.plugins.page.log import LogTail, read_log_tail, read_whole_log
+from airflow_provider_vertex_ray.plugins.page.sources import MOST_SOURCES, Source
 
 T = TypeVar("T")
 
@@ -31,6 +31,9 @@ MOST_CLUSTERS = 100
 
 MOST_JOBS = 2_000
 """Maximum number of jobs kept for a cluster: active ones first, then the newest. Ray returns all of its jobs."""
+
+MOST_LOGS = 400
+"""Maximum number of ends of jobs' outputs that are kept."""
 
 DEADLINE = 12.0
 """Seconds for one read."""
@@ -118,15 +121,19 @@ class SourceFacts:
 class PageReader:
     """Read and cache clusters, for one event loop.
 
-    The control plane, the dashboards and Google's other services have separate queues, so that dashboards that hang
-    delay nothing else.
+    The control plane, the dashboards, Google's other services and the jobs' outputs have separate queues, so that
+    dashboards that hang delay nothing else.
     """
 
     def __init__(self) -> None:
         self.connections = Connections()
         self._lists = Cache(concurrency=8, most=100, deadline=DEADLINE)
-        self._dashboards = Cache(concurrency=16, most=400, deadline=DEADLINE)
-        self._cloud = Cache(concurrency=16, most=400, deadline=DEADLINE)
+        # A view of all sources uses the jobs, the nodes and the lease of each cluster.
+        in_use = MOST_SOURCES * MOST_CLUSTERS * 2
+        self._dashboards = Cache(concurrency=16, most=in_use, deadline=DEADLINE)
+        self._cloud = Cache(concurrency=16, most=in_use, deadline=DEADLINE)
+        # Fewer, because each may be large.
+        self._logs = Cache(concurrency=16, most=MOST_LOGS, deadline=DEADLINE)
 
     async def overview(self, sources: Sequence[Source], seconds: float, *, patient: bool = False) -> list[SourceFacts]:
         """Return all sources, as far as they are known in time.
@@ -188,23 +195,31 @@ class PageReader:
         return dict(zip(METRICS, seen, strict=True))
 
     async def log(
-        self, source: Source, cluster: Cluster, job: Job, seconds: float, *, patient: bool = False
+        self, source: Source, cluster: Cluster, job: Job, seconds: float, *, patient: bool = False, find: str = ""
     ) -> Cached[LogTail]:
-        """Return the end of a job's output."""
+        """Return the end of a job's output, or the last of its lines that contain a text."""
 
         async def read() -> LogTail:
             opened = await self.connections.open(source)
             project = opened.project_of(source)
-            return await read_log_tail(opened.transport, project, cluster, job)
+            return await read_log_tail(opened.transport, project, cluster, job, find)
 
         # The output of an ended job no longer changes.
         fresh = 300.0 if job.status.is_terminal else LOG_FRESH
-        key = ("log", cluster.name, job.submission_id, job.status)
-        return await self._dashboards.get(key, read, fresh=fresh, wait=seconds, patient=patient)
+        key = ("log", cluster.name, job.submission_id, job.status, find)
+        return await self._logs.get(key, read, fresh=fresh, wait=seconds, patient=patient)
+
+    async def whole_log(self, source: Source, cluster: Cluster, job: Job) -> LogTail:
+        """Return a job's output for a download, which is not cached.
+
+        :raises VertexRayError: it could not be read.
+        """
+        opened = await self.connections.open(source)
+        return await read_whole_log(opened.transport, opened.project_of(source), cluster, job)
 
     async def close(self) -> None:
         """Cancel all reads, and close all connections."""
-        for cache in (self._lists, self._dashboards, self._cloud):
+        for cache in (self._lists, self._dashboards, self._cloud, self._logs):
             await cache.close()
         await self.connections.close()
 

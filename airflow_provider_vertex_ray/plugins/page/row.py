@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_vertex_ray.core.cluster.state import BILLED_STATES, Cluster, ClusterState
-from airflow_provider_vertex_ray.core.cost.pricing import cost_so_far, nodes_of
+from airflow_provider_vertex_ray.core.cost.pricing import HOUR, cost_so_far, nodes_of
 from airflow_provider_vertex_ray.core.deadlines import span
 from airflow_provider_vertex_ray.core.job.state import JobStatus
 from airflow_provider_vertex_ray.core.sharing.activity import Activity
@@ -16,6 +16,7 @@ from airflow_provider_vertex_ray.links.cluster import VertexRayClusterLink, Vert
 from airflow_provider_vertex_ray.links.monitoring import VertexRayMetricsLink
 from airflow_provider_vertex_ray.plugins.page.cache import Cached
 from airflow_provider_vertex_ray.plugins.page.owners import Labels, Owner
+from airflow_provider_vertex_ray.plugins.page.query import NO_DAG
 from airflow_provider_vertex_ray.plugins.page.reader import ClusterFacts
 from airflow_provider_vertex_ray.plugins.page.text import ago, money, number
 from airflow_provider_vertex_ray.plugins.page.use import Use, activity_seen, use_of
@@ -49,8 +50,29 @@ class Meter:
 
 
 @dataclass(frozen=True)
+class IdleCost:
+    """What a cluster that is billed has cost since it was last used, at its current size.
+
+    :param seconds: seconds since then.
+    :param node_hours: node-hours since then.
+    :param amount: the cost; None if unknown.
+    :param text: the cost with its currency, or the node-hours.
+    """
+
+    seconds: float
+    node_hours: float
+    amount: float | None
+    text: str
+
+
+@dataclass(frozen=True)
 class ClusterRow:
-    """A cluster's row."""
+    """A cluster's row.
+
+    :param dag: the DAG that created the cluster; ``NO_DAG`` for no task, empty if the user may not see it.
+    :param idle: the cost of an idle cluster; None for clusters in use, not billed or not known.
+    :param spent: the cost so far; None if unknown.
+    """
 
     facts: ClusterFacts
     path: str
@@ -75,6 +97,9 @@ class ClusterRow:
     notes: tuple[str, ...]
     jobs: tuple[VisibleJob, ...] = ()
     activity: Activity | None = None
+    dag: str = ""
+    idle: IdleCost | None = None
+    spent: float | None = None
 
 
 def is_reading(facts: ClusterFacts) -> bool:
@@ -93,11 +118,12 @@ def cluster_row(facts: ClusterFacts, now: float, may_read: MayRead, find_owner: 
     """Return the row of a cluster for a user."""
     cluster = facts.cluster
     owner = find_owner(cluster)
-    owner_hidden = owner is not None and not may_read(owner.dag_id)
     labels = Labels.of(cluster)
-    owner_text = "a DAG that you may not read" if owner_hidden else ""
-    if owner is None and labels is not None:
-        owner_text = f"DAG {labels.dag}, run {labels.run}" if may_read(labels.dag) else "a DAG that you may not read"
+    dag_id = owner.dag_id if owner else labels.dag if labels else None
+    hidden = dag_id is not None and not may_read(dag_id)
+    owner_text = "a DAG that you may not read" if hidden else ""
+    if owner is None and labels is not None and not hidden:
+        owner_text = f"DAG {labels.dag}, run {labels.run}"
     jobs = visible_jobs(facts.jobs.value or (), may_read)
     activity = activity_seen(facts, jobs, now, may_read)
     prices = facts.prices.value
@@ -124,12 +150,15 @@ def cluster_row(facts: ClusterFacts, now: float, may_read: MayRead, find_owner: 
         node_hours=f"{number(cost['total_node_hours'])} node-hours",
         cost=money(cost["cost"], cost["currency"]),
         hourly=f"{money(hourly, prices.currency)}/h" if prices and hourly is not None else "",
-        owner=None if owner_hidden else owner,
+        owner=None if hidden else owner,
         owner_text=owner_text,
         links=outside_links(cluster),
         notes=_notes(facts, cost["unpriced"], now),
         jobs=tuple(jobs),
         activity=activity,
+        dag="" if hidden else owner.dag_id if owner else labels.dag if labels else NO_DAG,
+        idle=_idle(facts, activity, hourly, now),
+        spent=cost["cost"],
     )
 
 
@@ -138,14 +167,28 @@ def outside_links(cluster: Cluster, submission_id: str | None = None) -> tuple[t
     facts = {"project_id": cluster.project, "location": cluster.location, "cluster_id": cluster.cluster_id}
     if submission_id:
         facts["submission_id"] = submission_id
-    found = [
-        ("Console", VertexRayClusterLink().url(facts)),
-        ("Logs", VertexRayLogsLink().url(facts)),
-        ("Metrics", VertexRayMetricsLink().url(facts)),
-    ]
     if cluster.dashboard_uri and cluster.state in BILLED_STATES:
-        found.insert(1, ("Dashboard", VertexRayDashboardLink().url({**facts, "dashboard_uri": cluster.dashboard_uri})))
-    return tuple(found)
+        facts["dashboard_uri"] = cluster.dashboard_uri
+    links = {
+        "Console": VertexRayClusterLink(),
+        "Dashboard": VertexRayDashboardLink(),
+        "Logs": VertexRayLogsLink(),
+        "Metrics": VertexRayMetricsLink(),
+    }
+    found = ((name, link.address(facts)) for name, link in links.items())
+    return tuple((name, address) for name, address in found if address)
+
+
+def _idle(facts: ClusterFacts, activity: Activity | None, hourly: float | None, now: float) -> IdleCost | None:
+    cluster, prices = facts.cluster, facts.prices.value
+    unread = facts.jobs.error or facts.lease.error
+    if cluster.state not in BILLED_STATES or activity is None or activity.busy or unread:
+        return None
+    seconds = activity.idle_seconds(now)
+    node_hours = sum(nodes_of(cluster).values()) * seconds / HOUR
+    amount = None if hourly is None else hourly * seconds / HOUR
+    text = money(amount, prices.currency) if prices and amount is not None else f"{number(node_hours)} node-hours"
+    return IdleCost(seconds, node_hours, amount, text)
 
 
 def hourly_cost(facts: ClusterFacts) -> float | None:

@@ -76,14 +76,26 @@ class PageService:
         return self._result(work(), seconds, {})
 
     def log(
-        self, source: Source, cluster: Cluster, job: Job, seconds: float, *, patient: bool = False
+        self, source: Source, cluster: Cluster, job: Job, seconds: float, *, patient: bool = False, find: str = ""
     ) -> Cached[LogTail]:
-        """Return the end of a job's output."""
+        """Return the end of a job's output, or the last of its lines that contain a text."""
 
         async def work() -> Cached[LogTail]:
-            return await self.reader().log(source, cluster, job, seconds, patient=patient)
+            return await self.reader().log(source, cluster, job, seconds, patient=patient, find=find)
 
         return self._result(work(), seconds, Cached(reading=True))
+
+    def whole_log(self, source: Source, cluster: Cluster, job: Job, seconds: float) -> LogTail:
+        """Return a job's output for a download.
+
+        :raises VertexRayError: it could not be read.
+        :raises TimeoutError: it could not be read in time.
+        """
+
+        async def work() -> LogTail:
+            return await self.reader().whole_log(source, cluster, job)
+
+        return self._loop.result(work(), seconds)
 
     def start(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         """Start an action, which continues even when nobody waits for it."""

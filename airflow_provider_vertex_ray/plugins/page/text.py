@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 import math
+import re
+from datetime import datetime, timezone
 
 from airflow_provider_vertex_ray.core.deadlines import duration
 
 ELLIPSIS = "…"
+_LAST_MOMENT = 253_402_300_799.0
+_BIDI = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def visible_controls(text: str) -> str:
+    """Return a text with the controls of its direction as U+202E and the like, instead of obeying them.
+
+    They could show one name as another, and the words around it in another order.
+    """
+    return _BIDI.sub(lambda found: f"[U+{ord(found[0]):04X}]", text)
+
+
+def has_words(text: str, words: list[str]) -> bool:
+    """Check whether a text contains all of some words, or parts of words; both in ``casefold``."""
+    return all(word in text for word in words)
 
 
 def ago(then: float | None, now: float) -> str:
@@ -14,6 +31,12 @@ def ago(then: float | None, now: float) -> str:
     if then is None:
         return "never"
     return "just now" if now - then < 2 else f"{duration(now - then)} ago"
+
+
+def moment(at: float) -> str:
+    """Format a time for tooltips and machines; what no calendar has becomes the nearest time that one has."""
+    known = min(max(at, 0.0), _LAST_MOMENT)
+    return datetime.fromtimestamp(known, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def number(value: float | None) -> str:

@@ -10,7 +10,7 @@ from airflow_provider_vertex_ray.core.cluster.state import BILLED_STATES, Cluste
 from airflow_provider_vertex_ray.core.deadlines import span
 from airflow_provider_vertex_ray.core.job.state import Job
 from airflow_provider_vertex_ray.core.sharing.activity import Activity, activity_of
-from airflow_provider_vertex_ray.core.sharing.idle_policy import Decision, verdict
+from airflow_provider_vertex_ray.core.sharing.idle_policy import Decision, quiet_seconds, verdict
 from airflow_provider_vertex_ray.core.sharing.lease import Lease
 from airflow_provider_vertex_ray.plugins.page.reader import ClusterFacts
 from airflow_provider_vertex_ray.plugins.page.text import shortened
@@ -85,8 +85,13 @@ def use_of(facts: ClusterFacts, activity: Activity | None, now: float) -> Use:
     if decided.decision is Decision.DELETE:
         return Use(idle, "bad", f"the reaper deletes it at its next run: {shortened(decided.why, LONGEST_USE)}")
     left = policy.idle_for - activity.idle_seconds(now)
-    if policy.max_age is not None and cluster.created is not None:
-        left = min(left, cluster.created + policy.max_age - now)
+    quiet = quiet_seconds(cluster, activity, policy) - activity.idle_seconds(now)
+    if facts.superseded:
+        left = min(left, quiet)
+    # The age counts as for the reaper, from RUNNING on.
+    since = cluster.started or cluster.created
+    if policy.max_age is not None and since is not None:
+        left = min(left, max(since + policy.max_age - now, quiet))
     return Use(idle, "warn", f"the reaper deletes it in {span(left)}")
 
 

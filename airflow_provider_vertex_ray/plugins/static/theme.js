@@ -1,4 +1,4 @@
-// Follows Airflow's dark or light mode: the choice is in localStorage ("theme"), and, resolved, a class of its page's root.
+// Says whether there is a script and a frame, and follows Airflow's dark or light mode: the choice is in localStorage ("theme"), and, resolved, a class of its page's root.
 (function () {
   "use strict";
   var root = document.documentElement;
@@ -28,6 +28,7 @@
   }
 
   apply();
+  if (window.parent !== window) root.setAttribute("data-framed", "");
   window.addEventListener("storage", apply);
   system.addEventListener("change", apply);
   if (outer) new MutationObserver(apply).observe(outer, { attributes: true, attributeFilter: ["class"] });

@@ -33,10 +33,12 @@ def array_of(values: Any, path: str) -> Any:
 
 
 def _array(values: list[Any], path: str, rows: Sequence[int]) -> Any:
+    import numpy as np
     import pyarrow as pa
 
     kinds = {kind: _family(kind) for kind in set(map(type, values))}
-    if set(kinds.values()) <= {"a string", None} and "a string" in kinds.values():
+    # The usual case, which needs no look at each value.
+    if {family for kind, family in kinds.items() if kind is not type(None)} == {"a string"}:
         return _scalars(values, path, rows)
     if kinds.keys() - {type(None)}:
         values = _without_missing(values)
@@ -53,11 +55,19 @@ def _array(values: list[Any], path: str, rows: Sequence[int]) -> Any:
             f"Column {path!r} contains {families[first]} in row {rows[first]} of the batch and {families[other]} in "
             f"row {rows[other]}. Return values of one type."
         )
+    if found & {"a float", "a decimal"}:
+        # Beside integers, Arrow takes NumPy's half floats for integers: 0.75 would become 0.
+        values = [_number(value) if isinstance(value, np.number) else value for value in values]
     if found == {"a record"}:
         return _records(values, path, rows)
     if found == {"a list"}:
         return _lists(values, path, rows)
     return _scalars(values, path, rows)
+
+
+def _number(value: Any) -> Any:
+    """Return a number of NumPy's as one of Python's, unless that has not its precision."""
+    return value if value.itemsize > 8 else value.item()
 
 
 def _scalars(values: list[Any], path: str, rows: Sequence[int]) -> Any:
