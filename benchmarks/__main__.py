@@ -1,50 +1,51 @@
-"""Run all benchmarks, one after the other (``make bench``): about sixteen minutes on two cores."""
+"""Run the benchmarks (``make bench``, ``make bench BENCH="imports leases"``): under half an hour on two cores.
+
+Each figure is printed and kept as soon as it is measured. The page of a run is ``.bench/benchmarks.md``; a complete run
+of all benchmarks becomes ``docs/benchmarks.md``. The exit code is 1 if a benchmark fails or a goal is missed.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 
-from benchmarks import (
-    amortisation,
-    bigquery_step,
-    end_of_job,
-    imports,
-    large_answers,
-    leases,
-    many_waits,
-    requests_per_job,
-    typed_answers,
-)
-from benchmarks.import_time import import_meter
-from benchmarks.report import print_figures
+from benchmarks.catalog import chosen
+from benchmarks.plot import draw_ratios
+from benchmarks.results import Results, machine
+from benchmarks.runner import REPOSITORY, run_all
+
+PAGE = REPOSITORY / ".bench" / "benchmarks.md"
+DOCS = REPOSITORY / "docs" / "benchmarks.md"
+PLOT = Path("images") / "benchmarks.svg"
 
 
-def main() -> int:
-    """Run all benchmarks, print one table, and return 1 if a goal is missed."""
+def say(text: str) -> None:
+    """Print a line at once."""
+    print(text, flush=True)
+
+
+def main(names: list[str]) -> int:
+    """Run the benchmarks with these names, or all of them."""
+    try:
+        benchmarks = chosen(names)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
     begun = time.monotonic()
-    print("Imports in fresh interpreters, alternating with the Google provider's ...", flush=True)
-    with import_meter() as meter:
-        figures = imports.run(meter)
-    print("Status requests through the typed boundary ...", flush=True)
-    figures += typed_answers.run()
-    print("Large and hostile answers ...", flush=True)
-    figures += large_answers.run()
-    print("Requests of waiting jobs (a minute and a half) ...", flush=True)
-    figures += requests_per_job.run()
-    print("Delay after the end of jobs on a real Ray cluster (a minute and a half) ...", flush=True)
-    figures += end_of_job.run()
-    print("Twenty jobs on a shared cluster, and on separate clusters (five minutes) ...", flush=True)
-    figures += amortisation.run()
-    print("Leases in virtual time (two minutes) ...", flush=True)
-    figures += leases.run()
-    print("The BigQuery step, and a hand-written script (two minutes) ...", flush=True)
-    figures += bigquery_step.run()
-    print("A thousand waits in one process, in three ways (four minutes) ...", flush=True)
-    figures += many_waits.run()
-    print(f"Measured in {time.monotonic() - begun:.0f} s.\n")
-    return print_figures(figures)
+    results = Results(PAGE, machine())
+    code = 1
+    try:
+        code = run_all(benchmarks, results, say)
+    finally:
+        say(f"Measured {len(results.figures)} figures in {time.monotonic() - begun:.0f} s; they are in {PAGE}.")
+    if results.complete:
+        draw_ratios(results.figures, DOCS.parent / PLOT)
+        results.file, results.plot = DOCS, PLOT.as_posix()
+        results.write()
+        say(f"All benchmarks ran: the page is {DOCS} as well.")
+    return code
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -23,7 +23,7 @@ from benchmarks.report import Figure, print_figures
 from devtools.emulator_process import Emulator
 
 JOBS = 20
-OWN_CLUSTERS = 3
+OWN_CLUSTERS = 2
 PROVISIONING_SECONDS = 30.0
 JOB = "python -c 'import ray, time; ray.init(); time.sleep(1)'"
 PLOT = Path(__file__).resolve().parent.parent / "docs" / "images" / "amortisation.svg"

@@ -114,7 +114,7 @@ def _measure() -> tuple[list[float], list[float], float]:
     from google.auth.credentials import AnonymousCredentials
     from google.cloud import bigquery
 
-    from airflow_provider_vertex_ray.hooks.base import run_sync
+    from airflow_provider_vertex_ray.core.threads import run_sync
     from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
     from airflow_provider_vertex_ray.triggers.cluster import VertexRayClusterReadyTrigger
 

@@ -8,6 +8,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.report import Figure, print_figures
@@ -57,9 +58,10 @@ async def _measure() -> dict[float, list[float]]:
     return {poll_interval: await _delays(cluster, poll_interval) for poll_interval in POLL_INTERVALS}
 
 
-def run() -> list[Figure]:
+def run() -> Iterator[Figure]:
     """Measure with and without websockets, each on one cluster, one poll interval after the other."""
-    return [figure for way, arguments, goal in WAYS for figure in _run_one(way, arguments, goal)]
+    for way, arguments, goal in WAYS:
+        yield from _run_one(way, arguments, goal)
 
 
 def _run_one(way: str, arguments: tuple[str, ...], goal: float) -> list[Figure]:

@@ -16,7 +16,7 @@ import sys
 import time
 import types
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -185,25 +185,22 @@ def herd(holders: int, *, shared: bool = False, before: bool = False) -> Herd:
     return found
 
 
-def run() -> list[Figure]:
+def run() -> Iterator[Figure]:
     """Compare both ways."""
-    figures = []
     for shared, what in ((False, "each with its own hold"), (True, "with one hold")):
         ours, before = herd(HOLDERS, shared=shared), herd(BEFORE, shared=shared, before=True)
         for label, each, number in (("ours", ours, HOLDERS), ("before", before, BEFORE)):
             waits = sorted(each.waits)
             print(
                 f"{number} tasks {what}, {label}: {each.failed} failed, {each.lost} renewals lost, "
-                f"longest wait {waits[-1]:.1f} s, median {waits[len(waits) // 2]:.1f} s, {dict(each.requests)}"
+                f"longest wait {waits[-1]:.1f} s, median {waits[len(waits) // 2]:.1f} s, {dict(each.requests)}",
+                flush=True,
             )
         beside = f"{BEFORE} tasks, one object"
         failed = 100 * ours.failed / HOLDERS, 100 * before.failed / BEFORE
-        figures += [
-            Figure(f"{HOLDERS} tasks {what}: share that fails", failed[0], "%", beside, max(failed[1], 1e-9), 0.0),
-            Figure("... renewals that are lost", float(ours.lost), "", beside, max(before.lost, 1e-9), 0.0),
-            Figure("... longest wait for a hold", max(ours.waits), "s", beside, max(before.waits)),
-        ]
-    return figures
+        yield Figure(f"{HOLDERS} tasks {what}: share that fails", failed[0], "%", beside, max(failed[1], 1e-9), 0.0)
+        yield Figure("... renewals that are lost", float(ours.lost), "", beside, max(before.lost, 1e-9), 0.0)
+        yield Figure("... longest wait for a hold", max(ours.waits), "s", beside, max(before.waits))
 
 
 if __name__ == "__main__":

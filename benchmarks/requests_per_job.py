@@ -2,23 +2,29 @@
 
 Our jobs wait as they do in a triggerer: many in one process, with the trigger's default settings. A young job is polled
 more often than an old one: the requests of one minute are counted, those of a whole hour are computed with the
-trigger's own rule (``triggers.polling.interval``).
+trigger's own rule (``triggers.job_pace.interval``).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from airflow_provider_vertex_ray.core.http.auth import EmulatorTokenSource
+from benchmarks.clusters import create, environment
+from benchmarks.counting_proxy import CountingProxy, counting_proxy
 from benchmarks.report import Figure, print_figures
 from devtools.emulator_process import Emulator
 
@@ -28,6 +34,7 @@ POLL_INTERVAL = 15.0
 
 JOB_SECONDS = 60.0
 HOUR = 3600.0
+KIB = 1024
 PEER_SECONDS = 31.0
 PEER_LIMIT = 150.0
 GOAL = 0.50
@@ -65,7 +72,7 @@ def requests_without_websockets(seconds: float, printing: bool) -> int:
 
 
 def _status_requests(seconds: float) -> int:
-    from airflow_provider_vertex_ray.triggers.polling import interval
+    from airflow_provider_vertex_ray.triggers.job_pace import interval
 
     age, count = 0.0, 0
     while age < seconds:
@@ -92,20 +99,6 @@ async def _wait_for_jobs(cluster: str) -> None:
 
     async with hook.session():
         await asyncio.gather(*(one(place) for place in range(JOBS)))
-
-
-def _create(cluster_id: str) -> Any:
-    from airflow_provider_vertex_ray.hooks.base import run_sync
-    from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterHook
-    from airflow_provider_vertex_ray.triggers.cluster import VertexRayClusterReadyTrigger
-
-    hook = VertexRayClusterHook(location="us-central1")
-    hook.create_cluster(cluster_id, {"worker_node_types": [{"machine_type": "n1-standard-8"}]})
-    name = f"projects/{hook.known_project()}/locations/us-central1/persistentResources/{cluster_id}"
-    outcome = run_sync(VertexRayClusterReadyTrigger(cluster_name=name, poll_interval=1.0).outcome)
-    if outcome["status"] != "success":
-        raise RuntimeError(f"Cluster {cluster_id} did not become ready: {outcome}")
-    return hook.get_cluster(name)
 
 
 @contextmanager
@@ -152,63 +145,85 @@ def _peer_rate(emulator: Emulator, log: Path) -> float:
         time.sleep(1.0)
 
 
-@contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+@dataclass(frozen=True)
+class Waited:
+    """What the waiting of the jobs of one minute cost.
+
+    :param requests: requests for each of our jobs.
+    :param size: bytes for each of our jobs, in both directions, with all headers.
+    :param status_size: bytes of one status request of a bare client and its answer.
+    :param peer_rate: the peer's requests an hour; None if it did not run.
+    """
+
+    requests: float
+    size: float
+    status_size: int
+    peer_rate: float | None
 
 
-def run() -> list[Figure]:
-    """Wait for jobs in both ways at the same time, each on its own cluster."""
-    with tempfile.TemporaryDirectory(prefix="vrb-") as folder:
+def _status_size(proxy: CountingProxy, dashboard_uri: str) -> int:
+    token = asyncio.run(EmulatorTokenSource(proxy.host).get())
+    url = f"http://{proxy.host}/{dashboard_uri.rsplit('/', 1)[-1]}/api/jobs/job-0"
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    before = proxy.total
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
+    with opener.open(request, timeout=30) as answer:
+        answer.read()
+    return proxy.total - before
+
+
+def _waited(arguments: tuple[str, ...], peer_too: bool) -> Waited:
+    """Let our jobs and, if wanted, one of the peer's wait, each on its own cluster of a new emulator."""
+    with tempfile.TemporaryDirectory(prefix="vrb-") as folder, contextlib.ExitStack() as stack:
         # The Google provider recognises a Vertex AI address by its bare host name.
-        arguments = ["--backend", "fake", "--dashboard-addresses", "google", "--without", "no-websockets"]
-        emulator = Emulator(Path(folder) / "state", arguments)
+        given = ["--backend", "fake", "--dashboard-addresses", "google", *arguments]
+        emulator = Emulator(Path(folder) / "state", given)
         emulator.start()
-        try:
-            home = {"AIRFLOW_HOME": str(Path(folder) / "airflow")}
-            # Airflow's task log would fill the screen with the jobs' output.
-            with (
-                _environment({**emulator.airflow_environment, **home}),
-                (Path(folder) / "own.log").open("w") as own_log,
-                redirect_stdout(own_log),
-                redirect_stderr(own_log),
-            ):
-                ours, peer = _create("ours"), _create("peer")
-                log = Path(folder) / "peer.log"
-                with _peer(emulator, peer.dashboard_uri, log):
-                    begun = time.time()
-                    asyncio.run(_wait_for_jobs(ours.name))
-                    peer_rate = _peer_rate(emulator, log)
-                calls = [call["time"] for call in _calls(emulator, "ours") if call["time"] >= begun]
-        finally:
-            emulator.stop()
-    whole = len(calls) / JOBS
-    during = peer_rate * JOB_SECONDS / HOUR
-    return [
-        Figure("requests for a job of one hour", requests_by_rule(HOUR), "", "Google provider's", peer_rate, GOAL),
-        *(
-            Figure(
-                f"requests for a job of one hour without websockets that prints {what}",
-                requests_without_websockets(HOUR, printing),
-                "",
-                "Google provider's",
-                peer_rate,
-            )
-            for what, printing in (("nothing", False), ("all the time", True))
-        ),
-        # Ours are from the submission to the end of the log; the peer's are for the waiting alone.
-        Figure(f"requests for a job of {JOB_SECONDS:.0f} s", whole, "", "Google provider's", during),
-        Figure(f"requests for a job of {JOB_SECONDS:.0f} s", whole, "", "the rule", requests_by_rule(JOB_SECONDS), 1.5),
-    ]
+        stack.callback(emulator.stop)
+        proxy = stack.enter_context(counting_proxy(emulator.host))
+        home = {"AIRFLOW_HOME": str(Path(folder) / "airflow"), "VERTEX_RAY_EMULATOR_HOST": proxy.host}
+        stack.enter_context(environment({**emulator.airflow_environment, **home}))
+        # Airflow's task log would fill the screen with the jobs' output.
+        own_log = stack.enter_context((Path(folder) / "own.log").open("w"))
+        stack.enter_context(redirect_stdout(own_log))
+        stack.enter_context(redirect_stderr(own_log))
+        ours = create("ours")
+        log = Path(folder) / "peer.log"
+        if peer_too:
+            stack.enter_context(_peer(emulator, create("peer").dashboard_uri, log))
+        begun, before = time.time(), proxy.total
+        asyncio.run(_wait_for_jobs(ours.name))
+        size = (proxy.total - before) / JOBS
+        count = len([call for call in _calls(emulator, "ours") if call["time"] >= begun]) / JOBS
+        status_size = _status_size(proxy, ours.dashboard_uri)
+        return Waited(count, size, status_size, _peer_rate(emulator, log) if peer_too else None)
+
+
+def run() -> Iterator[Figure]:
+    """Wait with websockets, beside the Google provider's operator, then without them."""
+    found = _waited(("--without", "no-websockets"), True)
+    peer_rate = found.peer_rate or 0.0
+    peer = "Google provider's"
+    yield Figure("requests for a job of one hour", requests_by_rule(HOUR), "", peer, peer_rate, GOAL)
+    for what, printing in (("nothing", False), ("all the time", True)):
+        name = f"requests for a job of one hour without websockets that prints {what}"
+        yield Figure(name, requests_without_websockets(HOUR, printing), "", peer, peer_rate)
+    # Ours are from the submission to the end of the log; the peer's are for the waiting alone.
+    name = f"requests for a job of {JOB_SECONDS:.0f} s"
+    yield Figure(name, found.requests, "", peer, peer_rate * JOB_SECONDS / HOUR)
+    yield Figure(name, found.requests, "", "the rule", requests_by_rule(JOB_SECONDS), 1.5)
+    # The measured minute, then what the rule says for the rest of the hour, at the mean size of the minute's requests.
+    # The peer's are status requests, which a bare client makes with the fewest headers.
+    beside = f"{peer} requests, bare"
+    bare = peer_rate * found.status_size / KIB
+    yield Figure("KiB for a job of one hour", _hour(found, requests_by_rule(HOUR)), "KiB", beside, bare)
+    slow = _waited((), False)
+    hourly = _hour(slow, requests_without_websockets(HOUR, False))
+    yield Figure("KiB for a job of one hour without websockets", hourly, "KiB", beside, bare)
+
+
+def _hour(found: Waited, requests: int) -> float:
+    return requests * found.size / found.requests / KIB
 
 
 def main() -> int:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from benchmarks.many_waits import JOB_SECONDS, POLL_INTERVAL, REST_SECONDS, SETTLE_SECONDS
+from benchmarks.many_waits import JOB_SECONDS, POLL_INTERVAL, REST_SECONDS, settle_seconds
 
 TICK = 0.005
 
@@ -159,7 +159,7 @@ async def measure(way: str, count: int) -> dict[str, float]:
         # A triggerer starts what it finds in batches; a hundred at a time is the default on Airflow 3.3.
         if number % 100 == 99:
             await asyncio.sleep(0.5)
-    await asyncio.sleep(SETTLE_SECONDS)
+    await asyncio.sleep(settle_seconds(count))
     begun, cpu = time.perf_counter(), time.process_time()
     await asyncio.sleep(REST_SECONDS)
     busy = (time.process_time() - cpu) / (time.perf_counter() - begun)
