@@ -2,8 +2,9 @@
 
 Vertex AI has no idle timeout: a cluster incurs charges until it is deleted. This DAG checks all clusters of the region
 that this package created. A cluster is in use if it has a job, a Ray Client driver or a live lease, or if one of these
-could not be read. Other clusters are deleted after ``idle_for`` seconds; clusters in ERROR and superseded generations
-of shared clusters are deleted at once. The task log and XCom report for each cluster what was done, why, and its cost.
+could not be read. Other clusters are deleted after ``idle_for`` seconds; clusters in ERROR, and superseded generations
+of shared clusters whose lease is free, are deleted at once. The task log and XCom report for each cluster what was
+done, why, and its cost.
 
 The Airflow variable ``vertex_ray_location`` sets the region (default ``us-central1``), and ``vertex_ray_lease_uri`` the
 folder with the leases (default: none; then only jobs and drivers on the clusters count as use).
