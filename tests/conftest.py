@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from emulator_support.fixtures import ray_process, storage, storage_process
 from emulator_support.process import EmulatorProcess
+from emulator_support.storage import StorageEmulator
 
 from tests.support.registered import registered
 
@@ -80,6 +81,28 @@ def ray_emulator(ray_process: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) 
     """The emulator with a real Ray; its clusters live as long as the module's tests."""
     use(ray_process, monkeypatch)
     return ray_process
+
+
+@pytest.fixture(scope="module")
+def serving_process(storage_process: StorageEmulator) -> Iterator[EmulatorProcess]:
+    """An emulator that deploys models at once, and reads their files from the storage emulator."""
+    with tempfile.TemporaryDirectory(prefix="vre-") as folder, pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://{storage_process.host}")
+        with EmulatorProcess(Path(folder), ["--backend", "fake", "--deploy-seconds", "0"]) as process:
+            yield process
+
+
+@pytest.fixture
+def serving_emulator(
+    serving_process: EmulatorProcess, storage: StorageEmulator, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[EmulatorProcess]:
+    """The same, empty, and asked again at once."""
+    from airflow_provider_vertex_ray.hooks.calls import model
+
+    use(serving_process, monkeypatch)
+    monkeypatch.setattr(model, "FIRST_PAUSE", 0.02)
+    yield serving_process
+    serving_process.reset()
 
 
 @pytest.fixture

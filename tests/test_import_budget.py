@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from airflow import __version__ as airflow_version
 
 import airflow_provider_vertex_ray
 from airflow_provider_vertex_ray import get_provider_info
 from benchmarks.import_time import DAG_FOLDERS, ImportCost, ImportMeter, best, dag_modules, floor_modules, import_meter
 
 SECONDS = 0.15
-RATIO = 1.12
+# Airflow 2.11 itself is imported in little more than half the time of 3.3, and our modules take as long.
+RATIO = 1.16 if airflow_version.startswith("2.") else 1.12
 MOST_RUNS = 8
 NEVER = (
     "ray",

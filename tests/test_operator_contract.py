@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, AirflowNotFoundException
+from airflow.providers.common.compat.sdk import DAG
 from emulator_support.process import EmulatorProcess
 
 from airflow_provider_vertex_ray import errors, get_provider_info
@@ -55,6 +55,7 @@ MINIMAL: dict[str, dict[str, Any]] = {
     "VertexRayResizeClusterOperator": {**CLUSTER, "replicas": {"worker-pool1": 2}},
     "VertexRayStopJobOperator": JOB,
     "VertexRaySubmitJobOperator": {**CLUSTER, "entrypoint": "true"},
+    "VertexRaySubmitJobsOperator": {**CLUSTER, "jobs": [{"entrypoint": "true"}]},
     "VertexRayUndeployModelOperator": {"endpoint_id": "123"},
     "VertexRayUploadModelOperator": {"display_name": "m", "artifact_uri": "gs://b/m", "framework": "sklearn"},
 }
@@ -101,6 +102,7 @@ INVALID = {
     "framework": "keras",
     "framework_version": "nine",
     "instances": "text",
+    "jobs": "text",
     "label_filter": "text",
     "locations": "text",
     "labels": "text",
@@ -247,10 +249,23 @@ def test_missing_location_is_named_before_any_request(fake_emulator: EmulatorPro
 
 
 @pytest.mark.parametrize("name", sorted(MINIMAL))
-def test_unknown_connection_is_airflows_own_error(fake_emulator: EmulatorProcess, airflow_db: None, name: str) -> None:
-    with pytest.raises(AirflowNotFoundException, match="no_such_connection"):
+def test_unknown_connection_is_named(airflow_db: None, name: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="airflow connections add no_such_connection") as caught:
         run_task(build(name, gcp_conn_id="no_such_connection"))
-    assert fake_emulator.calls() == []
+    assert caught.value.field == "gcp_conn_id"
+
+
+@pytest.mark.parametrize("name", sorted(MINIMAL))
+def test_unknown_argument_is_named_with_the_one_that_is_meant(name: str) -> None:
+    for given, meant in (("locaton", "location"), ("region", "location"), ("project", "project_id")):
+        with pytest.raises(
+            InvalidArgumentError, match=f"{name} has no argument of this name. Did you mean {meant}"
+        ) as caught:
+            build(name, **{given: "us-central1"})
+        assert caught.value.field == given
+    with pytest.raises(InvalidArgumentError) as caught:
+        build(name, zzz={"PASSWORD": "secret-word"})
+    assert "secret-word" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("name", "field"), cases(lambda name: parameters(CLASSES[name])))

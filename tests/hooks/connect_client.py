@@ -18,8 +18,8 @@ from stages import tell
 # Clients stand alone; this one is of what is ours.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from airflow_provider_vertex_ray.core.sharing.activity import read_activity
+from airflow_provider_vertex_ray.core.threads import run_sync
 from airflow_provider_vertex_ray.errors import RayClientConnectedError
-from airflow_provider_vertex_ray.hooks.base import run_sync
 from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook, VertexRayClusterHook
 from airflow_provider_vertex_ray.hooks.ray_client import _sdk_settings
 

@@ -13,7 +13,8 @@ from airflow_provider_vertex_ray.errors import (
     NotARayClusterError,
     PreconditionError,
 )
-from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook, VertexRayClusterHook, check_replicas
+from airflow_provider_vertex_ray.hooks.calls.cluster import check_replicas
+from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook, VertexRayClusterHook
 from tests.support.clusters import BODY, LOCATION, SPEC, start
 
 

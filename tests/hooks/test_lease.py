@@ -14,6 +14,7 @@ from airflow_provider_vertex_ray.core.sharing import lease_objects
 from airflow_provider_vertex_ray.core.sharing.generations import GENERATION_LABEL, SHARED_LABEL
 from airflow_provider_vertex_ray.core.sharing.guarded_delete import new_closing
 from airflow_provider_vertex_ray.core.sharing.lease import HolderId
+from airflow_provider_vertex_ray.core.threads import run_sync
 from airflow_provider_vertex_ray.errors import (
     ClusterClosingError,
     ClusterNotFoundError,
@@ -22,8 +23,7 @@ from airflow_provider_vertex_ray.errors import (
     LeaseStoreError,
     LeaseUnreadableError,
 )
-from airflow_provider_vertex_ray.hooks import base
-from airflow_provider_vertex_ray.hooks.base import run_sync
+from airflow_provider_vertex_ray.hooks.calls import base
 from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
 from airflow_provider_vertex_ray.hooks.lease import VertexRayLeaseAsyncHook, VertexRayLeaseHook
 from tests.support.clusters import BODY, LOCATION, cluster_ids, full_name, start

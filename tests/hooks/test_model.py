@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,30 +22,15 @@ from airflow_provider_vertex_ray.errors import (
     RateLimitedError,
     TrafficError,
 )
-from airflow_provider_vertex_ray.hooks import model as model_hook
 from airflow_provider_vertex_ray.hooks.model import VertexRayModelAsyncHook, VertexRayModelHook
-from tests.conftest import use
 from tests.support.clusters import LOCATION
 
 DEPLOYED = "123"
 
 
-@pytest.fixture(scope="module")
-def process(storage_process: StorageEmulator) -> Iterator[EmulatorProcess]:
-    """A fake emulator that reads artifacts from the storage emulator."""
-    with tempfile.TemporaryDirectory(prefix="vre-") as folder, pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://{storage_process.host}")
-        with EmulatorProcess(Path(folder), ["--backend", "fake", "--deploy-seconds", "0"]) as process:
-            yield process
-
-
 @pytest.fixture
-def emulator(
-    process: EmulatorProcess, storage: StorageEmulator, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[EmulatorProcess]:
-    use(process, monkeypatch)
-    yield process
-    process.reset()
+def emulator(serving_emulator: EmulatorProcess) -> EmulatorProcess:
+    return serving_emulator
 
 
 @pytest.fixture
@@ -58,12 +40,6 @@ def hook(emulator: EmulatorProcess) -> VertexRayModelHook:
 
 def deadline() -> float:
     return time.time() + 60
-
-
-@pytest.fixture(autouse=True)
-def quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Operations and busy endpoints are asked again at once."""
-    monkeypatch.setattr(model_hook, "FIRST_PAUSE", 0.02)
 
 
 def upload(hook: VertexRayModelHook, storage: StorageEmulator, artifact: str | None = None) -> str:
@@ -93,7 +69,7 @@ def deploy(hook: VertexRayModelHook, model: str, deployed_id: str = DEPLOYED) ->
 def serve(hook: VertexRayModelHook, storage: StorageEmulator, artifact: str | None = None) -> str:
     """Upload a model and deploy it to the endpoint ``serving``; return the model's name."""
     model = upload(hook, storage, artifact)
-    hook.ensure_endpoint("serving", {"displayName": "serving"})
+    hook.ensure_endpoint("serving", {"displayName": "serving"}, deadline())
     operation = deploy(hook, model)
     assert operation is not None
     hook.finished(operation, deadline())
@@ -115,8 +91,8 @@ def test_model_from_upload_to_deletion(hook: VertexRayModelHook, storage: Storag
 
 
 def test_endpoint_is_created_once(hook: VertexRayModelHook) -> None:
-    first, created = hook.ensure_endpoint("serving", {"displayName": "serving"})
-    again, created_again = hook.ensure_endpoint("serving", {"displayName": "serving"})
+    first, created = hook.ensure_endpoint("serving", {"displayName": "serving"}, deadline())
+    again, created_again = hook.ensure_endpoint("serving", {"displayName": "serving"}, deadline())
     assert (created, created_again) == (True, False)
     assert first["name"] == again["name"] == hook.get_endpoint("serving")["name"]
 

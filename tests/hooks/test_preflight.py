@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from emulator_support.process import EmulatorProcess
 
 from airflow_provider_vertex_ray.core.preflight.report import Status
@@ -48,9 +47,14 @@ def test_invalid_key_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert report.findings[-1].status is Status.COULD_NOT_CHECK
 
 
-def test_missing_connection_is_an_error(fake_emulator: EmulatorProcess) -> None:
-    with pytest.raises(AirflowNotFoundException):
-        VertexRayPreflightHook(gcp_conn_id="nobody_s", location=LOCATION).preflight(SPEC)
+def test_missing_connection_is_an_error_but_on_the_emulator(
+    fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook = VertexRayPreflightHook(gcp_conn_id="nobody_s", project_id=fake_emulator.project, location=LOCATION)
+    assert hook.preflight(SPEC, checks=["apis"]).project == fake_emulator.project
+    monkeypatch.delenv("VERTEX_RAY_EMULATOR_HOST")
+    with pytest.raises(InvalidArgumentError, match="Invalid value for gcp_conn_id: 'nobody_s'"):
+        hook.preflight(SPEC)
 
 
 def test_missing_project_is_rejected(fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,6 +132,28 @@ def test_connected_process_is_rejected(
     assert fake_emulator.calls() == []
 
 
+def test_connection_that_was_refused_leaves_the_one_of_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The other thread connects while this one reads the cluster's versions.
+    outcomes = iter([None, RayClientConnectedError("This process is already connected to Ray.")])
+
+    def check() -> None:
+        if (error := next(outcomes)) is not None:
+            raise error
+
+    async def versions(*_: Any) -> tuple[str, str]:
+        return "2.47.1", "3.11"
+
+    shut_down: list[bool] = []
+    monkeypatch.setattr(ray_client, "check_not_connected", check)
+    monkeypatch.setattr(ray_client, "_versions", versions)
+    monkeypatch.setattr(ray_client, "check_versions", lambda *_: None)
+    monkeypatch.setattr(ray_client, "_import_ray", lambda *_: SimpleNamespace(shutdown=lambda: shut_down.append(True)))
+    nothing: Any = None
+    with pytest.raises(RayClientConnectedError), ray_client.connected(nothing, nothing, cluster(), {}):
+        raise AssertionError("connected")
+    assert shut_down == []
+
+
 @pytest.mark.parametrize(
     ("state", "kind"),
     [("PROVISIONING", DashboardNotReadyError), ("STOPPING", ClusterFailedError), ("ERROR", ClusterFailedError)],

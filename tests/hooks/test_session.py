@@ -12,34 +12,16 @@ from typing import Any
 
 import pytest
 from airflow.providers.google.common.hooks.base_google import GoogleBaseHook
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
 from emulator_support.process import EmulatorProcess
 
 from airflow_provider_vertex_ray.core.http import auth
 from airflow_provider_vertex_ray.core.http.auth import CredentialsTokenSource, EmulatorTokenSource
 from airflow_provider_vertex_ray.core.http.transport import Transport
-from airflow_provider_vertex_ray.errors import InvalidArgumentError, NotAuthorisedError
-from airflow_provider_vertex_ray.hooks import base
-from airflow_provider_vertex_ray.hooks.base import run_sync
+from airflow_provider_vertex_ray.errors import CredentialsError, InvalidArgumentError, NotAuthorisedError
+from airflow_provider_vertex_ray.hooks.calls import base
 from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook, VertexRayClusterHook
 from airflow_provider_vertex_ray.hooks.job import VertexRayJobAsyncHook, VertexRayJobHook
 from tests.support.clusters import LOCATION, full_name, start
-
-
-@pytest.fixture
-def keyfile() -> dict[str, str]:
-    """A service account's key, made here; it opens nothing."""
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    return {
-        "type": "service_account",
-        "project_id": "key-project",
-        "private_key_id": "1",
-        "private_key": pem.decode(),
-        "client_email": "runner@key-project.iam.gserviceaccount.com",
-        "token_uri": "https://oauth2.googleapis.com/token",
-    }
 
 
 def connect(monkeypatch: pytest.MonkeyPatch, name: str = "google_cloud_default", **extra: Any) -> None:
@@ -128,10 +110,9 @@ async def test_project_of_a_hook_is_not_shared(fake_emulator: EmulatorProcess) -
         assert (mine, default) == ("my-own", "demo-project")
 
 
-async def test_failed_session_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VERTEX_RAY_EMULATOR_HOST", "127.0.0.1:1")
+async def test_failed_session_leaves_nothing_behind() -> None:
     for _ in range(2):
-        with pytest.raises(Exception, match="nowhere"):
+        with pytest.raises(InvalidArgumentError, match="nowhere"):
             await VertexRayClusterAsyncHook("nowhere").get_cluster(full_name("x"))
         assert not base._shared[asyncio.get_running_loop()]
 
@@ -150,7 +131,7 @@ def test_project_of_the_connection_completes_an_id(fake_emulator: EmulatorProces
 
 
 def test_project_of_the_hook_overrides_the_connection(fake_emulator: EmulatorProcess) -> None:
-    with pytest.raises(NotAuthorisedError, match=r"//aiplatform.googleapis.com/projects/somebody-elses/"):
+    with pytest.raises(NotAuthorisedError, match="'somebody-elses' was requested"):
         VertexRayClusterHook(location=LOCATION, project_id="somebody-elses").get_cluster("shared")
 
 
@@ -246,6 +227,59 @@ def test_emulator_needs_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(VertexRayClusterHook().token_source(), EmulatorTokenSource)
 
 
+async def test_emulator_needs_no_connection(fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT")
+    start(fake_emulator)
+    hook = VertexRayClusterAsyncHook("of-nobody", project_id=fake_emulator.project, location=LOCATION)
+    assert (await hook.get_cluster("shared")).cluster_id == "shared"
+    # Nothing but the connection would name a project.
+    with pytest.raises(InvalidArgumentError, match="Invalid value for project_id: None"):
+        await VertexRayClusterAsyncHook("of-nobody", location=LOCATION).get_cluster("shared")
+
+
+def test_missing_connection_is_named_with_the_command_that_creates_it() -> None:
+    with pytest.raises(InvalidArgumentError, match="Invalid value for gcp_conn_id: 'of-nobody'") as caught:
+        VertexRayClusterHook("of-nobody")
+    assert "airflow connections add of-nobody --conn-type google_cloud_platform" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["postgres", "aws", "http"])
+def test_connection_to_something_else_is_refused(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER", json.dumps({"conn_type": kind, "host": "h", "password": "secret-word"}))
+    with pytest.raises(InvalidArgumentError, match=f"this one has the type {kind}") as caught:
+        VertexRayClusterHook("other")
+    assert "secret-word" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["google_cloud_platform", "google-cloud-platform", "gcpbigquery", "generic", None])
+def test_connections_that_may_have_credentials_are_accepted(monkeypatch: pytest.MonkeyPatch, kind: str | None) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER", json.dumps({"conn_type": kind, "extra": {"project": "p1"}}))
+    assert VertexRayClusterHook("other").connection_project() == "p1"
+
+
+@pytest.mark.parametrize(
+    ("extra", "text"),
+    [
+        ({"key_path": "/nowhere/key.json"}, "/nowhere/key.json"),
+        ({"keyfile_dict": "{"}, "Invalid key JSON"),
+        ({"keyfile_dict": {"type": "service_account", "private_key": "secret-word"}}, "Service account info"),
+        ({}, "default credentials were not found"),
+    ],
+)
+def test_credentials_that_cannot_be_read_are_named_as_such(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, extra: dict[str, Any], text: str
+) -> None:
+    connect(monkeypatch, **extra)
+    # Without a wait for a metadata server.
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    with pytest.raises(CredentialsError, match="connection 'google_cloud_default' gives no credentials") as caught:
+        VertexRayClusterHook().token_source()
+    assert text in str(caught.value)
+    assert "secret-word" not in str(caught.value)
+    assert "aiplatform.user" not in str(caught.value)
+
+
 async def test_credentials_are_loaded_off_the_event_loop(
     monkeypatch: pytest.MonkeyPatch, keyfile: dict[str, str]
 ) -> None:
@@ -318,28 +352,3 @@ async def test_expiry_margin_is_that_of_google_auth() -> None:
 
     # With a smaller one, google-auth would hand out the old token again; with a larger one, refresh in vain.
     assert _helpers.REFRESH_THRESHOLD.total_seconds() == auth.REFRESH_MARGIN
-
-
-# --- synchronous code -------------------------------------------------------------------------------------------------
-
-
-async def answer() -> int:
-    return 42
-
-
-async def fail() -> int:
-    raise NotAuthorisedError("no")
-
-
-def test_coroutine_runs_from_synchronous_code() -> None:
-    assert run_sync(answer) == 42
-    with pytest.raises(NotAuthorisedError) as caught:
-        run_sync(fail)
-    # A user's traceback begins with the error, not with how it was called.
-    assert caught.value.__context__ is None
-
-
-async def test_coroutine_runs_inside_a_running_loop() -> None:
-    assert run_sync(answer) == 42
-    with pytest.raises(NotAuthorisedError):
-        run_sync(fail)

@@ -50,7 +50,9 @@ class EchoHook(VertexRaySyncHook[EchoAsyncHook]):
 def test_sync_hook_has_every_call_of_the_async_hook(hook: type[VertexRaySyncHook[Any]]) -> None:
     calls = {
         name: call
-        for name, call in vars(hook.async_hook_class).items()
+        for kind in hook.async_hook_class.__mro__
+        if kind not in VertexRayBaseAsyncHook.__mro__
+        for name, call in vars(kind).items()
         # An opened API or a stream lives only in an event loop.
         if inspect.iscoroutinefunction(call) and not name.startswith("_")
     }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
 from airflow_provider_vertex_ray import get_provider_info
-from airflow_provider_vertex_ray.links import base
+from airflow_provider_vertex_ray.links import base, page_address
 from airflow_provider_vertex_ray.links.base import LINK_KEY, VertexRayLink
 from airflow_provider_vertex_ray.links.cluster import (
     VertexRayClusterLink,
@@ -19,6 +20,7 @@ from airflow_provider_vertex_ray.links.cluster import (
     VertexRayShellLink,
 )
 from airflow_provider_vertex_ray.links.monitoring import VertexRayMetricsLink
+from airflow_provider_vertex_ray.links.page import VertexRayPageLink
 from airflow_provider_vertex_ray.links.quota import VertexRayQuotaLink
 from airflow_provider_vertex_ray.links.serving import VertexRayEndpointLink, VertexRayModelLink
 from tests.support.tasks import TaskInstance
@@ -26,6 +28,7 @@ from tests.support.tasks import TaskInstance
 CLUSTER = {"project_id": "p1", "location": "us-central1", "cluster_id": "shared"}
 DASHBOARD = {"dashboard_uri": "abc-dot-us-central1.aiplatform-training.googleusercontent.com"}
 JOB = {"submission_id": "af-job/1"}
+TASK = SimpleNamespace(dag_id="etl daily", run_id="manual__2026-11-25T06:00:00+00:00", task_id="ray.load", map_index=3)
 LINKS = [
     VertexRayQuotaLink(),
     VertexRayClusterLink(),
@@ -34,6 +37,7 @@ LINKS = [
     VertexRayLogsLink(),
     VertexRayShellLink(),
     VertexRayMetricsLink(),
+    VertexRayPageLink(),
     VertexRayModelLink(),
     VertexRayEndpointLink(),
 ]
@@ -47,11 +51,11 @@ def link(monkeypatch: pytest.MonkeyPatch) -> Any:
         class Kept:
             @staticmethod
             def get_value(*, key: str, ti_key: Any) -> Any:
-                assert (key, ti_key) == (LINK_KEY, "the task")
+                assert (key, ti_key) == (LINK_KEY, TASK)
                 return facts
 
         monkeypatch.setattr(base, "XCom", Kept)
-        return link.get_link(None, ti_key="the task")
+        return link.get_link(None, ti_key=TASK)
 
     return address
 
@@ -70,8 +74,25 @@ def test_the_console_s_list(link: Any) -> None:
 
 def test_the_dashboard(link: Any) -> None:
     address = "https://abc-dot-us-central1.aiplatform-training.googleusercontent.com"
-    assert link(VertexRayDashboardLink(), {**CLUSTER, **DASHBOARD}) == address
+    assert link(VertexRayDashboardLink(), {**CLUSTER, **DASHBOARD}) == f"{address}/"
     assert link(VertexRayDashboardLink(), {**CLUSTER, **DASHBOARD, **JOB}) == f"{address}/#/jobs/af-job%2F1"
+
+
+def test_the_cluster_on_the_page_in_airflow(link: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_address, "airflow_version", "3.3.2")
+    came = "from_dag=etl%20daily&from_run=manual__2026-11-25T06%3A00%3A00%2B00%3A00&from_task=ray.load&from_map=3"
+    path = "/plugin/ray-clusters/ray-clusters/projects/p1/locations/us-central1/persistentResources/shared"
+    assert link(VertexRayPageLink(), CLUSTER) == f"{path}?{came}"
+    assert link(VertexRayPageLink(), {**CLUSTER, **JOB}) == f"{path}?{came}&job=af-job%2F1"
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://example.org/airflow")
+    assert link(VertexRayPageLink(), CLUSTER) == f"/airflow{path}?{came}"
+    # An older Airflow shows only the start of a page within its navigation.
+    monkeypatch.setattr(page_address, "airflow_version", "3.1.8")
+    assert link(VertexRayPageLink(), CLUSTER) == f"/airflow{path.removeprefix('/plugin/ray-clusters')}?{came}"
+
+
+def test_the_logs_of_a_job_whose_id_no_log_can_have(link: Any) -> None:
+    assert link(VertexRayLogsLink(), {**CLUSTER, "submission_id": "two\nlines"}) == ""
 
 
 def test_the_shell_on_the_head(link: Any) -> None:
@@ -156,3 +177,37 @@ def test_airflow_knows_them_all() -> None:
     known = get_provider_info()["extra-links"]
     assert set(known) == {f"{type(each).__module__}.{type(each).__qualname__}" for each in LINKS}
     assert len({each.name for each in LINKS}) == len(LINKS)
+
+
+EMULATOR: dict[str, Any] = {"emulator": "127.0.0.1:8787"}
+
+
+def test_on_the_emulator_no_link_leads_to_google(link: Any) -> None:
+    facts = {**CLUSTER, **DASHBOARD, **JOB, **EMULATOR, "model_id": "7", "endpoint_id": "9", "shell_uri": "x/shell"}
+    found = {each.name: link(each, facts) for each in LINKS}
+    dashboard = f"http://127.0.0.1:8787/emulator/dashboards/{DASHBOARD['dashboard_uri']}/#/jobs/af-job%2F1"
+    page = link(VertexRayPageLink(), {**CLUSTER, **JOB})
+    shown = {name: address for name, address in found.items() if address}
+    assert shown == {"Ray dashboard": dashboard, "Cluster in Airflow": page}
+
+
+def test_a_task_that_failed_before_it_stored_facts_asks_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow 3 logs an error for each that is not found."""
+    asked: list[Any] = []
+
+    class Asked:
+        @staticmethod
+        def get_value(*, key: str, ti_key: Any) -> Any:
+            asked.append(ti_key)
+
+    monkeypatch.setattr(base, "XCom", Asked)
+    ti: Any = TaskInstance("job", map_index=3)
+    base.begin_link_facts({"ti": ti})  # type: ignore[typeddict-item]
+    assert {link.get_link(None, ti_key=ti) for link in LINKS} == {""}
+    base.persist_link_facts({"ti": ti}, **CLUSTER)  # type: ignore[typeddict-item]
+    assert VertexRayClusterLink().get_link(None, ti_key=ti).startswith("https://")
+    assert asked == []
+    # What another process has stored, before a deferral, has to be asked for.
+    other: Any = TaskInstance("job", map_index=4)
+    assert VertexRayClusterLink().get_link(None, ti_key=other) == ""
+    assert asked == [other]

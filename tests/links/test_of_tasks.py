@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import urllib.request
 from importlib import import_module
 from typing import Any
 
@@ -11,7 +12,8 @@ from emulator_support.process import EmulatorProcess, until
 from emulator_support.storage import StorageEmulator
 
 from airflow_provider_vertex_ray import get_provider_info
-from airflow_provider_vertex_ray.links.base import LINK_KEY
+from airflow_provider_vertex_ray.links.base import EMULATOR_FACT, LINK_KEY
+from airflow_provider_vertex_ray.links.page_address import HAS_PAGE
 from airflow_provider_vertex_ray.operators.bigquery import VertexRayBigQueryOperator
 from airflow_provider_vertex_ray.operators.cluster import (
     VertexRayCreateClusterOperator,
@@ -26,6 +28,7 @@ from airflow_provider_vertex_ray.operators.job_admin import (
     VertexRayGetJobOperator,
     VertexRayListJobsOperator,
 )
+from airflow_provider_vertex_ray.operators.jobs import VertexRaySubmitJobsOperator
 from airflow_provider_vertex_ray.operators.leases import VertexRayReleaseClusterOperator
 from airflow_provider_vertex_ray.operators.monitoring import (
     VertexRayClusterLogsOperator,
@@ -40,11 +43,12 @@ from tests.support.clusters import LOCATION, SPEC, jobs_of, start, submit
 from tests.support.monitoring import been, measured
 from tests.support.tasks import context_of, run_task
 
-OF_CLUSTER = {"Ray cluster", "Ray dashboard", "Cloud Logging", "Metrics"}
+PAGE = {"Cluster in Airflow"} if HAS_PAGE else set()
+OF_CLUSTER = {*PAGE, "Ray cluster", "Ray dashboard", "Cloud Logging", "Metrics"}
 OF_SERVING = {"Model", "Endpoint"}
 OTHER_LINKS = {
     VertexRayDeleteClusterOperator: {"Ray clusters", "Cloud Logging", "Metrics"},
-    VertexRayReleaseClusterOperator: {"Ray cluster", "Cloud Logging", "Metrics"},
+    VertexRayReleaseClusterOperator: {*PAGE, "Ray cluster", "Cloud Logging", "Metrics"},
 }
 for _task in (
     VertexRayCreateClusterOperator,
@@ -90,6 +94,7 @@ CASES: list[tuple[type, dict[str, Any]]] = [
     (VertexRayResizeClusterOperator, {**ONE, "total_nodes": 4, "poll_interval": 0.02}),
     (VertexRayClusterCostOperator, ONE),
     (VertexRaySubmitJobOperator, {**ONE, "entrypoint": "echo hello", "poll_interval": 0.02}),
+    (VertexRaySubmitJobsOperator, {**ONE, "jobs": [{"entrypoint": "echo hello"}], "poll_interval": 0.02}),
     (VertexRayGetJobOperator, {**ONE, "submission_id": "one"}),
     (VertexRayStopJobOperator, {**ONE, "submission_id": "one"}),
     (VertexRayDeleteJobOperator, {**ONE, "submission_id": "one"}),
@@ -105,6 +110,14 @@ CASES: list[tuple[type, dict[str, Any]]] = [
 ]
 
 
+def opens(address: str) -> int:
+    """The status of what a browser gets there, which has no token and follows redirects."""
+    headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(urllib.request.Request(address, headers=headers), timeout=20) as answer:
+        return int(answer.status)
+
+
 def ways() -> list[Any]:
     """Each case in the worker, and deferred where that is another way."""
     return [
@@ -118,7 +131,11 @@ def ways() -> list[Any]:
 
 @pytest.mark.parametrize(("kind", "arguments"), ways())
 def test_what_a_task_keeps_is_enough_for_all_of_its_links(
-    fake_emulator: EmulatorProcess, storage: StorageEmulator, kind: Any, arguments: dict[str, Any]
+    fake_emulator: EmulatorProcess,
+    storage: StorageEmulator,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: Any,
+    arguments: dict[str, Any],
 ) -> None:
     start(fake_emulator)
     submit(fake_emulator, "shared", "one", "echo hello")
@@ -128,7 +145,15 @@ def test_what_a_task_keeps_is_enough_for_all_of_its_links(
     context = context_of(operator)
     run_task(operator, context)
     facts = context["ti"].xcoms[LINK_KEY]
-    addresses = {link.name: link.url(facts) for link in operator.operator_extra_links}
+    # On the emulator, only the dashboard and the page have an address, and the dashboard opens.
+    shown = {link.name: link.address(facts) for link in operator.operator_extra_links}
+    assert "/ray-clusters/" in shown.pop("Cluster in Airflow", "/ray-clusters/")
+    opened = [opens(address) for address in shown.values() if address]
+    assert opened == [200] * (("Ray dashboard" in shown) and "dashboard_uri" in facts)
+    monkeypatch.delenv("VERTEX_RAY_EMULATOR_HOST")
+    facts.pop(EMULATOR_FACT)
+    addresses = {link.name: link.address(facts) for link in operator.operator_extra_links}
+    addresses.pop("Cluster in Airflow", None)
     assert all(address.startswith("https://") for address in addresses.values())
     job = arguments.get("submission_id") or ("" if kind is not VertexRaySubmitJobOperator else facts["submission_id"])
     if job:

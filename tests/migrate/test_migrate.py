@@ -178,6 +178,37 @@ def test_command_shows_the_difference_and_writes_only_when_told(
     assert main([str(tmp_path / "missing.py")]) == 2
 
 
+@pytest.mark.parametrize(
+    ("encoding", "first", "newline"),
+    [
+        ("utf-8", "# Straße\n", "\r\n"),
+        ("utf-8-sig", "# Straße\n", "\r\n"),
+        ("utf-8-sig", "# Straße\n", "\n"),
+        ("latin-1", "# -*- coding: latin-1 -*-\n# Straße\n", "\r\n"),
+        ("cp1252", "#!/usr/bin/env python\n# coding: cp1252\n# 5 €\n", "\n"),
+    ],
+)
+def test_command_keeps_line_endings_and_encoding(tmp_path: Path, encoding: str, first: str, newline: str) -> None:
+    file = tmp_path / "dag.py"
+    file.write_bytes((first + (DAGS / "google_jobs.py").read_text()).replace("\n", newline).encode(encoding))
+    assert main([str(file), "--write"]) == 0
+    written = file.read_bytes()
+    assert written.startswith(first.replace("\n", newline).encode(encoding))
+    text = written.decode(encoding)
+    assert "VertexRaySubmitJobOperator" in text
+    assert text.count("\n") == text.count(newline) > 0
+    assert newline == "\r\n" or "\r" not in text
+
+
+@pytest.mark.parametrize("content", [b"# coding: unknown\n", b"x = '\xff'\n", b"\xef\xbb\xbf# coding: latin-1\n"])
+def test_command_rejects_what_is_not_text(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes) -> None:
+    file = tmp_path / "dag.py"
+    file.write_bytes(content)
+    assert main([str(file), "--write"]) == 2
+    assert capsys.readouterr().err.startswith(f"{file}: ")
+    assert file.read_bytes() == content
+
+
 def test_teardown_never_deletes_the_cluster_that_the_command_names() -> None:
     text = (DAGS / "astro_operators.py").read_text()
     found = migrate(text, SHARED)

@@ -10,6 +10,7 @@ from airflow_provider_vertex_ray.operators.cluster import (
     VertexRayResizeClusterOperator,
 )
 from airflow_provider_vertex_ray.operators.job import VertexRaySubmitJobOperator
+from airflow_provider_vertex_ray.operators.jobs import VertexRaySubmitJobsOperator
 from tests.support.clusters import LOCATION, SPEC
 
 COMMON: dict[str, Any] = {"location": LOCATION, "poll_interval": 0.02}
@@ -31,7 +32,19 @@ def delete(cluster_id: str, **more: Any) -> VertexRayDeleteClusterOperator:
     return VertexRayDeleteClusterOperator(**{"task_id": "delete", "cluster_id": cluster_id, **COMMON, **more})
 
 
+def echo(number: Any, seconds: float = 0) -> dict[str, Any]:
+    """Return a job of ``submit_jobs`` whose result is a number, after some seconds."""
+    wait = f"sleep {seconds} && " if seconds else ""
+    return {"entrypoint": f"{wait}echo 'VERTEX_RAY_RESULT {number}'"}
+
+
 def submit_job(entrypoint: Any = "echo hello", cluster_id: str = "shared", **more: Any) -> VertexRaySubmitJobOperator:
     return VertexRaySubmitJobOperator(
         **{"task_id": "submit", "cluster_id": cluster_id, "entrypoint": entrypoint, **COMMON, **more}
+    )
+
+
+def submit_jobs(jobs: Any, cluster_id: str = "shared", **more: Any) -> VertexRaySubmitJobsOperator:
+    return VertexRaySubmitJobsOperator(
+        **{"task_id": "submit", "cluster_id": cluster_id, "jobs": jobs, **COMMON, **more}
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_vertex_ray.hooks.base import VertexRayBaseAsyncHook
+from airflow_provider_vertex_ray.hooks.calls.base import BaseCalls
 from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
 from airflow_provider_vertex_ray.triggers.base import WaitTrigger
 
@@ -35,26 +35,44 @@ def deferrable(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture
+def shared(fake_emulator: EmulatorProcess) -> EmulatorProcess:
+    """The emulator without Ray, with a running cluster ``shared``."""
+    from tests.support.clusters import start
+
+    start(fake_emulator)
+    return fake_emulator
+
+
+@pytest.fixture
 def task_log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The messages of the operator, its trigger and its hook, in order, on Airflow 3 and 2 alike."""
     lines: list[str] = []
     # A logger that is registered nowhere, so that nothing of it outlives the test.
     logger = logging.Logger("task", logging.DEBUG)
     logger.addHandler(_Keep(lines))
-    for kind in (VertexRayBaseOperator, WaitTrigger, VertexRayBaseAsyncHook):
+    for kind in (VertexRayBaseOperator, WaitTrigger, BaseCalls):
         monkeypatch.setattr(kind, "log", logger, raising=False)
     return lines
 
 
-@pytest.fixture(scope="module")
-def bigquery_emulator() -> Iterator[EmulatorProcess]:
-    """An emulator with BigQuery beside it, and a cluster ``shared``."""
-    from tests.support.bigquery import emulator_with_bigquery
+@pytest.fixture(scope="package")
+def bigquery_process() -> Iterator[EmulatorProcess]:
+    """An emulator with BigQuery beside it, and a cluster ``shared``, for the modules of this folder."""
+    from tests.support.bigquery import bigquery_process
     from tests.support.clusters import start
 
-    with emulator_with_bigquery() as process:
+    with bigquery_process() as process:
         start(process)
         yield process
+
+
+@pytest.fixture(scope="module")
+def bigquery_emulator(bigquery_process: EmulatorProcess) -> Iterator[EmulatorProcess]:
+    """The emulator with BigQuery, used by this module's hooks."""
+    from tests.support.bigquery import used
+
+    with used(bigquery_process):
+        yield bigquery_process
 
 
 @pytest.fixture
@@ -70,3 +88,13 @@ def warehouse(bigquery_emulator: EmulatorProcess) -> Iterator[BigQuery]:
 @pytest.fixture(autouse=True)
 def _retry_at_once(quick_retries: None) -> None:
     """How long a call waits before it is repeated is tested in ``tests/core/http``."""
+
+
+@pytest.fixture
+def nothing_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow masks nothing that earlier tests of this process have masked; on 2.11, that may be a single letter."""
+    from airflow_provider_vertex_ray.operators import masking
+
+    masker = masking._masker("_secrets_masker")()
+    monkeypatch.setattr(masker, "patterns", set())
+    monkeypatch.setattr(masker, "replacer", None)

@@ -49,6 +49,10 @@ def same(batch: Any) -> Any:
         ({"maximum_bytes_billed": True}, "maximum_bytes_billed"),
         ({"staging_expiration": 0}, "staging_expiration"),
         ({"time_partitioning": {"type": "DAY"}, "range_partitioning": {"field": "a"}}, "range_partitioning"),
+        ({"time_partitioning": {"type": "DAILY"}}, r"time_partitioning\['type'\]"),
+        ({"cluster_fields": ["a"] * 5}, "cluster_fields"),
+        ({"bigquery_labels": {"Team": "a"}}, "bigquery_labels"),
+        ({"bigquery_labels": {"team": None}}, r"bigquery_labels\['team'\]"),
         ({"transform": "not a name"}, "transform"),
         ({"transform": lambda batch: batch}, "transform"),
         ({"transform": Predictor}, "concurrency"),
@@ -82,7 +86,7 @@ def test_what_is_right_or_not_known_yet_passes(given: dict[str, Any], tmp_path: 
 
 
 def test_the_package_that_travels_is_named_by_its_content(tmp_path: Path) -> None:
-    plan = {"target": "p.d.t", "text": "quote \" and ' and \\n"}
+    plan = {"target": "p.d.t", "kwargs": {"z": {"b": 1, "a": 2}, "y": 1}, "text": "quote \" and ' and \\n"}
     one, same_one, other = (
         step_package(each, tmp_path / str(place)) for place, each in enumerate((plan, plan, {**plan, "target": "x"}))
     )
@@ -93,3 +97,5 @@ def test_the_package_that_travels_is_named_by_its_content(tmp_path: Path) -> Non
     namespace: dict[str, Any] = {"main": lambda given: namespace.update(given=given), "json": json}
     exec(start.split("main\n", 1)[1], namespace)
     assert namespace["given"] == plan
+    # The order of a dict's keys is a part of its value.
+    assert json.dumps(namespace["given"]) == json.dumps(plan)

@@ -8,16 +8,21 @@ from typing import Any
 
 import pytest
 from emulator_support.process import EmulatorProcess
+from emulator_support.storage import StorageEmulator
 
-from airflow_provider_vertex_ray.errors import BudgetExceededError, InvalidArgumentError
+from airflow_provider_vertex_ray.cluster_spec import ClusterSpec, Resources
+from airflow_provider_vertex_ray.core.cost import catalog
+from airflow_provider_vertex_ray.errors import BudgetExceededError, InvalidArgumentError, VertexRayError
+from airflow_provider_vertex_ray.operators import cluster_create
 from airflow_provider_vertex_ray.operators.cluster import (
     VertexRayCreateClusterOperator,
     VertexRayGetClusterOperator,
     VertexRayListClustersOperator,
 )
 from airflow_provider_vertex_ray.operators.cost import VertexRayClusterCostOperator
+from airflow_provider_vertex_ray.price_table import PriceTable
 from tests.operators.builders import COMMON, submit_job
-from tests.support.clusters import LOCATION, SPEC, jobs_of, start
+from tests.support.clusters import LOCATION, SPEC, cluster_ids, jobs_of, start
 from tests.support.tasks import run_task
 
 # So dear that a moment is seen.
@@ -83,17 +88,68 @@ def test_a_budget_refuses_new_work(fake_emulator: EmulatorProcess, deferrable: b
     run_task(submit_job("true", deferrable=deferrable, max_cost=1e9, price_table=PRICES))
 
 
-def test_a_budget_of_a_shared_cluster(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
-    def ensure(**more: Any) -> Any:
-        return run_task(
-            VertexRayCreateClusterOperator(
-                task_id="ensure", shared_name="etl", spec=SPEC, deferrable=deferrable, **COMMON, **more
-            )
-        )
+def ensure(**more: Any) -> Any:
+    return run_task(
+        VertexRayCreateClusterOperator(**{"task_id": "ensure", "shared_name": "etl", "spec": SPEC, **COMMON, **more})
+    )
 
-    ensure()
+
+def test_a_budget_of_a_shared_cluster(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
+    ensure(deferrable=deferrable)
     with pytest.raises(BudgetExceededError, match="etl-g1"):
-        ensure(max_cost=0.01, price_table=PRICES)
+        ensure(max_cost=0.01, price_table=PRICES, deferrable=deferrable)
+
+
+def without_workers() -> dict[str, Any]:
+    """Prices of the head only."""
+    return {"currency": "EUR", "regions": {LOCATION: {"machines": {"n1-standard-16": 1.0}}}}
+
+
+@pytest.mark.parametrize(
+    ("prices", "places", "missing"),
+    [
+        (without_workers(), [LOCATION], f"n1-standard-8 in {LOCATION}"),
+        (PRICES, [LOCATION, "us-east1"], "n1-standard-16 in us-east1, n1-standard-8 in us-east1"),
+    ],
+)
+def test_a_budget_without_all_prices_fails_before_a_cluster_is_created(
+    fake_emulator: EmulatorProcess, deferrable: bool, prices: dict[str, Any], places: list[str], missing: str
+) -> None:
+    with pytest.raises(InvalidArgumentError, match=missing):
+        ensure(max_cost=1e9, price_table=prices, locations=places, deferrable=deferrable)
+    assert fake_emulator.calls("CreatePersistentResource") == []
+
+
+def test_a_cluster_of_unknown_cost_is_cleaned_up_by_its_maker_only(
+    fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch, storage: StorageEmulator, deferrable: bool
+) -> None:
+    budget = {"max_cost": 1e9, "price_table": PRICES, "lease_uri": storage.uri, "deferrable": deferrable}
+    other = ClusterSpec(worker_node_types=[Resources(machine_type="n2-standard-8")])
+    unknown = r"cost of cluster etl-g1 is unknown.*n2-standard-8 in us-central1"
+    # Only the trigger learns what a cluster of others consists of.
+    made = ensure(spec=other, deferrable=deferrable)
+    with pytest.raises(VertexRayError, match=unknown):
+        ensure(**budget)
+    assert cluster_ids(fake_emulator) == [made["cluster_id"]]
+    monkeypatch.setattr(cluster_create, "check_prices", lambda *_: None)
+    with pytest.raises(VertexRayError, match=unknown.replace("etl", "another")):
+        ensure(spec=other, shared_name="another", **budget)
+    assert cluster_ids(fake_emulator) == [made["cluster_id"]]
+
+
+def test_the_catalog_is_read_for_all_regions(fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    async def catalog_prices(transport: Any, region: str) -> PriceTable:
+        read.append(region)
+        return PriceTable("USD", {region: {"machines": {"n1-standard-16": 1.0, "n1-standard-8": 1.0}}})
+
+    monkeypatch.setattr(catalog, "catalog_prices", catalog_prices)
+    places = ["us-east1", LOCATION]
+    budget = {"max_cost": 1e9, "price_table": "catalog", "deferrable": False}
+    # Without a location of the task's own, too.
+    assert ensure(locations=places, location=None, **budget)["location"] == "us-east1"
+    assert read == places
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from airflow_provider_vertex_ray.links.base import LINK_KEY
 from airflow_provider_vertex_ray.operators.owner_labels import OWNER_LABEL, label_value
 from airflow_provider_vertex_ray.triggers.cluster import VertexRayClusterReadyTrigger
 from tests.operators.builders import create
-from tests.support.clusters import LOCATION, SPEC, cluster_ids, full_name, start, stuck_until_a_delete
+from tests.support.clusters import LOCATION, SPEC, cluster_ids, full_name, page_of, start, stuck_until_a_delete
 from tests.support.tasks import TaskInstance, context_of, deferral_of, run_task
 
 
@@ -43,12 +43,14 @@ def test_the_result_is_a_running_cluster(fake_emulator: EmulatorProcess, deferra
     }
     found = fake_emulator.api("GET", "persistentResources/made")[1]
     dashboard = found["resourceRuntime"]["accessUris"]["RAY_DASHBOARD_URI"]
-    assert result["dashboard_url"] == f"https://{dashboard}"
+    page = page_of(fake_emulator, "made")
+    assert result["dashboard_url"] == page
     assert context["ti"].xcoms[LINK_KEY] == {
         "project_id": result["project_id"],
         "location": LOCATION,
         "cluster_id": "made",
-        "dashboard_uri": dashboard,
+        "dashboard_uri": page,
+        "emulator": fake_emulator.host,
         "shell_uri": f"https://{dashboard}/shell",
     }
     assert result["shell_url"] == f"https://{dashboard}/shell"
@@ -198,9 +200,13 @@ def test_somebody_else_s_cluster_is_not_adopted_and_not_deleted(
     fake_emulator: EmulatorProcess, deferrable: bool
 ) -> None:
     start(fake_emulator, "made")
+    operator = create(deferrable=deferrable)
+    context = context_of(operator)
     with pytest.raises(ClusterExistsError, match="cluster_id='made': .*It is RUNNING"):
-        run_task(create(deferrable=deferrable))
+        run_task(operator, context)
     assert cluster_ids(fake_emulator) == ["made"]
+    # A task that deletes what this one has made finds nothing to delete.
+    assert context["ti"].xcoms["cluster_id"] == ""
     assert fake_emulator.calls("DeletePersistentResource") == []
 
 

@@ -23,7 +23,7 @@ from airflow_provider_vertex_ray.errors import (
     StockoutError,
 )
 from airflow_provider_vertex_ray.links.base import LINK_KEY
-from airflow_provider_vertex_ray.operators import cluster_create
+from airflow_provider_vertex_ray.operators import cluster_clean_up
 from airflow_provider_vertex_ray.operators.idle import VertexRayDeleteIdleClustersOperator
 from tests.operators.builders import create, delete, submit_job
 from tests.support.clusters import LOCATION, SPEC, cluster_ids, start
@@ -144,9 +144,9 @@ def test_tasks_that_name_the_id_follow(fake_emulator: EmulatorProcess, deferrabl
 def test_clean_up_has_six_hours_in_the_triggerer(
     fake_emulator: EmulatorProcess, deferrable: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert cluster_create.CLEAN_UP_TIMEOUT >= 6 * 3600
+    assert cluster_clean_up.CLEAN_UP_TIMEOUT >= 6 * 3600
     # An hour in the worker would be too expensive for a task that waits for PROVISIONING to end.
-    monkeypatch.setattr(cluster_create, "CLEAN_UP_IN_WORKER", 0.1)
+    monkeypatch.setattr(cluster_clean_up, "CLEAN_UP_IN_WORKER", 0.1)
     operator = create(deferrable=deferrable, provision_timeout=0.1)
     with fake_emulator.fault(scope="provisioning", outcome="stuck"):
         with pytest.raises(TaskDeferred) as deferred:
@@ -161,7 +161,7 @@ def test_clean_up_has_six_hours_in_the_triggerer(
 def test_provisioning_that_outlasts_the_worker_s_part_leaves_nothing(
     fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster_create, "CLEAN_UP_IN_WORKER", 0.1)
+    monkeypatch.setattr(cluster_clean_up, "CLEAN_UP_IN_WORKER", 0.1)
     operator = create(deferrable=False, provision_timeout=0.1)
     context = context_of(operator)
     with fake_emulator.fault(scope="provisioning", outcome="stuck"):
@@ -177,11 +177,11 @@ def test_provisioning_that_outlasts_the_worker_s_part_leaves_nothing(
 def test_reaper_finds_what_the_clean_up_missed(
     fake_emulator: EmulatorProcess, deferrable: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster_create, "CLEAN_UP_TIMEOUT", 0.1)
-    fault = {"scope": "provisioning", "outcome": "slow", "delay": 1.2}
+    monkeypatch.setattr(cluster_clean_up, "CLEAN_UP_TIMEOUT", 0.1)
+    fault = {"scope": "provisioning", "outcome": "stuck"}
     with fake_emulator.fault(**fault), pytest.raises(ProvisioningTimeoutError, match="It may still incur charges"):
         run_task(create(deferrable=deferrable, provision_timeout=0.1))
-    until(lambda: fake_emulator.api("GET", "persistentResources/made")[1]["state"] == "RUNNING")
+    fake_emulator.admin("POST", "clusters/made/state", {"state": "RUNNING"})
     reaper = VertexRayDeleteIdleClustersOperator(
         task_id="reap", location=LOCATION, idle_for=0.01, poll_interval=0.05, deferrable=deferrable
     )

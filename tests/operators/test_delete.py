@@ -38,7 +38,7 @@ def test_it_is_gone_when_the_task_ends(fake_emulator: EmulatorProcess, deferrabl
     assert cluster_ids(fake_emulator) == ["other"]
     assert deletes(fake_emulator) == [200]
     facts = {"project_id": fake_emulator.project, "location": "us-central1", "cluster_id": "shared"}
-    assert context["ti"].xcoms[LINK_KEY] == facts
+    assert context["ti"].xcoms[LINK_KEY] == {**facts, "emulator": fake_emulator.host}
 
 
 def test_one_that_is_not_there(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
@@ -119,8 +119,14 @@ def test_what_others_hold_is_not_deleted(
         run_task(delete("shared", deferrable=deferrable, lease_uri=storage.uri))
     assert cluster_ids(fake_emulator) == ["shared"]
     release(storage, "other/run")
+    # Another run of the same owner is a reason, however similar its name.
+    hold(storage, "team-x", scope="dag/run-10/ensure")
+    with pytest.raises(LeaseHeldError, match="team-x"):
+        run_task(delete("shared", deferrable=deferrable, lease_uri=storage.uri))
+    release(storage, "team-x")
     hold(storage, "dag/run-1", scope="group")
-    # This run's own hold is no reason.
+    hold(storage, "team-x", scope="dag/run-1/ensure")
+    # This run's own holds are no reason.
     assert run_task(delete("shared", deferrable=deferrable, lease_uri=storage.uri))["existed"] is True
     assert storage.names() == []
     assert run_task(delete("shared", deferrable=deferrable, lease_uri=storage.uri))["existed"] is False

@@ -20,13 +20,6 @@ FIRST = f"af-dag-submit-{owner_key('dag', 'run-1', 'submit', -1)}"
 SECOND = f"{FIRST}-a2"
 
 
-@pytest.fixture
-def shared(fake_emulator: EmulatorProcess) -> EmulatorProcess:
-    """With a running cluster ``shared``."""
-    start(fake_emulator)
-    return fake_emulator
-
-
 class Store(dict[str, Any]):
     """Airflow 3.3's task state store, as the operators use it."""
 
@@ -149,6 +142,35 @@ def test_a_retry_that_is_given_another_cluster_goes_on_with_the_old_one(
     again = submit_job("fail", deferrable=deferrable, cluster_id=full_name("other"))
     assert run_task(again, this_try(2, task_state_store=store))["cluster_id"] == "shared"
     assert jobs_of(shared, "other") == {}
+
+
+def test_a_retry_waits_for_the_old_cluster_if_it_does_not_answer(
+    shared: EmulatorProcess, deferrable: bool, task_log: list[str], quick_retries: None
+) -> None:
+    store = Store()
+    start(shared, "other")
+    lose_a_try("sleep 0.5 && echo done", this_try(1, task_state_store=store))
+    # More than the requests of one look are repeated.
+    for status in (503, 403):
+        shared.admin("POST", "faults", {"scope": "dashboard", "action": "status", "status": status, "times": 8})
+    again = submit_job("fail", deferrable=deferrable, cluster_id=full_name("other"), poll_interval=0.2)
+    assert run_task(again, this_try(2, task_state_store=store))["cluster_id"] == "shared"
+    assert jobs_of(shared, "other") == {}
+    assert any("which an earlier try used; retrying" in line for line in task_log)
+
+
+def test_an_old_cluster_that_never_answers_is_given_up(
+    shared: EmulatorProcess, deferrable: bool, task_log: list[str], quick_retries: None
+) -> None:
+    store = Store()
+    start(shared, "other")
+    lose_a_try("sleep 60", this_try(1, task_state_store=store))
+    shared.admin(
+        "POST", "faults", {"scope": "dashboard", "resource": "shared", "action": "status", "status": 503, "times": None}
+    )
+    again = submit_job("echo new", deferrable=deferrable, cluster_id=full_name("other"), lost_timeout=0.5)
+    assert run_task(again, this_try(2, task_state_store=store))["cluster_id"] == "other"
+    assert any("is not adopted" in line for line in task_log)
 
 
 def test_a_clear_that_is_given_another_cluster_stops_the_job_on_the_old_one(

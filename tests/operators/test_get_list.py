@@ -10,7 +10,7 @@ from emulator_support.process import EmulatorProcess
 from airflow_provider_vertex_ray.errors import ClusterNotFoundError, NotARayClusterError
 from airflow_provider_vertex_ray.links.base import LINK_KEY
 from airflow_provider_vertex_ray.operators.cluster import VertexRayGetClusterOperator, VertexRayListClustersOperator
-from tests.support.clusters import BODY, LOCATION, start
+from tests.support.clusters import BODY, LOCATION, page_of, start
 from tests.support.tasks import context_of, run_task
 
 
@@ -30,7 +30,8 @@ def test_a_cluster_is_read(fake_emulator: EmulatorProcess) -> None:
     assert (result["cluster_id"], result["state"], result["node_count"]) == ("shared", "RUNNING", 3)
     assert result["labels"] == {"team": "tea"}
     facts = context["ti"].xcoms[LINK_KEY]
-    assert result["dashboard_url"] == f"https://{facts['dashboard_uri']}"
+    assert result["dashboard_url"] == page_of(fake_emulator, "shared")
+    assert result["dashboard_url"].endswith(facts["dashboard_uri"].rsplit("/", 1)[-1])
     assert facts["project_id"] == fake_emulator.project
 
 
@@ -65,7 +66,7 @@ def test_all_of_a_region(fake_emulator: EmulatorProcess) -> None:
     operator = listing()
     context = context_of(operator)
     assert {cluster["cluster_id"] for cluster in run_task(operator, context)} == {"one", "two", "three"}
-    assert context["ti"].xcoms[LINK_KEY] == {"project_id": fake_emulator.project}
+    assert context["ti"].xcoms[LINK_KEY] == {"project_id": fake_emulator.project, "emulator": fake_emulator.host}
     assert run_task(listing(location="europe-west4")) == []
 
 

@@ -13,10 +13,13 @@ from emulator_support.storage import StorageEmulator
 
 from airflow_provider_vertex_ray.core.sharing.generations import GENERATION_LABEL, SHARED_LABEL
 from airflow_provider_vertex_ray.core.sharing.lease import CLOCK_SKEW
+from airflow_provider_vertex_ray.core.sharing.lease_objects import LeaseObjects
 from airflow_provider_vertex_ray.errors import (
     ClusterClosingError,
     InvalidArgumentError,
     LeaseHeldError,
+    LeaseStoreError,
+    NotAuthorisedError,
     OperationTimeoutError,
 )
 from airflow_provider_vertex_ray.operators.idle import VertexRayDeleteIdleClustersOperator
@@ -105,6 +108,15 @@ def test_drain_gives_up_for_this_time(fake_emulator: EmulatorProcess) -> None:
     assert why(reap(max_age=0.001, drain_timeout=0.2))[0] == "kept"
 
 
+def test_one_that_is_too_old_stays_between_two_jobs_of_a_run(fake_emulator: EmulatorProcess) -> None:
+    made(fake_emulator)
+    submit(fake_emulator, "ours", "one", "true")
+    until(lambda: jobs_of(fake_emulator, "ours")["one"]["status"] == "SUCCEEDED")
+    assert why(reap(idle_for=3600.0, max_age=0.001))[0] == "kept"
+    result = reap(idle_for=0.5, max_age=0.001, drain_timeout=30.0)
+    assert why(result) == ("deleted", "it is older than 0 s")
+
+
 def test_only_those_of_this_package_unless_told_otherwise(fake_emulator: EmulatorProcess) -> None:
     fake_emulator.create("foreign", BODY)
     made(fake_emulator, "tea", team="tea")
@@ -128,10 +140,17 @@ def test_one_that_is_being_made_stays(fake_emulator: EmulatorProcess) -> None:
     assert why(reap()) == ("kept", "in use: it is PROVISIONING; its jobs cannot be read: it has no dashboard")
 
 
-def test_an_older_generation_goes_when_its_successor_runs(fake_emulator: EmulatorProcess) -> None:
+def test_an_older_generation_goes_when_its_successor_runs(
+    fake_emulator: EmulatorProcess, storage: StorageEmulator
+) -> None:
     for number in (1, 2):
         made(fake_emulator, f"etl-g{number}", **{SHARED_LABEL: "etl", GENERATION_LABEL: str(number)})
-    result = reap(idle_for=3600.0)
+    # Without leases, somebody may have attached to it a moment ago.
+    action, reason = why(reap(idle_for=3600.0), "etl-g1")
+    assert action == "kept"
+    assert reason.startswith("it was superseded by a newer generation, but idle for only ")
+    assert reason.endswith(" of 10 min")
+    result = reap(idle_for=3600.0, lease_uri=storage.uri)
     assert result["deleted"] == ["etl-g1"]
     assert why(result, "etl-g1") == ("deleted", "it was superseded by a newer generation")
 
@@ -211,6 +230,49 @@ def test_a_refused_delete_is_reported_and_the_lease_opens_again(
         assert why(reap(lease_uri=storage.uri))[0] == "kept"
     assert lease_of(storage, "ours").closing is None
     hold(storage, "dag/run", "ours")
+
+
+def test_a_reaper_that_may_not_delete_fails_after_the_others(
+    fake_emulator: EmulatorProcess, deferrable: bool, task_log: list[str]
+) -> None:
+    for name in ("a", "b", "c"):
+        made(fake_emulator, name)
+    refusal = {"method": "DeletePersistentResource", "status": 403, "code": "PERMISSION_DENIED", "message": "no"}
+    with (
+        fake_emulator.fault(scope="control_plane", action="status", **refusal),
+        pytest.raises(NotAuthorisedError),
+    ):
+        reap(deferrable=deferrable)
+    assert len(cluster_ids(fake_emulator)) == 1, "the other two are deleted"
+    assert [line for line in task_log if line.startswith("Could not delete cluster ")] != []
+
+
+def test_a_deletion_that_works_in_a_later_pass_is_no_failure(fake_emulator: EmulatorProcess) -> None:
+    made(fake_emulator, "a")
+    made(fake_emulator, "b")
+    submit(fake_emulator, "b", "short", "sleep 5")
+    refusal = {"method": "DeletePersistentResource", "status": 403, "code": "PERMISSION_DENIED", "message": "no"}
+    with fake_emulator.fault(scope="control_plane", action="status", **refusal):
+        # The first pass drains one of them.
+        assert sorted(reap(max_age=0.001, drain_timeout=30.0)["deleted"]) == ["a", "b"]
+
+
+@pytest.mark.parametrize("require_leases", [False, True])
+def test_a_lease_that_may_not_be_written_fails_the_reaper(
+    fake_emulator: EmulatorProcess, storage: StorageEmulator, monkeypatch: pytest.MonkeyPatch, require_leases: bool
+) -> None:
+    made(fake_emulator)
+
+    async def rejected(*_: Any) -> None:
+        raise LeaseStoreError("The account may not write.")
+
+    monkeypatch.setattr(LeaseObjects, "update", rejected)
+    with pytest.raises(LeaseStoreError, match="may not write"):
+        reap(lease_uri=storage.uri, require_leases=require_leases)
+    assert fake_emulator.calls("DeletePersistentResource") == []
+    assert cluster_ids(fake_emulator) == ["ours"]
+    # To report, it only reads.
+    assert why(reap(lease_uri=storage.uri, require_leases=require_leases, dry_run=True))[0] == "would delete"
 
 
 def racing(emulator: EmulatorProcess, storage: StorageEmulator, lease_uri: str | None) -> tuple[Any, Any]:

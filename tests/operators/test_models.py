@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,40 +22,19 @@ from airflow_provider_vertex_ray.errors import (
     ModelNotFoundError,
     PredictionError,
 )
-from airflow_provider_vertex_ray.hooks import model as model_hook
 from airflow_provider_vertex_ray.operators.endpoint import VertexRayDeployModelOperator, VertexRayUndeployModelOperator
 from airflow_provider_vertex_ray.operators.model import VertexRayUploadModelOperator
 from airflow_provider_vertex_ray.operators.prediction import VertexRayPredictOperator
 from airflow_provider_vertex_ray.sensors.endpoint import VertexRayEndpointSensor
-from tests.conftest import use
 from tests.support.clusters import LOCATION
 from tests.support.tasks import TaskInstance, context_of, deferral_of, round_trip, run_task
 
 COMMON: dict[str, Any] = {"location": LOCATION}
-ARGUMENTS = ["--backend", "fake", "--deploy-seconds", "0"]
-
-
-@pytest.fixture(scope="module")
-def process(storage_process: StorageEmulator) -> Iterator[EmulatorProcess]:
-    with tempfile.TemporaryDirectory(prefix="vre-") as folder, pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://{storage_process.host}")
-        with EmulatorProcess(Path(folder), ARGUMENTS) as process:
-            yield process
 
 
 @pytest.fixture
-def emulator(
-    process: EmulatorProcess, storage: StorageEmulator, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[EmulatorProcess]:
-    use(process, monkeypatch)
-    yield process
-    process.reset()
-
-
-@pytest.fixture(autouse=True)
-def quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Operations and busy endpoints are asked again at once."""
-    monkeypatch.setattr(model_hook, "FIRST_PAUSE", 0.02)
+def emulator(serving_emulator: EmulatorProcess) -> EmulatorProcess:
+    return serving_emulator
 
 
 def upload(uri: str, **more: Any) -> VertexRayUploadModelOperator:
@@ -90,14 +67,22 @@ def test_from_the_artifact_to_predictions_and_away_again(
     model = run_task(
         upload(
             artifact,
-            metrics={"accuracy": 0.953},
+            metrics={"accuracy": 0.953, "neg_mse": -12.5, "rows": 1234567, "tiny": 1.5e-7, "huge": -2e20, "zero": -0.0},
             submission_id="af-train-1",
             version_aliases=["champion"],
             deferrable=deferrable,
         )
     )
     assert model["image_uri"].endswith("/sklearn-cpu.1-6:latest")
-    assert model["labels"]["metric-accuracy"] == "0_953"
+    metrics = {name: label for name, label in model["labels"].items() if name.startswith("metric-")}
+    assert metrics == {
+        "metric-accuracy": "0_953",
+        "metric-neg_mse": "m12_5",
+        "metric-rows": "1234567",
+        "metric-tiny": "1_5e-7",
+        "metric-huge": "m2e20",
+        "metric-zero": "0",
+    }
     assert model["labels"]["ray-job"] == "af-train-1"
     assert set(model["version_aliases"]) == {"champion", "default"}
     served = run_task(deploy(model["model_version"], deferrable=deferrable))

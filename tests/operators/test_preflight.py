@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from typing import Any
 
@@ -14,6 +15,7 @@ from airflow_provider_vertex_ray.cluster_spec import AutoscalingSpec, ClusterSpe
 from airflow_provider_vertex_ray.core.preflight.report import CHECKS
 from airflow_provider_vertex_ray.errors import InvalidArgumentError, PreflightFailedError
 from airflow_provider_vertex_ray.links.base import LINK_KEY
+from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
 from airflow_provider_vertex_ray.operators.preflight import VertexRayPreflightOperator
 from tests.support.clusters import LOCATION, SPEC, start
 from tests.support.tasks import TaskInstance, context_of, run_task
@@ -439,7 +441,11 @@ def test_the_link_has_its_project(fake_emulator: EmulatorProcess) -> None:
     operator = preflight()
     ti = TaskInstance("preflight")
     run_task(operator, context_of(operator, ti))
-    assert ti.xcoms[LINK_KEY] == {"project_id": "demo-project", "location": LOCATION}
+    assert ti.xcoms[LINK_KEY] == {
+        "project_id": "demo-project",
+        "location": LOCATION,
+        "emulator": fake_emulator.host,
+    }
 
 
 def test_templates_in_the_spec(fake_emulator: EmulatorProcess, storage: StorageEmulator) -> None:
@@ -482,3 +488,22 @@ def test_wrong_input_is_refused_before_any_call(
         run_task(operator, context_of(operator, nothing="", odd="a b"))
     assert caught.value.field == field
     assert fake_emulator.calls() == []
+
+
+def test_each_finding_is_logged_at_its_own_level(
+    fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = logging.getLogger("tests.preflight")
+    monkeypatch.setattr(VertexRayBaseOperator, "log", logger, raising=False)
+    quota = {CPUS: {LOCATION: {"limit": 1, "used": 0}}}
+    fake_emulator.admin("PUT", "project", {"quota": quota, "denied_permissions": ["serviceusage.services.get"]})
+    with caplog.at_level(logging.INFO, logger.name):
+        outcome(preflight(checks=["spec", "apis", "quota"]))
+    said = [(record.levelname, record.getMessage()) for record in caplog.records if record.funcName == "execute"]
+    levels = {"fail": "ERROR", "could_not_check": "WARNING", "pass": "INFO", "status": "INFO"}
+    assert {line.split()[0] for _, line in said} - {"->"} == set(levels)
+    last = ""
+    for level, line in said:
+        # A remedy has the level of its finding.
+        last = last if line.split()[0] == "->" else levels[line.split()[0]]
+        assert level == last

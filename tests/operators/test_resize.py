@@ -210,8 +210,9 @@ def test_while_it_gets_smaller_it_takes_no_new_work(
     fake_emulator: EmulatorProcess, storage: StorageEmulator, deferrable: bool
 ) -> None:
     start(fake_emulator)
-    # This run's own hold is no reason.
+    # This run's own holds are no reason.
     hold(storage, "dag/run-1")
+    hold(storage, "team-x", scope="dag/run-1/ensure")
     waiting = deferral_of(resize("shared", {WORKERS: 1}, deferrable=True, lease_uri=storage.uri))
     with pytest.raises(ClusterClosingError, match="it is being scaled down"):
         hold(storage, "other/run")

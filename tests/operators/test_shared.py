@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -20,8 +21,9 @@ from airflow_provider_vertex_ray.errors import (
     StockoutError,
 )
 from airflow_provider_vertex_ray.operators.cluster import VertexRayCreateClusterOperator
+from airflow_provider_vertex_ray.triggers import progress
 from tests.operators.builders import COMMON, submit_job
-from tests.support.clusters import BODY, SPEC, cluster_ids, stuck_until_a_delete, submit
+from tests.support.clusters import BODY, LOCATION, SPEC, cluster_ids, submit
 from tests.support.tasks import TaskInstance, context_of, may_run_tasks, run_task
 
 BIGGER = ClusterSpec(worker_node_types=[Resources(machine_type="n1-standard-8", node_count=3)])
@@ -63,6 +65,23 @@ def test_one_that_is_being_made_is_waited_for(fake_emulator: EmulatorProcess) ->
         pool.submit(generation, fake_emulator, 4)
         until(lambda: cluster_ids(fake_emulator) == ["etl-g4"])
         assert ensure()["cluster_id"] == "etl-g4"
+
+
+def test_the_wait_says_how_long_it_takes_and_what_it_costs(
+    fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch, task_log: list[str], deferrable: bool
+) -> None:
+    monkeypatch.setattr(progress, "PROGRESS_SECONDS", 0.0)
+    prices = {"currency": "EUR", "regions": {LOCATION: {"machines": {"n1-standard-16": 1.0, "n1-standard-8": 0.5}}}}
+    with fake_emulator.fault(scope="provisioning", outcome="slow", delay=0.4):
+        ensure(price_table=prices, deferrable=deferrable)
+    said = [line for line in task_log if line.startswith("Cluster etl-g1 ")]
+    usual = (
+        r"Cluster etl-g1 has been PROVISIONING for \d s; 10 to 20 minutes are usual\. Once RUNNING, its 3 nodes cost "
+    )
+    assert said[0] == "Cluster etl-g1 is PROVISIONING"
+    assert re.fullmatch(rf"{usual}2\.00 EUR an hour", said[1])
+    assert "Cluster etl-g1 is RUNNING" in said
+    assert re.fullmatch(r"Cluster etl-g1 is ready after \d+ s: its dashboard answers at http://\S+", said[-1])
 
 
 def test_one_that_is_updating_is_used(fake_emulator: EmulatorProcess) -> None:
@@ -116,10 +135,16 @@ def test_what_fails_here_is_an_error_here_and_leaves_nothing(fake_emulator: Emul
     assert ensure(deferrable=deferrable)["cluster_id"] == "etl-g2"
 
 
-def test_a_deadline(fake_emulator: EmulatorProcess) -> None:
-    slow = stuck_until_a_delete(fake_emulator, "etl-g1")
-    with slow, pytest.raises(ProvisioningTimeoutError, match="cluster etl-g1 is PROVISIONING"):
-        ensure(provision_timeout=0.2)
+def test_a_deadline(fake_emulator: EmulatorProcess, task_log: list[str]) -> None:
+    def fails_at_last() -> None:
+        until(lambda: any("cannot be deleted yet: it is PROVISIONING" in line for line in task_log), 60)
+        fake_emulator.admin("POST", "clusters/etl-g1/state", {"state": "ERROR"})
+
+    with fake_emulator.fault(scope="provisioning", outcome="stuck"), ThreadPoolExecutor(1) as pool:
+        failed = pool.submit(fails_at_last)
+        with pytest.raises(ProvisioningTimeoutError, match="cluster etl-g1 is PROVISIONING"):
+            ensure(provision_timeout=2.0)
+        failed.result()
     # It was made here, so it is deleted here, as soon as the service lets it.
     assert cluster_ids(fake_emulator) == []
 

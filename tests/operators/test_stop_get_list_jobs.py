@@ -26,7 +26,7 @@ from airflow_provider_vertex_ray.operators.job_admin import (
     VertexRayListJobsOperator,
     VertexRayStopJobOperator,
 )
-from tests.support.clusters import BODY, LOCATION, jobs_of, start, submit
+from tests.support.clusters import BODY, LOCATION, jobs_of, submit
 from tests.support.tasks import context_of, run_task
 
 ON_ONE = [VertexRayGetJobOperator, VertexRayStopJobOperator, VertexRayDeleteJobOperator]
@@ -36,13 +36,6 @@ ALL = [*ON_ONE, VertexRayListJobsOperator]
 def build(kind: type[Any], **more: Any) -> Any:
     job = {} if kind is VertexRayListJobsOperator else {"submission_id": "job"}
     return kind(**{"task_id": "ask", "cluster_id": "shared", "location": LOCATION, **job, **more})
-
-
-@pytest.fixture
-def shared(fake_emulator: EmulatorProcess) -> EmulatorProcess:
-    """With a running cluster ``shared``."""
-    start(fake_emulator)
-    return fake_emulator
 
 
 def ended(emulator: EmulatorProcess, submission_id: str, entrypoint: str) -> None:

@@ -26,19 +26,12 @@ from airflow_provider_vertex_ray.errors import (
 )
 from airflow_provider_vertex_ray.links.base import LINK_KEY
 from tests.operators.builders import submit_job
-from tests.support.clusters import BODY, dashboard_of, jobs_of, start, submit
+from tests.support.clusters import BODY, dashboard_of, jobs_of, page_of, start, submit
 from tests.support.tasks import TaskInstance, context_of, deferral_of, first_event, round_trip, run_task
 
 OWNER = owner_key("dag", "run-1", "submit", -1)
 FIRST = f"af-dag-submit-{OWNER}"
 """The submission id of the task's first job."""
-
-
-@pytest.fixture
-def shared(fake_emulator: EmulatorProcess) -> EmulatorProcess:
-    """With a running cluster ``shared``."""
-    start(fake_emulator)
-    return fake_emulator
 
 
 def uri_of(emulator: EmulatorProcess) -> str:
@@ -60,13 +53,14 @@ def test_the_result_comes_back(shared: EmulatorProcess, deferrable: bool) -> Non
     assert result["logs_tail"][-1] == "two"
     assert result["cluster_id"] == "shared"
     dashboard = uri_of(shared)
-    assert result["dashboard_url"] == f"https://{dashboard}"
+    assert result["dashboard_url"] == page_of(shared, "shared")
     assert context["ti"].xcoms[LINK_KEY] == {
         "project_id": shared.project,
         "location": "us-central1",
         "cluster_id": "shared",
         "dashboard_uri": dashboard,
         "submission_id": FIRST,
+        "emulator": shared.host,
     }
     json.dumps(result)
 
@@ -196,12 +190,11 @@ def test_a_submit_whose_answer_was_lost(shared: EmulatorProcess, deferrable: boo
 
 def test_without_waiting(shared: EmulatorProcess, deferrable: bool) -> None:
     result = run_task(submit_job("sleep 60", deferrable=deferrable, wait_for_completion=False))
-    dashboard = uri_of(shared)
     assert result == {
         "submission_id": FIRST,
         "cluster_id": "shared",
         "adopted": False,
-        "dashboard_url": f"https://{dashboard}",
+        "dashboard_url": page_of(shared, "shared"),
     }
     assert jobs_of(shared, "shared")[FIRST]["status"] in ("PENDING", "RUNNING")
     assert run_task(submit_job(deferrable=deferrable, wait_for_completion=False))["adopted"] is True
@@ -217,7 +210,7 @@ def test_a_job_that_runs_too_long_is_stopped(shared: EmulatorProcess, deferrable
 
 def test_a_driver_that_is_never_started(shared: EmulatorProcess, deferrable: bool) -> None:
     with pytest.raises(JobPendingTimeoutError, match=r"0 logical CPUs"):
-        run_task(submit_job(deferrable=deferrable, entrypoint_num_cpus=1000, pending_timeout=0.2))
+        run_task(submit_job(deferrable=deferrable, entrypoint_resources={"nowhere": 1}, pending_timeout=0.2))
     assert len(shared.calls(f"POST /api/jobs/{FIRST}/stop")) == 1
 
 

@@ -1,24 +1,21 @@
-"""What a job is given: wrong input before any call, a working_dir sent once, variables that are masked, a kill."""
+"""What a job is given: wrong input before any call, a working_dir sent once, variables that are masked."""
 
 from __future__ import annotations
 
 import base64
 import json
-import signal
-import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
-from emulator_support.process import EmulatorProcess, until
+from emulator_support.process import EmulatorProcess
 
 from airflow_provider_vertex_ray.core.job import packages
-from airflow_provider_vertex_ray.core.job.state import OWNER_KEY
-from airflow_provider_vertex_ray.errors import InvalidArgumentError, JobFailedError, JobStoppedError
+from airflow_provider_vertex_ray.errors import InvalidArgumentError, JobFailedError
 from airflow_provider_vertex_ray.operators import masking
 from airflow_provider_vertex_ray.operators.job import Secret
 from tests.operators.builders import submit_job
-from tests.support.clusters import jobs_of, start, submit
+from tests.support.clusters import jobs_of, start
 from tests.support.tasks import TaskInstance, context_of, deferral_of, run_task
 
 AT_PARSE: list[tuple[dict[str, Any], str]] = [
@@ -133,6 +130,9 @@ MISSING = [
     ({"py_modules": ["module", "nowhere"]}, "py_modules[1]"),
     ({"py_modules": ["text.txt"]}, "py_modules[0]"),
     ({"runtime_env": {"working_dir": "nowhere"}}, "working_dir"),
+    ({"runtime_env": {"conda": "nowhere.yml"}}, "runtime_env['conda']"),
+    ({"runtime_env": {"conda": "list.yml"}}, "runtime_env['conda']"),
+    ({"runtime_env": {"conda": "odd.yaml"}}, "runtime_env['conda']"),
 ]
 
 
@@ -147,6 +147,8 @@ def test_missing_code_is_told_before_any_call(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "module").mkdir()
     (tmp_path / "text.txt").touch()
+    (tmp_path / "list.yml").write_text("- 1")
+    (tmp_path / "odd.yaml").write_bytes(b"\xff: [")
     start(fake_emulator)
     fake_emulator.admin("DELETE", "calls")
     with pytest.raises(InvalidArgumentError) as caught:
@@ -297,61 +299,25 @@ def test_a_wrong_variable_s_value_is_not_shown(fake_emulator: EmulatorProcess) -
     assert "hunter2" not in str(caught.value)
 
 
-def kill_while_waiting(emulator: EmulatorProcess, **more: Any) -> tuple[str, list[BaseException]]:
-    """Kill a waiting task as Airflow does: by a signal that comes in the midst of the wait.
-
-    Gives its job's id, and what its wait raised.
-    """
-    operator = submit_job("sleep 2", deferrable=False, **more)
-    context = context_of(operator, TaskInstance("submit"))
-    jobs: list[str] = []
-
-    def running() -> list[str]:
-        # The facts for the links are kept right before the wait.
-        known = jobs_of(emulator, "shared").values() if context["ti"].xcoms else ()
-        return [
-            job["submission_id"]
-            for job in known
-            if job["metadata"] and OWNER_KEY in job["metadata"] and job["status"] == "RUNNING"
-        ]
-
-    def kill() -> None:
-        jobs.extend(until(running, what="the job does not run"))
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
-
-    killer = threading.Thread(target=kill)
-    before = signal.signal(signal.SIGUSR1, lambda number, frame: operator.on_kill())
-    raised: list[BaseException] = []
-    try:
-        killer.start()
-        run_task(operator, context)
-    except JobStoppedError as error:
-        raised.append(error)
-    finally:
-        killer.join(30)
-        signal.signal(signal.SIGUSR1, before)
-    (job,) = jobs
-    return job, raised
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("num_cpus", "entrypoint_num_cpus"),
+        ("num_gpus", "entrypoint_num_gpus"),
+        ("memory", "entrypoint_memory"),
+        ("entry_point", "entrypoint"),
+        ("runtime_environment", "runtime_env"),
+        ("timeout_job", "job_timeout"),
+    ],
+)
+def test_a_name_that_is_nearly_right_is_recognised(given: str, meant: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"Invalid value for {given}: 2. .*Did you mean {meant}[?]"):
+        submit_job(**{given: 2})
 
 
-def test_on_kill_stops_its_own_job_only(fake_emulator: EmulatorProcess) -> None:
+def test_a_driver_that_fits_nowhere_is_not_submitted(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
     start(fake_emulator)
-    submit(fake_emulator, "shared", "sibling", "sleep 60")
-    job, raised = kill_while_waiting(fake_emulator)
-    assert [type(error) for error in raised] == [JobStoppedError]
-    known = jobs_of(fake_emulator, "shared")
-    assert (known[job]["status"], known["sibling"]["status"]) == ("STOPPED", "RUNNING")
-
-
-def test_on_kill_leaves_the_job_when_that_is_asked_for(fake_emulator: EmulatorProcess) -> None:
-    start(fake_emulator)
-    job, raised = kill_while_waiting(fake_emulator, stop_on_kill=False)
-    assert raised == []
-    assert jobs_of(fake_emulator, "shared")[job]["status"] == "SUCCEEDED"
-    assert fake_emulator.calls("POST /api/jobs/*/stop") == []
-
-
-def test_on_kill_before_there_is_a_job(fake_emulator: EmulatorProcess) -> None:
-    start(fake_emulator)
-    submit_job().on_kill()
-    assert fake_emulator.calls("POST /api/jobs/*") == []
+    with pytest.raises(InvalidArgumentError, match="Invalid value for entrypoint_num_cpus: 9.*n1-standard-8"):
+        run_task(submit_job(entrypoint_num_cpus=9, deferrable=deferrable))
+    assert jobs_of(fake_emulator, "shared") == {}
+    assert run_task(submit_job(entrypoint_num_cpus=8, deferrable=deferrable))["status"] == "SUCCEEDED"

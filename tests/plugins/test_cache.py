@@ -156,6 +156,19 @@ async def test_number_of_values_is_bounded_and_running_reads_stay() -> None:
     assert again.value == 100, "the oldest was forgotten"
 
 
+async def test_new_value_is_kept_while_all_others_are_being_read() -> None:
+    cache, service = Cache(most=2), Service()
+    asking = [asyncio.create_task(cache.get(key, service.read, fresh=60, wait=5)) for key in range(3)]
+    await asyncio.sleep(0)
+    service.open.set()
+    assert {seen.value for seen in await asyncio.gather(*asking)} == {1, 2, 3}
+    for key in range(2):
+        await cache.get(key, _now(100), fresh=60, wait=5)
+    # There were too many for a while only.
+    assert (await cache.get("new", _now(4), fresh=60, wait=5)).value == 4
+    assert len(cache._entries) == 2
+
+
 async def test_close_cancels_reads() -> None:
     cache, service = Cache(), Service()
     await cache.get("k", service.read, fresh=60, wait=0.01)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from airflow_provider_vertex_ray.plugins.page.address import PREFIX, base_path
+from airflow_provider_vertex_ray.links.page_address import PREFIX, base_path
 from airflow_provider_vertex_ray.plugins.ray_clusters import LazyApp, VertexRayPlugin
 from tests.plugins.conftest import AIRFLOW_3
 
@@ -27,9 +27,9 @@ def test_loading_the_plugin_is_cheap() -> None:
     assert [name for name in loaded if name.split(".")[0] in ("fastapi", "aiohttp", "jinja2", "ray", "google")] == []
     # The root may be there already: Airflow asks it for the provider's info.
     assert {name for name in loaded if name.startswith("airflow_provider_vertex_ray.")} == {
+        "airflow_provider_vertex_ray.links",
+        "airflow_provider_vertex_ray.links.page_address",
         "airflow_provider_vertex_ray.plugins",
-        "airflow_provider_vertex_ray.plugins.page",
-        "airflow_provider_vertex_ray.plugins.page.address",
         "airflow_provider_vertex_ray.plugins.ray_clusters",
     }
     assert len(loaded) < 60
@@ -54,6 +54,8 @@ def test_plugin_adds_page_and_navigation_on_airflow_3() -> None:
     assert isinstance(app["app"], LazyApp)
     (view,) = VertexRayPlugin.external_views
     assert (view["destination"], view["href"]) == ("nav", "/ray-clusters/")
+    # Airflow's own icon, which follows its colours and which screen readers leave out.
+    assert "icon" not in view
 
 
 @pytest.mark.parametrize(

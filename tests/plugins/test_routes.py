@@ -42,13 +42,13 @@ def test_every_route_requires_a_login(page: Page) -> None:
     for route in page.app.routes:
         # Anything else, such as a mount, would have its own way past the login.
         assert isinstance(route, APIRoute), route
-        path = route.path.format(source=SOURCE, cluster_id="x", name="page.css")
+        path = route.path.format(source=SOURCE, cluster_id="x", name="page.css", project="p", location="us-central1")
         for method in route.methods:
             answer = client.request(method, path, headers=POSTED if method == "POST" else {})
             assert answer.status_code == 401, (method, path)
             assert "Ray clusters" not in answer.text
             asked += 1
-    assert asked == 5
+    assert asked == 7
     for path in ("/docs", "/openapi.json", "/redoc"):
         assert client.get(path).status_code in (401, 404)
 
@@ -122,6 +122,24 @@ def test_stop_of_a_job_is_audited(page: Page, busy: str, fake_emulator: Emulator
     assert extra["job"] == "runs"
     assert extra["cluster"].endswith("/busy")
     assert extra["outcome"] == "A stop request was sent to job runs."
+
+
+@pytest.mark.parametrize(
+    "slow",
+    [
+        {"scope": "control_plane", "method": "ListPersistentResources"},
+        {"scope": "dashboard", "method": "GET /api/jobs/"},
+    ],
+    ids=["list", "jobs"],
+)
+def test_process_that_has_read_nothing_yet_stops_a_job(
+    page: Page, busy: str, fake_emulator: EmulatorProcess, slow: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Less than on a busy server, so that the test does not wait for long.
+    monkeypatch.setattr("airflow_provider_vertex_ray.plugins.page.actions.STOP_READ_SECONDS", 0.05)
+    with fake_emulator.fault(**slow, action="slow", delay=1.0):
+        assert page.post(f"{busy}/stop", {"job": "runs"}).status_code in (200, 202)
+    assert until(lambda: jobs_of(fake_emulator, "busy")["runs"]["status"] == "STOPPED")
 
 
 def test_cluster_in_use_is_deleted_only_with_force(page: Page, busy: str, fake_emulator: EmulatorProcess) -> None:
@@ -265,8 +283,9 @@ def test_airflow_may_have_a_base_path(page: Page, monkeypatch: pytest.MonkeyPatc
     page.app = FastAPI(root_path="/airflow")
     page.app.mount("/ray-clusters", create_page(service))
     text = page.get("airflow/ray-clusters/").text
-    addresses = re.findall(r'(?:href|src)="([^"]+)"', text)
-    assert len(addresses) == 4
+    addresses = re.findall(r'(?:href|src|action)="([^"#]+)"', text)
+    assert len(addresses) == 5
+    assert addresses.pop() == "/airflow/"
     assert all(address.startswith("/airflow/ray-clusters/static/") for address in addresses)
     assert page.get("airflow/ray-clusters/static/page.css").status_code == 200
     answer = page.get("airflow/ray-clusters/", user=None, headers=HTML)
@@ -375,7 +394,7 @@ def test_dag_data_requires_the_dags_permissions(
     assert "of mine" in page.get(f"{busy}?part=1&job={mine}").text
     assert "You may not read the task logs of all DAGs" in page.get(f"{busy}?part=1&job=runs").text
     text = page.get(busy).text
-    assert f'data-name="{mine}"' in text
+    assert f"""data-name='"{mine}"'""" in text
     assert 'data-act="delete"' not in text
     assert page.post(f"{busy}/stop", {"job": secret}).status_code == 403
     assert page.post(f"{busy}/stop", {"job": "runs"}).status_code == 403

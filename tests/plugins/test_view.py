@@ -12,12 +12,13 @@ from airflow_provider_vertex_ray.plugins.page.cache import Cached
 from airflow_provider_vertex_ray.plugins.page.cluster_view import cluster_view, log_view
 from airflow_provider_vertex_ray.plugins.page.log import LogTail, plain
 from airflow_provider_vertex_ray.plugins.page.owners import Owner
+from airflow_provider_vertex_ray.plugins.page.query import ClusterQuery
 from airflow_provider_vertex_ray.plugins.page.reader import ClusterFacts, Nodes, SourceFacts
 from airflow_provider_vertex_ray.plugins.page.row import ClusterRow, cluster_row
 from airflow_provider_vertex_ray.plugins.page.text import money, number, shortened
 from airflow_provider_vertex_ray.plugins.page.view import overview
 from airflow_provider_vertex_ray.price_table import PriceTable
-from tests.plugins.builders import NOW, OWNER, cluster, facts, job, seen
+from tests.plugins.builders import NOW, OWNER, cluster, facts, job, seen, stamp
 from tests.support.leases import held_by
 
 PRICES = PriceTable("USD", {"us-central1": {"machines": {"n1-standard-16": 1.0, "n1-standard-8": 0.5}}})
@@ -49,13 +50,22 @@ def test_use_names_the_time_of_deletion() -> None:
     assert _use(jobs=_idle(200), idle_for=100.0)[2].startswith(
         "the reaper deletes it at its next run: idle for 3 min 20 s"
     )
-    assert _use(jobs=_idle(60), idle_for=1000.0, max_age=630.0)[2] == "the reaper deletes it in 30 s"
+    assert _use(jobs=_idle(590), idle_for=1000.0, max_age=630.0)[2] == "the reaper deletes it in 30 s"
+    # A cluster that is to go anyway stays for 10 minutes after its last job.
+    assert _use(jobs=_idle(60), idle_for=1000.0, max_age=30.0)[2] == "the reaper deletes it in 9 min"
+    assert _use(jobs=_idle(60), idle_for=1000.0, superseded=True)[2] == "the reaper deletes it in 9 min"
     assert _use(jobs=_idle(60)) == ("idle for 1 min", "warn", "no reaper is configured here")
     assert _use(superseded=True, jobs=seen((job(),)), idle_for=100.0) == (
         "in use",
         "warn",
         "it was superseded by a newer generation; job job-1",
     )
+
+
+def test_age_counts_from_running_as_for_the_reaper() -> None:
+    # Created 600 s before, and RUNNING for 300 s.
+    late = cluster(startTime=stamp(NOW - 300))
+    assert _use(of=late, jobs=_idle(290), idle_for=1000.0, max_age=1000.0)[2] == "the reaper deletes it in 11 min 40 s"
 
 
 def test_reaper_ignores_clusters_with_other_labels() -> None:
@@ -127,9 +137,9 @@ def test_overview_has_totals() -> None:
     assert figures["Clusters"] == ("3", "2 billed now")
     assert figures["Nodes"] == ("6", "including heads")
     assert figures["Jobs running"] == ("1", "0 pending")
-    assert figures["Idle"][0] == "1"
+    assert figures["Idle"] == ("1", "unused clusters, $2.00 per hour")
     assert figures["Cost per hour"] == ("$4.00", "list prices, excluding disks")
-    assert [row.cluster_id for row in view.sources[0].rows] == ["b", "shared", "c"]
+    assert [row.cluster_id for row in view.sources[0].rows] == ["shared", "b", "c"]
 
 
 def test_problem_names_connection_region_type_and_remedy() -> None:
@@ -145,11 +155,12 @@ def test_problem_names_connection_region_type_and_remedy() -> None:
 
 def test_job_table_is_bounded_and_filtered() -> None:
     jobs = [job(f"job-{place}") for place in range(30)] + [job("bad", "FAILED", message="m, last available logs (x)")]
-    view = cluster_view(_row(facts(jobs=seen(tuple(jobs)))), {}, None, now=NOW, shown=5)
-    assert (len(view.jobs), view.more) == (5, 26)
-    assert view.filters == (("all", 31, True), ("active", 30, False), ("failed", 1, False))
-    failed = cluster_view(_row(facts(jobs=seen(tuple(jobs)))), {}, None, now=NOW, chosen="failed")
-    assert [(each.submission_id, each.message) for each in failed.jobs] == [("bad", "m")]
+    row = _row(facts(jobs=seen(tuple(jobs))))
+    table = cluster_view(row, {}, None, now=NOW, query=ClusterQuery(jobs=5)).table
+    assert (len(table.rows), table.more) == (5, 26)
+    assert table.filters == (("all", 31, True), ("active", 30, False), ("failed", 1, False))
+    failed = cluster_view(row, {}, None, now=NOW, query=ClusterQuery(show="failed")).table
+    assert [(each.submission_id, each.message) for each in failed.rows] == [("bad", "m")]
 
 
 def test_log_names_its_source() -> None:
@@ -157,6 +168,8 @@ def test_log_names_its_source() -> None:
     tail = LogTail(("a", "b"), "Cloud Logging", "The dashboard does not answer: x")
     found = log_view(visible, seen(tail), cluster(), NOW)
     assert found.about == "last 2 lines, from Cloud Logging. The dashboard does not answer: x"
+    searched = log_view(visible, seen(LogTail(("a",), "dashboard")), cluster(), NOW, find="a")
+    assert searched.about == "1 line with “a”, from the dashboard."
     failed = log_view(visible, Cached(error=ServiceUnavailableError("x")), cluster(), NOW)
     assert failed.problem is not None
 

@@ -7,6 +7,7 @@ import decimal
 import io
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -131,3 +132,44 @@ def odd_rows(draw: Any) -> int:
 @given(data=st.data())
 def test_other_values_are_refused_and_never_changed(data: st.DataObject) -> None:
     odd_rows(data.draw)
+
+
+@pytest.mark.parametrize("missing", [None, pd.NA, pd.NaT, float("nan")], ids=str)
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ("a", "STRING"),
+        (b"a", "BYTES"),
+        (True, "BOOL"),
+        (1, "INT64"),
+        (decimal.Decimal("1.5"), "NUMERIC"),
+        (datetime.date(2026, 1, 2), "DATE"),
+        (datetime.time(1), "TIME"),
+    ],
+    ids=lambda each: each if isinstance(each, str) else None,
+)
+def test_what_pandas_has_for_missing_is_null_beside_each_type(missing: Any, value: Any, kind: str) -> None:
+    if kind in ("INT64", "NUMERIC") and missing is not None and missing is not pd.NA and missing is not pd.NaT:
+        pytest.skip("among numbers, NaN is one")
+    rows = pd.DataFrame({"c": pd.Series([value, missing, value], dtype=object)})
+    assert conform(table_of(rows), [{"name": "c", "type": kind}], "the table").column(0).to_pylist() == [
+        value,
+        None,
+        value,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([np.float16(0.75), 1], [0.75, 1.0]),
+        ([1, np.float16(0.75), None], [1.0, 0.75, None]),
+        ([np.float32(0.5), np.int64(2)], [0.5, 2.0]),
+        ([np.int64(3), decimal.Decimal("1.5")], [decimal.Decimal(3), decimal.Decimal("1.5")]),
+    ],
+    ids=str,
+)
+def test_numbers_of_numpy_keep_their_values_beside_others(values: list[Any], expected: list[Any]) -> None:
+    for rows, wanted in ((values, expected), ([values], [expected])):
+        for batch in ({"c": rows}, pd.DataFrame({"c": pd.Series(rows, dtype=object)})):
+            assert table_of(batch).column(0).to_pylist() == wanted

@@ -60,7 +60,7 @@ def test_what_is_free_is_not_waited_for(fake_emulator: EmulatorProcess) -> None:
         "location": LOCATION,
         "quota": [{"metric": CPUS, "asked": 32, "asked_at_most": 32, "limit": 100, "used": 68, "free": 32}],
     }
-    assert ti.xcoms[LINK_KEY] == {"project_id": "demo-project"}
+    assert ti.xcoms[LINK_KEY] == {"project_id": "demo-project", "emulator": fake_emulator.host}
 
 
 def test_a_cluster_that_is_deleted_frees_it(fake_emulator: EmulatorProcess, deferrable: bool) -> None:

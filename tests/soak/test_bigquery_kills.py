@@ -1,4 +1,4 @@
-"""Fifty kills at random moments of BigQuery steps; one of them is in the ordinary tests."""
+"""Fifty kills at random moments of BigQuery steps. The ordinary tests kill one driver (``test_bigquery.py``)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tests.soak.bigquery_kills import PARTS, Kills
 from tests.support.bigquery import BigQuery, emulator_with_bigquery
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.soak, pytest.mark.ray, pytest.mark.timeout(3600)]
 
 DISPOSITIONS = ("WRITE_APPEND", "WRITE_TRUNCATE")
 
@@ -23,14 +23,8 @@ def kills() -> Iterator[Kills]:
         yield Kills(process, BigQuery(process), seed)
 
 
-@pytest.mark.soak
 def test_no_kill_leaves_a_half_table_or_doubles_a_row(kills: Kills) -> None:
     while sum(kills.outcome.kills.values()) < 50:
         kills.run(PARTS[sum(kills.outcome.kills.values()) % len(PARTS)], kills.chance.choice(DISPOSITIONS))
     print(kills.outcome)
-    assert kills.outcome.failures == []
-
-
-def test_a_kill(kills: Kills) -> None:
-    kills.run("worker", "WRITE_APPEND")
     assert kills.outcome.failures == []

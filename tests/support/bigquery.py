@@ -56,15 +56,28 @@ class BigQuery:
 @contextmanager
 def emulator_with_bigquery() -> Iterator[EmulatorProcess]:
     """An emulator with BigQuery beside it, and this process set up for both."""
+    with bigquery_process() as process, used(process):
+        yield process
+
+
+@contextmanager
+def bigquery_process() -> Iterator[EmulatorProcess]:
+    """An emulator with BigQuery beside it."""
     with (
         tempfile.TemporaryDirectory(prefix="vre-") as folder,
         EmulatorProcess(Path(folder), ["--with", "bigquery"]) as process,
-        pytest.MonkeyPatch.context() as monkeypatch,
     ):
+        yield process
+
+
+@contextmanager
+def used(process: EmulatorProcess) -> Iterator[None]:
+    """Make this process's hooks and Google's clients talk to an emulator and to the BigQuery beside it."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
         use(process, monkeypatch)
         monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", process.env["BIGQUERY_EMULATOR_HOST"])
         monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", connection(process))
-        yield process
+        yield
 
 
 def step_operator(**more: Any) -> VertexRayBigQueryOperator:

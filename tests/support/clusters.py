@@ -53,6 +53,11 @@ def dashboard_of(emulator: EmulatorProcess, cluster_id: str) -> str:
     return "/" + str(uri).rsplit("/", 1)[-1]
 
 
+def page_of(emulator: EmulatorProcess, cluster_id: str) -> str:
+    """The address of the cluster's dashboard for a browser."""
+    return f"http://{emulator.host}/emulator/dashboards{dashboard_of(emulator, cluster_id)}"
+
+
 def jobs_of(emulator: EmulatorProcess, cluster_id: str) -> dict[str, dict[str, Any]]:
     """What the cluster itself says of its jobs, by submission id."""
     status, jobs = emulator.request("GET", f"{dashboard_of(emulator, cluster_id)}/api/jobs/", token=emulator.token())

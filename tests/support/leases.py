@@ -12,7 +12,7 @@ from airflow_provider_vertex_ray.core.cluster.name import ClusterName
 from airflow_provider_vertex_ray.core.sharing.guarded_delete import new_closing
 from airflow_provider_vertex_ray.core.sharing.lease import Closing, Holder, HolderId, Lease
 from airflow_provider_vertex_ray.core.sharing.lease_store import LeaseStore
-from airflow_provider_vertex_ray.hooks.base import run_sync
+from airflow_provider_vertex_ray.core.threads import run_sync
 from airflow_provider_vertex_ray.hooks.lease import VertexRayLeaseAsyncHook
 from tests.support.clusters import LOCATION
 

@@ -28,11 +28,14 @@ class LogServer:
     :param ray: Ray's version; versions before 2.47 have no log files here
     :param cut: bytes after which an answer ends; 0 for never
     :param cut_visibly: whether a cut can be told from the end of the answer
+
+    While ``page`` is not empty, the proxy answers each request for the log with this page and status 200.
     """
 
     def __init__(self, websocket: str = "works", ray: str = "2.47.1", cut: int = 0, cut_visibly: bool = True) -> None:
         self.websocket, self.ray, self.cut, self.cut_visibly = websocket, ray, cut, cut_visibly
         self.log = bytearray()
+        self.page = ""
         self.calls: Counter[str] = Counter()
         self.sent = 0
         self.url = ""
@@ -62,6 +65,8 @@ class LogServer:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         self.calls["answer"] += 1
+        if self.page:
+            return self._paged()
         try:
             text = io.TextIOWrapper(io.BytesIO(self.log), encoding="utf-8").read()
         except UnicodeDecodeError as error:
@@ -70,6 +75,8 @@ class LogServer:
 
     async def _file(self, request: web.Request) -> web.StreamResponse:
         self.calls["file"] += 1
+        if self.page:
+            return self._paged()
         lines = int(request.query["lines"])
         start = 0
         if lines >= 0:
@@ -80,10 +87,15 @@ class LogServer:
                 if found < 0:
                     break
                 end = found
-        return await self._send(request, bytes(memoryview(self.log)[start:]))
+        return await self._send(request, bytes(memoryview(self.log)[start:]), "text/plain")
 
-    async def _send(self, request: web.Request, content: bytes) -> web.StreamResponse:
+    def _paged(self) -> web.Response:
+        self.calls["page"] += 1
+        return web.Response(text=self.page, content_type="text/html")
+
+    async def _send(self, request: web.Request, content: bytes, kind: str = "application/json") -> web.StreamResponse:
         answer = web.StreamResponse()
+        answer.content_type = kind
         await answer.prepare(request)
         cut = bool(self.cut) and len(content) > self.cut
         for place in range(0, min(len(content), self.cut) if cut else len(content), BLOCK):
@@ -99,6 +111,8 @@ class LogServer:
 
     async def _tail(self, request: web.Request) -> web.StreamResponse:
         self.calls["tail"] += 1
+        if self.page:
+            return self._paged()
         if self.websocket == "hangs":
             await asyncio.sleep(3600)
         if self.websocket.isdecimal():

@@ -42,7 +42,7 @@ _IMAGES = st.sampled_from(
         # The service's own, named outright: must not be mistaken for "no custom image".
         "us-docker.pkg.dev/vertex-ai/training/ray-cpu.2-42.py310:latest",
         "asia-docker.pkg.dev/vertex-ai/training/ray-gpu.2-47.py311:latest",
-        "us-docker.pkg.dev/vertex-ai/training/ray-gpu.2-33.py310:latest",
+        "us-docker.pkg.dev/vertex-ai/training/ray-gpu.2-42.py310:latest",
     )
 )
 _LABEL_LETTERS = "abz09_-é字"

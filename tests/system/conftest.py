@@ -32,7 +32,8 @@ class System:
     slots: int = SLOTS
 
 
-@pytest.fixture(scope="session")
+# Not for the session: its processes would go on beside all later tests.
+@pytest.fixture(scope="package")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     home = tmp_path_factory.mktemp("system")
     emulator = Emulator(home / "emulator")

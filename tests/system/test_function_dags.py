@@ -11,8 +11,9 @@ from .conftest import System
 pytestmark = [pytest.mark.system, pytest.mark.ray, pytest.mark.timeout(900)]
 
 
-@pytest.mark.parametrize("inputs", [3, pytest.param(20, marks=pytest.mark.soak)])
-def test_functions_mapped_over_many_inputs(system: System, inputs: int) -> None:
+@pytest.mark.soak
+def test_functions_mapped_over_many_inputs(system: System) -> None:
+    inputs = 20
     conf = {"limit": 10_000, "inputs": inputs}
     report = system.airflow.run_dag("example_vertex_ray_functions", conf=conf, timeout=800)
 

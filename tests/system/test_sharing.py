@@ -177,6 +177,7 @@ def test_a_failure_inside_still_tears_down_and_a_clear_sets_up_again(connected: 
     assert connected.emulator.clusters() == []
 
 
+@pytest.mark.soak
 def test_on_success_keeps_the_cluster_of_a_failure(connected: System) -> None:
     good = connected.airflow.run_dag("group_on_success", timeout=300)
     assert good.state == "success"

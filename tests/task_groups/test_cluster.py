@@ -13,9 +13,10 @@ from airflow_provider_vertex_ray.decorators.job import vertex_ray_task
 from airflow_provider_vertex_ray.errors import InvalidArgumentError
 from airflow_provider_vertex_ray.operators.cluster import VertexRayDeleteClusterOperator, VertexRayGetClusterOperator
 from airflow_provider_vertex_ray.operators.job import VertexRaySubmitJobOperator
-from airflow_provider_vertex_ray.operators.leases import VertexRayReleaseClusterOperator
+from airflow_provider_vertex_ray.operators.leases import VertexRayReleaseClusterOperator, lease_holder_of
 from airflow_provider_vertex_ray.sensors.job import VertexRayJobSensor
 from airflow_provider_vertex_ray.task_groups.cluster import VertexRayCluster
+from tests.support.tasks import context_of
 
 SPEC = ClusterSpec(worker_node_types=[Resources(machine_type="n1-standard-8")])
 GIVEN = "{{ task_instance.xcom_pull(task_ids='etl.create_cluster')['name'] }}"
@@ -103,6 +104,16 @@ def test_the_connection_and_the_lease_are_given_too() -> None:
     assert (set_up.shared_name, set_up.lease_ttl) == ("crowd", 60.0)
     assert isinstance(release, VertexRayReleaseClusterOperator)
     assert release.is_teardown
+
+
+def test_the_owner_of_the_lease_is_that_of_all_tasks() -> None:
+    lease = {"lease_uri": "gs://bucket/leases", "create": {"lease_owner": "team-x"}}
+    with dag() as found, group(cluster_id=None, shared_name="crowd", **lease):
+        job("job")
+    tasks = [found.get_task(f"etl.{name}") for name in ("create_cluster", "job", "release_cluster")]
+    assert [task.lease_owner for task in tasks] == ["team-x"] * 3
+    # So they share one hold, which the teardown releases.
+    assert len({lease_holder_of(task, context_of(task), task.lease_owner, task.task_id).key for task in tasks}) == 1
 
 
 def test_a_shared_one_without_a_lease_has_nothing_to_tear_down() -> None:

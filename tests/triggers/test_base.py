@@ -13,7 +13,7 @@ import pytest
 from emulator_support.process import EmulatorProcess
 
 from airflow_provider_vertex_ray.errors import QuotaExceededError, VertexRayError
-from airflow_provider_vertex_ray.triggers import cluster, ensure, idle, job, monitoring
+from airflow_provider_vertex_ray.triggers import cluster, ensure, idle, job, jobs, monitoring
 from airflow_provider_vertex_ray.triggers.base import WaitTrigger, result_of
 from airflow_provider_vertex_ray.triggers.cluster import (
     ClusterTrigger,
@@ -25,6 +25,8 @@ from airflow_provider_vertex_ray.triggers.cluster import (
 from airflow_provider_vertex_ray.triggers.ensure import VertexRayClusterEnsureTrigger
 from airflow_provider_vertex_ray.triggers.idle import VertexRayClusterIdleTrigger, VertexRayReaperTrigger
 from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
+from airflow_provider_vertex_ray.triggers.job_cluster import JobWaitTrigger
+from airflow_provider_vertex_ray.triggers.jobs import VertexRayJobsTrigger
 from airflow_provider_vertex_ray.triggers.monitoring import VertexRayMetricTrigger
 from tests.support.clusters import full_name, start, submit
 from tests.support.tasks import first_event, round_trip
@@ -47,12 +49,27 @@ OF_REGION = {
     "location": "us-central1",
     "lease_uri": "gs://bucket",
 }
+BASES = (WaitTrigger, ClusterTrigger, JobWaitTrigger)
 ALL: list[WaitTrigger] = [
-    VertexRayClusterReadyTrigger(**OF_CLUSTERS, dashboard_timeout=11.0, created_at=1.5),
-    VertexRayClusterDeleteTrigger(
-        **OF_CLUSTERS, lease={"uri": "gs://bucket", "cluster": "c", "owner": "dag/run", "token": "t"}
+    VertexRayClusterReadyTrigger(
+        **OF_CLUSTERS,
+        dashboard_timeout=11.0,
+        created_at=1.5,
+        leftovers=["projects/p/locations/l/persistentResources/other"],
+        labels={"airflow-owner": "x"},
+        delete_on_kill=True,
+        prices={"currency": "EUR", "regions": {}},
     ),
-    VertexRayClusterResizeTrigger(**OF_CLUSTERS, replicas={"worker-pool1": 4}),
+    VertexRayClusterDeleteTrigger(
+        **OF_CLUSTERS,
+        also=["projects/p/locations/l/persistentResources/other"],
+        created={"projects/p/locations/l/persistentResources/other": "2026-11-29T00:00:00Z"},
+        began=2.5,
+        lease={"uri": "gs://bucket", "cluster": "c", "owner": "dag/run", "token": "t"},
+    ),
+    VertexRayClusterResizeTrigger(
+        **OF_CLUSTERS, replicas={"worker-pool1": 4}, lease={"uri": "gs://bucket", "cluster": "c", "token": "t"}
+    ),
     VertexRayClusterStateTrigger(**OF_CLUSTERS, states=("RUNNING", "ERROR")),
     VertexRayJobTrigger(
         **COMMON,
@@ -65,6 +82,22 @@ ALL: list[WaitTrigger] = [
         stop_at_deadline=False,
         stop_on_kill=True,
         begun=5.0,
+        lease={"uri": "gs://bucket", "cluster": full_name("shared"), "owner": "dag/run", "scope": "", "ttl": 60.0},
+        end={"returns": "job", "push": True},
+    ),
+    VertexRayJobsTrigger(
+        **{name: value for name, value in COMMON.items() if name != "deadline"},
+        plan="packed",
+        dashboard_uri="x.aiplatform-training.googleusercontent.com",
+        max_active=3,
+        on_failure="stop",
+        pending_timeout=1.0,
+        job_timeout=9.0,
+        lost_timeout=2.0,
+        logs="all",
+        log_lines=5,
+        read_results=False,
+        stop_on_kill=True,
         lease={"uri": "gs://bucket", "cluster": full_name("shared"), "owner": "dag/run", "scope": "", "ttl": 60.0},
     ),
     VertexRayClusterIdleTrigger(**OF_CLUSTERS, idle_for=5.0, lease_uri="gs://bucket"),
@@ -102,6 +135,7 @@ ALL: list[WaitTrigger] = [
         comparison="<",
         threshold=5.0,
         for_seconds=60.0,
+        end={"returns": "wait", "push": True},
     ),
 ]
 
@@ -120,9 +154,9 @@ def parameters_of(kind: type) -> dict[str, inspect.Parameter]:
 def test_every_trigger_is_tested() -> None:
     kinds = {
         kind
-        for module in (cluster, ensure, idle, job, monitoring)
+        for module in (cluster, ensure, idle, job, jobs, monitoring)
         for kind in vars(module).values()
-        if isinstance(kind, type) and issubclass(kind, WaitTrigger) and kind not in (WaitTrigger, ClusterTrigger)
+        if isinstance(kind, type) and issubclass(kind, WaitTrigger) and kind not in BASES
     }
     assert {type(trigger) for trigger in ALL} == kinds
 

@@ -25,6 +25,7 @@ from airflow_provider_vertex_ray.errors import (
     VertexRayError,
 )
 from airflow_provider_vertex_ray.triggers import cluster as module
+from airflow_provider_vertex_ray.triggers import progress
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.cluster import (
     ClusterTrigger,
@@ -92,10 +93,25 @@ async def test_failed_creation_has_a_typed_error(
     assert type(caught.value) is kind
 
 
+PRICES = {"currency": "USD", "regions": {"us-central1": {"machines": {"n1-standard-16": 1.0, "n1-standard-8": 0.525}}}}
+
+
+@pytest.mark.parametrize(
+    ("prices", "cost"),
+    [
+        (None, "are billed; a price_table lets this line tell the amount"),
+        (PRICES, r"cost 2\.05 USD an hour"),
+        ({"currency": "USD", "regions": {}}, r"are billed; the price_table has no price for n1-standard-16 in .*"),
+    ],
+)
 async def test_slow_creation_says_how_long_it_takes(
-    fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    fake_emulator: EmulatorProcess,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    prices: dict[str, Any] | None,
+    cost: str,
 ) -> None:
-    monkeypatch.setattr(module, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "PROGRESS_SECONDS", 0.0)
     logger = logging.getLogger("tests.slow_creation")
     monkeypatch.setattr(READY, "log", logger, raising=False)
     start(fake_emulator)
@@ -107,11 +123,12 @@ async def test_slow_creation_says_how_long_it_takes(
 
     fake_emulator.admin("DELETE", "calls")
     with caplog.at_level(logging.INFO, logger.name):
-        await asyncio.gather(outcome(READY), asyncio.to_thread(come_up))
+        await asyncio.gather(outcome(READY, prices=prices), asyncio.to_thread(come_up))
     said = [record.getMessage() for record in caplog.records if record.name == logger.name]
     assert said[0] == "Cluster shared is PROVISIONING"
-    assert re.fullmatch(r"Cluster shared has been PROVISIONING for \d s; 10 to 20 minutes are usual", said[1])
-    assert re.fullmatch(r"Cluster shared is ready after \d+ s: its dashboard answers at https://\S+", said[-1])
+    usual = r"Cluster shared has been PROVISIONING for \d s; 10 to 20 minutes are usual\. Once RUNNING, its 3 nodes "
+    assert re.fullmatch(rf"{usual}{cost}", said[1])
+    assert re.fullmatch(r"Cluster shared is ready after \d+ s: its dashboard answers at http://\S+", said[-1])
 
 
 async def test_stuck_creation_ends_at_the_deadline(fake_emulator: EmulatorProcess) -> None:

@@ -10,16 +10,17 @@ import pytest
 from emulator_support.process import EmulatorProcess, until
 
 from airflow_provider_vertex_ray.core.http import transport
+from airflow_provider_vertex_ray.core.job.client import JobsApi
 from airflow_provider_vertex_ray.errors import (
+    CredentialsError,
     JobFailedError,
     JobLostError,
     JobPendingTimeoutError,
     JobStoppedError,
     JobTimeoutError,
-    NotAuthorisedError,
     OperationTimeoutError,
 )
-from airflow_provider_vertex_ray.triggers import polling
+from airflow_provider_vertex_ray.triggers import job_pace
 from airflow_provider_vertex_ray.triggers.base import result_of
 from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
 from tests.support.clusters import dashboard_of, full_name, jobs_of, start, submit
@@ -107,7 +108,7 @@ async def test_wait_uses_one_connection_and_a_slow_poll(
 ) -> None:
     emulator = websocket_emulator
     start(emulator)
-    monkeypatch.setattr(polling, "SHORTEST", 0.1)
+    monkeypatch.setattr(job_pace, "SHORTEST", 0.1)
     submit(emulator, "shared", "one", "sleep 1")
     emulator.admin("DELETE", "calls")
     await outcome(poll_interval=15, dashboard_uri=None)
@@ -246,9 +247,32 @@ async def test_killed_driver_is_a_failed_job(emulator: EmulatorProcess) -> None:
         await outcome()
 
 
-async def test_lost_permission_ends_the_wait(emulator: EmulatorProcess) -> None:
+@pytest.mark.parametrize("status", [400, 401, 403])
+async def test_refusal_for_a_moment_does_not_end_the_wait(emulator: EmulatorProcess, status: int) -> None:
+    submit(emulator, "shared", "one", "sleep 0.5")
+    # From the first request on: no earlier one of this connection tells that the call works.
+    with emulator.fault(scope="dashboard", method=GET, action="status", status=status, times=4):
+        assert (await outcome())["status"] == "SUCCEEDED"
+
+
+async def test_lost_permission_ends_the_wait_after_lost_timeout(emulator: EmulatorProcess) -> None:
     submit(emulator, "shared", "one", "sleep 60")
-    with emulator.fault(scope="auth", method=GET, times=None, status=403), pytest.raises(NotAuthorisedError):
+    with (
+        emulator.fault(scope="auth", method=GET, times=None, status=403),
+        pytest.raises(JobLostError, match=r"could not be read\. Last error: .*403.*roles/aiplatform\.user"),
+    ):
+        await outcome(lost_timeout=0.3)
+
+
+async def test_credentials_that_give_no_token_end_the_wait(
+    emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*args: Any, **more: Any) -> Any:
+        raise CredentialsError("The key is damaged.")
+
+    submit(emulator, "shared", "one", "sleep 60")
+    monkeypatch.setattr(JobsApi, "get", broken)
+    with pytest.raises(CredentialsError):
         await outcome()
 
 
@@ -305,7 +329,7 @@ async def test_many_waits_share_one_session(emulator: EmulatorProcess, monkeypat
 async def test_queued_wait_already_shares_the_session(
     emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(polling, "STARTS_AT_ONCE", 1)
+    monkeypatch.setattr(job_pace, "STARTS_AT_ONCE", 1)
     names = [f"job-{number}" for number in range(5)]
     for name in names:
         submit(emulator, "shared", name, "true")

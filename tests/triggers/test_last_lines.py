@@ -11,7 +11,7 @@ import pytest
 from emulator_support.process import EmulatorProcess, until
 
 from airflow_provider_vertex_ray.errors import JobFailedError, JobLostError, VertexRayError, error_from_dict
-from airflow_provider_vertex_ray.hooks import monitoring
+from airflow_provider_vertex_ray.hooks.calls import monitoring
 from airflow_provider_vertex_ray.log_query import LogQuery
 from airflow_provider_vertex_ray.triggers import log_fallback
 from airflow_provider_vertex_ray.triggers.base import result_of

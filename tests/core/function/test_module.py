@@ -118,6 +118,18 @@ def test_a_result(run: Callable[..., Done]) -> None:
     assert done.output.isascii()
 
 
+COLUMNS = {"name": "str", "age": {"unit": "years", "kind": "int"}}
+
+
+def keys_in_order(given: dict[str, int], how: Any = {"b": 1, "a": 2}) -> Any:  # noqa: B006
+    return [list(COLUMNS), list(COLUMNS["age"]), list(given), list(how)]
+
+
+def test_dicts_keep_their_order(run: Callable[..., Done]) -> None:
+    given = {"z": 1, "y": 2}
+    assert decode(run(keys_in_order, given).content["value"]) == keys_in_order(given)
+
+
 def fails(n: int) -> Any:
     def deeper() -> Any:
         raise ValueError(f"no {n}")

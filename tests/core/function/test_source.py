@@ -200,6 +200,38 @@ def test_constants_of_the_function_around() -> None:
     assert run(sized) == 3
 
 
+COUNTER = 5
+CACHE = None
+a_counter = 5
+
+
+def test_globals_that_are_read_before_they_are_assigned() -> None:
+    def counts() -> int:
+        global COUNTER
+        COUNTER += 1
+        return COUNTER
+
+    def remembers() -> Any:
+        def load() -> Any:
+            global CACHE
+            if CACHE is None:
+                CACHE = [1]
+            return CACHE
+
+        return load() + load()
+
+    def is_no_constant() -> int:
+        global a_counter
+        a_counter += 1
+        return a_counter
+
+    assert run(counts) == 6
+    assert run(remembers) == [1, 1]
+    assert (COUNTER, CACHE) == (5, None)
+    with pytest.raises(InvalidArgumentError, match=r"a_counter.*UPPER_CASE"):
+        source_of(is_no_constant)
+
+
 def test_names_that_are_bound_inside() -> None:
     def bound(items: list[int]) -> Any:
         global made_here

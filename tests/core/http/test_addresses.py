@@ -54,6 +54,25 @@ def test_the_environment_names_an_emulator(monkeypatch: pytest.MonkeyPatch, valu
     assert Addresses.from_environment() == EMULATOR
 
 
+@pytest.mark.parametrize(
+    "value", ["localhost", "8787", "127.0.0.1", "https://127.0.0.1:8787", "127.0.0.1:8787/v1", "a b:1"]
+)
+@pytest.mark.parametrize("variable", ["VERTEX_RAY_EMULATOR_HOST", "STORAGE_EMULATOR_HOST"])
+def test_an_emulators_address_needs_a_host_and_a_port(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv("VERTEX_RAY_EMULATOR_HOST", "127.0.0.1:8787")
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(InvalidArgumentError, match=f"Invalid value for {variable}: .*host:port"):
+        Addresses.from_environment()
+
+
+def test_a_browser_is_led_to_the_dashboard() -> None:
+    assert GOOGLE.dashboard_page(DASHBOARD) == f"https://{DASHBOARD}"
+    for uri in (DASHBOARD, f"localhost:4711/{DASHBOARD}", f"http://127.0.0.1:8787/emulator/dashboards/{DASHBOARD}"):
+        assert EMULATOR.dashboard_page(uri) == f"http://127.0.0.1:8787/emulator/dashboards/{DASHBOARD}"
+
+
 def test_the_environment_names_another_universe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VERTEX_RAY_EMULATOR_HOST", "")
     monkeypatch.setenv("GOOGLE_CLOUD_UNIVERSE_DOMAIN", "example-cloud.test")

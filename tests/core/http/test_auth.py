@@ -15,7 +15,13 @@ from google.auth.exceptions import RefreshError, TransportError
 
 from airflow_provider_vertex_ray.core.http import auth
 from airflow_provider_vertex_ray.core.http.auth import CredentialsTokenSource, EmulatorTokenSource
-from airflow_provider_vertex_ray.errors import NotAuthorisedError, ServiceUnavailableError, UnreadableAnswerError
+from airflow_provider_vertex_ray.errors import (
+    EmulatorError,
+    NotAuthorisedError,
+    ServiceUnavailableError,
+    UnreadableAnswerError,
+    VertexRayError,
+)
 from tests.support.server import serving
 
 
@@ -205,8 +211,29 @@ async def test_an_emulator_that_gives_no_tokens() -> None:
 async def test_no_emulator_at_all() -> None:
     async with serving(web.Response()) as server:
         host = server.host
-    with pytest.raises(NotAuthorisedError, match=r"The emulator at .* does not respond.*vertex-ray-emulator start"):
+    with pytest.raises(EmulatorError, match=rf"No emulator answers at {host}.*vertex-ray-emulator start"):
         await EmulatorTokenSource(host).get()
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (web.json_response({"detail": "Not Found"}, status=404), EmulatorError),
+        (web.Response(status=302, headers={"Location": "/login"}), EmulatorError),
+        # It might be the emulator's, damaged on the way.
+        (web.Response(text="<html>Airflow</html>", content_type="text/html"), UnreadableAnswerError),
+        (web.json_response({"status": "ok"}), UnreadableAnswerError),
+    ],
+    ids=["404", "redirect", "page", "another-answer"],
+)
+async def test_another_server_is_not_mistaken_for_the_emulator(
+    answer: web.Response, kind: type[VertexRayError]
+) -> None:
+    async with serving(answer) as server:
+        with pytest.raises(kind, match=rf"answers at {server.host}.* is not the Vertex Ray emulator") as caught:
+            await EmulatorTokenSource(server.host).get()
+    # Nothing of permissions, which have nothing to do with it.
+    assert "roles/" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

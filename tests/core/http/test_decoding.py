@@ -23,6 +23,7 @@ from airflow_provider_vertex_ray.core.http.decoding import (
     decode_off_loop,
     whole,
 )
+from airflow_provider_vertex_ray.core.http.element_skip import ElementSkip
 from airflow_provider_vertex_ray.errors import UnreadableAnswerError
 
 
@@ -209,6 +210,29 @@ def test_incomplete_list_is_unreadable(names: list[str], data: st.DataObject) ->
 def test_what_is_no_list_of_things_is_unreadable(content: bytes) -> None:
     with pytest.raises(UnreadableAnswerError):
         read_in(content, list(range(0, len(content), 50_000)))
+
+
+VALUES = st.recursive(
+    st.none() | st.integers() | st.text(max_size=6) | st.sampled_from(['"id": "x"', "\\\\", '\\"', "id", "{", "]"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner | st.just("no"), max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["id", "a", "\\", '"']), VALUES, max_size=4), st.lists(st.integers(0, 80)))
+def test_end_and_name_of_a_skipped_element(element: dict[str, Any], cuts: list[int]) -> None:
+    text = json.dumps(element)
+    skip = ElementSkip("id")
+    begin, ends = 0, []
+    for cut in [*sorted({min(each, len(text)) for each in cuts}), len(text) + 3]:
+        end = skip.feed((text + ", x")[begin:cut])
+        if end is not None:
+            ends.append(begin + end)
+            break
+        begin = cut
+    assert ends == [len(text)]
+    name = element.get("id")
+    assert skip.found == (name if isinstance(name, str) else None)
 
 
 def test_empty_list_is_a_list() -> None:

@@ -16,6 +16,7 @@ from airflow_provider_vertex_ray.core.http.decoding import JsonObject
 from airflow_provider_vertex_ray.core.http.paging import MOST_PAGES, PageTokens
 from airflow_provider_vertex_ray.core.http.redact import Redactor
 from airflow_provider_vertex_ray.core.http.retry import RefusalGrace, RetryPolicy
+from airflow_provider_vertex_ray.core.http.transport import Transport
 from airflow_provider_vertex_ray.errors import (
     InvalidRequestError,
     NotAuthorisedError,
@@ -23,7 +24,7 @@ from airflow_provider_vertex_ray.errors import (
     UnreadableAnswerError,
     VertexRayError,
 )
-from tests.support.server import FakeTokens, serving, transport_to
+from tests.support.server import FakeTokens, half, serving, transport_to
 
 POLICY = RetryPolicy(first_delay=0.001, longest_delay=10)
 
@@ -95,6 +96,31 @@ async def test_get_that_had_worked_is_unreadable_when_refused(status: int) -> No
         for method, path in (("GET", "b"), ("POST", "a")):
             with pytest.raises((NotAuthorisedError, InvalidRequestError)):
                 await transport.read(JsonObject, method, f"{server.url}/{path}", error_from=typed)
+
+
+@pytest.mark.parametrize("status", [400, 403])
+async def test_stream_that_had_worked_is_unreadable_when_refused(status: int) -> None:
+    odd, fine = web.Response(status=status, text="no"), web.json_response([])
+
+    async def read(transport: Transport, url: str) -> None:
+        async with transport.stream(url, error_from=typed) as pieces:
+            async for _ in pieces:
+                pass
+
+    async with serving(half) as server, transport_to(server) as transport:
+        # Half an answer is no proof that the call works.
+        with pytest.raises(ServiceUnavailableError):
+            await read(transport, f"{server.url}/a")
+        server.answers = [odd]
+        with pytest.raises((NotAuthorisedError, InvalidRequestError)):
+            await read(transport, f"{server.url}/a")
+        server.answers = [fine]
+        await read(transport, f"{server.url}/a?page=1")
+        server.answers = [odd]
+        with pytest.raises(UnreadableAnswerError, match="had worked before"):
+            await read(transport, f"{server.url}/a")
+        with pytest.raises((NotAuthorisedError, InvalidRequestError)):
+            await read(transport, f"{server.url}/b")
 
 
 async def test_change_is_never_tolerated() -> None:

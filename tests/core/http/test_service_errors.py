@@ -9,8 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_vertex_ray.core.http.service_errors import ErrorBody, answer_error, read_error
-from airflow_provider_vertex_ray.errors import ClusterNotFoundError, ServiceUnavailableError
+from airflow_provider_vertex_ray.core.http.google_call import cloud_error
+from airflow_provider_vertex_ray.core.http.service_errors import (
+    ErrorBody,
+    answer_error,
+    control_plane_error,
+    read_error,
+)
+from airflow_provider_vertex_ray.errors import ClusterNotFoundError, EmulatorError, ServiceUnavailableError
 
 KEYS = ["error", "message", "details", "status", "reason", "metadata"]
 INFO = {"reason": "SERVICE_DISABLED", "metadata": {"service": "compute.googleapis.com"}}
@@ -33,6 +39,23 @@ def test_error_answer_is_read_with_its_first_info() -> None:
         }
     }
     assert read_error(json.dumps(body)) == ErrorBody("no", "PERMISSION_DENIED", "SERVICE_DISABLED", INFO["metadata"])
+
+
+@pytest.mark.parametrize(
+    ("path", "wanted"),
+    [
+        ("//aiplatform.googleapis.com/projects/other/locations/us-central1", "'other' was requested"),
+        ("somewhere", "another one was requested"),
+    ],
+)
+def test_emulators_answer_about_another_project_is_no_lack_of_permissions(path: str, wanted: str) -> None:
+    text = f"Permission 'x' denied on resource '{path}' (or it may not exist). The Vertex Ray emulator has only the "
+    body = {"error": {"code": 403, "message": f"{text}project 'demo-project'.", "status": "PERMISSION_DENIED"}}
+    for found in (control_plane_error(403, json.dumps(body)), cloud_error(403, json.dumps(body))):
+        assert isinstance(found, EmulatorError)
+        assert wanted in str(found)
+        assert "project_id='demo-project'" in str(found)
+        assert "roles/" not in str(found)
 
 
 @pytest.mark.parametrize("text", ["", "<html>", "[]", "3", '{"error": "text"}', '{"error": 3}', "{}"])

@@ -12,11 +12,12 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from airflow_provider_vertex_ray.core.http.addresses import Addresses
+from airflow_provider_vertex_ray.core.http import transport as transport_module
+from airflow_provider_vertex_ray.core.http.addresses import Addresses, DashboardHost
 from airflow_provider_vertex_ray.core.http.decoding import JsonObject, decode
 from airflow_provider_vertex_ray.core.http.transport import RetryPolicy, Transport
 from airflow_provider_vertex_ray.errors import InvalidArgumentError, ServiceUnavailableError, UnreadableAnswerError
-from tests.support.server import Answer, AnswerError, FakeTokens, cut, error_from, half, serving, transport_to
+from tests.support.server import QUICK, Answer, AnswerError, FakeTokens, cut, error_from, half, serving, transport_to
 
 
 def status(code: int, text: str = "no", **headers: str) -> Answer:
@@ -88,6 +89,22 @@ async def test_a_stream_that_falls_silent() -> None:
         with pytest.raises(ServiceUnavailableError, match="was not answered"):
             async with transport.stream(server.url, error_from=error_from, quiet=0.1):
                 pass
+
+
+async def test_host_that_hangs_takes_no_connections_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport_module, "MAX_CONNECTIONS", 2)
+    async with serving(hang) as hanging, serving(fine) as server:
+        ports = [each.host.partition(":")[2] for each in (hanging, server)]
+        addresses = Addresses(dashboards=tuple(DashboardHost("127.0.0.1", f":{port}", "http") for port in ports))
+        async with Transport(FakeTokens(), addresses, retry=QUICK, timeout=5) as transport:
+            stuck = [asyncio.create_task(transport.request("GET", hanging.url, error_from=error_from)) for _ in "abcd"]
+            await asyncio.sleep(0.2)
+            # As many as one host may have.
+            assert len(hanging.requests) == 2
+            await asyncio.wait_for(transport.request("GET", server.url, error_from=error_from), 2)
+            for each in stuck:
+                each.cancel()
+            await asyncio.wait(stuck)
 
 
 @pytest.mark.parametrize("repeatable", [True, False])

@@ -19,6 +19,7 @@ from airflow_provider_vertex_ray.core.job.dashboard_errors import dashboard_erro
 from airflow_provider_vertex_ray.core.job.packages import Package, pack
 from airflow_provider_vertex_ray.core.job.state import Job, JobStatus
 from airflow_provider_vertex_ray.errors import (
+    CredentialsError,
     InvalidRequestError,
     JobNotFoundError,
     NotAuthorisedError,
@@ -90,6 +91,38 @@ async def test_a_submit_whose_answer_is_lost_makes_one_job(
     with fake_emulator.fault(scope="dashboard", method=POST, **fault):
         assert await api.submit(JobRequest("sleep 5", "one")) is True
     assert list(jobs_of(fake_emulator, "shared")) == ["one"]
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_submission_that_is_refused_for_a_moment_makes_one_job(
+    api: JobsApi, fake_emulator: EmulatorProcess, status: int
+) -> None:
+    with fake_emulator.fault(scope="dashboard", method=POST, action="status", status=status, times=3):
+        assert await api.submit(JobRequest("sleep 5", "one")) is True
+    assert list(jobs_of(fake_emulator, "shared")) == ["one"]
+
+
+async def test_submission_that_is_always_refused_fails_after_its_attempts(
+    api: JobsApi, fake_emulator: EmulatorProcess
+) -> None:
+    with (
+        fake_emulator.fault(scope="dashboard", method=POST, action="status", status=403, times=None),
+        pytest.raises(NotAuthorisedError, match="403"),
+    ):
+        await api.submit(JobRequest("sleep 5", "one"))
+    assert len(fake_emulator.calls(POST)) == client.SUBMIT_ATTEMPTS
+
+
+async def test_credentials_that_give_no_token_end_a_submission(api: JobsApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*args: Any, **more: Any) -> Any:
+        calls.append(args)
+        raise CredentialsError("The key is damaged.")
+
+    calls: list[Any] = []
+    monkeypatch.setattr(Transport, "read", broken)
+    with pytest.raises(CredentialsError):
+        await api.submit(JobRequest("sleep 5", "one"))
+    assert len(calls) == 1
 
 
 async def test_submission_whose_answer_and_lookup_are_lost_makes_one_job(

@@ -75,6 +75,45 @@ async def test_only_some_of_very_many_active_jobs_are_kept(monkeypatch: pytest.M
     assert len(await asked(http(200, [job(str(number), "RUNNING") for number in range(100)]), "in_use")) == 10
 
 
+# Entries of other jobs that cannot be decoded.
+ODD: dict[str, Callable[[], bytes]] = {
+    "long": lambda: json.dumps(job("other", message='x\\"{[' * (MIB // 3))).encode(),
+    "id at the end": lambda: json.dumps({"message": "x" * 3 * MIB, "submission_id": "other"}).encode(),
+    "many parts": lambda: b'{"submission_id":"other","a":[' + b"[]," * (MIB // 8) + b"[]]}",
+    "deep": lambda: b'{"submission_id":"other","a":' + b"[" * 20_000 + b"]" * 20_000 + b"}",
+    "of another shape": lambda: json.dumps(job("other", start_time="soon")).encode(),
+    "without id": lambda: json.dumps({"type": "DRIVER", "submission_id": None, "message": "x" * 2 * MIB}).encode(),
+    "quoting ours": lambda: json.dumps(
+        job("other", entrypoint='"submission_id":"mine-1"', deep={"submission_id": "mine-1"}, message="x" * 2 * MIB)
+    ).encode(),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+async def test_odd_entry_of_another_job_hides_none_of_ours(odd: str) -> None:
+    ours = [json.dumps(job(name)).encode() for name in ("mine-0", "mine-1", "mine-2")]
+    answer = http(200, b"[" + b", ".join([ours[0], ODD[odd](), ours[1], ODD[odd](), ours[2]]) + b"]")
+    found = await asked(answer, "list_ids", ["mine-0", "mine-1", "mine-2", "none"])
+    assert (sorted(found.jobs), found.unreadable) == (["mine-0", "mine-1", "mine-2"], {})
+    assert len(await asked(answer, "list_task", "owner", "mine-")) == 3
+
+
+@pytest.mark.parametrize("odd", [name for name in ODD if name not in ("without id", "quoting ours")])
+async def test_odd_entry_of_ours_is_named(odd: str) -> None:
+    answer = http(200, b"[" + json.dumps(job("other-2")).encode() + b"," + ODD[odd]() + b"]")
+    found = await asked(answer, "list_ids", ["other", "other-2"])
+    assert (sorted(found.jobs), sorted(found.unreadable)) == (["other-2"], ["other"])
+    assert "The entry of Ray job other in the list of jobs could not be read" in found.unreadable["other"].message
+    with pytest.raises(UnreadableAnswerError, match="The entry of Ray job other "):
+        await asked(answer, "list_task", "owner", "oth")
+
+
+async def test_list_that_ends_within_an_odd_entry_is_unreadable() -> None:
+    answer = http(200, b'[{"submission_id":"other","message":"' + b"x" * 2 * MIB)
+    with pytest.raises(UnreadableAnswerError, match="incomplete"):
+        await asked(answer, "list_ids", ["mine"])
+
+
 def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 

@@ -71,6 +71,27 @@ async def test_lines_come_while_the_job_runs_whatever_websockets_do(websocket: s
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("lines", [1, 40])
+@pytest.mark.parametrize("ray", ["2.47.1", "2.42.0"])
+async def test_page_of_a_proxy_is_not_output(ray: str, lines: int) -> None:
+    server = LogServer("400", ray)
+    shown: list[str] = []
+    server.log += numbered(0, 2)
+    async with server.api() as api:
+        log = JobLog(api, "one", shown.append)
+        log.start()
+        await reached(lambda: shown == expected(2))
+        server.page = "<html><body>" + "We are down for maintenance.\n" * lines + "</body></html>"
+        await reached(lambda: server.calls["page"] >= 3)
+        server.page = ""
+        # Less than the page, which must not hide it.
+        server.log += RESULT
+        await log.finish()
+    assert shown[:-1] == expected(2)
+    assert (log.result, log.problem) == ({"value": 42}, "")
+
+
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("websocket", ["works", "silent", "400"])
 async def test_one_byte_that_is_not_utf8(websocket: str) -> None:
     server = LogServer("400" if websocket == "works" else websocket)
@@ -121,12 +142,12 @@ async def test_a_log_whose_start_cannot_be_read_keeps_its_result(monkeypatch: py
     server.log += numbered(0, 20_000) + RESULT
     original = server._send
 
-    async def only_short(request: object, content: bytes) -> object:
+    async def only_short(request: object, content: bytes, *kind: str) -> object:
         if len(content) > 200_000:
             from aiohttp import web
 
             return web.Response(status=524)
-        return await original(request, content)  # type: ignore[arg-type]
+        return await original(request, content, *kind)  # type: ignore[arg-type]
 
     monkeypatch.setattr(server, "_send", only_short)
     async with server.api() as api:

@@ -42,4 +42,3 @@ CASES = [
     for place, part in enumerate(PARTS)
     for turn, phase in enumerate(PHASES)
 ]
-SAMPLE = [case for case in CASES if case.name == "triggerer-write"]

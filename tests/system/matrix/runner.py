@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from .cases import ENDURING, SIBLINGS, Case
-from .scenarios import SCENARIOS, components
+from .scenarios import SCENARIOS, START_SECONDS, components
 from .world import SUBMIT, World
 
 
@@ -39,7 +41,7 @@ def run(
     kills: Sequence[Case],
     *,
     rounds: int = 1,
-    frozen_seconds: float,
+    frozen_seconds: float | None = None,
     stop_seconds: float | None = None,
 ) -> Outcome:
     """Act out the matrix.
@@ -48,24 +50,28 @@ def run(
     :param kills: the kills to try
     :param rounds: How often each crash and each kill is tried.
     :param stop_seconds: longest that the stop of a killed task's job may take; None for no limit
-    :param frozen_seconds: How long a triggerer is frozen.
+    :param frozen_seconds: How long a triggerer is frozen; None to freeze none.
     """
     return asyncio.run(_run(World(home, stop_seconds), crashes, kills, rounds, frozen_seconds))
 
 
 async def _run(
-    world: World, crashes: Sequence[Case], kills: Sequence[Case], rounds: int, frozen_seconds: float
+    world: World, crashes: Sequence[Case], kills: Sequence[Case], rounds: int, frozen_seconds: float | None
 ) -> Outcome:
     outcome = Outcome(world.home)
     cases = [*crashes, *kills, *SIBLINGS, *ENDURING]
     async with world.running([case.dag_id for case in cases]):
         lasting = [asyncio.create_task(_one(world, outcome, case, case.name)) for case in (*SIBLINGS, *ENDURING)]
+        # A triggerer's first question to Airflow starts Airflow's API in it. Nothing is killed before that is over.
+        for case in (*SIBLINGS, *ENDURING):
+            with suppress(TimeoutError):  # It says so itself.
+                await world.until(partial(world.in_place, case, case.name), START_SECONDS, "")
         held = 0
         for turn in range(1, rounds + 1):
             held += await _round(world, outcome, turn, [*kills, *crashes])
         world.others_done.set()
         enduring = [(case, case.name) for case in ENDURING]
-        await _kept(outcome, "components", components(world, enduring, frozen_seconds))
+        await _kept(world, outcome, "components", components(world, enduring, frozen_seconds))
         world.components_done.set()
         await asyncio.gather(*lasting)
         try:
@@ -100,13 +106,14 @@ def _run_id(case: Case, turn: int) -> str:
 
 
 async def _one(world: World, outcome: Outcome, case: Case, run_id: str) -> None:
-    await _kept(outcome, run_id, SCENARIOS[case.scenario](world, case, run_id))
+    await _kept(world, outcome, run_id, SCENARIOS[case.scenario](world, case, run_id))
     world.say(f"{run_id}: {'WRONG' if run_id in outcome.failures else 'as it should be'}")
 
 
-async def _kept(outcome: Outcome, name: str, scenario: object) -> None:
+async def _kept(world: World, outcome: Outcome, name: str, scenario: object) -> None:
     try:
         await scenario  # type: ignore[misc]
     except Exception:
-        outcome.failures[name] = text = traceback.format_exc()
+        seen = [f"{job['submission_id']} is {job['status']}: {job['message']}" for job in world.jobs(name)]
+        outcome.failures[name] = text = "\n".join([traceback.format_exc(), *seen])
         (outcome.home / f"failure-{name}.txt").write_text(text)

@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 from emulator_support.process import EmulatorProcess, cluster_body
 
-from airflow_provider_vertex_ray.triggers.airflow_task import AIRFLOW_ANSWERS
 from airflow_provider_vertex_ray.triggers.base import HAS_ON_KILL
 from devtools.airflow_api import OPENER
 from devtools.airflow_stack import AirflowStack
@@ -31,7 +30,6 @@ HEALTH_SECONDS = 20
 SETTLED_SECONDS = 5.0
 """Seconds for which one triggerer has had a wait before anything is done to it; more than two heartbeats."""
 
-ANSWERS_SECONDS = 30.0
 SUBMIT = "POST /api/jobs/"
 _ACTIVE = ("PENDING", "RUNNING")
 
@@ -56,7 +54,7 @@ class World:
         self.home = home
         self.stop_seconds = stop_seconds
         self.folder = home / "jobs"
-        for name in ("released", "blocked"):
+        for name in ("released", "blocked", "answers"):
             (self.folder / name).mkdir(parents=True)
         self.emulator = EmulatorProcess(home / "emulator")
         self.airflow: AirflowStack
@@ -85,7 +83,7 @@ class World:
                     "VERTEX_RAY_EMULATOR_HOST": self.emulator.host,
                     "AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT": json.dumps(connection),
                 },
-                python_path=[REPOSITORY],
+                python_path=[Path(__file__).parent / "site", REPOSITORY],
                 triggerers=len(TRIGGERERS),
                 health_seconds=HEALTH_SECONDS,
             )
@@ -171,6 +169,10 @@ class World:
         """Everything that the task's log shows."""
         return DagRunReport(case.dag_id, run_id, self.airflow.settings.logs).log_text(TASK)
 
+    def result(self, case: Case, run_id: str) -> Any:
+        """What the task has returned."""
+        return self.airflow.reader.xcoms(case.dag_id, run_id).get((TASK, -1))
+
     # What is done to it.
 
     async def trigger(self, case: Case, run_id: str) -> None:
@@ -210,16 +212,12 @@ class World:
         held = time.monotonic() - self._held_since[run_id][1]
         if held < SETTLED_SECONDS:
             return False
-        # It says so in the log of the first task that waits there, unless that ends before.
-        if not HAS_ON_KILL or held > ANSWERS_SECONDS:
-            return True
-        logs = self.airflow.settings.logs
-        numbers = {log.suffixes[-2] for log in logs.glob(f"*/run_id={run_id}/*/*.trigger.*.log")}
-        return any(
-            AIRFLOW_ANSWERS in log.read_text(errors="replace")
-            for number in numbers
-            for log in logs.glob(f"*/*/*/*.trigger{number}.log")
-        )
+        return not HAS_ON_KILL or (self.folder / "answers" / holder).exists()
+
+    def kill_triggerer(self, name: str) -> None:
+        """SIGKILL; the next one of that name has to ask again."""
+        self.airflow.kill(name)
+        (self.folder / "answers" / name).unlink(missing_ok=True)
 
     async def kill_task(self, run_id: str) -> None:
         """SIGKILL the process that executes the task; not its supervisor, which must notice."""

@@ -18,7 +18,7 @@ PROGRAM = Path(__file__).resolve().parents[1] / "program.py"
 
 
 class BlockingJobOperator(VertexRaySubmitJobOperator):
-    """Stops in its first try where it is told to, says so in a file, and waits to be killed."""
+    """Stops in its first try before it waits, if it is told to, says so in a file, and waits to be killed."""
 
     def __init__(self, *, block_at: str = "", **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -28,16 +28,20 @@ class BlockingJobOperator(VertexRaySubmitJobOperator):
         self._block("wait", context)
         return super()._wait(context, *arguments, **more)
 
-    def execute_complete(self, context: Any, event: dict[str, Any] | None = None) -> dict[str, Any]:
-        self._block("complete", context)
-        return super().execute_complete(context, event)
-
     def _block(self, step: str, context: Any) -> None:
         note = FOLDER / "blocked" / context["ti"].run_id
         if step == self.block_at and not note.exists():
             note.write_text(str(os.getpid()))
             while True:
                 signal.pause()
+
+
+class CompletingJobOperator(BlockingJobOperator):
+    """Stops in its first try after the wait, if it is told to."""
+
+    def execute_complete(self, context: Any, event: dict[str, Any] | None = None) -> dict[str, Any]:
+        self._block("complete", context)
+        return super().execute_complete(context, event)
 
 
 for case in CASES:
@@ -49,7 +53,11 @@ for case in CASES:
         dagrun_timeout=timedelta(seconds=case.run_timeout) if case.run_timeout else None,
     ) as dag:
         arguments: dict[str, Any] = {"job_timeout": 900, **case.options}
-        BlockingJobOperator(
+        if case.by_worker:
+            arguments["end_from_trigger"] = False
+        # A task with code of its own for the end is never ended by its trigger.
+        kind = CompletingJobOperator if case.block_at == "complete" else BlockingJobOperator
+        kind(
             task_id=TASK,
             block_at=case.block_at,
             cluster_id=CLUSTER,
