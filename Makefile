@@ -10,7 +10,8 @@
 #                        (COMPAT=… names sets and options)
 #   make browser         find the Chromium for the page's tests, or install Debian's package; "make test" runs it first
 #   make lint            ruff, codespell, deptry, vulture and mypy
-#   make bench           the benchmarks
+#   make docs            the documentation as a site, in build/docs; warnings are errors
+#   make bench           the benchmarks; BENCH="imports leases" for some of them
 #   make install         .venv with the provider, the emulator and all development tools
 #   make constraints     resolve the tested sets of versions anew
 
@@ -31,19 +32,22 @@ VENV := $(if $(filter 2.11,$(AIRFLOW)),.venv-2.11,.venv)
 BIN := $(VENV)/bin
 CONSTRAINTS := constraints/airflow-$(AIRFLOW).txt
 READY := $(VENV)/.ready-$(shell cat pyproject.toml emulator/pyproject.toml $(CONSTRAINTS) 2>/dev/null | cksum | cut -d' ' -f1)
+DOCS_READY := .venv-docs/.ready-$(shell cat constraints/docs.txt 2>/dev/null | cksum | cut -d' ' -f1)
 
-.PHONY: install demo browser check test soak compat lint bench constraints clean
+.PHONY: install demo browser check test soak compat lint docs bench constraints clean
 
 install: $(READY)
 
-# uv resolves and installs the 280 packages in seconds; pip takes minutes. It does not read pip's configuration, so an
-# index that is configured for pip alone is handed on.
+# uv does not read pip's configuration, so an index that is configured for pip alone is handed on.
+UV_INDEX = index=$${UV_DEFAULT_INDEX:-$${UV_INDEX_URL:-$${PIP_INDEX_URL:-$$($(PYTHON) -m pip config get global.index-url 2>/dev/null)}}}; \
+	if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$$index"; fi;
+
+# uv resolves and installs the 280 packages in seconds; pip takes minutes.
 $(READY):
 	@test -n "$(WHOLE)" || { echo "AIRFLOW=$(AIRFLOW) PYTHON=$(PYTHON): Airflow 3.3.2 or 2.11 and python3.11 are needed"; exit 2; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8'
-	index=$${UV_DEFAULT_INDEX:-$${UV_INDEX_URL:-$${PIP_INDEX_URL:-$$($(PYTHON) -m pip config get global.index-url 2>/dev/null)}}}; \
-	if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$$index"; fi; \
+	$(UV_INDEX) \
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c $(CONSTRAINTS) \
 	  --group dev -e '.[client,emulator,plots]' -e ./emulator
 	@touch $@
@@ -63,11 +67,11 @@ test: $(READY) browser
 else
 test:
 	$(MAKE) install AIRFLOW=3.3.2 PYTHON=python3.11
-	.venv/bin/python -m devtools.compat airflow-$(AIRFLOW)-$(notdir $(PYTHON))
+	$(UV_INDEX) .venv/bin/python -m devtools.compat airflow-$(AIRFLOW)-$(notdir $(PYTHON))
 endif
 
 compat: $(READY)
-	$(BIN)/python -m devtools.compat $(COMPAT)
+	$(UV_INDEX) $(BIN)/python -m devtools.compat $(COMPAT)
 
 check: $(READY)
 	$(BIN)/python -m pytest -m "not ray and not system and not soak and not compat" -n $(or $(JOBS),4) --no-loadscope-reorder $(PYTEST_ARGS)
@@ -85,11 +89,21 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/mypy tests/decorators/typed_dag.py
 
+# An environment of its own: the site needs nothing of what it describes. The variable turns off an advertisement.
+$(DOCS_READY):
+	$(PYTHON) -m venv --clear .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check -r constraints/docs.txt
+	@touch $@
+
+docs: $(DOCS_READY)
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict
+	@echo "build/docs; to read it: python3 -m http.server --bind 127.0.0.1 --directory build/docs"
+
 bench: $(READY)
-	$(BIN)/python -m benchmarks
+	$(UV_INDEX) $(BIN)/python -m benchmarks $(BENCH)
 
 constraints: $(READY)
-	$(BIN)/python -m devtools.constraints
+	$(UV_INDEX) $(BIN)/python -m devtools.constraints
 
 clean:
 	rm -rf .venv .venv-* .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -186,7 +186,6 @@ class AirflowSettings:
                 f"scheduler.{check}": "3" if self.major >= 3 else "10",
                 "scheduler.orphaned_tasks_check_interval": "5",
                 "scheduler.trigger_timeout_check_interval": "5",
-                "scheduler.local_task_job_heartbeat_sec": "2",
             }
         return {**options, **(self._options_3() if self.major >= 3 else self._options_2())}
 

@@ -34,7 +34,16 @@ PROCESSES = ("-n", "4", "--no-loadscope-reorder")
 UV = Path(sys.executable).with_name("uv")
 # They test what belongs to the repository, not to the environment: its documents, its wheel, its layout, its devtools;
 # or they need the emulator's own requirements in this environment.
-NOT_OF_THE_ENVIRONMENT = ("architecture", "benchmarks", "demo", "docs", "import_budget", "packaging")
+NOT_OF_THE_ENVIRONMENT = (
+    "architecture",
+    "benchmarks",
+    "demo",
+    "docs",
+    "docs_blocks",
+    "docs_tables",
+    "import_budget",
+    "packaging",
+)
 
 
 @dataclass

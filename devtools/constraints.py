@@ -68,24 +68,33 @@ def main(names: Sequence[str]) -> int:
         if not names or each.name in names:
             (ROOT / "constraints" / f"{each.name}.txt").write_text(_resolve(each))
             print(f"constraints/{each.name}.txt", flush=True)
+    if not names or "docs" in names:
+        # What "make docs" installs.
+        resolved = _output([*_compile("3.11"), "--group", "docs"], "docs")
+        (ROOT / "constraints" / "docs.txt").write_text(
+            f"# The documentation's site. Made by 'make constraints'.\n{resolved}"
+        )
+        print("constraints/docs.txt", flush=True)
     return 0
 
 
+def _compile(python: str) -> list[str]:
+    uv = str(Path(sys.executable).with_name("uv"))
+    return [uv, "pip", "compile", "--python-version", python, "--quiet", "--no-annotate", "--no-header"]
+
+
+def _output(command: list[str], name: str) -> str:
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{name}: {done.stderr}")
+    return done.stdout
+
+
 def _resolve(each: TestedSet) -> str:
-    uv = Path(sys.executable).with_name("uv")
     with tempfile.TemporaryDirectory() as folder:
         bounds, image = Path(folder, "bounds.txt"), Path(folder, "image.in")
         wanted = [f"apache-airflow=={each.airflow}"]
-        command = [
-            str(uv),
-            "pip",
-            "compile",
-            "--python-version",
-            each.python,
-            "--quiet",
-            "--no-annotate",
-            "--no-header",
-        ]
+        command = _compile(each.python)
         if each.composer:
             image.write_text("\n".join([*wanted, *IMAGE]))
             command += [str(image)]
@@ -105,10 +114,8 @@ def _resolve(each: TestedSet) -> str:
         command += ["--constraints", str(bounds)]
         if each.until:
             command += ["--exclude-newer", each.until]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise SystemExit(f"{each.name}: {done.stderr}")
-    return f"# {_title(each)}. Made by 'make constraints'.\n{done.stdout}"
+        resolved = _output(command, each.name)
+    return f"# {_title(each)}. Made by 'make constraints'.\n{resolved}"
 
 
 def _title(each: TestedSet) -> str:

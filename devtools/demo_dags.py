@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from devtools.dag_run_report import DEFERRED, RUNNING, DagRunReport, seconds_by_state
@@ -124,11 +125,29 @@ def slot_lines(report: DagRunReport, slots: int, job_tasks: Sequence[str]) -> li
     # The result of a function says nothing about its job.
     jobs = sum(float(each.get("duration_seconds") or 0.0) for each in results if isinstance(each, dict))
     ran = f"Ray jobs ran for {jobs:.0f} job seconds. " if jobs else ""
+    count = sum(task.task_id in job_tasks for task in report.tasks)
+    each = f", {running / count:.1f} s a job" if count else ""
     return [
         f"{ran}Their tasks waited {deferred:.0f} s without a worker slot and",
-        f"  held one for {running:.0f} s, to submit jobs and to collect results. Tasks that wait in their slot",
-        f"  would have held one for {running + deferred:.0f} s.",
+        f"  held one for {running:.0f} s{each}. Tasks that wait in their slot would have held one for"
+        f" {running + deferred:.0f} s.",
+        *_end_lines(report, job_tasks),
         f"At the peak, {report.peak(DEFERRED, job_tasks)} tasks waited for jobs at once, with {slots} worker slots.",
+    ]
+
+
+def _end_lines(report: DagRunReport, job_tasks: Sequence[str]) -> list[str]:
+    """Return the time from the ends of the jobs to the ends of their tasks; empty if no result has one."""
+    seconds = []
+    for task in report.tasks:
+        result = report.xcoms.get((task.task_id, task.map_index))
+        ended = result.get("end_time") if isinstance(result, dict) and task.task_id in job_tasks else None
+        if ended and task.end is not None:
+            seconds.append(task.end.timestamp() - ended / 1000)
+    if not seconds:
+        return []
+    return [
+        f"From the end of a job to the end of its task: {median(seconds):.1f} s (median), {max(seconds):.1f} s at most."
     ]
 
 

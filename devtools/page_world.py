@@ -24,6 +24,9 @@ USERS = {"ada": ("ADMIN", "ada-page"), "vic": ("VIEWER", "vic-page")}
 HOSTILE = '<img src=x onerror="document.title=1">'
 """An entrypoint, log line and name that must be shown as text."""
 
+CROWD = "crowd-"
+"""Start of the names of further clusters."""
+
 PRICES = {
     "currency": "USD",
     "regions": {
@@ -131,10 +134,11 @@ class PageWorld:
         assert self.airflow is not None
         return self._send(f"{self.airflow.web_url}/api/v2/{path}", method, body, self.token(user))
 
-    def fill(self, jobs: int = 200, pause: float = 0.0) -> None:
+    def fill(self, jobs: int = 200, pause: float = 0.0, crowd: int = 0) -> None:
         """Create DAG runs, three clusters, and jobs on them.
 
         :param jobs: number of jobs.
+        :param crowd: number of further clusters, which nobody uses.
         :param pause: seconds between two batches of twelve jobs, so that a timeline has something to show.
         """
         assert self.airflow is not None
@@ -145,6 +149,12 @@ class PageWorld:
         self.create("etl-g7", _body(2, 4, labels=_labels("etl_daily", shared=("etl", 7))))
         self.create("train-g2", _body(2, 0, gpus=2, labels=_labels("Train.Model", shared=("train", 2))))
         self.create("adhoc", _body(1, 0, labels={}))
+        for place in range(crowd):
+            # Without waiting for each of them.
+            path = f"persistentResources?persistentResourceId={CROWD}{place:02}"
+            self.vertex("POST", path, _body(1, 0, labels={}))
+        while not all(self._ready(f"{CROWD}{place:02}") for place in range(crowd)):
+            time.sleep(0.1)
         for place in range(jobs):
             if pause and place % 12 == 11:
                 time.sleep(pause)
