@@ -52,7 +52,7 @@ def test_real_cluster_has_logs_and_metrics_after_deletion(tmp_path: Path) -> Non
 
         # The agents measure every few seconds; both nodes have been measured then.
         cpu = 'ray_node_cpu_utilization{cluster="real"}'
-        until(lambda: len(query(emulator, cpu)) == 2, 40, "no CPU of both nodes is known")
+        until(lambda: len(query(emulator, cpu)) == 2, "no CPU of both nodes is known")
         assert all(0 <= float(each["value"][1]) <= 100 for each in query(emulator, cpu))
         (share,) = query(emulator, 'sum(ray_node_mem_used{cluster="real"}) / sum(ray_node_mem_total{cluster="real"})')
         assert 0 < float(share["value"][1]) < 1

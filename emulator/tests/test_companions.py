@@ -105,7 +105,7 @@ def test_ray_data_reads_bigquery_in_job(emulator: EmulatorProcess, tmp_path: Pat
     def status() -> str:
         return str(emulator.request("GET", path, token=emulator.token())[1]["status"])
 
-    until(lambda: status() in ("SUCCEEDED", "FAILED"), 120, "the job does not end")
+    until(lambda: status() in ("SUCCEEDED", "FAILED"), "the job does not end")
     log = emulator.request("GET", f"{path}/logs", token=emulator.token())[1]["logs"]
     assert status() == "SUCCEEDED", log
     assert "text of a client\n" in log
@@ -144,7 +144,7 @@ def test_status_shows_companions_and_dead_ones(emulator: EmulatorProcess) -> Non
     assert all(each["alive"] for each in found.values())
     assert f"storage on {found['storage']['address']}\n" in shown()
     os.kill(found["storage"]["pid"], signal.SIGKILL)
-    until(lambda: f"storage on {found['storage']['address']} HAS DIED" in shown(), 20, "nobody says that it died")
+    until(lambda: f"storage on {found['storage']['address']} HAS DIED" in shown(), "nobody says that it died")
 
 
 def test_companions_end_with_emulator(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_companions_end_with_emulator(tmp_path: Path) -> None:
             pids = [each["pid"] for each in process.admin("GET", "companions")["companions"]]
             assert len(pids) == 2
             getattr(process, end)()
-            until(lambda pids=pids: not any(Path(f"/proc/{pid}").exists() for pid in pids), 20, "one goes on")
+            until(lambda pids=pids: not any(Path(f"/proc/{pid}").exists() for pid in pids), "one goes on")
 
 
 @pytest.mark.parametrize("names", ["spanner", "storage,spanner"])

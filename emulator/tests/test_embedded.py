@@ -84,7 +84,7 @@ def test_notebook_form_with_an_unmodified_client(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     pid = int(done.stdout.split()[1])
     # The notebook's process has ended without a stop.
-    until(lambda: not psutil.pid_exists(pid), 60)
+    until(lambda: not psutil.pid_exists(pid))
 
 
 def test_context_manager_restores_the_variables(monkeypatch: pytest.MonkeyPatch) -> None:

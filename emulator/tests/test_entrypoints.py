@@ -57,7 +57,7 @@ class Jobs:
 
     def run(self, entrypoint: str, **more: Any) -> tuple[str, int | None, str]:
         self.submit(entrypoint, **more)
-        until(lambda: self.details()["status"] in ENDED, 30)
+        until(lambda: self.details()["status"] in ENDED)
         found = self.details()
         return found["status"], found["driver_exit_code"], self.log().split("Runtime env is setting up.\n", 1)[1]
 

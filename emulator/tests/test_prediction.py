@@ -233,7 +233,7 @@ def test_dead_predictor_is_restarted(split: EmulatorProcess) -> None:
         seen.append(predict(split)[0])
         return seen[-1] == 200 and pids(split)["22"] not in (None, pid)
 
-    until(answers, 120.0)
+    until(answers)
     assert set(seen) <= {200, 503}
 
 
@@ -247,7 +247,7 @@ def test_no_predictor_survives_emulator(place: Path, uris: dict[str, str]) -> No
     os.kill(frozen, signal.SIGSTOP)
     until(lambda: psutil.Process(frozen).status() == psutil.STATUS_STOPPED, what="the predictor is not frozen")
     emulator.kill()
-    until(lambda: not is_alive(awake), 20.0, "the predictor outlives the emulator")
+    until(lambda: not is_alive(awake), "the predictor outlives the emulator")
     # A frozen predictor cannot notice; the next emulator on the state directory ends it.
     assert is_alive(frozen)
     with EmulatorProcess(place / "own", ARGUMENTS) as emulator:

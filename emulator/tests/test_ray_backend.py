@@ -67,7 +67,7 @@ class Started:
     async def run(self, entrypoint: str, **more: Any) -> str:
         """Run a job to its end; its log without Ray's own line."""
         job = await self.submit(entrypoint, **more)
-        details = await until(lambda: self.ended(job), f"{job} to end", 60)
+        details = await until(lambda: self.ended(job), f"{job} to end")
         assert details["status"] == "SUCCEEDED", details["message"]
         async with self.session.get(f"{self.url}{job}/logs") as response:
             return (await response.json())["logs"].split("setting up.\n", 1)[1]
@@ -161,19 +161,19 @@ async def test_drivers_are_attached_to_their_own_node_and_survive_a_resize(clust
         f"python -W ignore {script} {cluster.state}", entrypoint_resources={"accelerator_type:T4": 1}
     )
     for job in (*on_head, placed):
-        log = await until(lambda job=job: cluster.logged(job, "node "), "the driver to be connected", 60)
+        log = await until(lambda job=job: cluster.logged(job, "node "), "the driver to be connected")
         assert log.split("node ")[1].split()[0] == (await cluster.details(job))["driver_node_id"]
-    await until(lambda: cluster.ended(placed), "the driver on a worker to end", 60)
+    await until(lambda: cluster.ended(placed), "the driver on a worker to end")
     await cluster.backend.resize("shared-1", plans(1))
     go.touch()
     for job in on_head:
-        details = await until(lambda job=job: cluster.ended(job), "the driver on the head to end", 60)
+        details = await until(lambda job=job: cluster.ended(job), "the driver on the head to end")
         assert details["status"] == "SUCCEEDED", details["message"]
 
 
 async def test_nothing_listens_outside_loopback(cluster):
     job = await cluster.submit("python -c 'import ray, time; ray.init(); print(1); time.sleep(600)'")
-    await until(lambda: cluster.logged(job, "\n1\n"), "the driver to be connected", 60)
+    await until(lambda: cluster.logged(job, "\n1\n"), "the driver to be connected")
     found = listening_addresses(cluster.members())
     assert {"0100007F"} <= found <= {"0100007F", "0000000000000000FFFF00000100007F"}  # 127.0.0.1, in both families
     assert await cluster.backend.kill("shared-1", "driver", "KILL", submission_id=job)
@@ -200,7 +200,7 @@ async def test_dead_worker_is_detected_at_once_and_replaced_by_a_resize(cluster)
     async def alive() -> dict[str, bool]:
         return {node["node_id"]: node["alive"] for node in await cluster.backend.nodes("shared-1")}
 
-    await until(lambda: _equal(alive, {"head": True, "worker-pool1-0": False}), "the node to be dead", 5)
+    await until(lambda: _equal(alive, {"head": True, "worker-pool1-0": False}), "the node to be dead")
     await cluster.backend.resize("shared-1", plans(1))
     assert await alive() == {"head": True, "worker-pool1-0": True}
     after = {node["node_id"]: node for node in await cluster.backend.nodes("shared-1")}
@@ -267,8 +267,8 @@ async def test_cluster_without_its_node_host_is_dead_and_reports_it(cluster):
     async def dead() -> bool:
         return not any(node["alive"] for node in await cluster.backend.nodes("shared-1"))
 
-    await until(dead, "every node to be dead", 10)
-    await until(lambda: not cluster.members(), "the processes to be gone", 20)
+    await until(dead, "every node to be dead")
+    await until(lambda: not cluster.members(), "the processes to be gone")
     with pytest.raises(ClusterError):
         await cluster.backend.resize("shared-1", plans(2))
     await cluster.backend.stop("shared-1")
@@ -280,14 +280,14 @@ async def test_start_is_retried_with_other_ports_when_a_port_is_taken(cluster, m
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        original = ray_backend._free_ports
+        original = ray_backend.free_ports
 
         def free_ports(count: int) -> list[int]:
             asked.append(count)
             ports = original(count)
             return [taken.getsockname()[1], *ports[1:]] if len(asked) == 1 else ports
 
-        monkeypatch.setattr(ray_backend, "_free_ports", free_ports)
+        monkeypatch.setattr(ray_backend, "free_ports", free_ports)
         await cluster.start(workers=0)
     assert len(asked) == 2
     assert (await cluster.session.get(cluster.url)).status == 200
@@ -298,7 +298,7 @@ async def test_start_is_retried_with_other_ports_when_a_port_is_taken(cluster, m
     async def dead() -> bool:
         return [node["alive"] for node in await cluster.backend.nodes("shared-1")] == [False]
 
-    await until(dead, "the head to be dead", 5)
+    await until(dead, "the head to be dead")
     await cluster.backend.stop("shared-1")
     assert cluster.members() == {}
 
@@ -380,8 +380,8 @@ async def test_clusters_and_jobs_of_a_killed_emulator_are_killed(emulator, tmp_p
     await until(driver, "the job's own program")
     emulator.kill()
     await emulator.wait()
-    await until(lambda: not processes.find_processes(marker, [record]), "everything to be gone", 20)
-    await until(lambda: not remains(record, tmp_path), "the temporary directory to be gone", 20)
+    await until(lambda: not processes.find_processes(marker, [record]), "everything to be gone")
+    await until(lambda: not remains(record, tmp_path), "the temporary directory to be gone")
     assert processes.reclaim(tmp_path) == []
 
 

@@ -59,7 +59,7 @@ class Dashboard:
             assert details["status"] in statuses or details["status"] not in TERMINAL, details
             return details if details["status"] in statuses else None
 
-        return await until(there, f"{job} to be {statuses}", 60)
+        return await until(there, f"{job} to be {statuses}")
 
 
 @pytest_asyncio.fixture(

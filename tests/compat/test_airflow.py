@@ -112,7 +112,7 @@ def test_the_job_is_stopped_and_the_triggerer_lives(world: World, action: str) -
     runs = [f"{action}-{turn}" for turn in range(ROUNDS)]
     for run_id in runs:
         world.airflow.api.trigger(DAG, run_id, {})
-    until(lambda: all(map(world.waits, runs)), START_SECONDS + 10 * ROUNDS, f"{runs} do not all wait")
+    until(lambda: all(map(world.waits, runs)), f"{runs} do not all wait", START_SECONDS + 10 * ROUNDS)
     triggerer = world.airflow.processes("triggerer")
     _settle()
     for place, run_id in enumerate(runs):
@@ -122,22 +122,22 @@ def test_the_job_is_stopped_and_the_triggerer_lives(world: World, action: str) -
         # Nobody else's job is.
         assert [world.statuses(other) for other in runs[place + 1 :]] == [["RUNNING"]] * (ROUNDS - place - 1)
     if action == "clear":
-        until(lambda: all(world.waits(run_id, 2) for run_id in runs), START_SECONDS + 10 * ROUNDS, "not all run again")
+        until(lambda: all(world.waits(run_id, 2) for run_id in runs), "not all run again", START_SECONDS + 10 * ROUNDS)
         _settle()
         for run_id in runs:
             assert world.statuses(run_id) == ["STOPPED", "RUNNING"]
             mark("failed")(world.airflow.api, run_id)
-            until(lambda run=run_id: world.statuses(run) == ["STOPPED"] * 2, STOP_SECONDS, f"{run_id}: it runs on")
+            until(lambda run=run_id: world.statuses(run) == ["STOPPED"] * 2, f"{run_id}: it runs on", STOP_SECONDS)
     assert world.airflow.processes("triggerer") == triggerer
 
 
 def _settle() -> None:
     """Give the triggerer a moment with what it has just taken over: a kill in that moment is nobody's."""
     begun = time.monotonic()
-    until(lambda: time.monotonic() - begun > SETTLED_SECONDS, 60)
+    until(lambda: time.monotonic() - begun > SETTLED_SECONDS)
 
 
 def _stopped(world: World, run_id: str, since: float) -> None:
-    until(lambda: world.statuses(run_id)[:1] == ["STOPPED"], STOP_SECONDS, f"the job of {run_id} is not stopped")
+    until(lambda: world.statuses(run_id)[:1] == ["STOPPED"], f"the job of {run_id} is not stopped", STOP_SECONDS)
     took = world.jobs(run_id)[0]["end_time"] / 1000 - since
     print(f"\nKILL {run_id} {took:.1f}")

@@ -145,7 +145,7 @@ def test_a_killed_driver_leaves_the_old_table_and_a_retry_the_new_one(
     waiting = deferral_of(operator, context)
 
     def kill() -> None:
-        until((tmp_path / "started").exists, 120, "the transform has not begun")
+        until((tmp_path / "started").exists, "the transform has not begun")
         job = waiting.trigger.submission_id  # type: ignore[attr-defined]
         bigquery_emulator.admin("POST", "clusters/shared/kill", {"part": "driver", "submission_id": job})
 

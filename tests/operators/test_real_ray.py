@@ -89,7 +89,7 @@ def test_a_job_that_fails(cluster: dict[str, Any], ray_emulator: EmulatorProcess
 
 def test_a_running_job_is_stopped(cluster: dict[str, Any], ray_emulator: EmulatorProcess) -> None:
     job = submit("long", "sleep 300", wait_for_completion=False)["submission_id"]
-    until(lambda: jobs_of(ray_emulator, "real")[job]["status"] == "RUNNING", 30, "the job does not run")
+    until(lambda: jobs_of(ray_emulator, "real")[job]["status"] == "RUNNING", "the job does not run")
     result = run_task(VertexRayStopJobOperator(submission_id=job, **common("stop")))
     assert (result["submission_id"], result["status"], result["was_running"]) == (job, "STOPPED", True)
 
@@ -109,7 +109,7 @@ def test_resize_up_and_down(cluster: dict[str, Any], ray_emulator: EmulatorProce
         submit(f"reserves-{number}", "sleep 300", wait_for_completion=False, entrypoint_num_cpus=3)["submission_id"]
         for number in range(2)
     ]
-    until(lambda: all(jobs_of(ray_emulator, "real")[job]["status"] == "RUNNING" for job in jobs), 30)
+    until(lambda: all(jobs_of(ray_emulator, "real")[job]["status"] == "RUNNING" for job in jobs))
     with pytest.raises(ClusterInUseError, match="1 workers would remain, but 2 are in use"):
         resize_to(1)
     assert live_nodes(ray_emulator) == 3

@@ -137,7 +137,7 @@ def test_what_fails_here_is_an_error_here_and_leaves_nothing(fake_emulator: Emul
 
 def test_a_deadline(fake_emulator: EmulatorProcess, task_log: list[str]) -> None:
     def fails_at_last() -> None:
-        until(lambda: any("cannot be deleted yet: it is PROVISIONING" in line for line in task_log), 60)
+        until(lambda: any("cannot be deleted yet: it is PROVISIONING" in line for line in task_log))
         fake_emulator.admin("POST", "clusters/etl-g1/state", {"state": "ERROR"})
 
     with fake_emulator.fault(scope="provisioning", outcome="stuck"), ThreadPoolExecutor(1) as pool:

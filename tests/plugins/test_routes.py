@@ -351,7 +351,7 @@ def test_known_data_is_shown_while_a_dashboard_hangs(
     until(lambda: "<b>1</b> running" in page.get("?part=1").text)
     with fake_emulator.fault(scope="dashboard", action="hang", times=None):
         told = ("does not answer", "treated as in use")
-        text = until(lambda: t if all(each in (t := page.get("?part=1").text) for each in told) else None, 60)
+        text = until(lambda: t if all(each in (t := page.get("?part=1").text) for each in told) else None)
         assert "<b>1</b> running" in text
 
 

@@ -57,7 +57,7 @@ def becomes_quiet_once_asked(emulator: EmulatorProcess, asked: int = 2) -> threa
     """Set the metric after the sensor has looked so often."""
 
     def work() -> None:
-        until(lambda: len(emulator.calls(RANGE)) >= asked, 20, "nobody asks")
+        until(lambda: len(emulator.calls(RANGE)) >= asked, "nobody asks")
         quiet(emulator)
 
     thread = threading.Thread(target=work)
@@ -90,9 +90,9 @@ def test_a_token_that_expires_while_it_waits(shared: EmulatorProcess) -> None:
     quiet(shared, value=80)
 
     def expire() -> None:
-        until(lambda: len(shared.calls(RANGE)) >= 2, 20, "nobody asks")
+        until(lambda: len(shared.calls(RANGE)) >= 2, "nobody asks")
         shared.admin("POST", "tokens/revoke")
-        until(lambda: len([call for call in shared.calls(RANGE) if call["status"] == 401]) >= 1, 20, "no refusal")
+        until(lambda: len([call for call in shared.calls(RANGE) if call["status"] == 401]) >= 1, "no refusal")
         quiet(shared)
 
     thread = threading.Thread(target=expire)

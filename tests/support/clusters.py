@@ -33,7 +33,7 @@ def stuck_until_a_delete(emulator: EmulatorProcess, cluster_id: str, state: str 
     """What is created in the block stays PROVISIONING until somebody has tried to delete it, which is refused."""
 
     def work() -> None:
-        until(lambda: emulator.calls("DeletePersistentResource"), 60, "nobody deletes it")
+        until(lambda: emulator.calls("DeletePersistentResource"), "nobody deletes it")
         emulator.admin("POST", f"clusters/{cluster_id}/state", {"state": state})
 
     with emulator.fault(scope="provisioning", outcome="stuck"), ThreadPoolExecutor(1) as pool:

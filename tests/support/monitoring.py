@@ -20,7 +20,7 @@ def listed(emulator: EmulatorProcess, count: int, query: LogQuery = OF_JOB) -> N
         assert status == 200, answer
         return len(answer.get("entries", ())) >= count
 
-    until(there, 20, f"there are no {count} entries")
+    until(there, f"there are no {count} entries")
     emulator.admin("DELETE", "calls")
 
 

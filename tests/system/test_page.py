@@ -98,7 +98,7 @@ def _skip(tab: Tab, to: str) -> None:
     tab.evaluate("document.body.tabIndex = -1; document.body.focus(); document.body.removeAttribute('tabindex')")
     _press(tab, "Tab", f"a.skip[href='#{to}']", 2)
     tab.keyboard.press("Enter")
-    assert until(partial(tab.evaluate, "id => document.activeElement.id === id", to), 5, f"#{to} has no focus")
+    assert until(partial(tab.evaluate, "id => document.activeElement.id === id", to), f"#{to} has no focus")
 
 
 def _warm(browser: Browser, world: PageWorld) -> None:
@@ -116,7 +116,7 @@ def _first_paint(tab: Tab, url: str) -> float:
     entry = "performance.getEntriesByName('first-contentful-paint').map(each => each.startTime)[0]"
     for _ in range(LOADS):
         tab.goto(url)
-        found.append(until(partial(tab.evaluate, entry), 10, "nothing was painted") / 1000)
+        found.append(until(partial(tab.evaluate, entry), "nothing was painted") / 1000)
     return statistics.median(found)
 
 

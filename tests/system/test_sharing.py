@@ -113,7 +113,7 @@ def test_runs_share_a_cluster_under_a_reaper_and_a_rollover(connected: System, w
     with ThreadPoolExecutor(runs) as pool:
         # Half of them at once; the others after the cluster has become too old for the third DAG, which is one of them.
         first = [pool.submit(run, number) for number in range(at_once)]
-        until(lambda: watch.began and time.time() - min(list(watch.began.values())) > MAX_AGE + 1, 300)
+        until(lambda: watch.began and time.time() - min(list(watch.began.values())) > MAX_AGE + 1, seconds=300)
         last = [pool.submit(run, number) for number in range(at_once, runs)]
         reports = [each.result() for each in (*first, *last)]
     assert [report.state for report in reports] == ["success"] * runs
@@ -124,7 +124,7 @@ def test_runs_share_a_cluster_under_a_reaper_and_a_rollover(connected: System, w
     assert len(watch.born) >= 2, "there was no rollover"
     # Nobody holds a cluster any longer, not even on a generation that only a failed try has used.
     assert [each for each in _holders(system) if each.live(time.time())] == []
-    until(lambda: reap(system)["seen"] == 0, 60)
+    until(lambda: reap(system)["seen"] == 0)
     assert system.emulator.clusters() == []
     assert system.storage.names() == []
 
@@ -152,7 +152,7 @@ def test_the_example_reaper_and_the_example_group(connected: System) -> None:
     assert (found["cluster_id"], found["action"]) == ("examples-g1", "kept")
     assert found["why"].endswith("of 1 h")
     assert "examples-g1 (RUNNING" in reaped.log_text("delete_idle_clusters")
-    until(lambda: reap(connected)["deleted"] == ["examples-g1"], 60)
+    until(lambda: reap(connected)["deleted"] == ["examples-g1"])
 
 
 def test_a_failure_inside_still_tears_down_and_a_clear_sets_up_again(connected: System) -> None:
@@ -170,7 +170,6 @@ def test_a_failure_inside_still_tears_down_and_a_clear_sets_up_again(connected: 
             == {name: number + 1 for name, number in tries.items()}
             and airflow.reader.run_state("group_always", report.run_id) == "failed"
         ),
-        120,
     )
     created = [call for call in connected.emulator.calls("CreatePersistentResource") if "own-" in str(call)]
     assert len(created) == 2
@@ -187,4 +186,4 @@ def test_on_success_keeps_the_cluster_of_a_failure(connected: System) -> None:
     (kept,) = connected.emulator.clusters()
     assert bad.xcom("own.delete_cluster")["kept_for"] == ["own.odd"]
     assert f"Keeping cluster {kept['name']}, which incurs charges" in bad.log_text("own.delete_cluster")
-    until(lambda: reap(connected)["deleted"] == [kept["id"]], 60)
+    until(lambda: reap(connected)["deleted"] == [kept["id"]])

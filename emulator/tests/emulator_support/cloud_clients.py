@@ -53,7 +53,7 @@ def run_job(emulator: EmulatorProcess, cluster_id: str, submission_id: str, entr
         assert status == 200, job
         return job["status"] in ("SUCCEEDED", "FAILED", "STOPPED")
 
-    until(ended, 60, f"{submission_id} has not ended")
+    until(ended, f"{submission_id} has not ended")
 
 
 def _dashboard(emulator: EmulatorProcess, cluster_id: str) -> str:

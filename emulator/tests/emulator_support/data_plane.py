@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from vertex_ray_emulator.project.plan import NodePlan
 
+from emulator_support.process import PATIENCE
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -34,16 +36,16 @@ def remains(record: ClusterRecord, state_dir: Path) -> list[str]:
     return [str(path) for path in (Path(record.temp_dir), *(state_dir / "clusters").iterdir()) if path.exists()]
 
 
-async def until(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
+async def until(condition: Callable[[], Any], what: str) -> Any:
     """Wait until a condition, sync or async, is true, and return its value."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + PATIENCE
     while True:
         found = condition()
         if inspect.isawaitable(found):
             found = await found
         if found:
             return found
-        assert time.monotonic() < end, f"waited {seconds:g} s for {what}"
+        assert time.monotonic() < end, f"waited {PATIENCE:g} s for {what}"
         await asyncio.sleep(0.05)
 
 

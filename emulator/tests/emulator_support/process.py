@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+PATIENCE = 240.0
+"""Seconds that a test waits for what takes moments on a quiet machine."""
 # With real Ray, nothing is started before the first create; only imports take time.
 START_SECONDS = 60.0
 STOP_SECONDS = 40.0
@@ -182,15 +184,13 @@ class EmulatorProcess:
             path = f"projects/{self.project}/locations/us-central1/{path}"
         return self.request(method, f"/{version}/{path}", body, token=self.token())
 
-    def wait(self, operation: dict[str, Any], seconds: float = 60.0) -> dict[str, Any]:
+    def wait(self, operation: dict[str, Any], seconds: float | None = None) -> dict[str, Any]:
         """Wait until an operation is done and return it."""
         name, version = operation["name"], "v1beta1"
-        answer = until(lambda: _done(self.api("GET", name, version=version)[1]), seconds, f"{name} is not done")
+        answer = until(lambda: _done(self.api("GET", name, version=version)[1]), f"{name} is not done", seconds)
         return dict(answer)
 
-    def create(
-        self, cluster_id: str, body: dict[str, Any] | None = None, seconds: float = 240.0, *, ready: bool = True
-    ) -> dict[str, Any]:
+    def create(self, cluster_id: str, body: dict[str, Any] | None = None, *, ready: bool = True) -> dict[str, Any]:
         """Create a cluster, wait for the operation, and return the resource, which is then RUNNING or in ERROR.
 
         :param ready: wait until the dashboard answers as well, unless it never comes up, and until what a failed
@@ -200,9 +200,9 @@ class EmulatorProcess:
         status, operation = self.api("POST", path, body or cluster_body())
         if status != 200:
             raise RuntimeError(f"{cluster_id} was not created: {status} {operation}")
-        self.wait(operation, seconds)
+        self.wait(operation)
         if ready:
-            until(lambda: not self._warming(cluster_id), seconds, f"{cluster_id} is not ready")
+            until(lambda: not self._warming(cluster_id), f"{cluster_id} is not ready")
         return dict(self.api("GET", f"persistentResources/{cluster_id}")[1])
 
     def _warming(self, cluster_id: str) -> bool:
@@ -271,15 +271,18 @@ class EmulatorProcess:
             self.stop()
 
 
-def until(condition: Callable[[], T], seconds: float = 20.0, what: str = "the condition is still false") -> T:
+def until(condition: Callable[[], T], what: str = "the condition is still false", seconds: float | None = None) -> T:
     """Wait until a condition is true and return its value.
 
-    :raises TimeoutError: if it is not true within the given seconds.
+    :param seconds: how long to wait at most, where that is part of what is tested, or longer than usual; by default
+        so long that even a busy machine does not explain it.
+    :raises TimeoutError: if it is not true by then.
     """
-    deadline = time.monotonic() + seconds
+    limit = PATIENCE if seconds is None else seconds
+    deadline = time.monotonic() + limit
     while not (found := condition()):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"Timed out after {seconds:g} s: {what}")
+            raise TimeoutError(f"Timed out after {limit:g} s: {what}; last seen: {found!r}")
         time.sleep(0.01)
     return found
 

@@ -87,7 +87,7 @@ class Kills:
         with self._watched(target, {(OLD_ROWS, OLD_ROWS), (new, new)}) as wrong:
             self.airflow.api.trigger(case.dag_id, run_id, {"cluster": self._cluster, "target": target})
             self._strike(case, run_id, self._reach(case.phase, run_id))
-            state = until(lambda: self._ended(case, run_id), END_SECONDS, f"{run_id} does not end")
+            state = until(lambda: self._ended(case, run_id), f"{run_id} does not end", END_SECONDS)
         assert wrong == []
         assert state == "success"
         assert self.warehouse.counts(target) == (new, new)
@@ -107,8 +107,8 @@ class Kills:
             "write": lambda job: self._staged() > 0,
             "publish": lambda job: "Publishing " in self._log(job),
         }
-        job = str(until(lambda: self._job(run_id), PHASE_SECONDS, f"{run_id} has no job"))
-        until(lambda: reached[phase](job), PHASE_SECONDS, f"{run_id} does not come to {phase}")
+        job = str(until(lambda: self._job(run_id), f"{run_id} has no job", PHASE_SECONDS))
+        until(lambda: reached[phase](job), f"{run_id} does not come to {phase}", PHASE_SECONDS)
         return job
 
     def _job(self, run_id: str) -> str | None:
@@ -140,7 +140,7 @@ class Kills:
             assert pid is not None
             kill_one(pid)
         else:
-            holder = until(lambda: self.airflow.reader.trigger_holders().get(run_id), 30, f"no triggerer has {run_id}")
+            holder = until(lambda: self.airflow.reader.trigger_holders().get(run_id), f"no triggerer has {run_id}")
             assert holder is not None
             self.airflow.kill(holder)
             self.airflow.restart(holder)

@@ -19,15 +19,12 @@ classes directly; the emulator therefore requires one version of Ray (2.47.1).
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import json
 import logging
 import os
 import queue
-import random
 import signal
-import socket
 import sys
 import threading
 from pathlib import Path
@@ -42,10 +39,11 @@ from vertex_ray_emulator.backends.processes import (
     send,
     started_at,
 )
+from vertex_ray_emulator.ports import free_ports
+from vertex_ray_emulator.settings import LOOPBACK
 
 log = logging.getLogger("node_host")
 
-LOOPBACK = "127.0.0.1"
 DASHBOARD_MODULES = "UsageStatsHead,JobHead,NodeHead,ReportHead,StateHead"
 """The dashboard modules that clients of jobs need. All modules would use half a gigabyte more memory, and on a loaded
 machine the dashboard would not start in time."""
@@ -110,6 +108,7 @@ class NodeHost:
 
         ray_id: str = ray.NodeID.from_random().hex()
         head: Any = self._nodes.get("head")
+        runtime_env_port, metrics_port, agent_port = free_ports(3)
         parameters = RayParams(
             node_ip_address=LOOPBACK,
             num_cpus=command["cpus"],
@@ -122,7 +121,9 @@ class NodeHost:
             min_worker_port=0,
             max_worker_port=0,
             dashboard_agent_listen_port=None,
-            runtime_env_agent_port=_free_low_port(),
+            runtime_env_agent_port=runtime_env_port,
+            metrics_export_port=metrics_port,
+            metrics_agent_port=agent_port,
             # The second variable tells drivers the node that they run on (see ray_driver_site/sitecustomize.py).
             env_vars={"RAY_OVERRIDE_NODE_ID_FOR_TESTING": ray_id, NODE_VARIABLE: ray_id},
             # Otherwise all nodes, being on one machine, would unpack a job's code into the same directory.
@@ -206,15 +207,6 @@ class NodeHost:
             if node.status != NodeStatus.DEAD
         ]
         return {"pending": pending, "nodes": nodes}
-
-
-def _free_low_port() -> int:
-    """Return a free port that Linux does not use for outgoing connections, because Ray binds it seconds later."""
-    while True:
-        port = random.randrange(10_000, 20_000)  # noqa: S311 (not for security)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind((LOOPBACK, port))
-            return port
 
 
 def _infos(node: Any) -> list[Any]:

@@ -7,7 +7,6 @@ import contextlib
 import json
 import random
 import signal
-import socket
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +17,14 @@ from vertex_ray_emulator.backends.backend import PARTS, SIGNALS, ClusterAddresse
 from vertex_ray_emulator.backends.log_files import new_lines
 from vertex_ray_emulator.backends.processes import ClusterRecord, send, started_at
 from vertex_ray_emulator.backends.ray_cluster import Cluster, ClusterError, Node
+from vertex_ray_emulator.ports import free_ports
 from vertex_ray_emulator.project.plan import NodePlan
 from vertex_ray_emulator.project.scaling import Demand
+from vertex_ray_emulator.settings import LOOPBACK
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
-LOOPBACK = "127.0.0.1"
 STARTS_AT_ONCE = 2
 """A starting head uses all CPUs of a small machine for seconds: more starts at a time only delay each other."""
 START_ATTEMPTS = 3
@@ -203,7 +203,7 @@ class RayBackend:
         await asyncio.gather(*(self._stop(key, REMOVAL_PATIENCE) for key in list(self._clusters)))
 
     async def _bring_up(self, cluster: Cluster, nodes: Sequence[NodePlan]) -> ClusterAddresses:
-        dashboard_port, client_port, *metric_ports = _free_ports(4)
+        dashboard_port, client_port, *metric_ports = free_ports(4)
         await cluster.start_host(metric_ports, self._node_environment)
         cluster.dashboard_port = dashboard_port
         await self._start_node(
@@ -292,12 +292,3 @@ class RayBackend:
 
 def _session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10), trust_env=False)
-
-
-def _free_ports(count: int) -> list[int]:
-    """Return different free ports of 127.0.0.1: all are bound until the last one is found."""
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind((LOOPBACK, 0))
-        return [each.getsockname()[1] for each in sockets]

