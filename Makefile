@@ -18,7 +18,7 @@
 AIRFLOW ?= 3.3.2
 PYTHON ?= python3.11
 PYTEST_ARGS ?=
-# Processes of the tests; more gain nothing on two cores.
+# Processes of the tests: one with the real Airflows, one with the real Rays, the others with what mostly waits.
 JOBS ?=
 KEEP ?=
 DAG ?= example_vertex_ray_shared_cluster
@@ -63,7 +63,7 @@ endif
 
 ifneq ($(WHOLE),)
 test: $(READY) browser
-	$(BIN)/python -m pytest -m "not soak and not compat" -n $(or $(JOBS),2) --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not soak and not compat" -n $(or $(JOBS),4) --no-loadscope-reorder $(PYTEST_ARGS)
 else
 test:
 	$(MAKE) install AIRFLOW=3.3.2 PYTHON=python3.11

@@ -318,8 +318,15 @@ def test_a_dashboard_that_hangs_delays_nothing_and_is_said(world: PageWorld, bro
         world.emulate("DELETE", "faults")
 
 
-@pytest.mark.parametrize("width", [400, 1280])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("scheme", "width"),
+    [
+        ("light", 400),
+        ("dark", 1280),
+        pytest.param("dark", 400, marks=pytest.mark.soak),
+        pytest.param("light", 1280, marks=pytest.mark.soak),
+    ],
+)
 def test_it_is_accessible_at_any_width_and_as_dark_as_airflow(
     world: PageWorld, browser: Browser, scheme: str, width: int, tmp_path: Path
 ) -> None:

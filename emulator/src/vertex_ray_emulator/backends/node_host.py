@@ -24,6 +24,7 @@ import json
 import logging
 import os
 import queue
+import re
 import signal
 import sys
 import threading
@@ -50,6 +51,7 @@ machine the dashboard would not start in time."""
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
 """Ray's minimum is 75 MiB. Memory is used only when objects are stored, and further objects spill to disk."""
 CLIENT_SERVER_PORTS = 200
+_NO_IDLE_WORKERS = re.compile(r"(?<=^--num_prestart_python_workers=)\d+")
 _PR_SET_CHILD_SUBREAPER = 36
 _REAP_SECONDS = 1.0
 
@@ -227,7 +229,7 @@ def _dead_child() -> int | None:
 
 
 def _replace_commands(first_port: int) -> None:
-    """Make Ray start a dashboard with fewer modules, and a Ray Client server with a separate range of ports."""
+    """Make Ray start a dashboard with fewer modules, no idle workers, and a Ray Client server with ports of its own."""
     from ray._private import ray_constants, services
 
     original = services.start_ray_process
@@ -235,6 +237,10 @@ def _replace_commands(first_port: int) -> None:
     def start(command: list[str], process_type: str, *args: Any, **kwargs: Any) -> Any:
         if process_type == ray_constants.PROCESS_TYPE_DASHBOARD:
             command = [*command, f"--modules-to-load={DASHBOARD_MODULES}"]
+        elif process_type == ray_constants.PROCESS_TYPE_RAYLET:
+            # Ray starts an idle worker for each CPU, which costs a second of one here, and makes the first driver wait
+            # for them. A job with a runtime environment uses none of them.
+            command = [_NO_IDLE_WORKERS.sub("0", word) for word in command]
         elif process_type == ray_constants.PROCESS_TYPE_RAY_CLIENT_SERVER:
             script = _CLIENT_SERVER.format(first=first_port, last=first_port + CLIENT_SERVER_PORTS)
             options = [word for word in command if word.startswith("--")]
