@@ -101,7 +101,7 @@ async def test_fault_hang_with_a_delay_ends_in_a_cut(world):
     with pytest.raises(CUT):  # a POST, as aiohttp tries a GET again by itself
         await world.session.post(f"{world.url}/api/jobs/")
     assert world.upstream.submitted == 0
-    assert 0.3 <= time.monotonic() - began < 5
+    assert 0.3 <= time.monotonic() - began < 60
 
 
 @pytest.mark.parametrize("query", ["", "?sized"])

@@ -249,7 +249,7 @@ async def test_stop_kills_daemons_of_jobs_and_leaves_nothing(cluster):
     others = set(processes.snapshot()) - set(cluster.members())
     began = time.monotonic()
     await cluster.backend.stop("shared-1")
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     assert cluster.members() == {}
     assert not [pid for pid in (*members, orphan) if processes.is_alive(pid)]
     assert remains(record, cluster.state) == []

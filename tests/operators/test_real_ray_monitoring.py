@@ -169,7 +169,7 @@ async def test_a_lost_job_still_shows_its_last_lines(busy: str, ray_emulator: Em
     ray_emulator.admin("DELETE", "calls")
     work = asyncio.create_task(first_event(trigger))
     # The trigger asks for the job by its id, which nobody else does.
-    await asyncio.to_thread(until, lambda: ray_emulator.calls(f"GET /api/jobs/{busy}"), 30, "nobody asks")
+    await asyncio.to_thread(until, lambda: ray_emulator.calls(f"GET /api/jobs/{busy}"), "nobody asks")
     await asyncio.to_thread(ray_emulator.admin, "POST", "clusters/real/kill", {"part": "head"})
     with pytest.raises(JobLostError, match="Last lines of its output, from Cloud Logging:") as caught:
         result_of(await asyncio.wait_for(work, 40))

@@ -187,9 +187,9 @@ async def test_list_that_hangs_keeps_no_stop_request_back(monkeypatch: pytest.Mo
     monkeypatch.setattr(batch_client, "LIST_SECONDS", 0.1)
     api: Any = HangingList(hangs=1)
     begin = time.monotonic()
-    assert await batch_client.stop_all(api, ["active", "ended", "broken"], 5, submitting=False) == []
+    assert await batch_client.stop_all(api, ["active", "ended", "broken"], 60, submitting=False) == []
     assert api.asked == ["active", "ended", "broken"]
-    assert time.monotonic() - begin < 4
+    assert time.monotonic() - begin < 30
 
 
 @pytest.mark.parametrize("seconds", [0.1, 5])
@@ -247,7 +247,7 @@ def test_rejected_job_is_no_lost_one_for_the_next_triggerer(shared: EmulatorProc
         first = outcomes_of(trigger)
         begin = time.monotonic()
         second = outcomes_of(trigger)
-    assert time.monotonic() - begin < 20
+    assert time.monotonic() - begin < 25
     assert short(second) == short(first) == ["SUCCEEDED"] * 3 + ["REJECTED"] + ["SUCCEEDED"] * 16
     assert second[3].attempt == 0
     assert len(statuses(shared)) == 19

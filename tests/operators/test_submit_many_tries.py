@@ -240,7 +240,7 @@ def test_kill_stops_all_jobs_of_the_task_and_no_others(
 
     begin = time.monotonic()
     asyncio.run(killed())
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 50
     found = {name: job["status"] for name, job in jobs_of(shared, "shared").items()}
     (left,) = [status for name, status in found.items() if not name.startswith(PREFIX)]
     assert left == "RUNNING"

@@ -22,7 +22,7 @@ async def test_job_is_shown_on_its_node_with_its_cpu(ray_emulator: EmulatorProce
     source = Source("google_cloud_default", LOCATION)
     reader = PageReader()
     try:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 240
         while True:
             found, _ = await reader.cluster(source, "real", 10, patient=True)
             assert found is not None

@@ -88,7 +88,7 @@ def stop(emulator: EmulatorProcess, name: str = "one") -> None:
 
 
 async def reached(emulator: EmulatorProcess, status: str) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 240
     while (await asyncio.to_thread(jobs_of, emulator, "shared"))["one"]["status"] != status:
         assert time.monotonic() < end
         await asyncio.sleep(0.02)
@@ -97,7 +97,7 @@ async def reached(emulator: EmulatorProcess, status: str) -> None:
 async def waited_for(emulator: EmulatorProcess) -> None:
     """The job runs, and the trigger has seen it; only the trigger asks for the job by its id."""
     await reached(emulator, "RUNNING")
-    end = time.monotonic() + 20
+    end = time.monotonic() + 240
     while not await asyncio.to_thread(emulator.calls, GET):
         assert time.monotonic() < end
         await asyncio.sleep(0.02)
@@ -141,9 +141,9 @@ async def test_job_is_stopped_at_its_deadline(emulator: EmulatorProcess) -> None
     submit(emulator, "shared", "one", "sleep 60")
     begin = time.monotonic()
     with pytest.raises(JobTimeoutError, match="did not end before its deadline; a stop request was sent"):
-        await outcome(deadline=time.time() + 0.3, poll_interval=30)
+        await outcome(deadline=time.time() + 0.3, poll_interval=120)
     # By the deadline, not by the poll.
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 60
     assert jobs_of(emulator, "shared")["one"]["status"] == "STOPPED"
 
 
@@ -311,14 +311,12 @@ async def test_many_waits_share_one_session(emulator: EmulatorProcess, monkeypat
         submit(emulator, "shared", name, "echo begun && sleep 60")
     emulator.admin("DELETE", "calls")
     work = asyncio.gather(*(first_event(trigger(submission_id=name, poll_interval=0.2)) for name in names))
-    await asyncio.to_thread(until, lambda: said.count("begun") == len(names), 30, "not every tail delivers")
+    await asyncio.to_thread(until, lambda: said.count("begun") == len(names), "not every tail delivers")
     assert len(emulator.calls("GetToken")) == 1
     # All tails are open, and the status of each job is asked for.
     await asyncio.to_thread(emulator.admin, "DELETE", "calls")
     wanted = {f"GET /api/jobs/{name}" for name in names}
-    await asyncio.to_thread(
-        until, lambda: wanted <= {each["method"] for each in emulator.calls()}, 30, "a wait starves"
-    )
+    await asyncio.to_thread(until, lambda: wanted <= {each["method"] for each in emulator.calls()}, "a wait starves")
     for name in names:
         await asyncio.to_thread(stop, emulator, name)
     events = await asyncio.wait_for(work, 60)

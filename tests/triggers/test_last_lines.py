@@ -57,7 +57,7 @@ async def killed_while_waited_for(
     said: list[str] = []
     monkeypatch.setattr(VertexRayJobTrigger, "_emit", lambda self, line: said.append(line))
     work = asyncio.create_task(lost(**arguments))
-    await asyncio.to_thread(until, lambda: "the end" in said, 20, "the output is not read")
+    await asyncio.to_thread(until, lambda: "the end" in said, "the output is not read")
     await asyncio.to_thread(emulator.admin, "POST", "clusters/shared/kill", {"part": "head"})
     return await work
 
@@ -104,7 +104,7 @@ async def test_known_lines_are_shown_when_cloud_logging_is_silent(
     with emulator.fault(scope="control_plane", method=LIST, action="hang", times=None):
         begin = time.monotonic()
         error = await killed_while_waited_for(emulator, monkeypatch)
-    assert time.monotonic() - begin < 15
+    assert time.monotonic() - begin < 60
     assert "Last lines of its output, as they were read from the cluster:\n" in error.message
     assert "could not be read from Cloud Logging: no answer in time" in error.message
     assert error.details["logs_tail"][1:] == ["hello", "***", "the end"]
@@ -121,7 +121,7 @@ async def test_failing_cloud_logging_does_not_change_the_outcome(
     with emulator.fault(scope="control_plane", method=LIST, status=status, times=None):
         begin = time.monotonic()
         error = await lost()
-    assert time.monotonic() - begin < log_fallback.LONGEST + 10
+    assert time.monotonic() - begin < log_fallback.LONGEST + 60
     assert "could not be read from Cloud Logging" in error.message
 
 
@@ -130,7 +130,7 @@ async def test_late_lines_are_awaited(emulator: EmulatorProcess, monkeypatch: py
 
     async def later() -> None:
         # The first look has found nothing.
-        await asyncio.to_thread(until, lambda: emulator.calls(LIST), 20, "nobody asks")
+        await asyncio.to_thread(until, lambda: emulator.calls(LIST), "nobody asks")
         await asyncio.to_thread(submit, emulator, "shared", "two", "echo late")
 
     work = asyncio.create_task(later())
@@ -170,7 +170,7 @@ async def test_failed_job_without_output_shows_lines_of_cloud_logging(fake_emula
     fake_emulator.admin("DELETE", "telemetry")
     start(fake_emulator)
     submit(fake_emulator, "shared", "one", "echo before && exit 3")
-    await asyncio.to_thread(until, lambda: jobs_of(fake_emulator, "shared")["one"]["status"] == "FAILED", 20)
+    await asyncio.to_thread(until, lambda: jobs_of(fake_emulator, "shared")["one"]["status"] == "FAILED")
     listed(fake_emulator, 2, LogQuery("shared", submission_id="one"))
     trigger = VertexRayJobTrigger(cluster_name=full_name("shared"), submission_id="one", poll_interval=0.1)
     gone = {"status": 404, "message": "Job one does not exist"}

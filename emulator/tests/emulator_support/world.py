@@ -120,7 +120,7 @@ def parse(body: dict[str, Any]) -> Any:
 
 
 async def finished(operation: LongRunningOperation) -> LongRunningOperation:
-    await asyncio.wait_for(operation.finished.wait(), 5)
+    await asyncio.wait_for(operation.finished.wait(), 240)
     return operation
 
 

@@ -44,7 +44,7 @@ async def api(transport: Transport, fake_emulator: EmulatorProcess) -> JobsApi:
 
 
 async def reached(api: JobsApi, submission_id: str, *statuses: JobStatus) -> Job:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 240
     while (job := await api.get(submission_id)).status not in statuses:
         assert time.monotonic() < end, job
         await asyncio.sleep(0.02)

@@ -80,7 +80,7 @@ async def test_release_keeps_the_time_of_the_last_use(store: LeaseStore, storage
     await store.release(NAME, RUN)
     lease = await store.read(NAME)
     assert lease.live(time.time()) == ()
-    assert time.time() - (lease.used_until(time.time()) or 0) < 5
+    assert time.time() - (lease.used_until(time.time()) or 0) < 60
     # Whoever renews what was released does not hold it again; whoever acquires it does.
     assert not await store.renew(NAME, RUN, TTL)
     assert (await store.read(NAME)).live(time.time()) == ()
@@ -365,7 +365,7 @@ async def test_unanswered_requests_raise_lease_store_error(monkeypatch: pytest.M
         with pytest.raises(LeaseStoreError, match="Could not reach the leases"):
             await store.read(NAME)
         # Four tries of a fifth of a second, and the pauses between them.
-        assert 0.8 <= time.monotonic() - began < 5
+        assert 0.8 <= time.monotonic() - began < 60
         never.set()
 
 

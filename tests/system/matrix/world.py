@@ -87,7 +87,7 @@ class World:
                 triggerers=len(TRIGGERERS),
                 health_seconds=HEALTH_SECONDS,
             )
-            create = asyncio.create_task(asyncio.to_thread(self.emulator.create, CLUSTER, _cluster(), 300))
+            create = asyncio.create_task(asyncio.to_thread(self.emulator.create, CLUSTER, _cluster()))
             try:
                 # The database's connection belongs to this thread.
                 self.airflow.start(timeout=600)

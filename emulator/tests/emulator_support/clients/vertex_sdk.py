@@ -19,7 +19,7 @@ PROJECT = os.environ["GOOGLE_CLOUD_PROJECT"]
 
 
 def finished(client: JobSubmissionClient, job: str) -> str:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while (status := client.get_job_status(job)) not in (
         JobStatus.SUCCEEDED,
         JobStatus.FAILED,
@@ -102,7 +102,7 @@ def main() -> None:
     tell("again", error=again)
 
     vertex_ray.delete_ray_cluster(name)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while vertex_ray.list_ray_clusters():
         if time.monotonic() > deadline:
             raise TimeoutError("the cluster is still listed")
