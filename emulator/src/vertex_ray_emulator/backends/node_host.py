@@ -110,7 +110,7 @@ class NodeHost:
 
         ray_id: str = ray.NodeID.from_random().hex()
         head: Any = self._nodes.get("head")
-        runtime_env_port, metrics_port, agent_port = free_ports(3)
+        runtime_env_port, metrics_port, agent_port, listen_port, gcs_port = free_ports(5)
         parameters = RayParams(
             node_ip_address=LOOPBACK,
             num_cpus=command["cpus"],
@@ -118,11 +118,10 @@ class NodeHost:
             resources=command["resources"],
             memory=command["memory"],
             object_store_memory=OBJECT_STORE_BYTES,
-            # Any free ports, as all nodes of a cluster share this machine. The agent's must be None: with 0 it binds
-            # one port while jobs report another.
+            # All nodes of a cluster share this machine.
             min_worker_port=0,
             max_worker_port=0,
-            dashboard_agent_listen_port=None,
+            dashboard_agent_listen_port=listen_port,
             runtime_env_agent_port=runtime_env_port,
             metrics_export_port=metrics_port,
             metrics_agent_port=agent_port,
@@ -139,6 +138,7 @@ class NodeHost:
             parameters.update(
                 temp_dir=str(self._temp_dir),
                 include_dashboard=True,
+                gcs_server_port=gcs_port,
                 dashboard_host=LOOPBACK,
                 dashboard_port=command["dashboard_port"],
                 ray_client_server_port=command["client_port"],
