@@ -25,6 +25,9 @@ DAG ?= example_vertex_ray_shared_cluster
 
 COMPAT ?=
 
+# Where this is set, each of Airflow's and Ray's many processes compiles all that it imports, and keeps nothing of it.
+unexport PYTHONDONTWRITEBYTECODE
+
 # The two sets on which everything is tested have Python 3.11 and the emulator; the others have environments of their
 # own, which devtools/compat.py makes.
 WHOLE := $(and $(filter 3.3.2 2.11,$(AIRFLOW)),$(filter python3.11,$(notdir $(PYTHON))))
