@@ -95,6 +95,7 @@ def test_google_clients_need_only_the_environment(emulator: EmulatorProcess) -> 
 
 
 @pytest.mark.ray
+@pytest.mark.soak
 def test_ray_data_reads_bigquery_in_job(emulator: EmulatorProcess, tmp_path: Path) -> None:
     script = tmp_path / "job.py"
     script.write_text(JOB)

@@ -1,4 +1,4 @@
-"""Autoscaling of a real cluster by what Ray waits for, with the unmodified SDK."""
+"""Autoscaling of a real cluster by what Ray waits for."""
 
 from __future__ import annotations
 
@@ -7,10 +7,20 @@ from pathlib import Path
 import pytest
 from emulator_support.clients.stages import run_client
 from emulator_support.process import AT_ONCE, EmulatorProcess
+from emulator_support.scaling import a_node_comes_and_goes_with_a_job, body
 
-pytestmark = [pytest.mark.sdk, pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 
+def test_job_that_waits_for_a_node_gets_one(tmp_path: Path) -> None:
+    arguments = [*AT_ONCE, "--autoscaling-idle-seconds", "3"]
+    with EmulatorProcess(tmp_path / "state", arguments) as emulator:
+        emulator.create("scales", body((0, 2)))
+        a_node_comes_and_goes_with_a_job(emulator, "scales")
+
+
+@pytest.mark.sdk
+@pytest.mark.soak
 def test_official_notebooks_cluster_runs_1000_tasks_and_shrinks(tmp_path: Path) -> None:
     arguments = [*AT_ONCE, "--autoscaling-idle-seconds", "3"]
     with EmulatorProcess(tmp_path / "state", arguments) as emulator:

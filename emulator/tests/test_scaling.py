@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from emulator_support.data_plane import until as eventually
-from emulator_support.process import QUICK, EmulatorProcess, cluster_body, until
+from emulator_support.process import QUICK, EmulatorProcess, cluster_body
+from emulator_support.scaling import a_node_comes_and_goes_with_a_job, body
 from emulator_support.world import World, finished, parse, refused
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,27 +15,6 @@ from vertex_ray_emulator.clusters import autoscaler
 from vertex_ray_emulator.project.plan import node_plan
 from vertex_ray_emulator.project.scaling import Demand, scaled
 from vertex_ray_emulator.wire.protos import state_name
-
-
-def body(*bounds: tuple[int, int], gpu: int = -1, head: bool = False) -> dict[str, Any]:
-    """Return a cluster with a fixed head and one autoscaling pool for each pair of bounds, of 16 CPUs a node."""
-    found = cluster_body()
-    first, template = found["resourcePools"]
-    pools = [first]
-    for k, (least, most) in enumerate(bounds):
-        pool = first if head else {**template, "id": f"worker-pool{k + 1}"}
-        pool.pop("replicaCount")
-        pool["autoscalingSpec"] = {"minReplicaCount": least, "maxReplicaCount": most}
-        if k == gpu:
-            spec = {"machineType": "n1-standard-16", "acceleratorType": "NVIDIA_TESLA_T4", "acceleratorCount": 1}
-            pool["machineSpec"] = spec
-        if not head:
-            pools.append(pool)
-    found["resourcePools"] = pools
-    images = found["resourceRuntimeSpec"]["raySpec"]["resourcePoolImages"]
-    image = next(iter(images.values()))
-    found["resourceRuntimeSpec"]["raySpec"]["resourcePoolImages"] = {pool["id"]: image for pool in pools}
-    return found
 
 
 def ids(pool: int, count: int) -> list[str]:
@@ -160,17 +139,5 @@ async def test_cluster_is_updating_while_it_scales(make: Callable[..., World], m
 def test_job_that_waits_for_a_node_gets_one(tmp_path_factory: pytest.TempPathFactory) -> None:
     arguments = [*QUICK, "--autoscaling-idle-seconds", "1"]
     with EmulatorProcess(tmp_path_factory.mktemp("scales"), arguments) as emulator:
-        cluster = emulator.create("c1", body((0, 2)))
-        jobs = "/" + cluster["resourceRuntime"]["accessUris"]["RAY_DASHBOARD_URI"].split("/", 1)[1] + "/api/jobs/"
-        token = emulator.token()
-        request = {"entrypoint": "echo done", "submission_id": "job", "entrypoint_num_cpus": 4}
-        assert emulator.request("POST", jobs, request, token=token)[0] == 200
-        until(lambda: emulator.request("GET", f"{jobs}job", token=token)[1]["status"] == "SUCCEEDED")
-        pools = emulator.api("GET", "persistentResources/c1")[1]["resourcePools"]
-        assert pools[1]["replicaCount"] == "1"
-
-        def empty() -> bool:
-            pool = emulator.api("GET", "persistentResources/c1")[1]["resourcePools"][1]
-            return int(pool.get("replicaCount", 0)) == 0
-
-        until(empty)
+        emulator.create("c1", body((0, 2)))
+        a_node_comes_and_goes_with_a_job(emulator, "c1")

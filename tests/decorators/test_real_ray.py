@@ -208,6 +208,7 @@ def large(size: int) -> list[str]:
     return ["é" * size]
 
 
+@pytest.mark.soak
 def test_a_large_result(cluster: EmulatorProcess, tmp_path: Path) -> None:
     with pytest.raises(VertexRayTaskError, match=r"600,015 bytes as JSON, and at most 49,152 .*\s*Set result_path"):
         run(large, 100_000)

@@ -155,6 +155,7 @@ def test_the_example_reaper_and_the_example_group(connected: System) -> None:
     until(lambda: reap(connected)["deleted"] == ["examples-g1"])
 
 
+@pytest.mark.soak
 def test_a_failure_inside_still_tears_down_and_a_clear_sets_up_again(connected: System) -> None:
     airflow = connected.airflow
     report = airflow.run_dag("group_always", conf={"fail": True}, timeout=300)

@@ -145,7 +145,11 @@ def test_a_failed_job_whose_output_is_not_utf8(emulator: EmulatorProcess) -> Non
     assert "caf\ufffd" in shown
 
 
-@pytest.mark.parametrize(("entrypoint", "result", "lines"), PRINTED)
+# One of them among the ordinary tests, as most of the way is the same.
+IN_WORKER = [*(pytest.param(*each.values, id=each.id, marks=pytest.mark.soak) for each in PRINTED[:-1]), PRINTED[-1]]
+
+
+@pytest.mark.parametrize(("entrypoint", "result", "lines"), IN_WORKER)
 def test_the_same_in_the_worker(cluster: EmulatorProcess, entrypoint: str, result: Any, lines: list[str]) -> None:
     found = in_worker(entrypoint)
     assert stored(found) == found
