@@ -6,6 +6,9 @@ It runs the Airflow of this environment (3.x or 2.11), with Postgres and the Loc
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import os
 import shutil
 import socket
 import sys
@@ -30,6 +33,10 @@ from devtools.process_tree import descendants
 ProgressCallback = Callable[[DagRunReport], None]
 
 _POLL_SECONDS = 0.25
+# Airflow binds its port seconds after it was chosen. Linux gives these to no connection; the emulator's own end below
+# them, and Ray Client's begin above. Each process begins somewhere else.
+_PORTS = range(20_000, 23_000)
+_chosen = itertools.count()
 
 
 class AirflowStackError(RuntimeError):
@@ -338,8 +345,13 @@ class AirflowStack:
 
 
 def _free_port() -> int:
-    """Return a free port; Airflow itself cannot choose one."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a free port; Airflow itself cannot choose one.
+
+    :raises AirflowStackError: if there is none.
+    """
+    for _ in _PORTS:
+        port = _PORTS[(os.getpid() * 20 + next(_chosen)) % len(_PORTS)]
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AirflowStackError(f"There is no free port from {_PORTS[0]} to {_PORTS[-1]}.")

@@ -67,7 +67,7 @@ class Emulator:
         """The variables that lead an unmodified SDK to the emulator, as ``vertex-ray-emulator env`` prints them."""
         return {str(name): str(value) for name, value in self._note["env"].items()}
 
-    def start(self, timeout: float = 60.0) -> float:
+    def start(self, timeout: float = 240.0) -> float:
         """Start it and wait until it is ready; return the seconds that it took.
 
         :raises EmulatorError: if it ends or is not ready within ``timeout`` seconds.

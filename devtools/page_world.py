@@ -93,7 +93,7 @@ class PageWorld:
             only=["api-server"],
             users=USERS,
         )
-        self.airflow.start(180)
+        self.airflow.start(600)
         connection = {"connection_id": "google_cloud_default", "conn_type": "google_cloud_platform"}
         self.api("POST", "connections", {**connection, "extra": json.dumps({"project": "demo-project"})})
 
