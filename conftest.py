@@ -17,7 +17,7 @@ settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("busy")
 
 # Groups of files that one process runs one after the other: at most one Airflow at a time, and one real Ray beside it.
-# Both begin at once, as they take longest; the light files, which mostly wait, fill what is left.
+# Both begin at once, as they take longest; other processes run the light files beside them.
 GROUPS = ("system", "ray")
 
 
