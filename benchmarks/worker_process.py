@@ -53,6 +53,15 @@ def worker_modules() -> tuple[str, ...]:
     )
 
 
+def _load_listeners() -> None:
+    """Load the plugins, as Airflow's task runner does before it executes a task."""
+    try:
+        from airflow.sdk.listener import get_listener_manager
+    except ImportError:
+        from airflow.listeners.listener import get_listener_manager
+    get_listener_manager()
+
+
 def _empty(target: str, run_id: str) -> None:
     from airflow.providers.common.compat.sdk import BaseOperator
 
@@ -151,6 +160,7 @@ def main(way: str, target: str, run_id: str) -> int:
     """Measure, and print the result as the last line."""
     for name in worker_modules():
         importlib.import_module(name)
+    _load_listeners()
     logging.disable(logging.INFO)
     floor, begun = time.process_time(), time.perf_counter()
     WAYS[way](target, run_id)
