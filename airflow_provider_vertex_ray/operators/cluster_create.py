@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.core.checks import check_choice, check_duration, has_template
+from airflow_provider_vertex_ray.core.checks import check_choice, check_duration, has_template, unless_empty
 from airflow_provider_vertex_ray.core.cluster.name import ClusterName, parse_cluster_name, validate_location
 from airflow_provider_vertex_ray.core.cluster.spec import ClusterSpec
 from airflow_provider_vertex_ray.core.deadlines import deadline_after
@@ -302,7 +302,8 @@ class VertexRayCreateClusterOperator(ClusterCleanUpMixin, VertexRayBaseOperator)
         return self._wait(context, trigger, self.deferrable)
 
     def _ensure(self, context: Context, spec: ClusterSpec, places: list[str]) -> Any:
-        check_lease(self.lease_uri, self.lease_ttl)
+        lease_uri = unless_empty(self.lease_uri)
+        check_lease(lease_uri, self.lease_ttl)
         holder = lease_holder_of(self, context, self.lease_owner, task_scope(context))
         table = load_price_table(self, self.price_table, *places)
         if self.max_cost is not None:
@@ -317,7 +318,7 @@ class VertexRayCreateClusterOperator(ClusterCleanUpMixin, VertexRayBaseOperator)
             labels=owner_labels(context),
             on_spec_mismatch=self.on_spec_mismatch,
             max_age=self.max_age,
-            lease_uri=self.lease_uri,
+            lease_uri=lease_uri,
             lease_ttl=self.lease_ttl,
             lease_owner=holder.owner,
             lease_scope=holder.scope,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_vertex_ray.core.checks import LONGEST_SECONDS, check_duration, is_number
+from airflow_provider_vertex_ray.core.checks import LONGEST_SECONDS, check_duration, is_number, unless_empty
 from airflow_provider_vertex_ray.core.cluster.name import validate_location, validate_project
 from airflow_provider_vertex_ray.core.deadlines import deadline_after
 from airflow_provider_vertex_ray.core.sharing.idle_policy import Unreadable
@@ -120,7 +120,8 @@ class VertexRayDeleteIdleClustersOperator(VertexRayBaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Run the trigger, which finds and deletes the clusters, because deletions are mostly waits."""
-        check_lease(self.lease_uri)
+        lease_uri = unless_empty(self.lease_uri)
+        check_lease(lease_uri)
         check_mappings(label_filter=self.label_filter)
         table = load_price_table(self, self.price_table)
         project = validate_project(self.project_id or self._connection_project())
@@ -135,7 +136,7 @@ class VertexRayDeleteIdleClustersOperator(VertexRayBaseOperator):
             labels={OWNER_LABEL: ""} if self.label_filter is None else self.label_filter,
             dry_run=self.only_report,
             drain_timeout=self.drain_timeout,
-            lease_uri=self.lease_uri,
+            lease_uri=lease_uri,
             require_leases=self.require_leases,
             by=lease_owner_of(context, None),
             prices=table.to_json() if table else None,

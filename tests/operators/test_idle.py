@@ -70,6 +70,12 @@ def test_an_idle_one_goes_and_the_report_says_why(fake_emulator: EmulatorProcess
     assert cluster_ids(fake_emulator) == []
 
 
+def test_a_template_that_comes_to_nothing_is_no_lease_uri(fake_emulator: EmulatorProcess) -> None:
+    """As in the example DAG, where the Airflow Variable is not set."""
+    made(fake_emulator)
+    assert reap(lease_uri="{{ '' }}")["deleted"] == ["ours"]
+
+
 def test_a_dry_run_only_tells(fake_emulator: EmulatorProcess) -> None:
     made(fake_emulator)
     assert why(reap(dry_run=True))[0] == "would delete"

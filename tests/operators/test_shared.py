@@ -53,6 +53,11 @@ def test_the_first_one_is_made_and_the_others_attach(fake_emulator: EmulatorProc
     assert cluster_ids(fake_emulator) == ["etl-g1"]
 
 
+def test_a_template_that_comes_to_nothing_is_no_lease_uri(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
+    found = ensure(lease_uri="{{ '' }}", deferrable=deferrable)
+    assert (found["cluster_id"], found["lease_owner"]) == ("etl-g1", None)
+
+
 def test_those_who_race_end_on_one_cluster(fake_emulator: EmulatorProcess) -> None:
     with ThreadPoolExecutor(12, initializer=may_run_tasks) as pool:
         found = list(pool.map(lambda number: ensure(f"run-{number}"), range(12)))
