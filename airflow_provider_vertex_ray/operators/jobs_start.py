@@ -76,6 +76,28 @@ class StartedJobs(NamedTuple):
     lease: dict[str, Any] | None
 
 
+class Ours(NamedTuple):
+    """The jobs of the task that a kill stops.
+
+    :param line: the way to their cluster
+    :param owner: the task, as their metadata names it
+    :param prefix: what their submission IDs begin with
+    :param ids: those that may be active; None as long as the cluster was not asked
+    """
+
+    line: Line
+    owner: str
+    prefix: str
+    ids: tuple[str, ...] | None = None
+
+    async def active(self, api: JobsApi) -> frozenset[str]:
+        """Return the IDs of those that may be active, also of earlier tries."""
+        if self.ids is not None:
+            return frozenset(self.ids)
+        jobs = await api.list_task(self.owner, self.prefix)
+        return frozenset(job.submission_id for job in jobs if not job.status.is_terminal)
+
+
 class JobsStartMixin(Base):
     """Finds the jobs of earlier tries, and submits the first ones of the others."""
 
@@ -85,8 +107,8 @@ class JobsStartMixin(Base):
     poll_interval: float
     lost_timeout: float
     _killed = False
-    _ours: tuple[Line, tuple[str, ...]] | None = None
-    """The way to the cluster, and the IDs of the jobs to stop when the task is killed in the worker."""
+    _ours: Ours | None = None
+    """The jobs to stop when the task is killed in the worker; None as long as there is no way to a cluster."""
 
     if TYPE_CHECKING:
 
@@ -125,12 +147,15 @@ class JobsStartMixin(Base):
             cluster, lease = await self._held(await self.cluster_hook.get_cluster(name), context)
             dashboard = usable_dashboard(cluster)
             async with hook.jobs(name, dashboard) as api:
-                found = await self._search(api, batch, context, continued)
-                active = frozenset(batch.job_id(place, found.attempts[place]) for place in found.active)
-                # Before the code is uploaded, which may take minutes: the task may be killed meanwhile.
-                self._ours = Line(transport, dashboard), tuple(active)
+                ours = Ours(Line(transport, dashboard), this.owner, f"{batch.prefix}-")
+                # Before the search and the upload of the code, which may take minutes: a kill may come meanwhile.
+                self._ours = ours
                 first: frozenset[str] = frozenset()
+                active: frozenset[str] | None = None
                 try:
+                    found = await self._search(api, batch, context, continued)
+                    active = frozenset(batch.job_id(place, found.attempts[place]) for place in found.active)
+                    self._ours = ours = ours._replace(ids=tuple(active))
                     self._check_not_killed()
                     await self._stop(api, found.stop)
                     _check_drivers_fit(cluster, {n: row for n, row in enumerate(rows) if n not in found.kept})
@@ -139,7 +164,7 @@ class JobsStartMixin(Base):
                     plan, packed = await self._plan(name, dashboard, batch, rows, found, adopted, context)
                     first = frozenset(map(plan.job_id, plan.todo[: plan.sent]))
                     # First those that may exist already.
-                    self._ours = self._ours[0], tuple(dict.fromkeys((*active, *first, *plan.job_ids)))
+                    self._ours = ours._replace(ids=tuple(dict.fromkeys((*active, *first, *plan.job_ids))))
                     await self._submit_first(api, plan)
                 except asyncio.CancelledError:
                     # By execution_timeout, or the exception with which Airflow 2 ends a killed task.
@@ -331,7 +356,7 @@ class JobsStartMixin(Base):
         self,
         api: JobsApi,
         first: frozenset[str],
-        active: frozenset[str],
+        active: frozenset[str] | None,
         context: Context,
         limit: float | None = None,
     ) -> None:
@@ -339,7 +364,7 @@ class JobsStartMixin(Base):
 
         :param api: Jobs API of the cluster.
         :param first: IDs of the jobs that this try has submitted, or was about to.
-        :param active: IDs of the jobs that were active before.
+        :param active: IDs of the jobs that were active before; None if they are not known yet.
         :param context: Airflow's context.
         :param limit: seconds after which to give up in any case; None for no limit.
         """
@@ -348,11 +373,13 @@ class JobsStartMixin(Base):
         if self._killed and not self.stop_on_kill:
             return
         # After a kill again, because some of them may have been on their way while the others were stopped.
-        ids = first | active if self._killed or is_last_try(context) else first
-        if not ids:
-            return
+        every = self._killed or is_last_try(context)
+        left: list[str] = []
         try:
-            left = await within(limit, stop_all(api, ids, KILL_SECONDS, at_once=limit is not None))
+            if every and active is None and self._ours is not None:
+                active = await within(limit or CANCELLED_SECONDS, self._ours.active(api))
+            if ids := first | (active or frozenset()) if every else first:
+                left = await within(limit, stop_all(api, ids, KILL_SECONDS, at_once=limit is not None))
         except (VertexRayError, asyncio.TimeoutError) as error:
             why = str(error) or f"they did not end within {limit} s"
             self.log.warning("Could not stop the Ray jobs of this task, which may still be active: %s", why)
@@ -366,14 +393,15 @@ class JobsStartMixin(Base):
 
         if self._ours is None or not self.stop_on_kill:
             return
-        line, ids = self._ours
-        if not ids:
+        ours = self._ours
+        if ours.ids == ():
             return
 
         async def stop() -> list[str]:
-            async with line.open() as api:
+            async with ours.line.open() as api:
+                ids = await ours.active(api)
                 # Airflow 3 ends the process 5 s after the SIGTERM, which a long list of jobs alone may take.
-                return await stop_all(api, ids, KILL_SECONDS, at_once=True)
+                return await stop_all(api, ids, KILL_SECONDS, at_once=True) if ids else []
 
         left = run_sync(stop)
         # Last, because the thread that the kill interrupted may be writing to the log, and keep its lock.

@@ -94,11 +94,19 @@ async def keep_log_position(ti: Any, submission_id: str, position: int) -> None:
 
 async def kept_log_position(ti: Any, submission_id: str) -> int:
     """Return how many characters of the job's output an earlier triggerer has copied; 0 for none."""
-    value = await in_airflow_thread(lambda: _xcom().get_one(key=LOG_POSITION_KEY, **_ids(ti)))
+    value = await stored_xcom(ti, LOG_POSITION_KEY)
     if not isinstance(value, dict) or value.get("submission_id") != submission_id:
         return 0
     position = value.get("position")
     return position if isinstance(position, int) and position > 0 else 0
+
+
+async def stored_xcom(ti: Any, key: str) -> Any:
+    """Return an XCom of the task; None if there is none.
+
+    :raises Exception: Airflow could not be reached.
+    """
+    return await in_airflow_thread(lambda: _xcom().get_one(key=key, **_ids(ti)))
 
 
 async def push_xcom(ti: Any, key: str, value: Any) -> None:

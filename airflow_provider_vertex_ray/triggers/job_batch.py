@@ -109,6 +109,7 @@ class BatchWait:
         self._missing: dict[int, float] = {}
         self._unreadable = UnreadableJobs(rules.lost_timeout)
         self._undelivered = Undelivered(rules.lost_timeout, log)
+        self._unpinned = Undelivered(rules.lost_timeout, log)
         self._reading: dict[int, asyncio.Task[None]] = {}
         self._first_look = True
         self._unread_since: float | None = None
@@ -225,6 +226,7 @@ class BatchWait:
         self._jobs[place] = job
         if place in self._waiting:
             self._waiting.remove(place)
+            self._undelivered.accepted()
         if job.metadata.get(OWNER_KEY) != self._plan.this.owner:
             message = "was not submitted: its submission ID belongs to a job of another task"
             self._end(place, Outcome(0, REJECTED, error=message))
@@ -382,10 +384,11 @@ class BatchWait:
         try:
             await each(sorted({uri for place in self._waiting for uri in packages_of(rows[place].runtime_env)}), pin)
         except VertexRayError as error:
-            why = self._undelivered.too_long(begin, error)
+            why = self._unpinned.too_long(begin, error)
             for place in list(self._waiting) if why else ():
                 self._reject(place, str(why))
             return False
+        self._unpinned.accepted()
         self._pinned = time.monotonic()
         if gone:
             self._again = f"the cluster no longer has package {gone[0]}, which jobs need that are not submitted yet"

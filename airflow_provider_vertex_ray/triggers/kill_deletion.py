@@ -35,6 +35,23 @@ REMEDY = (
 )
 
 
+async def _handed_over(trigger: WaitTrigger) -> bool:
+    """Whether the task has succeeded by itself: then it has stored where the dashboard is, and others use the cluster.
+
+    A triggerer that hung while another one went on with its triggers is told to cancel them, as after a kill. A user
+    who marks the task as success stores nothing. What cannot be read counts as handed over.
+    """
+    from airflow_provider_vertex_ray.links.base import LINK_KEY
+    from airflow_provider_vertex_ray.triggers.airflow_task import stored_xcom
+
+    try:
+        facts = await stored_xcom(getattr(trigger, "task_instance", None), LINK_KEY)
+    except Exception:
+        trigger.log.warning("Could not read whether the task has handed its cluster over", exc_info=True)
+        return True
+    return isinstance(facts, dict) and bool(facts.get("dashboard_uri"))
+
+
 async def delete_after_kill(trigger: WaitTrigger, deletions: Sequence[ClusterDeletion]) -> None:
     """Request the deletion of a killed task's clusters until the service accepts it, or the time is over.
 
@@ -47,6 +64,7 @@ async def delete_after_kill(trigger: WaitTrigger, deletions: Sequence[ClusterDel
     ti: Any = getattr(trigger, "task_instance", None)
     hook = ClusterCalls(trigger.arguments["gcp_conn_id"], trigger.arguments["impersonation_chain"])
     state: str | None = None
+    handed_over = False
     failures: dict[str, str] = {}
 
     def pending() -> list[ClusterDeletion]:
@@ -60,10 +78,12 @@ async def delete_after_kill(trigger: WaitTrigger, deletions: Sequence[ClusterDel
                 failures[each.cluster_name] = error.message
 
     async def work() -> None:
-        nonlocal state
+        nonlocal state, handed_over
         async with hook.session():
             # Read again each time: a user may clear the task that was killed a moment ago.
             while (state := await task_state(ti)) not in CONTINUED:
+                if state == "success" and (handed_over := await _handed_over(trigger)):
+                    return
                 if state in ENDED:
                     await step()
                     if not pending():
@@ -74,6 +94,9 @@ async def delete_after_kill(trigger: WaitTrigger, deletions: Sequence[ClusterDel
     trigger.log.info("The task was killed; deleting cluster %s", names)
     with contextlib.suppress(asyncio.TimeoutError):
         await within(KILL_SECONDS, work())
+    if handed_over:
+        trigger.log.info("The task has succeeded, so cluster %s is kept", names)
+        return
     if state not in ENDED:
         trigger.log.warning(
             "The task is %s; if an attempt follows, it goes on with cluster %s, which is not deleted. %s",

@@ -84,14 +84,38 @@ def test_shared_cluster_of_others_with_a_dead_dashboard_is_kept_and_said_to_cost
     assert cluster_ids(fake_emulator) == ["etl-g1"]
 
 
-@pytest.mark.parametrize(("state", "left"), [("failed", []), ("deferred", ["made"]), ("scheduled", ["made"])])
-def test_killed_create_deletes_its_cluster_unless_an_attempt_goes_on(
-    fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch, state: str, left: list[str]
+MARKED = {"region": "us-central1"}
+"""What a create stores before it waits."""
+
+
+@pytest.mark.parametrize(
+    ("states", "facts", "left"),
+    [
+        (["failed"], MARKED, []),
+        (["deferred"], MARKED, ["made"]),
+        (["scheduled"], MARKED, ["made"]),
+        # Marked by a user.
+        (["success"], MARKED, []),
+        (["success"], None, []),
+        # It has succeeded: this triggerer hung, and is told to cancel what another one has ended.
+        (["success"], {**MARKED, "dashboard_uri": "https://dashboard"}, ["made"]),
+        (["running", "success"], {**MARKED, "dashboard_uri": "https://dashboard"}, ["made"]),
+        (["success"], OSError("no answer"), ["made"]),
+    ],
+)
+def test_killed_create_deletes_its_cluster_unless_it_is_used(
+    fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch, states: list[str], facts: Any, left: list[str]
 ) -> None:
     async def task_state(ti: Any) -> str:
-        return state
+        return states.pop(0) if len(states) > 1 else states[0]
+
+    async def stored_xcom(ti: Any, key: str) -> Any:
+        if isinstance(facts, Exception):
+            raise facts
+        return facts
 
     monkeypatch.setattr(airflow_task, "task_state", task_state)
+    monkeypatch.setattr(airflow_task, "stored_xcom", stored_xcom)
     monkeypatch.setattr(kill_deletion, "KILL_SECONDS", 3.0)
     monkeypatch.setattr(kill_deletion, "KILL_INTERVAL", 0.1)
     trigger: Any = round_trip(deferral_of(create(deferrable=True)).trigger)

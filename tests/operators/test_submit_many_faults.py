@@ -94,6 +94,27 @@ def test_packages_that_cannot_be_kept_end_the_wait(
     assert found == ["SUCCEEDED"] * submitted + ["REJECTED"] * (6 - submitted)
 
 
+def test_odd_answers_about_packages_minutes_apart_reject_no_job(
+    shared: EmulatorProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "say.sh").write_text("echo VERTEX_RAY_RESULT $1\n")
+    monkeypatch.setattr(job_batch, "PIN_SECONDS", 0.05)
+    has_package: Any = JobsApi.has_package
+    odd: list[float] = []
+
+    async def twice_odd(*args: Any) -> Any:
+        if not odd or (len(odd) == 1 and time.monotonic() - odd[0] > 0.5):
+            odd.append(time.monotonic())
+            raise ServiceUnavailableError("odd")
+        return await has_package(*args)
+
+    monkeypatch.setattr(JobsApi, "has_package", twice_odd)
+    entries = [{"entrypoint": f"sleep 0.4; sh say.sh {n}"} for n in range(5)]
+    trigger = waiting_for(entries, max_active=1, lost_timeout=0.4, working_dir=str(tmp_path))
+    assert short(outcomes_of(trigger)) == ["SUCCEEDED"] * 5
+    assert len(odd) == 2
+
+
 # --- statuses ---------------------------------------------------------------------------------------------------------
 
 

@@ -89,6 +89,21 @@ def test_bad_output_of_a_task_is_refused_before_any_request(
     assert fake_emulator.calls() == []
 
 
+@pytest.mark.parametrize(
+    "jobs",
+    [
+        [{**GOOD, "env_var": {"DB_PASSWORD": "hunter2"}}],
+        {**GOOD, "env_vars": {"DB_PASSWORD": "hunter2"}},
+        ["hunter2"],
+        "[{'entrypoint': 'true', 'env_vars': {'DB_PASSWORD': 'hunter2'}}]",
+    ],
+)
+def test_values_are_not_shown_as_they_may_be_secrets(fake_emulator: EmulatorProcess, jobs: Any) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        submit_jobs(jobs)
+    assert "hunter2" not in str(caught.value)
+
+
 def test_values_that_are_known_later_pass_at_dag_parse() -> None:
     with DAG("dag", schedule=None, start_date=datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc)):
 

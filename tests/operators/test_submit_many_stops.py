@@ -148,6 +148,53 @@ def ended_when(condition: Any) -> Iterator[None]:
         signal.signal(signal.SIGUSR1, before)
 
 
+class Searching(threading.Event):
+    """Set while a try looks for the jobs of an earlier one; the first look does not come to an end."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        list_task: Any = JobsApi.list_task
+
+        async def slow(*args: Any) -> Any:
+            if not self.is_set():
+                self.set()
+                await asyncio.sleep(120)
+            return await list_task(*args)
+
+        monkeypatch.setattr(JobsApi, "list_task", slow)
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_kill_during_the_search_stops_the_jobs_of_the_earlier_try(
+    shared: EmulatorProcess, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    lose_a_try([LONG] * 4, this_try(1), max_active=2)
+    operator = submit_jobs([LONG] * 4, deferrable=False, max_active=2)
+    searching = Searching(monkeypatch)
+
+    # Airflow 2 calls on_kill, and raises its exception after that.
+    def handler(*_: Any) -> None:
+        operator.on_kill()
+        raise Ended
+
+    with ended_when(searching.is_set), pytest.raises(Ended):
+        signal.signal(signal.SIGUSR1, handler)
+        run_task(operator, this_try(number))
+    assert statuses(shared) == {"0": "STOPPED", "1": "STOPPED"}
+
+
+@pytest.mark.parametrize(("number", "status"), [(2, "RUNNING"), (3, "STOPPED")])
+def test_search_that_is_cancelled_leaves_jobs_to_the_next_try_only(
+    shared: EmulatorProcess, monkeypatch: pytest.MonkeyPatch, number: int, status: str
+) -> None:
+    lose_a_try([LONG] * 4, this_try(1), max_active=2)
+    operator = submit_jobs([LONG] * 4, deferrable=False, max_active=2)
+    searching = Searching(monkeypatch)
+    with ended_when(searching.is_set), pytest.raises(Ended):
+        run_task(operator, this_try(number))
+    assert statuses(shared) == {"0": status, "1": status}
+
+
 def test_cancelled_submission_stops_what_it_has_submitted(shared: EmulatorProcess) -> None:
     operator = submit_jobs([LONG] * 60, deferrable=False)
     with ended_when(lambda: len(shared.calls("POST /api/jobs/")) >= 3), pytest.raises(Ended):

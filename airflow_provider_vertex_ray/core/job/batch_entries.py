@@ -81,7 +81,8 @@ class Defaults(NamedTuple):
         for name in entry:
             if name not in ENTRY_FIELDS:
                 rule = f"The fields are {', '.join(ENTRY_FIELDS)}.{did_you_mean(name, ENTRY_FIELDS)}"
-                raise InvalidArgumentError(str(name), entry[name], rule)
+                # Not its value, which may be the variables of a misspelt env_vars.
+                raise InvalidArgumentError(str(name), type(entry[name]).__name__, rule)
         entrypoint = self._own(entry, "entrypoint")
         if entrypoint is None:
             raise InvalidArgumentError(
@@ -138,14 +139,15 @@ def check_entries(jobs: Any, defaults: Defaults, *, rendered: bool = True) -> tu
         return (), []
     # The output of mapped tasks is a sequence that is no list.
     if isinstance(jobs, (str, bytes)) or not isinstance(jobs, Sequence):
-        raise InvalidArgumentError("jobs", jobs, JOBS_RULE)
+        # Not the value, which may contain secrets.
+        raise InvalidArgumentError("jobs", type(jobs).__name__, JOBS_RULE)
     entries = list(jobs)
     check_count(len(entries))
     rows = []
     for place, entry in _known(entries, rendered):
         if not isinstance(entry, Mapping):
             rule = "Use a dict, such as {'entrypoint': 'python score.py --shard 3'}."
-            raise InvalidArgumentError(f"jobs[{place}]", entry, rule)
+            raise InvalidArgumentError(f"jobs[{place}]", type(entry).__name__, rule)
         try:
             rows.append(defaults.row(entry, environment, rendered=rendered))
         except InvalidArgumentError as error:
