@@ -221,8 +221,8 @@ class World:
 
     async def kill_task(self, run_id: str) -> None:
         """SIGKILL the process that executes the task; not its supervisor, which must notice."""
-        _, pid = self.seen.tasks[run_id, TASK]
-        assert pid is not None
+        # A view reads the tasks before the jobs: it may have a job, and not yet the process that submitted it.
+        pid = await self.until(lambda: self.seen.tasks[run_id, TASK][1], 60, f"{run_id} has no process")
         assert alive(pid)
         self.say(f"{run_id}: SIGKILL to the task's process {pid}")
         await asyncio.to_thread(kill_one, pid)
