@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Collection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from airflow_provider_vertex_ray.core.job.batch_results import Outcome, unpack_o
 from airflow_provider_vertex_ray.core.job.client import JobsApi
 from airflow_provider_vertex_ray.core.job.listing import Listed
 from airflow_provider_vertex_ray.errors import ServiceUnavailableError, UnreadableAnswerError, VertexRayError
-from airflow_provider_vertex_ray.triggers import job_batch, jobs
+from airflow_provider_vertex_ray.triggers import job_batch, job_batch_limits, jobs
 from tests.operators.builders import echo, submit_jobs
 from tests.operators.test_exactly_once import this_try
 from tests.operators.test_submit_many_tries import PREFIX, lose_a_try, statuses
@@ -100,19 +101,25 @@ def test_odd_answers_about_packages_minutes_apart_reject_no_job(
     (tmp_path / "say.sh").write_text("echo VERTEX_RAY_RESULT $1\n")
     monkeypatch.setattr(job_batch, "PIN_SECONDS", 0.05)
     has_package: Any = JobsApi.has_package
-    odd: list[float] = []
+    asked: list[str] = []
+    later = 0.0
 
     async def twice_odd(*args: Any) -> Any:
-        if not odd or (len(odd) == 1 and time.monotonic() - odd[0] > 0.5):
-            odd.append(time.monotonic())
+        nonlocal later
+        asked.append("odd" if len(asked) in (0, 2) else "fine")
+        if asked[-1] == "odd":
             raise ServiceUnavailableError("odd")
+        later = 1000.0
         return await has_package(*args)
 
+    clock = SimpleNamespace(time=lambda: time.time() + later, monotonic=time.monotonic)
+    monkeypatch.setattr(job_batch, "time", clock)
+    monkeypatch.setattr(job_batch_limits, "time", clock)
     monkeypatch.setattr(JobsApi, "has_package", twice_odd)
-    entries = [{"entrypoint": f"sleep 0.4; sh say.sh {n}"} for n in range(5)]
-    trigger = waiting_for(entries, max_active=1, lost_timeout=0.4, working_dir=str(tmp_path))
-    assert short(outcomes_of(trigger)) == ["SUCCEEDED"] * 5
-    assert len(odd) == 2
+    entries = [{"entrypoint": f"sleep 0.2; sh say.sh {n}"} for n in range(6)]
+    trigger = waiting_for(entries, max_active=1, lost_timeout=500, working_dir=str(tmp_path))
+    assert short(outcomes_of(trigger)) == ["SUCCEEDED"] * 6
+    assert asked[:3] == ["odd", "fine", "odd"]
 
 
 # --- statuses ---------------------------------------------------------------------------------------------------------
