@@ -100,6 +100,8 @@ def test_odd_answers_about_packages_minutes_apart_reject_no_job(
 ) -> None:
     (tmp_path / "say.sh").write_text("echo VERTEX_RAY_RESULT $1\n")
     monkeypatch.setattr(job_batch, "PIN_SECONDS", 0.05)
+    entries = [{"entrypoint": f"sleep 0.2; sh say.sh {n}"} for n in range(6)]
+    trigger = waiting_for(entries, max_active=1, lost_timeout=500, working_dir=str(tmp_path))
     has_package: Any = JobsApi.has_package
     asked: list[str] = []
     later = 0.0
@@ -116,8 +118,6 @@ def test_odd_answers_about_packages_minutes_apart_reject_no_job(
     monkeypatch.setattr(job_batch, "time", clock)
     monkeypatch.setattr(job_batch_limits, "time", clock)
     monkeypatch.setattr(JobsApi, "has_package", twice_odd)
-    entries = [{"entrypoint": f"sleep 0.2; sh say.sh {n}"} for n in range(6)]
-    trigger = waiting_for(entries, max_active=1, lost_timeout=500, working_dir=str(tmp_path))
     assert short(outcomes_of(trigger)) == ["SUCCEEDED"] * 6
     assert asked[:3] == ["odd", "fine", "odd"]
 
