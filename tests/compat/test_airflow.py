@@ -52,7 +52,7 @@ class World:
                 },
                 python_path=[REPOSITORY],
             )
-            self.emulator.create("kills", cluster_body(), 120)
+            self.emulator.create("kills", cluster_body())
             (cluster,) = self.emulator.admin("GET", "clusters")["clusters"]
             self._dashboard = cluster["dashboard_url"]
             self.airflow.start(timeout=600)
