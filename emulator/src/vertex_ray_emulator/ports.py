@@ -1,4 +1,4 @@
-"""Ports for what Ray starts, which binds them seconds after they were chosen."""
+"""Ports for servers that bind them only after they were chosen, as those that Ray starts do, seconds later."""
 
 from __future__ import annotations
 

@@ -17,13 +17,13 @@ from vertex_ray_emulator.backends.backend import PARTS, SIGNALS, ClusterAddresse
 from vertex_ray_emulator.backends.fake_dashboard import FakeDashboard, FakeNode
 from vertex_ray_emulator.project.plan import NodePlan
 from vertex_ray_emulator.project.scaling import Demand
+from vertex_ray_emulator.settings import LOOPBACK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vertex_ray_emulator.backends.entrypoints import Entrypoints
 
-LOOPBACK = "127.0.0.1"
 ENDING = frozenset({"KILL", "TERM"})
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from vertex_ray_emulator.outcomes import as_error
+from vertex_ray_emulator.settings import LOOPBACK
 from vertex_ray_emulator.surfaces.grpc_forwarder import CHANNEL_OPTIONS, GrpcForwarder
 from vertex_ray_emulator.wire.errors import CODES, UNAUTHENTICATED_MESSAGE
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from vertex_ray_emulator.request_log import RequestLog
     from vertex_ray_emulator.surfaces.tokens import Tokens
 
-LOOPBACK = "127.0.0.1"
 SERVICE_PREFIX = "/ray.rpc."
 # The Ray Client sends arrays in single messages and pings often; the proxy must allow what Ray's own server allows.
 SERVER_OPTIONS = [
