@@ -131,7 +131,7 @@ async def test_thousand_jobs_run_at_once(backend, session):
             return all(job["status"] == "SUCCEEDED" for job in await response.json())
 
     await until(all_ended, "a thousand jobs")
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 120  # one after the other would take 500 s
 
 
 async def test_clusters_are_independent(backend, session):
