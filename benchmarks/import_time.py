@@ -1,6 +1,7 @@
 """Measure import times in a fresh interpreter, over a floor that is imported first in the same interpreter.
 
-Floor and addition come from the same process, so a slow or busy machine slows down both, and their ratio is unaffected.
+Floor and addition come from the same process, so a slow machine slows down both, and their ratio is unaffected. Of a busy
+machine the time in which other processes had the processor is left out, as it falls on either by chance.
 """
 
 from __future__ import annotations
@@ -26,11 +27,19 @@ _MARK = "--- the floor ends here ---"
 _CHILD = """
 import importlib, json, sys, time
 floor, added = json.loads(sys.argv[1])
+def clock():
+    # Linux tells for how long this thread was ready to run and did not.
+    try:
+        with open("/proc/self/schedstat") as file:
+            queued = int(file.read().split()[1]) / 1e9
+    except OSError:
+        queued = 0.0
+    return time.perf_counter() - queued
 def load(names):
-    wall, cpu = time.perf_counter(), time.process_time()
+    wall, cpu = clock(), time.process_time()
     for name in names:
         importlib.import_module(name)
-    return time.perf_counter() - wall, time.process_time() - cpu
+    return clock() - wall, time.process_time() - cpu
 first = load(floor)
 before = set(sys.modules)
 print(sys.argv[2], file=sys.stderr, flush=True)
@@ -62,11 +71,11 @@ def dag_modules() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class ImportCost:
-    """Wall-clock and processor seconds of imports in one interpreter.
+    """Wall-clock and processor seconds of imports in one interpreter, those of the clock without waits for a processor.
 
-    :param floor: Wall-clock seconds of the floor.
+    :param floor: wall-clock seconds of the floor.
     :param floor_cpu: processor seconds of the floor.
-    :param added: Wall-clock seconds of the modules imported after it.
+    :param added: wall-clock seconds of the modules imported after it.
     :param added_cpu: processor seconds of the modules imported after it.
     :param floor_names: names in ``sys.modules`` after the floor.
     :param names: names in ``sys.modules`` after everything.

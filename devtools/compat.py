@@ -41,6 +41,7 @@ NOT_OF_THE_ENVIRONMENT = (
     "docs",
     "docs_blocks",
     "docs_tables",
+    "emulator_recipes",
     "import_budget",
     "packaging",
 )

@@ -10,6 +10,10 @@ from pathlib import Path
 from devtools.process_tree import descendants, send
 
 
+KILL_SECONDS = 60.0
+"""How long a killed process may take to be gone."""
+
+
 def freeze(pid: int) -> list[int]:
     """Send SIGSTOP to a process and its descendants, and return their pids.
 
@@ -32,9 +36,15 @@ def thaw(pids: list[int]) -> None:
 
 
 def kill_all(pid: int) -> None:
-    """Send SIGKILL to a process and its descendants, as if its machine or container died."""
-    for each in freeze(pid):
+    """Kill a process and its descendants, as if its machine or container died, and wait until they are gone.
+
+    :raises TimeoutError: if one is still alive after ``KILL_SECONDS``.
+    """
+    frozen = freeze(pid)
+    for each in frozen:
         send(each, signal.SIGKILL)
+    for each in frozen:
+        _await_end(each)
 
 
 def alive(pid: int) -> bool:
@@ -42,20 +52,25 @@ def alive(pid: int) -> bool:
     return _state(pid) not in ("", "Z", "X")
 
 
-def kill_one(pid: int, seconds: float = 10.0) -> None:
+def kill_one(pid: int) -> None:
     """Send SIGKILL to one process and wait until it is gone.
 
-    :raises TimeoutError: if it is still alive after ``seconds``.
+    :raises TimeoutError: if it is still alive after ``KILL_SECONDS``.
     """
     os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + seconds
+    _await_end(pid)
+
+
+def _await_end(pid: int) -> None:
+    # A process dies when it next runs, which on a busy machine is not at once.
+    deadline = time.monotonic() + KILL_SECONDS
     while alive(pid):
         if time.monotonic() > deadline:
             raise TimeoutError(f"Process {pid} survived SIGKILL.")
         time.sleep(0.01)
 
 
-def _await_stop(pid: int, seconds: float = 5.0) -> None:
+def _await_stop(pid: int, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while _state(pid) not in ("T", "t", "Z", "X", ""):
         if time.monotonic() > deadline:
