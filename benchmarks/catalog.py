@@ -34,6 +34,7 @@ BENCHMARKS = (
     Benchmark("requests_per_job", "Requests and bytes of waiting jobs", 180),
     Benchmark("end_of_job", "From a job's end to its event, on a real Ray cluster", 100),
     Benchmark("short_jobs", "Short jobs in a real Airflow with two slots", 260),
+    Benchmark("short_jobs_astro", "Short jobs in Airflow 2.11, beside the peers", 300),
     Benchmark("bigquery_step", "The BigQuery step, and a hand-written script", 130),
     Benchmark("leases", "3,000 leases, in virtual time", 110),
     Benchmark("amortisation", "Jobs on a shared cluster, and on separate clusters", 210),

@@ -1,7 +1,7 @@
 """Measure import times in a fresh interpreter, over a floor that is imported first in the same interpreter.
 
-Floor and addition come from the same process, so a slow machine slows down both, and their ratio is unaffected. Of a busy
-machine the time in which other processes had the processor is left out, as it falls on either by chance.
+Floor and addition come from the same process, so a slow machine slows down both, and their ratio is unaffected. The
+time in which other processes had the processor is left out, as it falls on either by chance.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The jobs sleep on an emulator without Ray, so that all the processor time is Airflow's. Beside them: as many empty
 tasks, which is what Airflow itself costs for a task, many jobs as one task, and the Google provider's operator. Fewer
-of its jobs are run, as each holds its slot until it ends.
+of its jobs are run, as each holds its slot until it ends. The variable ``BENCH_JOBS`` sets the number of jobs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -23,13 +23,13 @@ from devtools.airflow_stack import AirflowStack
 from devtools.dag_run_report import RUNNING, DagRunReport
 from tests.support.registered import registered
 
-JOBS = 16
-PEER_JOBS = 4
+JOBS = int(os.environ.get("BENCH_JOBS", "16"))
+PEER_JOBS = max(JOBS // 4, 1)
 JOBS_OF_ONE_TASK = 200
 ACTIVE_AT_ONCE = 50
 JOB_SECONDS = 2
 SLOTS = 2
-TIMEOUT = 240.0
+TIMEOUT = 120.0 + 10.0 * JOBS
 REST_SECONDS = 8.0
 REPOSITORY = Path(__file__).resolve().parent.parent
 GOAL_SLOTS = 3.5
@@ -124,14 +124,22 @@ def _airflow_cpu(airflow: AirflowStack) -> float:
     return sum(cpu_seconds(airflow.processes(each.name)) for each in airflow.settings.components)
 
 
-def _at_rest(airflow: AirflowStack) -> float:
+def at_rest_of(airflow: AirflowStack) -> float:
     """Return the processor seconds that Airflow uses each second without any task."""
     before, begun = _airflow_cpu(airflow), time.monotonic()
     time.sleep(REST_SECONDS)
     return (_airflow_cpu(airflow) - before) / (time.monotonic() - begun)
 
 
-def _measure(airflow: AirflowStack, dag_id: str, jobs: int, at_rest: float) -> Cost:
+def measure(airflow: AirflowStack, dag_id: str, jobs: int, at_rest: float) -> Cost:
+    """Run one DAG to its end.
+
+    :param airflow: a running Airflow.
+    :param dag_id: the DAG; its task ``job`` runs the jobs.
+    :param jobs: number of jobs.
+    :param at_rest: processor seconds that this Airflow uses each second without any task.
+    :raises RuntimeError: if the run does not succeed.
+    """
     airflow.wait_for_dags([dag_id], TIMEOUT)
     before, begun = _airflow_cpu(airflow), time.monotonic()
     report = airflow.run_dag(dag_id, timeout=TIMEOUT)
@@ -156,9 +164,9 @@ def run() -> Iterator[Figure]:
     # The Google provider recognises a Vertex AI address by its bare host name.
     with bench((*INSTANT, "--dashboard-addresses", "google")) as where, _airflow(where) as airflow:
         airflow.wait_for_dags(["bench_empty", "bench_ours", "bench_one_task"], TIMEOUT)
-        at_rest = _at_rest(airflow)
-        empty = _measure(airflow, "bench_empty", JOBS, at_rest)
-        ours = _measure(airflow, "bench_ours", JOBS, at_rest)
+        at_rest = at_rest_of(airflow)
+        empty = measure(airflow, "bench_empty", JOBS, at_rest)
+        ours = measure(airflow, "bench_ours", JOBS, at_rest)
         beside = "an empty task"
         yield Figure("slot seconds of a job", ours.slot_seconds, "s", "goal", GOAL_SLOTS, 1.0)
         yield Figure("slot seconds of a job", ours.slot_seconds, "s", beside, empty.slot_seconds)
@@ -169,12 +177,12 @@ def run() -> Iterator[Figure]:
             raise RuntimeError("The tasks did not return when their jobs ended.")
         ends = statistics.median(ours.ends)
         yield Figure("end of a job to its task's success, median", ends, "s", "goal", GOAL_END, 1.0)
-        one_task = _measure(airflow, "bench_one_task", JOBS_OF_ONE_TASK, at_rest)
+        one_task = measure(airflow, "bench_one_task", JOBS_OF_ONE_TASK, at_rest)
         many, beside = f"{JOBS_OF_ONE_TASK} jobs as one task: ", "a mapped task each"
         yield Figure(f"{many}slot seconds of a job", one_task.slot_seconds, "s", beside, ours.slot_seconds, 1.0)
         yield Figure(f"{many}CPU seconds of Airflow for a job", one_task.cpu, "s", beside, ours.cpu, 1.0)
         yield Figure(f"{many}jobs a minute", one_task.per_minute, "", beside, ours.per_minute, 1.0, more_is_better=True)
-        google = _measure(airflow, "bench_google", PEER_JOBS, at_rest)
+        google = measure(airflow, "bench_google", PEER_JOBS, at_rest)
         beside = "Google provider's"
         yield Figure("slot seconds of a job", ours.slot_seconds, "s", beside, google.slot_seconds, 1.0)
         yield Figure("CPU seconds of Airflow for a job", ours.cpu, "s", beside, google.cpu, 1.0)
@@ -183,16 +191,27 @@ def run() -> Iterator[Figure]:
 
 @contextmanager
 def _airflow(where: Bench) -> Iterator[AirflowStack]:
-    dags = where.folder / "bench_dags"
-    dags.mkdir()
-    sizes = {"jobs": JOBS, "jobs_of_one_task": JOBS_OF_ONE_TASK, "active": ACTIVE_AT_ONCE}
-    (dags / "ours.py").write_text(DAGS.format(**sizes, seconds=JOB_SECONDS, cluster=where.cluster))
-    (dags / "google.py").write_text(PEER_DAG.format(jobs=PEER_JOBS, seconds=JOB_SECONDS, dashboard=where.dashboard_uri))
     # What leads the Google provider's SDK to the emulator; our hooks need only the address.
     variables = {**where.emulator.sdk_environment, **where.emulator.airflow_environment}
-    path = registered(where.folder / "registered")
+    with airflow_with(where.folder, dag_files(where.cluster, where.dashboard_uri), variables) as airflow:
+        yield airflow
+
+
+@contextmanager
+def airflow_with(folder: Path, files: Mapping[str, str], variables: Mapping[str, str]) -> Iterator[AirflowStack]:
+    """Start an Airflow of this environment with two worker slots.
+
+    :param folder: a folder for everything that it writes.
+    :param files: content of each DAG file by its name.
+    :param variables: variables for its processes.
+    """
+    dags = folder / "bench_dags"
+    dags.mkdir()
+    for name, text in files.items():
+        (dags / name).write_text(text)
+    path = registered(folder / "registered")
     airflow = AirflowStack(
-        where.folder / "stack",
+        folder / "stack",
         dag_folders=[dags],
         slots=SLOTS,
         environment=variables,
@@ -203,6 +222,15 @@ def _airflow(where: Bench) -> Iterator[AirflowStack]:
         yield airflow
     finally:
         airflow.stop()
+
+
+def dag_files(cluster: str, dashboard_uri: str) -> dict[str, str]:
+    """Return the DAG files of the empty tasks, of our operators and of the Google provider's."""
+    sizes = {"jobs": JOBS, "jobs_of_one_task": JOBS_OF_ONE_TASK, "active": ACTIVE_AT_ONCE}
+    return {
+        "ours.py": DAGS.format(**sizes, seconds=JOB_SECONDS, cluster=cluster),
+        "google.py": PEER_DAG.format(jobs=PEER_JOBS, seconds=JOB_SECONDS, dashboard=dashboard_uri),
+    }
 
 
 def main() -> int:

@@ -7,7 +7,6 @@ those of a connection without a key, on a machine of Google Cloud.
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 import subprocess
@@ -16,9 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_vertex_ray.core.http.auth import EmulatorTokenSource
 from benchmarks.clusters import INSTANT, Bench, bench
-from benchmarks.peers import astro_python
+from benchmarks.peers import astro_connection, astro_python
 from benchmarks.report import Figure, print_figures
 
 ROUNDS = 3
@@ -75,16 +73,10 @@ def run() -> Iterator[Figure]:
         yield Figure("time of a worker that submits", ours["seconds"], "s", "Google provider's", google["seconds"])
         if (python := astro_python()) is not None:
             home = str(where.folder / "airflow-2")
-            astro = _least(where, "astro", 1, python=python, AIRFLOW_HOME=home, AIRFLOW_CONN_RAY_BENCH=_plain(where))
+            astro = _least(
+                where, "astro", 1, python=python, AIRFLOW_HOME=home, AIRFLOW_CONN_RAY_BENCH=astro_connection(where)
+            )
             yield Figure(what, submit, "s", "astro-provider-ray", astro["cpu"], 0.5)
-
-
-def _plain(where: Bench) -> str:
-    """Return a connection with the dashboard's address and a token, because astro-provider-ray has no credentials."""
-    token = asyncio.run(EmulatorTokenSource(where.emulator.host).get())
-    address = f"http://{where.emulator.host}/{where.dashboard_uri.rsplit('/', 1)[-1]}"
-    headers = json.dumps({"Authorization": f"Bearer {token}"})
-    return json.dumps({"conn_type": "ray", "extra": {"address": address, "headers": headers}})
 
 
 def main() -> int:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from devtools.process_tree import descendants, send
 
-
 KILL_SECONDS = 60.0
 """How long a killed process may take to be gone."""
 
