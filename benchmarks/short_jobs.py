@@ -1,8 +1,9 @@
 """Run many short jobs in a real Airflow with two worker slots, and measure what Airflow itself costs for each.
 
 The jobs sleep on an emulator without Ray, so that all the processor time is Airflow's. Beside them: as many empty
-tasks, which is what Airflow itself costs for a task, many jobs as one task, and the Google provider's operator. Fewer
-of its jobs are run, as each holds its slot until it ends. The variable ``BENCH_JOBS`` sets the number of jobs.
+tasks and as many that only wait in the triggerer, which is what Airflow itself costs, many jobs as one task, and the
+Google provider's operator. Fewer of its jobs are run, as each holds its slot until it ends. The variable
+``BENCH_JOBS`` sets the number of jobs.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ GOAL_END = 1.5
 
 DAGS = """
 import datetime
+import time
+
+from benchmarks.bare_trigger import BareTrigger
 
 from airflow.providers.common.compat.sdk import DAG, BaseOperator
 from airflow_provider_vertex_ray.operators.job import VertexRaySubmitJobOperator
@@ -56,6 +60,16 @@ class Empty(BaseOperator):
     def execute(self, context):
         pass
 
+
+class Bare(Empty):
+    def execute(self, context):
+        end = time.time() + {seconds}
+        context["ti"].xcom_push(key="return_value", value=dict(end_time=end * 1000))
+        self.defer(trigger=BareTrigger(end), method_name="never")
+
+
+with DAG("bench_bare", schedule=None, start_date=START):
+    Bare.partial(task_id="job").expand(number=list(range({jobs})))
 
 with DAG("bench_empty", schedule=None, start_date=START):
     Empty.partial(task_id="job").expand(number=list(range({jobs})))
@@ -163,8 +177,9 @@ def run() -> Iterator[Figure]:
     """Run the empty tasks, ours in both ways, and the Google provider's, one after the other in one Airflow."""
     # The Google provider recognises a Vertex AI address by its bare host name.
     with bench((*INSTANT, "--dashboard-addresses", "google")) as where, _airflow(where) as airflow:
-        airflow.wait_for_dags(["bench_empty", "bench_ours", "bench_one_task"], TIMEOUT)
+        airflow.wait_for_dags(["bench_empty", "bench_bare", "bench_ours", "bench_one_task"], TIMEOUT)
         at_rest = at_rest_of(airflow)
+        bare = measure(airflow, "bench_bare", JOBS, at_rest)
         empty = measure(airflow, "bench_empty", JOBS, at_rest)
         ours = measure(airflow, "bench_ours", JOBS, at_rest)
         beside = "an empty task"
@@ -175,8 +190,12 @@ def run() -> Iterator[Figure]:
         yield Figure(what, ours.per_minute, "", "empty tasks", empty.per_minute, more_is_better=True)
         if not ours.ends:
             raise RuntimeError("The tasks did not return when their jobs ended.")
-        ends = statistics.median(ours.ends)
-        yield Figure("end of a job to its task's success, median", ends, "s", "goal", GOAL_END, 1.0)
+        ends, what_ends = statistics.median(ours.ends), "end of a job to its task's success, median"
+        yield Figure(what_ends, ends, "s", "goal", GOAL_END, 1.0)
+        yield Figure(what_ends, ends, "s", "a bare trigger", statistics.median(bare.ends))
+        beside = "a task with a bare trigger"
+        yield Figure("slot seconds of a job", ours.slot_seconds, "s", beside, bare.slot_seconds)
+        yield Figure("CPU seconds of Airflow for a job", ours.cpu, "s", beside, bare.cpu)
         one_task = measure(airflow, "bench_one_task", JOBS_OF_ONE_TASK, at_rest)
         many, beside = f"{JOBS_OF_ONE_TASK} jobs as one task: ", "a mapped task each"
         yield Figure(f"{many}slot seconds of a job", one_task.slot_seconds, "s", beside, ours.slot_seconds, 1.0)
