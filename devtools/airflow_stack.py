@@ -98,7 +98,7 @@ class AirflowStack:
         """Address of the user interface; without ``users``, everybody on this machine is admin there."""
         return self.settings.web_url
 
-    def start(self, timeout: float = 120.0) -> float:
+    def start(self, timeout: float = 300.0) -> float:
         """Start all components and wait until they work; return the seconds that it took.
 
         :raises AirflowStackError: if a component ends, or does not work within ``timeout`` seconds.
@@ -218,7 +218,7 @@ class AirflowStack:
         """Send SIGCONT to a frozen component."""
         thaw(self._frozen.pop(name))
 
-    def restart(self, name: str, timeout: float = 90.0) -> None:
+    def restart(self, name: str, timeout: float = 300.0) -> None:
         """Start a component that was killed, and wait until it works.
 
         :raises AirflowStackError: if it does not work in time.

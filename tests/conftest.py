@@ -31,7 +31,7 @@ for name in ("VERTEX_RAY_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS", "GOOG
 
 __all__ = ["ray_process", "storage", "storage_process"]
 
-FAKE = ["--backend", "fake", "--provisioning-seconds", "0", "--name-reuse-seconds", "30"]
+FAKE = ["--backend", "fake", "--provisioning-seconds", "0", "--name-reuse-seconds", "3600"]
 WITH_WEBSOCKETS = ["--without", "no-websockets"]
 """Arguments for the tests whose subject is what websockets deliver; everything else must work without them."""
 

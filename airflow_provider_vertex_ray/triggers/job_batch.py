@@ -224,13 +224,14 @@ class BatchWait:
     def _note(self, place: int, job: Job) -> None:
         self._missing.pop(place, None)
         self._jobs[place] = job
-        if place in self._waiting:
+        if is_new := place in self._waiting:
             self._waiting.remove(place)
-            self._undelivered.accepted()
         if job.metadata.get(OWNER_KEY) != self._plan.this.owner:
             message = "was not submitted: its submission ID belongs to a job of another task"
             self._end(place, Outcome(0, REJECTED, error=message))
             return
+        if is_new:
+            self._undelivered.accepted()
         started = job.start_time / 1000 if job.start_time else time.time()
         self._active[place] = min(self._active.get(place, time.time()), started)
         if not job.status.is_terminal:

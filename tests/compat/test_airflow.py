@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow import __version__
 from emulator_support.process import EmulatorProcess, cluster_body, until
+from packaging.version import Version
 
+from airflow_provider_vertex_ray.triggers.task_end import ENDS_HERE
 from devtools.airflow_api import OPENER, AirflowApi
 from devtools.airflow_stack import AirflowStack
 
@@ -56,7 +59,7 @@ class World:
             (cluster,) = self.emulator.admin("GET", "clusters")["clusters"]
             self._dashboard = cluster["dashboard_url"]
             self.airflow.start(timeout=600)
-            self.airflow.wait_for_dags([DAG, "steps"], 300)
+            self.airflow.wait_for_dags([DAG, "steps", "forced"], 300)
         except BaseException:
             self.__exit__()
             raise
@@ -105,6 +108,16 @@ def test_a_dag_from_create_to_delete(world: World) -> None:
     assert report.state == "success"
     assert report.xcom("ray.job")["result"] == 42
     assert [cluster["id"] for cluster in world.emulator.admin("GET", "clusters")["clusters"]] == ["kills"]
+
+
+def test_tasks_end_in_the_triggerer_where_the_user_wants_it(world: World) -> None:
+    report = world.airflow.run_dag("forced", timeout=300)
+    assert {task.name: task.state for task in report.tasks} == {"good": "success", "bad": "failed"}
+    assert report.xcom("good")["result"] == 42
+    assert ENDS_HERE in report.log_text("good")
+    assert "exit code 3" in report.log_text("bad")
+    # Before 3.3.1, Airflow does not retry what fails there: a worker ends it.
+    assert (ENDS_HERE in report.log_text("bad")) == (Version(__version__) >= Version("3.3.1"))
 
 
 @pytest.mark.parametrize("action", ACTIONS)

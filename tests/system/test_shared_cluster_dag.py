@@ -11,7 +11,7 @@ from devtools.demo_report import cluster_life
 
 from .conftest import System
 
-pytestmark = [pytest.mark.system, pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.system, pytest.mark.ray]
 
 SHARDS = 2
 DEMO = DEMOS["example_vertex_ray_shared_cluster"]

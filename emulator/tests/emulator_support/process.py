@@ -23,9 +23,7 @@ T = TypeVar("T")
 
 PATIENCE = 240.0
 """Seconds that a test waits for what takes moments on a quiet machine."""
-# With real Ray, nothing is started before the first create; only imports take time.
-START_SECONDS = 60.0
-STOP_SECONDS = 40.0
+STOP_SECONDS = 120.0
 # Ignore a proxy of the environment, which does not serve loopback addresses.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -68,7 +66,7 @@ class EmulatorProcess:
         # A session of its own: a Ctrl-C in pytest must not stop it before the running tests have ended.
         self._process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True)
         # At the first use of BigQuery, its environment is created.
-        seconds = START_SECONDS * (10 if "--with" in self.arguments else 1)
+        seconds = PATIENCE * (3 if "--with" in self.arguments else 1)
         deadline = time.monotonic() + seconds
         while not self._ready():
             if self._process.poll() is not None:
@@ -144,7 +142,7 @@ class EmulatorProcess:
         *,
         token: str | None = None,
         headers: dict[str, str] | None = None,
-        timeout: float = 60.0,
+        timeout: float = PATIENCE,
     ) -> tuple[int, Any]:
         """Send an HTTP request to the main port and return the status and the JSON body, or its text."""
         request = urllib.request.Request(f"http://{self.host}{path}", method=method, headers=headers or {})

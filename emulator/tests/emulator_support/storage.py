@@ -12,8 +12,9 @@ import urllib.request
 from pathlib import Path
 from types import TracebackType
 
+from emulator_support.process import PATIENCE
+
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-START_SECONDS = 30.0
 
 
 class StorageEmulator:
@@ -36,6 +37,21 @@ class StorageEmulator:
         return f"gs://{self.bucket}/leases"
 
     def __enter__(self) -> StorageEmulator:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            if self._process is None or self._process.poll() is not None:
+                # Somebody else may have taken its port between the choice and the start.
+                self._start()
+            try:
+                self._post("/storage/v1/b?project=p", json.dumps({"name": self.bucket}).encode())
+                return self
+            except OSError:
+                if time.monotonic() > deadline:
+                    self.__exit__(None, None, None)
+                    raise
+                time.sleep(0.02)
+
+    def _start(self) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -43,16 +59,6 @@ class StorageEmulator:
         command = [str(self._program), "-scheme", "http", "-backend", "memory", "-host", "127.0.0.1"]
         command += ["-port", str(port), "-external-url", f"http://{self.host}", "-log-level", "error"]
         self._process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True)
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                self._post("/storage/v1/b?project=p", json.dumps({"name": self.bucket}).encode())
-                return self
-            except OSError:
-                if self._process.poll() is not None or time.monotonic() > deadline:
-                    self.__exit__(None, None, None)
-                    raise
-                time.sleep(0.02)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -73,7 +79,7 @@ class StorageEmulator:
     def read(self, path: str) -> bytes:
         """Return the content of an object."""
         name = urllib.parse.quote(path, safe="")
-        with _OPENER.open(self._url(f"/storage/v1/b/{self.bucket}/o/{name}?alt=media"), timeout=10) as answer:
+        with _OPENER.open(self._url(f"/storage/v1/b/{self.bucket}/o/{name}?alt=media"), timeout=PATIENCE) as answer:
             return bytes(answer.read())
 
     def clear(self) -> None:
@@ -81,16 +87,16 @@ class StorageEmulator:
         for name in self.names():
             path = urllib.parse.quote(name, safe="")
             request = urllib.request.Request(self._url(f"/storage/v1/b/{self.bucket}/o/{path}"), method="DELETE")
-            _OPENER.open(request, timeout=10).close()
+            _OPENER.open(request, timeout=PATIENCE).close()
 
     def names(self) -> list[str]:
         """Return the names of all objects."""
-        with _OPENER.open(self._url(f"/storage/v1/b/{self.bucket}/o"), timeout=10) as answer:
+        with _OPENER.open(self._url(f"/storage/v1/b/{self.bucket}/o"), timeout=PATIENCE) as answer:
             return [item["name"] for item in json.load(answer).get("items") or []]
 
     def _post(self, path: str, content: bytes, kind: str = "application/json") -> None:
         request = urllib.request.Request(self._url(path), content, {"Content-Type": kind})
-        _OPENER.open(request, timeout=10).close()
+        _OPENER.open(request, timeout=PATIENCE).close()
 
     def _url(self, path: str) -> str:
         return f"http://{self.host}{path}"

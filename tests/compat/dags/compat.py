@@ -1,4 +1,4 @@
-"""A DAG from create to delete, and one whose job ends only when it is stopped."""
+"""A DAG from create to delete, one whose tasks end in the triggerer, and one whose job ends only when it is stopped."""
 
 from __future__ import annotations
 
@@ -25,6 +25,18 @@ with DAG(dag_id="steps", **ARGUMENTS):  # type: ignore[arg-type]
             entrypoint=["python", "-c", "print('VERTEX_RAY_RESULT', 6 * 7)"],
             poll_interval=1,
             deferrable=True,
+        )
+
+with DAG(dag_id="forced", **ARGUMENTS):  # type: ignore[arg-type]
+    for name, code in (("good", "print('VERTEX_RAY_RESULT', 6 * 7)"), ("bad", "raise SystemExit(3)")):
+        VertexRaySubmitJobOperator(
+            task_id=name,
+            cluster_id="kills",
+            location="us-central1",
+            entrypoint=["python", "-c", code],
+            poll_interval=1,
+            deferrable=True,
+            end_from_trigger=True,
         )
 
 with DAG(dag_id="kills", **ARGUMENTS):  # type: ignore[arg-type]
