@@ -159,6 +159,8 @@ def _has_database(address: str) -> bool:
 
 def _import_quietly() -> None:
     """Import Airflow without its messages about settings and deprecations."""
+    # Airflow 3 does not write its messages by the module logging, and reads this level when it is imported.
+    os.environ["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "CRITICAL"
     with contextlib.redirect_stderr(io.StringIO()):
         import airflow_provider_vertex_ray.hooks.preflight  # noqa: F401
     # After the import, which resets both. Airflow 2.11 logs a failed database access with its whole traceback.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from emulator_support.process import QUICK, EmulatorProcess, cluster_body
+from emulator_support.process import PATIENCE, QUICK, EmulatorProcess, cluster_body
 from vertex_ray_emulator import access
 from vertex_ray_emulator.access import user_refusal, web_refusal
 
@@ -86,9 +86,9 @@ def send(port: int, method: str, path: str, headers: dict[str, str], *, tls: str
     """Send a request with exactly these headers and return the status."""
     context = ssl.create_default_context(cafile=tls) if tls else None
     client: http.client.HTTPConnection = (
-        http.client.HTTPSConnection("localhost", port, context=context, timeout=30)
+        http.client.HTTPSConnection("localhost", port, context=context, timeout=PATIENCE)
         if tls
-        else http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        else http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     )
     client.putrequest(method, path, skip_host=True)
     data = b"" if body is None else json.dumps(body).encode()
@@ -248,7 +248,7 @@ def test_state_directory_of_another_user_is_refused(tmp_path: Path) -> None:
     theirs.mkdir()
     os.chown(theirs, 65534, -1)
     command = [sys.executable, "-m", "vertex_ray_emulator", "start", "--port", "0", "--backend", "fake"]
-    done = subprocess.run([*command, "--state-dir", str(theirs)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*command, "--state-dir", str(theirs)], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 1
     assert "belongs to the user with id 65534" in done.stderr
     assert "Traceback" not in done.stderr

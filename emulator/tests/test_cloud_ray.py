@@ -54,7 +54,8 @@ def test_real_cluster_has_logs_and_metrics_after_deletion(tmp_path: Path) -> Non
         cpu = 'ray_node_cpu_utilization{cluster="real"}'
         until(lambda: len(query(emulator, cpu)) == 2, "no CPU of both nodes is known")
         assert all(0 <= float(each["value"][1]) <= 100 for each in query(emulator, cpu))
-        (share,) = query(emulator, 'sum(ray_node_mem_used{cluster="real"}) / sum(ray_node_mem_total{cluster="real"})')
+        memory = 'sum(ray_node_mem_used{cluster="real"}) / sum(ray_node_mem_total{cluster="real"})'
+        (share,) = until(lambda: query(emulator, memory), "no memory is known")
         assert 0 < float(share["value"][1]) < 1
         assert query(emulator, 'sum by (cluster) (ray_node_mem_used{cluster="other"})') == []
         # What is set by hand hides what is measured.

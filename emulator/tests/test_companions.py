@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from emulator_support.process import EmulatorProcess, until
+from emulator_support.process import PATIENCE, EmulatorProcess, until
 
 from tests.support.clusters import dashboard_of, start, submit
 
-pytestmark = [pytest.mark.sdk, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.sdk, pytest.mark.timeout(1200)]
 
 CLIENTS = """
 import io
@@ -88,9 +88,10 @@ def emulator() -> Iterator[EmulatorProcess]:
 
 
 def test_google_clients_need_only_the_environment(emulator: EmulatorProcess) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", CLIENTS], env=emulator.sdk_env(), capture_output=True, text=True, timeout=120
-    )
+    # google.auth waits 3 s for the metadata server by default.
+    env = emulator.sdk_env(GCE_METADATA_TIMEOUT="60")
+    command = [sys.executable, "-c", CLIENTS]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE)
     assert done.stdout == "all is well\n", done.stderr
 
 
@@ -123,7 +124,7 @@ def test_web_pages_reach_neither(emulator: EmulatorProcess) -> None:
             ({"Host": address, "Origin": "http://evil.example"}, 403),
             ({"Host": address, "Sec-Fetch-Site": "cross-site"}, 403),
         ):
-            client = http.client.HTTPConnection(address, timeout=30)
+            client = http.client.HTTPConnection(address, timeout=PATIENCE)
             client.putrequest("GET", path[companion["name"]], skip_host=True)
             for name, value in headers.items():
                 client.putheader(name, value)
@@ -138,7 +139,7 @@ def test_status_shows_companions_and_dead_ones(emulator: EmulatorProcess) -> Non
     def shown(*more: str) -> str:
         command = [sys.executable, "-m", "vertex_ray_emulator", "status"]
         command += ["--state-dir", str(emulator.state_dir), *more]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True).stdout
 
     found = {each["name"]: each for each in json.loads(shown("--json"))["companions"]}
     assert set(found) == {"storage", "bigquery"}
@@ -161,6 +162,6 @@ def test_companions_end_with_emulator(tmp_path: Path) -> None:
 @pytest.mark.parametrize("names", ["spanner", "storage,spanner"])
 def test_unknown_companions_are_refused(tmp_path: Path, names: str) -> None:
     command = [sys.executable, "-m", "vertex_ray_emulator", "start", "--with", names]
-    done = subprocess.run([*command, "--state-dir", str(tmp_path)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*command, "--state-dir", str(tmp_path)], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 2
     assert "Invalid value for with: 'spanner'. Use names out of storage, bigquery." in done.stderr

@@ -5,6 +5,7 @@ import ssl
 from typing import TYPE_CHECKING
 
 import pytest
+from emulator_support.process import PATIENCE
 from hypothesis import given
 from hypothesis import strategies as st
 from vertex_ray_emulator.surfaces.client_hello import offered_protocols
@@ -16,7 +17,7 @@ DASHBOARD = "abc-dot-us-central1.aiplatform-training.googleusercontent.com"
 
 
 def dial(emulator: EmulatorProcess, request: str) -> tuple[socket.socket, str]:
-    connection = socket.create_connection(("127.0.0.1", emulator.ports["proxy"]), timeout=10)
+    connection = socket.create_connection(("127.0.0.1", emulator.ports["proxy"]), timeout=PATIENCE)
     connection.sendall(f"{request}\r\nHost: x\r\n\r\n".encode())
     return connection, connection.recv(4096).decode()
 
@@ -52,10 +53,10 @@ def test_requests_for_other_hosts_are_rejected(emulator: EmulatorProcess, reques
 def test_google_host_names_reach_the_emulator_with_valid_certificates(
     emulator: EmulatorProcess, host: str, protocol: str
 ) -> None:
-    connection, answer = dial(emulator, f"CONNECT {host}:443 HTTP/1.1")
-    assert answer.startswith("HTTP/1.1 200 ")
     context = ssl.create_default_context(cafile=emulator.env["SSL_CERT_FILE"])
     context.set_alpn_protocols([protocol] if protocol else [])
+    connection, answer = dial(emulator, f"CONNECT {host}:443 HTTP/1.1")
+    assert answer.startswith("HTTP/1.1 200 ")
     with connection, context.wrap_socket(connection, server_hostname=host) as tunnel:
         assert tunnel.version() in ("TLSv1.2", "TLSv1.3")
         assert tunnel.selected_alpn_protocol() == ("h2" if protocol == "h2" else None)
@@ -99,7 +100,7 @@ def test_tunnel_without_tls_is_closed(emulator: EmulatorProcess) -> None:
 
 
 def test_proxy_survives_a_client_that_sends_nothing(emulator: EmulatorProcess) -> None:
-    with socket.create_connection(("127.0.0.1", emulator.ports["proxy"]), timeout=10):
+    with socket.create_connection(("127.0.0.1", emulator.ports["proxy"]), timeout=PATIENCE):
         pass
     connection, answer = dial(emulator, "CONNECT example.com:443 HTTP/1.1")
     with connection:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from emulator_support.process import cluster_body
+from emulator_support.process import PATIENCE, cluster_body
 from vertex_ray_emulator.faults import Fault
 from vertex_ray_emulator.wire.errors import ApiError
 from vertex_ray_emulator.wire.protos import state_name
@@ -99,7 +99,7 @@ async def test_states_can_be_forced(make: Callable[..., World]) -> None:
 
 
 async def test_purge_removes_hanging_cluster_and_frees_name(make: Callable[..., World]) -> None:
-    world = make(name_reuse_seconds=60)
+    world = make(name_reuse_seconds=3600)
     world.backend.hold.clear()
     operation = await world.create()
     await world.plane.purge(world.plane.clusters())
@@ -127,7 +127,7 @@ async def test_operations_can_be_read_listed_and_deleted(make: Callable[..., Wor
     with pytest.raises(ApiError, match="cannot be cancelled"):
         operations.cancel(operation.name)
     world.backend.hold.set()
-    assert (await operations.wait(operation.name, 5)).done
+    assert (await operations.wait(operation.name, PATIENCE)).done
     second = await finished(await world.update(2))
     assert operations.listing(PARENT) == [second, operation]
     assert operations.listing(f"{PARENT}/persistentResources/c1") == [second, operation]

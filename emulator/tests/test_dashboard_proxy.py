@@ -108,7 +108,7 @@ async def test_unknown_addresses_are_404_only_with_a_valid_token(world):
 
 
 async def test_503_until_warm_does_not_use_up_faults(world):
-    world.targets[HOST] = Target("etl", world.upstream.port, warm_at=time.time() + 60)
+    world.targets[HOST] = Target("etl", world.upstream.port, warm_at=time.time() + 3600)
     world.fault(status=418)
     assert (await world.get("/echo/x"))[0] == 503
     assert (await world.get("/echo/x", headers={"Authorization": ""}))[0] == 401

@@ -54,10 +54,14 @@ async def test_fault_drop_response_cuts_after_the_request_was_forwarded(world):
 
 async def test_fault_hold_response_forwards_the_request_and_never_answers(world):
     world.fault(action="hold_response")
-    with pytest.raises(asyncio.TimeoutError):
-        await world.session.post(f"{world.url}/api/jobs/", timeout=aiohttp.ClientTimeout(total=0.5))
+    held = asyncio.create_task(world.session.post(f"{world.url}/api/jobs/"))
+    await until(world.request_log.listing, "the request to be forwarded")
     assert world.upstream.submitted == 1
     assert world.last_request() == ("POST /api/jobs/", "etl", True, 0)
+    done, _ = await asyncio.wait({held}, timeout=0.5)
+    assert done == set()
+    held.cancel()
+    await asyncio.gather(held, return_exceptions=True)
     world.fault(action="hold_response", delay=0.1)
     with pytest.raises(CUT):
         await world.session.post(f"{world.url}/api/jobs/")
@@ -88,7 +92,8 @@ async def test_fault_hang_never_answers(world):
     with pytest.raises(asyncio.TimeoutError):
         await world.get("/echo/x", timeout=aiohttp.ClientTimeout(total=0.5))
     waiting = asyncio.create_task(world.get("/echo/y"))
-    await until(lambda: world.last_request()[0] == "GET /echo/y", "the request to arrive")
+    arrived = world.request_log.listing
+    await until(lambda: any(each["method"] == "GET /echo/y" for each in arrived()), "the request to arrive")
     assert not waiting.done()
     await world.proxy.close()  # which a hanging request does not hold up
     with pytest.raises(CUT):
@@ -101,7 +106,7 @@ async def test_fault_hang_with_a_delay_ends_in_a_cut(world):
     with pytest.raises(CUT):  # a POST, as aiohttp tries a GET again by itself
         await world.session.post(f"{world.url}/api/jobs/")
     assert world.upstream.submitted == 0
-    assert 0.3 <= time.monotonic() - began < 60
+    assert time.monotonic() - began >= 0.3
 
 
 @pytest.mark.parametrize("query", ["", "?sized"])

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 import vertex_ray_emulator
-from emulator_support.process import until
+from emulator_support.process import PATIENCE, until
 from vertex_ray_emulator import EmulatorStartError, start
 
 SOURCE = str(Path(vertex_ray_emulator.__file__).parents[1])
@@ -75,12 +74,14 @@ def test_three():
 
 
 def clean_environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": SOURCE, "PYTEST_ADDOPTS": ""}
+    # google.auth waits 3 s for the metadata server by default.
+    return {**os.environ, "PYTHONPATH": SOURCE, "PYTEST_ADDOPTS": "", "GCE_METADATA_TIMEOUT": "60"}
 
 
 def test_notebook_form_with_an_unmodified_client(tmp_path: Path) -> None:
     command = [sys.executable, "-c", NOTEBOOK]
-    done = subprocess.run(command, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, timeout=200)
+    environment = clean_environment()
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     pid = int(done.stdout.split()[1])
     # The notebook's process has ended without a stop.
@@ -100,10 +101,9 @@ def test_context_manager_restores_the_variables(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_start_that_fails_says_why() -> None:
-    begin = time.monotonic()
-    with pytest.raises(EmulatorStartError, match="Invalid value for without: 'darkness'"):
+    # The exit code says that the end of the process was seen, not the end of the time for the start.
+    with pytest.raises(EmulatorStartError, match="(?s)exited with code 2:.*Invalid value for without: 'darkness'"):
         start("--without", "darkness")
-    assert time.monotonic() - begin < 60
 
 
 def test_pytest_plugin_in_a_project_of_its_own(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_pytest_plugin_in_a_project_of_its_own(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     if "vertex_ray_emulator.pytest_plugin" not in installed_plugins():
         command += ["-p", "vertex_ray_emulator.pytest_plugin"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert "3 passed" in done.stdout, done.stdout + done.stderr
 
 

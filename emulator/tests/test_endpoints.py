@@ -17,7 +17,7 @@ def test_endpoint_from_create_to_delete(emulator: EmulatorProcess, version: str)
     assert status == 200
     assert operation["name"].startswith(f"{NUMBER}/endpoints/e1/operations/")
     assert operation["metadata"]["@type"] == f"{TYPE}{version}.CreateEndpointOperationMetadata"
-    done = emulator.api("POST", operation["name"] + ":wait?timeout=20s", version=version)[1]
+    done = emulator.api("POST", operation["name"] + ":wait?timeout=200s", version=version)[1]
     assert done["response"].pop("@type") == f"{TYPE}{version}.Endpoint"
     status, endpoint = emulator.api("GET", "endpoints/e1", version=version)
     assert (status, endpoint) == (200, done["response"])

@@ -6,7 +6,6 @@ import io
 import os
 import signal
 import sys
-import time
 import urllib.request
 import zipfile
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
-from emulator_support.process import QUICK, EmulatorProcess, until
+from emulator_support.process import PATIENCE, QUICK, EmulatorProcess, until
 from vertex_ray_emulator.backends.fake_jobs import is_simulated
 
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
@@ -52,7 +51,7 @@ class Jobs:
         address = f"http://{self.emulator.host}{self.base}/api/packages/gcs/{name}.zip"
         headers = {"Authorization": f"Bearer {self.token}"}
         request = urllib.request.Request(address, data, headers, method="PUT")
-        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30).close()
+        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=PATIENCE).close()
         return f"gcs://{name}.zip"
 
     def run(self, entrypoint: str, **more: Any) -> tuple[str, int | None, str]:
@@ -122,10 +121,9 @@ def test_stop_ends_all_processes(jobs: Jobs, tmp_path: Path) -> None:
 
 
 def test_child_in_the_background_does_not_keep_the_job_running(jobs: Jobs) -> None:
-    begin = time.monotonic()
-    status, code, log = jobs.run("(sleep 600; echo never) & printf 'one\ntwo'; exit 0")
+    # It would run for longer than the test waits for the job.
+    status, code, log = jobs.run("(sleep 3600; echo never) & printf 'one\ntwo'; exit 0")
     assert (status, code, log) == ("SUCCEEDED", 0, "one\ntwo")
-    assert time.monotonic() - begin < 25
 
 
 def test_stop_ends_processes_in_a_session_of_their_own(jobs: Jobs, tmp_path: Path) -> None:
@@ -142,11 +140,9 @@ def test_stop_ends_processes_in_a_session_of_their_own(jobs: Jobs, tmp_path: Pat
 
 
 def test_ray_is_refused_at_once_and_by_name(jobs: Jobs) -> None:
-    begin = time.monotonic()
     status, _, log = jobs.run("python -c 'import ray; ray.init()'")
     assert status == "FAILED"
     assert "there-is-no-ray-behind-the-fake-backend" in log
-    assert time.monotonic() - begin < 25
 
 
 @pytest.mark.parametrize(

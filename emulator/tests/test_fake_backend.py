@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 from emulator_support.data_plane import plans, until
+from emulator_support.process import PATIENCE
 from hypothesis import given
 from hypothesis import strategies as st
 from vertex_ray_emulator.backends import fake_dashboard
@@ -105,18 +106,30 @@ async def test_sleep_delays_the_end_of_a_job(backend, session):
 
 async def test_count_spreads_lines_evenly(backend, session):
     jobs = await _jobs(backend)
-    url = jobs + await _submit(session, jobs, "count 200 0.6 && count 3 0 && count")
 
-    async def lines() -> list[str]:
+    async def lines(url: str) -> list[str]:
         async with session.get(f"{url}/logs") as response:
             return (await response.json())["logs"].splitlines()[1:]
 
-    async def some() -> bool:
-        return 20 < len(await lines()) < 180
+    async def counted(url: str) -> list[int]:
+        counts: list[int] = []
 
-    await until(some, "some of the lines")
-    await _ended(session, url)
-    assert await lines() == [f"line {number}" for number in [*range(200), *range(3)]]
+        async def complete() -> bool:
+            counts.append(len(await lines(url)))
+            return counts[-1] >= 203
+
+        await until(complete, "all lines")
+        return counts
+
+    # On a busy machine, a job may end between two looks at its log.
+    for seconds in (0.6, 5, 40):
+        url = jobs + await _submit(session, jobs, f"count 200 {seconds} && count 3 0 && count")
+        counts = await counted(url)
+        assert (await _ended(session, url))["status"] == "SUCCEEDED"
+        assert await lines(url) == [f"line {number}" for number in [*range(200), *range(3)]]
+        if spread := any(20 < count < 180 for count in counts):
+            break
+    assert spread, counts
 
 
 async def test_thousand_jobs_run_at_once(backend, session):
@@ -131,7 +144,7 @@ async def test_thousand_jobs_run_at_once(backend, session):
             return all(job["status"] == "SUCCEEDED" for job in await response.json())
 
     await until(all_ended, "a thousand jobs")
-    assert time.monotonic() - began < 120  # one after the other would take 500 s
+    assert time.monotonic() - began < 400  # one after the other would take 500 s
 
 
 async def test_clusters_are_independent(backend, session):
@@ -157,8 +170,8 @@ async def test_pending_job_starts_when_a_node_with_its_resources_is_added(backen
 
 async def test_reserved_resources_are_in_use_until_the_job_ends(backend, session):
     jobs = await _jobs(backend)
-    running = await _submit(session, jobs, "sleep 100", entrypoint_num_cpus=2)
-    await _submit(session, jobs, "sleep 100")
+    running = await _submit(session, jobs, "sleep 600", entrypoint_num_cpus=2)
+    await _submit(session, jobs, "sleep 600")
 
     async def used() -> list[float]:
         async with session.get(jobs.replace("jobs/", "cluster_status")) as response:
@@ -219,7 +232,7 @@ async def test_dashboard_without_gcs_answers_500_after_a_timeout(backend, sessio
 
 async def test_dashboard_without_agent_rejects_jobs_but_answers_their_status(backend, session):
     jobs = await _jobs(backend)
-    job = await _submit(session, jobs, "sleep 300")
+    job = await _submit(session, jobs, "sleep 600")
     await backend.kill("a", "agent", "KILL")
     assert (await session.post(jobs, json={"entrypoint": "echo"})).status == 500
     assert (await session.get(f"{jobs}{job}/logs")).status == 500
@@ -228,7 +241,7 @@ async def test_dashboard_without_agent_rejects_jobs_but_answers_their_status(bac
 
 async def test_killing_a_raylet_kills_its_node_and_jobs(backend, session):
     jobs = await _jobs(backend)
-    job = await _submit(session, jobs, "sleep 300", entrypoint_num_cpus=1)
+    job = await _submit(session, jobs, "sleep 600", entrypoint_num_cpus=1)
     await until(lambda: _is(session, jobs + job, "RUNNING"), "the job to run")
     await backend.kill("a", "raylet", "KILL", node="worker-pool1-0")
     assert (await _ended(session, jobs + job))["status"] == "FAILED"
@@ -260,12 +273,10 @@ async def test_invalid_kill_raises_error(backend, arguments, options, error):
 
 async def test_tail_ends_when_its_client_disconnects(backend, session):
     jobs = await _jobs(backend)
-    job = await _submit(session, jobs, "echo first && sleep 300")
+    job = await _submit(session, jobs, "echo first && sleep 600")
     tail = await session.ws_connect(f"{jobs}{job}/logs/tail")
     received = ""
     while "first" not in received:
         received += await tail.receive_str()
     await tail.close()
-    began = time.monotonic()
-    await backend.stop("a")
-    assert time.monotonic() - began < 60
+    await asyncio.wait_for(backend.stop("a"), PATIENCE)  # the job takes longer

@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
-from emulator_support.process import EmulatorProcess, cluster_body, until
+from emulator_support.process import PATIENCE, EmulatorProcess, cluster_body, until
 from emulator_support.serving import model_body
 from google.longrunning import operations_pb2
 from google.protobuf import json_format
@@ -42,7 +42,7 @@ def call(emulator: EmulatorProcess, channel: grpc.Channel) -> Call:
         metadata = []
         if token is not None:
             metadata.append(("authorization", f"Bearer {token or emulator.token()}"))
-        return method(request, metadata=metadata, timeout=20)
+        return method(request, metadata=metadata, timeout=PATIENCE)
 
     return invoke
 
@@ -53,7 +53,7 @@ def rpc(api: Api, name: str) -> str:
 
 def operation_done(call: Call, name: str) -> Any:
     request = operations_pb2.WaitOperationRequest(name=name)
-    request.timeout.seconds = 10
+    request.timeout.seconds = int(PATIENCE)
     return call("/google.longrunning.Operations/WaitOperation", request, operations_pb2.Operation)
 
 

@@ -18,7 +18,7 @@ def test_model_from_upload_to_delete(emulator: EmulatorProcess, version: str) ->
     assert operation["name"].startswith(f"{NUMBER}/models/iris/operations/")
     assert operation["metadata"]["@type"] == f"{TYPE}{version}.UploadModelOperationMetadata"
     assert "done" not in operation
-    done = emulator.api("POST", operation["name"] + ":wait?timeout=20s", version=version)[1]
+    done = emulator.api("POST", operation["name"] + ":wait?timeout=200s", version=version)[1]
     response = {
         "@type": f"{TYPE}{version}.UploadModelResponse",
         "model": f"{NUMBER}/models/iris",

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
-from emulator_support.process import EmulatorProcess
+from emulator_support.process import PATIENCE, EmulatorProcess
 from vertex_ray_emulator.faults import Faults
 from vertex_ray_emulator.request_log import RequestLog
 from vertex_ray_emulator.serving import predictor
@@ -46,7 +46,7 @@ def test_odd_requests_are_invalid(emulator: EmulatorProcess, method: str, path: 
     data = body.encode() if body is not None else None
     request = urllib.request.Request(f"http://{emulator.host}{path}", data, headers, method=method)
     with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60)
+        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=PATIENCE)
     with caught.value as answer:
         error = json.loads(answer.read())["error"]
     assert (caught.value.code, error["status"]) == (400, "INVALID_ARGUMENT")

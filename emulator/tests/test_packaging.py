@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import vertex_ray_emulator
+from emulator_support.process import PATIENCE
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -22,7 +23,7 @@ MOST_PACKAGES = 100
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, timeout=120)
+    subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, timeout=PATIENCE)
     (found,) = folder.glob("*.whl")
     return found
 

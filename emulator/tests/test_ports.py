@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -28,12 +28,15 @@ def test_ports_in_use_are_passed_over() -> None:
         taken = [(before + k - 10_000) % 10_000 + 10_000 for k in range(1, 4)]
         for port in taken:
             each = held.enter_context(socket.socket())
-            each.bind((LOOPBACK, port))
+            # Somebody else may have it.
+            with suppress(OSError):
+                each.bind((LOOPBACK, port))
         assert not set(free_ports(6)) & set(taken)
 
 
 def test_too_many_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ports, "_COUNT", 3)
-    assert len(free_ports(3)) == 3
-    with pytest.raises(OSError, match="no 4 free ports from 10000 to 10002"):
-        free_ports(4)
+    # Some of them may be taken.
+    monkeypatch.setattr(ports, "_COUNT", 30)
+    assert free_ports(1)
+    with pytest.raises(OSError, match="no 31 free ports from 10000 to 10029"):
+        free_ports(31)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import joblib
 import numpy as np
 import pytest
-from emulator_support.process import EmulatorProcess
+from emulator_support.process import PATIENCE, EmulatorProcess
 from emulator_support.serving import begin_deploy, create_endpoint, deploy, refusal, upload
 from google.protobuf.struct_pb2 import Value
 from sklearn.dummy import DummyRegressor
@@ -31,7 +31,7 @@ def post(emulator: EmulatorProcess, text: str) -> tuple[int, str]:
     headers = {"Authorization": f"Bearer {emulator.token()}", "Content-Type": "application/json"}
     request = urllib.request.Request(f"http://{emulator.host}{path}", text.encode(), headers)
     try:
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=PATIENCE) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 from emulator_support.data_plane import remains, until
+from emulator_support.process import PATIENCE
 from vertex_ray_emulator.backends import processes
 from vertex_ray_emulator.backends.processes import ClusterRecord, reclaim, state_marker
 
@@ -100,7 +101,7 @@ def test_does_not_kill_the_caller_inside_a_cluster(record, tmp_path):
         [sys.executable, "-c", script, str(tmp_path)],
         env={**os.environ, **record.marker(tmp_path), "PYTHONPATH": root},
         stdout=subprocess.PIPE,
-        timeout=60,
+        timeout=PATIENCE,
         check=True,
     )
     child, killed = json.loads(done.stdout)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from emulator_support.process import EmulatorProcess
+from emulator_support.process import PATIENCE, EmulatorProcess
 
 pytestmark = pytest.mark.ray
 
@@ -30,7 +30,7 @@ def ports_of(part: str, state_dir: Path) -> set[int]:
 
 def status(port: int, host: str) -> int | None:
     """Return the status of a GET; None if no HTTP server answers."""
-    client = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
         client.putrequest("GET", "/no-such-page", skip_host=True)
         client.putheader("Host", host)

@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 from emulator_support.data_plane import listening_addresses, plans, remains, until
+from emulator_support.process import PATIENCE
 from vertex_ray_emulator.backends import processes, ray_backend
 from vertex_ray_emulator.backends.ray_backend import RayBackend
 from vertex_ray_emulator.backends.ray_cluster import ClusterError
@@ -188,7 +188,7 @@ async def test_ray_client_server_is_reachable(cluster):
     client = await asyncio.create_subprocess_exec(
         sys.executable, "-c", script, f"ray://127.0.0.1:{port[7:]}", stdout=subprocess.PIPE, env=environment
     )
-    output, _ = await asyncio.wait_for(client.communicate(), 90)
+    output, _ = await asyncio.wait_for(client.communicate(), PATIENCE)
     assert output.split()[-1] == b"42"
 
 
@@ -242,14 +242,17 @@ async def test_stop_kills_daemons_of_jobs_and_leaves_nothing(cluster):
     """This ends the shared cluster; the next test starts another one."""
     daemon = "env -i setsid sh -c 'setsid sleep 987654 & exit 0'"  # no parent, no session, no environment of ours
     await cluster.run(daemon)
+
+    def sleeping() -> list[int]:
+        return [pid for pid in cluster.members() if processes.command_line(pid) == "sleep 987654"]
+
+    # The job may end before its child has become this program.
+    (orphan,) = await until(sleeping, "the daemon's own program")
     members = cluster.members()
-    (orphan,) = [pid for pid in members if processes.command_line(pid) == "sleep 987654"]
     await cluster.submit("sleep 600")
     (record,) = _records(cluster.state)
     others = set(processes.snapshot()) - set(cluster.members())
-    began = time.monotonic()
-    await cluster.backend.stop("shared-1")
-    assert time.monotonic() - began < 60
+    await asyncio.wait_for(cluster.backend.stop("shared-1"), PATIENCE)  # the job takes longer
     assert cluster.members() == {}
     assert not [pid for pid in (*members, orphan) if processes.is_alive(pid)]
     assert remains(record, cluster.state) == []
@@ -289,7 +292,7 @@ async def test_start_is_retried_with_other_ports_when_a_port_is_taken(cluster, m
 
         monkeypatch.setattr(ray_backend, "free_ports", free_ports)
         await cluster.start(workers=0)
-    assert len(asked) == 2
+    assert len(asked) >= 2  # another program may take one of the second ports
     assert (await cluster.session.get(cluster.url)).status == 200
     with pytest.raises(ValueError, match="already"):
         await cluster.backend.start("shared-1", plans(0))
@@ -312,15 +315,16 @@ async def test_cluster_whose_runtime_env_agent_lost_its_port_is_started_again(cl
         await original(self, of, plan, **more)
         node = of.nodes[plan.node_id]
         ports.append(node.runtime_env_port)
+        # Short for the first attempt only: an agent that has its port must be waited for.
+        monkeypatch.setattr(ray_backend, "RUNTIME_ENV_TIMEOUT", 5.0 if len(ports) == 1 else PATIENCE)
         if len(ports) == 1:
             # A real one loses its port to a connection, which nobody can force.
             of.nodes[plan.node_id] = dataclasses.replace(node, runtime_env_port=1)
 
     monkeypatch.setattr(ray_backend.RayBackend, "_start_node", start_node)
-    monkeypatch.setattr(ray_backend, "RUNTIME_ENV_TIMEOUT", 5.0)
     await cluster.backend.stop("shared-1")
     await cluster.start(workers=0)
-    assert len(set(ports)) == 2
+    assert len(set(ports)) >= 2
     assert await cluster.run("echo heard") == "heard\n"
     await cluster.backend.stop("shared-1")
     assert cluster.members() == {}
@@ -361,7 +365,7 @@ async def emulator(tmp_path) -> AsyncIterator[asyncio.subprocess.Process]:
         stdout=subprocess.PIPE,
     )
     assert process.stdout is not None
-    assert await asyncio.wait_for(process.stdout.readline(), 120) == b"ready\n"
+    assert await asyncio.wait_for(process.stdout.readline(), PATIENCE) == b"ready\n"
     yield process
     if process.returncode is None:
         process.kill()

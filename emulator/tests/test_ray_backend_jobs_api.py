@@ -83,7 +83,7 @@ async def test_successful_job(dashboard):
     assert details["type"] == "SUBMISSION"
     assert details["message"] == "Job finished successfully."
     assert details["driver_exit_code"] == 0
-    assert details["start_time"] < details["end_time"] < details["start_time"] + 120_000
+    assert details["start_time"] < details["end_time"] < details["start_time"] + 600_000
     assert details["metadata"] is None
     assert details["runtime_env"] is None
     assert details["driver_agent_http_address"].startswith("http://127.0.0.1:")
@@ -164,7 +164,7 @@ async def test_paths_must_match_exactly(dashboard):
 
 
 async def test_stopping_and_deleting(dashboard):
-    job = await dashboard.submit("sleep 300")
+    job = await dashboard.submit("sleep 600")
     await dashboard.reaches(job, "RUNNING")
     status, text = await dashboard.call("DELETE", f"/api/jobs/{job}")
     assert status == 500
@@ -208,21 +208,28 @@ async def test_driver_with_entrypoint_resources_runs_on_a_worker(dashboard):
 
 
 async def test_tail_starts_at_the_beginning_and_closes_with_1000(dashboard):
-    script = " && ".join(f"echo line {k}" for k in range(25)) + " && sleep 1 && echo last"
-    job = await dashboard.submit(script)
-    await dashboard.reaches(job, "RUNNING")
-    for _ in range(2):  # while it runs, and once more when it has ended: each connection has all of it
-        frames = []
-        async with dashboard.session.ws_connect(f"{dashboard.address}/api/jobs/{job}/logs/tail") as tail:
-            async for message in tail:
-                assert message.type is aiohttp.WSMsgType.TEXT
-                frames.append(message.data)
-            assert tail.close_code == 1000
-        assert max(frame.count("\n") for frame in frames) <= 10
-        lines = "".join(frames).splitlines()
-        assert lines[0].endswith(SETUP_LINE)
-        assert lines[1:] == [f"line {k}" for k in range(25)] + ["last"]
-        assert (await dashboard.get(job))["status"] == "SUCCEEDED"
+    for seconds in (3, 20, 100):  # on a busy machine, the job may have ended when the connection is made
+        script = " && ".join(f"echo line {k}" for k in range(25)) + f" && sleep {seconds} && echo last"
+        job = await dashboard.submit(script)
+        await dashboard.reaches(job, "RUNNING", "SUCCEEDED")
+        statuses = []
+        for _ in range(2):  # while it runs, and once more when it has ended: each connection has all of it
+            frames = []
+            async with dashboard.session.ws_connect(f"{dashboard.address}/api/jobs/{job}/logs/tail") as tail:
+                async for message in tail:
+                    assert message.type is aiohttp.WSMsgType.TEXT
+                    if not frames:
+                        statuses.append((await dashboard.get(job))["status"])
+                    frames.append(message.data)
+                assert tail.close_code == 1000
+            assert max(frame.count("\n") for frame in frames) <= 10
+            lines = "".join(frames).splitlines()
+            assert lines[0].endswith(SETUP_LINE)
+            assert lines[1:] == [f"line {k}" for k in range(25)] + ["last"]
+            assert (await dashboard.get(job))["status"] == "SUCCEEDED"
+        if statuses == ["RUNNING", "SUCCEEDED"]:
+            break
+    assert statuses == ["RUNNING", "SUCCEEDED"]
 
 
 async def test_packages_are_stored(dashboard):
@@ -291,7 +298,7 @@ async def test_version_health_and_status(dashboard):
 
 
 async def test_killed_driver_fails_its_job_with_the_signal(dashboard):
-    job = await dashboard.submit("echo hello && sleep 300")
+    job = await dashboard.submit("echo hello && sleep 600")
     await dashboard.reaches(job, "RUNNING")
 
     async def logged() -> bool:

@@ -9,6 +9,7 @@ import grpc
 import pytest
 import pytest_asyncio
 from emulator_support.data_plane import until
+from emulator_support.process import PATIENCE
 from vertex_ray_emulator.faults import Fault, Faults
 from vertex_ray_emulator.request_log import RequestLog
 from vertex_ray_emulator.surfaces import pki
@@ -188,7 +189,7 @@ async def test_call_to_ray_is_cancelled_when_the_client_disconnects(world):
 async def test_unavailable_when_ray_is_dead(world):
     await world.closing.pop().stop(0)
     with pytest.raises(grpc.aio.AioRpcError) as error:
-        await world.unary("a", INIT, timeout=20)
+        await world.unary("a", INIT, timeout=PATIENCE)
     assert error.value.code() is grpc.StatusCode.UNAVAILABLE
     assert world.last_call() == ("RayletDriver/Init", "cluster-a", True, 503)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from emulator_support.data_plane import until
+from emulator_support.process import PATIENCE
 from vertex_ray_emulator.backends.processes import ClusterRecord, reclaim
 from vertex_ray_emulator.backends.ray_cluster import Cluster, ClusterError
 
@@ -37,7 +38,7 @@ async def test_end_waits_until_the_files_are_gone(cluster: Cluster, tmp_path: Pa
     done, _ = await asyncio.wait({ending}, timeout=0.5)
     assert done == set()
     slow_rm.touch()  # noqa: ASYNC240
-    await asyncio.wait_for(ending, 20)
+    await asyncio.wait_for(ending, PATIENCE)
     assert not Path(cluster.record.temp_dir).exists()  # noqa: ASYNC240
     assert list((tmp_path / "clusters").iterdir()) == []
 
@@ -45,7 +46,7 @@ async def test_end_waits_until_the_files_are_gone(cluster: Cluster, tmp_path: Pa
 async def test_end_with_patience_leaves_the_removal_to_another_process(
     cluster: Cluster, tmp_path: Path, slow_rm: Path
 ) -> None:
-    await asyncio.wait_for(cluster.end(patience=0.2), 20)
+    await asyncio.wait_for(cluster.end(patience=0.2), PATIENCE)
     assert Path(cluster.record.temp_dir).exists()  # noqa: ASYNC240
     assert [file.name for file in (tmp_path / "clusters").iterdir()] == ["c-1.json"]
     slow_rm.touch()  # noqa: ASYNC240
@@ -56,28 +57,31 @@ async def test_end_with_patience_leaves_the_removal_to_another_process(
 
 
 HOST = """
-import json, sys, time
+import json, pathlib, sys, time
 for line in sys.stdin:
     command = json.loads(line)
-    time.sleep(command.get("seconds", 0))
+    while "after" in command and not pathlib.Path(command["after"]).exists():
+        time.sleep(0.05)
     print(json.dumps({"ok": True, "id": command["id"], "of": command["op"]}), flush=True)
 """
-"""A node host that takes as long as a command says, and returns the command's name."""
+"""A node host that returns a command's name, once the file exists that the command names."""
 
 
-async def test_answer_to_a_command_that_timed_out_is_skipped(cluster: Cluster) -> None:
+async def test_answer_to_a_command_that_timed_out_is_skipped(cluster: Cluster, tmp_path: Path) -> None:
+    flag = tmp_path / "go"
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", HOST, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
     cluster._process = process
     try:
-        assert await cluster.command(60, op="first") == {"of": "first"}
+        assert await cluster.command(PATIENCE, op="first") == {"of": "first"}
         with pytest.raises(ClusterError, match=r"slow took longer than 0\.1 s"):
-            await cluster.command(0.1, op="slow", seconds=0.5)
+            await cluster.command(0.1, op="slow", after=str(flag))
+        flag.touch()
         for name in ("second", "third"):
-            assert await cluster.command(60, op=name) == {"of": name}
+            assert await cluster.command(PATIENCE, op=name) == {"of": name}
     finally:
         process.kill()
         await process.wait()
     with pytest.raises(ClusterError, match="the node host died during late"):
-        await cluster.command(60, op="late")
+        await cluster.command(PATIENCE, op="late")

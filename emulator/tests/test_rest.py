@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from emulator_support.process import EmulatorProcess, cluster_body, until
+from emulator_support.process import PATIENCE, EmulatorProcess, cluster_body, until
 
 CREATE = "persistentResources?persistentResourceId=c1"
 ONE = "persistentResources/c1"
@@ -20,7 +20,7 @@ def test_cluster_from_create_to_delete(emulator: EmulatorProcess, version: str) 
     assert operation["name"].startswith(f"{NUMBER}/persistentResources/c1/operations/")
     assert operation["metadata"]["@type"] == f"{TYPE}{version}.CreatePersistentResourceOperationMetadata"
     assert set(operation["metadata"]["genericMetadata"]) == {"createTime", "updateTime"}
-    done = emulator.api("POST", operation["name"] + ":wait?timeout=20s", version=version)[1]
+    done = emulator.api("POST", operation["name"] + ":wait?timeout=200s", version=version)[1]
     assert done["done"] is True
     assert done["response"].pop("@type") == f"{TYPE}{version}.PersistentResource"
 
@@ -109,7 +109,7 @@ def test_body_that_is_not_json_is_rejected(emulator: EmulatorProcess) -> None:
     host, port = emulator.host.split(":")
     path = f"/v1/projects/{emulator.project}/locations/us-central1/{CREATE}"
     for data in (b"{", b"[]", b"\xff"):
-        connection = http.client.HTTPConnection(host, int(port), timeout=10)
+        connection = http.client.HTTPConnection(host, int(port), timeout=PATIENCE)
         connection.request("POST", path, data, {"Authorization": f"Bearer {emulator.token()}"})
         answer = connection.getresponse()
         assert answer.status == 400

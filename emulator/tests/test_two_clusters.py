@@ -9,6 +9,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from emulator_support.process import PATIENCE
 from vertex_ray_emulator.backends.ray_backend import RayBackend
 from vertex_ray_emulator.project.plan import NodePlan
 
@@ -41,7 +42,7 @@ async def cpus_seen_by_a_job(session: aiohttp.ClientSession, port: int, submissi
     body = {"entrypoint": f'python -c "{code}"', "submission_id": submission_id}
     async with session.post(jobs, json=body) as answer:
         assert answer.status == 200, await answer.text()
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(PATIENCE):
         while True:
             async with session.get(jobs + submission_id) as answer:
                 job = await answer.json()

@@ -46,7 +46,7 @@ class Command:
             capture_output=True,
             text=True,
             env={**environment_of(self.home), **more},
-            timeout=120,
+            timeout=240,
             check=False,
         )
         assert "Traceback" not in process.stderr, process.stderr

@@ -29,11 +29,11 @@ def body(*bounds: tuple[int, int], gpu: int = -1, head: bool = False) -> dict[st
 
 
 def a_node_comes_and_goes_with_a_job(emulator: EmulatorProcess, cluster_id: str) -> None:
-    """Run a job that fits on no node of a cluster whose only pool is empty; fail unless one comes, and goes."""
+    """Run a job that fits on no node of a cluster whose only pool is empty, and stop it; a node must come, and go."""
     path = f"persistentResources/{cluster_id}"
     uri = emulator.api("GET", path)[1]["resourceRuntime"]["accessUris"]["RAY_DASHBOARD_URI"]
     jobs = "/" + uri.split("/", 1)[1] + "/api/jobs/"
-    request = {"entrypoint": "echo done", "submission_id": "job", "entrypoint_num_cpus": 4}
+    request = {"entrypoint": "sleep 3600", "submission_id": "job", "entrypoint_num_cpus": 4}
     assert emulator.request("POST", jobs, request, token=emulator.token())[0] == 200
 
     def status() -> str:
@@ -42,6 +42,9 @@ def a_node_comes_and_goes_with_a_job(emulator: EmulatorProcess, cluster_id: str)
     def nodes() -> int:
         return int(emulator.api("GET", path)[1]["resourcePools"][1].get("replicaCount", 0))
 
-    until(lambda: status() == "SUCCEEDED", "the job does not end")
-    assert nodes() == 1
+    until(lambda: status() == "RUNNING", "the job does not start")
+    until(lambda: nodes() == 1, "no node is added")
+    assert status() == "RUNNING"
+    assert emulator.request("POST", f"{jobs}job/stop", {}, token=emulator.token())[0] == 200
+    until(lambda: status() == "STOPPED", "the job does not stop")
     until(lambda: nodes() == 0, "the node stays")

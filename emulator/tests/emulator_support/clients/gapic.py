@@ -12,6 +12,7 @@ from stages import tell
 
 PROJECT = os.environ["GOOGLE_CLOUD_PROJECT"]
 PARENT = f"projects/{PROJECT}/locations/us-central1"
+PATIENCE = 240.0
 IMAGE = "us-docker.pkg.dev/vertex-ai/training/ray-cpu.2-47.py311:latest"
 
 
@@ -28,15 +29,15 @@ def clear_epoch(client: Any, cluster_id: str) -> dict[str, Any]:
     seen: dict[str, Any] = {}
     created = client.create_persistent_resource(
         parent=PARENT, persistent_resource=resource(), persistent_resource_id=cluster_id
-    ).result(timeout=30)
+    ).result(timeout=PATIENCE)
     seen["created"] = created.state.name
     seen["kind"] = type(created).__module__.split(".")[2]
     seen["listed"] = [each.name for each in client.list_persistent_resources(parent=PARENT)] == [created.name]
     created.resource_pools[1].replica_count = 2
     mask = {"paths": ["resource_pools.replica_count"]}
     updated = client.update_persistent_resource(persistent_resource=created, update_mask=mask)
-    seen["updated"] = [pool.replica_count for pool in updated.result(timeout=30).resource_pools]
-    client.delete_persistent_resource(name=created.name).result(timeout=30)
+    seen["updated"] = [pool.replica_count for pool in updated.result(timeout=PATIENCE).resource_pools]
+    client.delete_persistent_resource(name=created.name).result(timeout=PATIENCE)
     try:
         client.get_persistent_resource(name=created.name)
     except exceptions.NotFound as error:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 import urllib.request
+from unittest import mock
 
 import google.auth
 import ray
@@ -38,18 +39,19 @@ async def tail(client: JobSubmissionClient, job: str) -> str:
 def revoke_tokens() -> None:
     host = os.environ["VERTEX_RAY_EMULATOR_HOST"]
     request = urllib.request.Request(f"http://{host}/emulator/tokens/revoke", b"{}", method="POST")
-    urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10).close()
+    urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=240).close()
 
 
 def main() -> None:
     aiplatform.init(project=PROJECT, location="us-central1")
-    name = vertex_ray.create_ray_cluster(
-        head_node_type=Resources(machine_type="n1-standard-16"),
-        worker_node_types=[Resources(machine_type="n1-standard-8", node_count=1)],
-        cluster_name="from-sdk",
-        labels={"team": "a"},
-    )
-    tell("create", name=name)
+    with mock.patch.object(time, "sleep", wraps=time.sleep) as sleep:
+        name = vertex_ray.create_ray_cluster(
+            head_node_type=Resources(machine_type="n1-standard-16"),
+            worker_node_types=[Resources(machine_type="n1-standard-8", node_count=1)],
+            cluster_name="from-sdk",
+            labels={"team": "a"},
+        )
+    tell("create", name=name, longest_sleep=max((each.args[0] for each in sleep.call_args_list), default=0))
 
     cluster = vertex_ray.get_ray_cluster(name)
     tell(
