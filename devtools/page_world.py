@@ -142,7 +142,7 @@ class PageWorld:
         :param pause: seconds between two batches of twelve jobs, so that a timeline has something to show.
         """
         assert self.airflow is not None
-        self.airflow.command("reserialize", ("dags", "reserialize"), 90)
+        self.airflow.command("reserialize", ("dags", "reserialize"), 600)
         for dag_id in ("etl_daily", "Train.Model"):
             self.api("PATCH", f"dags/{dag_id}", {"is_paused": True})
             self.api("POST", f"dags/{dag_id}/dagRuns", {"dag_run_id": RUN, "logical_date": None})
@@ -246,7 +246,7 @@ class PageWorld:
         assert self.emulator is not None
         url = f"http://{self.emulator.host}/computeMetadata/v1/instance/service-accounts/default/token"
         request = urllib.request.Request(url, headers={"Metadata-Flavor": "Google"})
-        with OPENER.open(request, timeout=30) as answer:
+        with OPENER.open(request, timeout=240) as answer:
             return str(json.load(answer)["access_token"])
 
     def _send(
@@ -259,7 +259,7 @@ class PageWorld:
         if token is not None:
             request.add_header("Authorization", f"Bearer {token}")
         try:
-            with OPENER.open(request, timeout=60) as answer:
+            with OPENER.open(request, timeout=240) as answer:
                 text = answer.read()
         except urllib.error.HTTPError as error:
             raise RuntimeError(f"{method} {url}: {error.code} {error.read().decode(errors='replace')}") from error

@@ -50,7 +50,7 @@ class Installed:
             env=_clean_environment() | {"AIRFLOW_HOME": str(self.airflow_home), "COLUMNS": "200"},
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=600,
             check=False,
         )
         assert done.returncode == code, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr[-4000:]}"
@@ -92,7 +92,7 @@ def _clean_environment() -> dict[str, str]:
 
 def _pip(*arguments: str) -> None:
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
-    done = subprocess.run(command, env=_clean_environment(), capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, env=_clean_environment(), capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
 
 
@@ -109,7 +109,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """A new environment with the wheel alone; Airflow and the other requirements are lent by this one."""
     folder = tmp_path_factory.mktemp("installed")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True, timeout=120)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True, timeout=600)
     python = folder / "bin" / "python"
     _pip("--python", str(python), "install", "--no-deps", "--no-index", str(wheel))
     (site,) = folder.glob("lib/python*/site-packages")

@@ -14,7 +14,7 @@ from tests.support.server import QUICK
 
 
 def _transport(emulator: EmulatorProcess) -> Transport:
-    return Transport(EmulatorTokenSource(emulator.host), Addresses(emulator.host), retry=QUICK, timeout=10)
+    return Transport(EmulatorTokenSource(emulator.host), Addresses(emulator.host), retry=QUICK, timeout=60)
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ async def test_work_in_time_gives_its_result_or_error() -> None:
     async def fail() -> None:
         raise KeyError("no")
 
-    assert await within(30, asyncio.sleep(0, "done")) == "done"
+    assert await within(240, asyncio.sleep(0, "done")) == "done"
     assert await within(None, asyncio.sleep(0, "done")) == "done"
     with pytest.raises(KeyError):
-        await within(30, fail())
+        await within(240, fail())
 
 
 async def test_late_work_is_cancelled_and_ended() -> None:
@@ -50,7 +50,7 @@ async def test_cancellation_is_never_swallowed(turns: int) -> None:
     for _ in range(turns):
         await asyncio.sleep(0)
     task.cancel()
-    done, _ = await asyncio.wait({task}, timeout=5)
+    done, _ = await asyncio.wait({task}, timeout=240)
     assert task in done
     assert task.cancelled()
 

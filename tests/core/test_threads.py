@@ -54,11 +54,11 @@ def test_a_signal_handler_gets_a_lock_that_the_coroutine_holds() -> None:
     async def wait() -> None:
         with lock:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
-            await asyncio.to_thread(asked.wait, 30)
+            await asyncio.to_thread(asked.wait, 240)
 
     def handler() -> None:
         asked.set()
-        taken.append(lock.acquire(timeout=30))
+        taken.append(lock.acquire(timeout=240))
 
     signal_main_thread(handler, wait)
     assert taken == [True]
@@ -70,7 +70,7 @@ def test_a_signal_that_does_not_wake_the_waiting_thread_is_handled_soon() -> Non
 
     async def wait() -> None:
         signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
-        assert await asyncio.to_thread(handled.wait, 30)
+        assert await asyncio.to_thread(handled.wait, 240)
 
     signal_main_thread(handled.set, wait)
 

@@ -96,7 +96,7 @@ def test_dashboard_does_not_answer_yet(hook: VertexRayClusterHook, fake_emulator
 
 
 def test_cluster_without_dashboard_does_not_answer(hook: VertexRayClusterHook, fake_emulator: EmulatorProcess) -> None:
-    with fake_emulator.fault(scope="provisioning", outcome="stuck", delay=60):
+    with fake_emulator.fault(scope="provisioning", outcome="stuck", delay=600):
         hook.create_cluster("slow", SPEC)
         assert "no dashboard" in str(hook.dashboard_problem(hook.get_cluster("slow")))
         with pytest.raises(PreconditionError):

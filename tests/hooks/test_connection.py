@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import subprocess
@@ -207,7 +208,9 @@ KEYS = st.sampled_from([*FIELDS, *(PREFIX + name for name in FIELDS)])
 VALUES = st.sampled_from(["", None, False, True, 0, 5, [], {}, "a", "p-12345", SCOPE, f"{SCOPE},x", ["a"], {"a": "b"}])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(extra=st.dictionaries(KEYS, VALUES, max_size=5), user=st.booleans())
 def test_credentials_of_random_connections_are_those_of_the_base_hook(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, extra: dict[str, Any], user: bool
@@ -245,6 +248,9 @@ def test_machine_account_is_that_of_the_base_hook(
         # Read when google-auth is imported.
         patch.setattr(_metadata, "_GCE_METADATA_HOST", fake_emulator.host)
         patch.setenv("GCE_METADATA_IP", fake_emulator.host)
+        # GCE_METADATA_TIMEOUT is as well: 3 s are too few on a busy machine.
+        for name in ("ping", "get"):
+            patch.setattr(_metadata, name, functools.partial(getattr(_metadata, name), timeout=60))
         connect(patch, {})
         ours, theirs = both()
         assert ours == theirs

@@ -40,8 +40,8 @@ def hook(fake_emulator: EmulatorProcess) -> VertexRayJobHook:
 
 
 def test_job_from_submission_to_deletion(hook: VertexRayJobHook) -> None:
-    assert hook.submit_job("shared", JobRequest("echo hello && sleep 60", "one")) is True
-    assert hook.submit_job("shared", JobRequest("echo hello && sleep 60", "one")) is False
+    assert hook.submit_job("shared", JobRequest("echo hello && sleep 600", "one")) is True
+    assert hook.submit_job("shared", JobRequest("echo hello && sleep 600", "one")) is False
     until(lambda: "hello" in hook.get_job_logs("shared", "one"))
     assert [job.submission_id for job in hook.list_jobs(full_name("shared"))] == ["one"]
     assert hook.stop_job("shared", "one") is True
@@ -67,7 +67,7 @@ async def test_async_hook_works_in_an_event_loop(fake_emulator: EmulatorProcess)
 async def test_lines_are_there_while_the_job_runs(fake_emulator: EmulatorProcess) -> None:
     start(fake_emulator)
     hook = VertexRayJobAsyncHook(location=LOCATION)
-    await hook.submit_job("shared", JobRequest("count 20 0 && sleep 60", "one"))
+    await hook.submit_job("shared", JobRequest("count 20 0 && sleep 600", "one"))
     lines = hook.tail_job_logs("shared", "one")
     while await anext(lines) != "line 19":
         pass
@@ -208,7 +208,7 @@ async def test_large_upload_is_logged_and_does_not_block_the_event_loop(
 
 
 def test_running_job_is_not_deleted(hook: VertexRayJobHook, fake_emulator: EmulatorProcess) -> None:
-    hook.submit_job("shared", JobRequest("sleep 60", "one"))
+    hook.submit_job("shared", JobRequest("sleep 600", "one"))
     with pytest.raises(JobRunningError, match="Ray job one is (PENDING|RUNNING); only a job that has ended"):
         hook.delete_job("shared", "one")
     assert fake_emulator.calls("DELETE *") == []
@@ -250,7 +250,7 @@ def test_failed_or_stopping_cluster_takes_no_jobs(
 
 
 def test_provisioning_cluster_has_no_dashboard_yet(hook: VertexRayJobHook, fake_emulator: EmulatorProcess) -> None:
-    with fake_emulator.fault(scope="provisioning", outcome="stuck", delay=60):
+    with fake_emulator.fault(scope="provisioning", outcome="stuck", delay=600):
         fake_emulator.api("POST", "persistentResources?persistentResourceId=slow", BODY)
         with pytest.raises(DashboardNotReadyError, match="slow is PROVISIONING and has no dashboard yet"):
             hook.list_jobs("slow")

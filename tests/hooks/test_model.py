@@ -39,7 +39,7 @@ def hook(emulator: EmulatorProcess) -> VertexRayModelHook:
 
 
 def deadline() -> float:
-    return time.time() + 60
+    return time.time() + 240
 
 
 def upload(hook: VertexRayModelHook, storage: StorageEmulator, artifact: str | None = None) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from airflow import __version__ as airflow_version
-from emulator_support.process import EmulatorProcess
+from emulator_support.process import PATIENCE, EmulatorProcess
 from emulator_support.storage import StorageEmulator
 
 from tests.support.clusters import LOCATION, submit
@@ -61,7 +61,26 @@ def auth_manager(tmp_path_factory: pytest.TempPathFactory, airflow_db: None) -> 
 
 
 @pytest.fixture
-def page(auth_manager: Any, fake_emulator: EmulatorProcess, storage: StorageEmulator) -> Iterator[Page]:
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page waits for what it reads and does, however busy the machine is; only its first paint is as soon."""
+    from airflow_provider_vertex_ray.plugins.page import actions, app, connections, reader, service
+
+    for module, names in {
+        app: ("LATER", "DOWNLOAD_SECONDS"),
+        connections: ("ATTEMPT_SECONDS",),
+        reader: ("DEADLINE",),
+        service: ("MARGIN",),
+        actions: ("READ_SECONDS", "WAIT_SECONDS", "STOP_WAIT_SECONDS"),
+    }.items():
+        for name in names:
+            monkeypatch.setattr(module, name, PATIENCE)
+    monkeypatch.setattr(actions, "STOP_READ_SECONDS", PATIENCE / 4)
+    # It has taken READ_SECONDS when it was defined.
+    monkeypatch.setattr(actions.Actions._find, "__defaults__", (PATIENCE,))
+
+
+@pytest.fixture
+def page(auth_manager: Any, fake_emulator: EmulatorProcess, storage: StorageEmulator, patient: None) -> Iterator[Page]:
     """The page over the emulator, with leases."""
     from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
 
@@ -75,7 +94,11 @@ def page(auth_manager: Any, fake_emulator: EmulatorProcess, storage: StorageEmul
         return str(auth_manager.generate_jwt(SimpleAuthManagerUser(username=user, role=USERS[user])))
 
     yield Page(create_page(service), options, token)
-    service.stop()
+    try:
+        service.stop()
+    except TimeoutError:
+        # Its limit is 10 s.
+        service.stop()
 
 
 @pytest.fixture

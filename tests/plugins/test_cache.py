@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
+
+from emulator_support.process import PATIENCE
 
 from airflow_provider_vertex_ray.errors import (
     InvalidArgumentError,
@@ -13,6 +16,11 @@ from airflow_provider_vertex_ray.errors import (
     VertexRayError,
 )
 from airflow_provider_vertex_ray.plugins.page.cache import Cache
+
+
+def patient(**more: Any) -> Cache:
+    """Return a cache whose reads do not meet their deadline, even on a busy machine."""
+    return Cache(deadline=PATIENCE, **more)
 
 
 class Service:
@@ -46,8 +54,8 @@ def _now(value: int) -> Callable[[], Awaitable[int]]:
 
 
 async def test_concurrent_requests_share_one_read() -> None:
-    cache, service = Cache(), Service()
-    asking = [asyncio.create_task(cache.get("k", service.read, fresh=60, wait=5)) for _ in range(20)]
+    cache, service = patient(), Service()
+    asking = [asyncio.create_task(cache.get("k", service.read, fresh=PATIENCE, wait=PATIENCE)) for _ in range(20)]
     await service.busy.acquire()
     service.open.set()
     assert {seen.value for seen in await asyncio.gather(*asking)} == {1}
@@ -55,42 +63,42 @@ async def test_concurrent_requests_share_one_read() -> None:
 
 
 async def test_wait_is_bounded_and_the_read_continues() -> None:
-    cache, service = Cache(), Service()
-    seen = await cache.get("k", service.read, fresh=60, wait=0.01)
+    cache, service = patient(), Service()
+    seen = await cache.get("k", service.read, fresh=PATIENCE, wait=0.01)
     assert (seen.value, seen.known, seen.reading) == (None, False, True)
     service.open.set()
-    assert (await cache.get("k", service.read, fresh=60, wait=5)).value == 1
+    assert (await cache.get("k", service.read, fresh=PATIENCE, wait=PATIENCE)).value == 1
     assert service.calls == 1
 
 
 async def test_stale_value_is_returned_during_a_new_read() -> None:
-    cache, service = Cache(), Service()
-    await cache.get("k", _now(0), fresh=60, wait=5)
-    seen = await cache.get("k", service.read, fresh=0, wait=5)
+    cache, service = patient(), Service()
+    await cache.get("k", _now(0), fresh=PATIENCE, wait=PATIENCE)
+    seen = await cache.get("k", service.read, fresh=0, wait=PATIENCE)
     assert (seen.value, seen.reading) == (0, True)
     service.open.set()
-    newer = await cache.get("k", service.read, fresh=60, wait=5, patient=True)
+    newer = await cache.get("k", service.read, fresh=PATIENCE, wait=PATIENCE, patient=True)
     assert (newer.value, newer.reading) == (1, False)
     assert (newer.at or 0) >= (seen.at or 1)
 
 
 async def test_earlier_read_does_not_satisfy_since() -> None:
-    cache = Cache()
-    await cache.get("k", _now(0), fresh=60, wait=5)
-    assert (await cache.get("k", _now(1), fresh=60, wait=5, patient=True)).value == 0
+    cache = patient()
+    await cache.get("k", _now(0), fresh=PATIENCE, wait=PATIENCE)
+    assert (await cache.get("k", _now(1), fresh=PATIENCE, wait=PATIENCE, patient=True)).value == 0
     now = time.monotonic()
-    assert (await cache.get("k", _now(2), fresh=60, wait=5, patient=True, since=now)).value == 2
-    assert (await cache.get("k", _now(3), fresh=60, wait=5, patient=True, since=now)).value == 2
+    assert (await cache.get("k", _now(2), fresh=PATIENCE, wait=PATIENCE, patient=True, since=now)).value == 2
+    assert (await cache.get("k", _now(3), fresh=PATIENCE, wait=PATIENCE, patient=True, since=now)).value == 2
 
 
 async def test_since_waits_for_a_running_read_and_starts_another() -> None:
-    cache, service = Cache(), Service()
-    first = asyncio.create_task(cache.get("k", service.read, fresh=60, wait=5))
+    cache, service = patient(), Service()
+    first = asyncio.create_task(cache.get("k", service.read, fresh=PATIENCE, wait=PATIENCE))
     await service.busy.acquire()
     now = time.monotonic()
-    late = await cache.get("k", service.read, fresh=60, wait=0.01, patient=True, since=now)
+    late = await cache.get("k", service.read, fresh=PATIENCE, wait=0.01, patient=True, since=now)
     assert (late.known, late.reading) == (False, True)
-    second = asyncio.create_task(cache.get("k", service.read, fresh=60, wait=5, patient=True, since=now))
+    second = asyncio.create_task(cache.get("k", service.read, fresh=PATIENCE, wait=PATIENCE, patient=True, since=now))
     await asyncio.sleep(0)
     service.open.set()
     assert (await first).value == 1
@@ -98,17 +106,18 @@ async def test_since_waits_for_a_running_read_and_starts_another() -> None:
 
 
 async def test_read_ends_at_its_deadline_and_the_last_value_stays() -> None:
-    cache, service = Cache(deadline=0.02), Service()
-    await cache.get("k", _now(7), fresh=60, wait=5)
+    cache, service = patient(), Service()
+    await cache.get("k", _now(7), fresh=PATIENCE, wait=PATIENCE)
+    cache._deadline = 0.02
     cache.outdate("k", "another")
-    seen = await cache.get("k", service.read, fresh=60, wait=5, patient=True)
+    seen = await cache.get("k", service.read, fresh=PATIENCE, wait=PATIENCE, patient=True)
     assert seen.value == 7
     assert isinstance(seen.error, ServiceUnavailableError)
     assert service.at_once == 0
 
 
 async def test_failure_is_cached() -> None:
-    cache = Cache()
+    cache = patient()
     calls = []
 
     async def fail() -> int:
@@ -116,10 +125,10 @@ async def test_failure_is_cached() -> None:
         raise NotAuthorisedError("no")
 
     for _ in range(3):
-        seen = await cache.get("k", fail, fresh=60, wait=5)
+        seen = await cache.get("k", fail, fresh=PATIENCE, wait=PATIENCE)
         assert isinstance(seen.error, NotAuthorisedError)
     assert len(calls) == 1
-    assert (await cache.get("k", _now(1), fresh=0, wait=5, patient=True)).error is None
+    assert (await cache.get("k", _now(1), fresh=0, wait=PATIENCE, patient=True)).error is None
 
 
 async def test_every_exception_becomes_a_typed_error() -> None:
@@ -128,14 +137,14 @@ async def test_every_exception_becomes_a_typed_error() -> None:
         async def fail(error: Exception = error) -> int:
             raise error
 
-        seen = await Cache().get(place, fail, fresh=60, wait=5)
+        seen = await patient().get(place, fail, fresh=PATIENCE, wait=PATIENCE)
         assert isinstance(seen.error, VertexRayError)
         assert str(error) in seen.error.message
 
 
 async def test_number_of_concurrent_reads_is_bounded() -> None:
-    cache, service = Cache(concurrency=3), Service()
-    asking = [asyncio.create_task(cache.get(key, service.read, fresh=60, wait=5)) for key in range(10)]
+    cache, service = patient(concurrency=3), Service()
+    asking = [asyncio.create_task(cache.get(key, service.read, fresh=PATIENCE, wait=PATIENCE)) for key in range(10)]
     for _ in range(3):
         await service.busy.acquire()
     service.open.set()
@@ -145,32 +154,32 @@ async def test_number_of_concurrent_reads_is_bounded() -> None:
 
 
 async def test_number_of_values_is_bounded_and_running_reads_stay() -> None:
-    cache, service = Cache(most=2), Service()
-    waiting = asyncio.create_task(cache.get("slow", service.read, fresh=60, wait=5))
+    cache, service = patient(most=2), Service()
+    waiting = asyncio.create_task(cache.get("slow", service.read, fresh=PATIENCE, wait=PATIENCE))
     await asyncio.sleep(0)
     for key in range(5):
-        await cache.get(key, _now(key), fresh=60, wait=5)
+        await cache.get(key, _now(key), fresh=PATIENCE, wait=PATIENCE)
     service.open.set()
     assert (await waiting).value == 1
-    again = await cache.get(0, _now(100), fresh=60, wait=5)
+    again = await cache.get(0, _now(100), fresh=PATIENCE, wait=PATIENCE)
     assert again.value == 100, "the oldest was forgotten"
 
 
 async def test_new_value_is_kept_while_all_others_are_being_read() -> None:
-    cache, service = Cache(most=2), Service()
-    asking = [asyncio.create_task(cache.get(key, service.read, fresh=60, wait=5)) for key in range(3)]
+    cache, service = patient(most=2), Service()
+    asking = [asyncio.create_task(cache.get(key, service.read, fresh=PATIENCE, wait=PATIENCE)) for key in range(3)]
     await asyncio.sleep(0)
     service.open.set()
     assert {seen.value for seen in await asyncio.gather(*asking)} == {1, 2, 3}
     for key in range(2):
-        await cache.get(key, _now(100), fresh=60, wait=5)
+        await cache.get(key, _now(100), fresh=PATIENCE, wait=PATIENCE)
     # There were too many for a while only.
-    assert (await cache.get("new", _now(4), fresh=60, wait=5)).value == 4
+    assert (await cache.get("new", _now(4), fresh=PATIENCE, wait=PATIENCE)).value == 4
     assert len(cache._entries) == 2
 
 
 async def test_close_cancels_reads() -> None:
-    cache, service = Cache(), Service()
-    await cache.get("k", service.read, fresh=60, wait=0.01)
+    cache, service = patient(), Service()
+    await cache.get("k", service.read, fresh=PATIENCE, wait=0.01)
     await cache.close()
     assert service.at_once == 0

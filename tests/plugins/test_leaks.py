@@ -28,6 +28,8 @@ BROKEN = {
 
 @pytest.fixture
 def service(page: Page, monkeypatch: pytest.MonkeyPatch) -> Iterator[RawService]:
+    # A stop that is not understood is repeated for a while.
+    monkeypatch.setattr("airflow_provider_vertex_ray.plugins.page.actions.STOP_WAIT_SECONDS", 3.0)
     with connected(monkeypatch) as found:
         page.options["page_sources"] = json.dumps([{"location": "us-central1"}])
         yield found
@@ -45,7 +47,7 @@ def test_broken_answer_shows_no_token(page: Page, service: RawService, payload: 
     until(lambda: [path for path in service.sent("GET", "/api/jobs/job") if "logs" in path])
     shown += [page.get(path, user=user, params={"job": "job", "part": "1"}).text for user in ("vic", "ada")]
     answer = page.post(f"{path}/stop", {"job": "job"})
-    assert service.sent("POST", "/stop"), answer.text
+    until(lambda: service.sent("POST", "/stop"), answer.text)
     assert any(PLANTED_TOKEN in each.head for each in service.requests), "the dashboard got no token to show"
     shown += [answer.text, *(f"{row.event} {row.extra}" for row in _audit())]
     assert [text for text in shown if PLANTED_TOKEN in text] == []

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import pytest
 from airflow import __version__ as airflow_version
-from emulator_support.process import until
+from emulator_support.process import PATIENCE, until
 
 from airflow_provider_vertex_ray.links.page import VertexRayPageLink
 from devtools.axe import violations
@@ -57,6 +57,7 @@ def tab_of(
 ) -> Iterator[Tab]:
     """A tab of a user; what goes wrong in it, in the console or on the wire, fails the test."""
     context = browser.new_context(viewport={"width": width, "height": 900}, **more)
+    context.set_default_timeout(PATIENCE * 1000)
     if user is not None:
         home = world.url.removesuffix("/ray-clusters/")
         context.add_cookies([{"name": "_token", "value": world.token(user), "url": home, "httpOnly": True}])
@@ -75,7 +76,7 @@ def tab_of(
 
 
 def _settled(tab: Tab) -> None:
-    tab.wait_for_selector("#live[data-reading='0']", timeout=20_000)
+    tab.wait_for_selector("#live[data-reading='0']")
 
 
 def _at(tab: Tab) -> str:
@@ -103,21 +104,55 @@ def _skip(tab: Tab, to: str) -> None:
 
 def _warm(browser: Browser, world: PageWorld) -> None:
     """Once: imports, the connection, and all that is read at the first look."""
+
+    def everything_answers() -> bool:
+        _settled(tab)
+        text = tab.locator("#live").inner_text()
+        return not any(each in text for each in ("does not answer", "cannot be read"))
+
     with tab_of(browser, world) as tab:
         tab.goto(world.url)
         # The first read may meet its deadline on a busy machine; the page repeats it.
-        tab.locator("table.clusters a.name").first.wait_for(timeout=60_000)
-        _settled(tab)
+        tab.locator("table.clusters a.name").first.wait_for()
+        until(everything_answers)
+
+
+PAINTED = "performance.getEntriesByName('first-contentful-paint').map(each => each.startTime)[0]"
 
 
 def _first_paint(tab: Tab, url: str) -> float:
     """Median of the seconds to the first contentful paint, over several loads."""
     found = []
-    entry = "performance.getEntriesByName('first-contentful-paint').map(each => each.startTime)[0]"
     for _ in range(LOADS):
         tab.goto(url)
-        found.append(until(partial(tab.evaluate, entry), "nothing was painted") / 1000)
+        found.append(until(partial(tab.evaluate, PAINTED), "nothing was painted") / 1000)
     return statistics.median(found)
+
+
+def _paints_while_it_reads(tab: Tab, url: str) -> None:
+    """Load a page while something hangs until it is painted before that is read; one that waits for it never is."""
+
+    def loaded() -> bool:
+        answer = tab.goto(url)
+        return answer is not None and 'data-reading="1"' in answer.text()
+
+    until(loaded, "the page waits for what hangs")
+    until(partial(tab.evaluate, PAINTED), "nothing was painted")
+
+
+@contextmanager
+def hanging(browser: Browser, world: PageWorld, *faults: dict[str, Any]) -> Iterator[None]:
+    """Requests hang in the block; after it, the page has read everything again."""
+    _warm(browser, world)
+    world.emulate("POST", "faults", [{**fault, "action": "hang", "times": None} for fault in faults])
+    try:
+        yield
+    finally:
+        world.emulate("DELETE", "faults")
+    _warm(browser, world)
+
+
+DASHBOARD = {"scope": "dashboard", "resource": "train-g2"}
 
 
 def test_the_list_says_what_the_emulator_knows(world: PageWorld, browser: Browser) -> None:
@@ -176,6 +211,7 @@ def test_the_links_lead_to_airflow_and_to_google(world: PageWorld, browser: Brow
         # What they lead to exists in this Airflow.
         assert world.api("GET", f"dags/Train.Model/dagRuns/{run}")["dag_run_id"] == RUN
         row.get_by_role("link", name="train-g2").click()
+        tab.wait_for_url("**/train-g2*")
         _settled(tab)
         task = tab.locator("table.list td[data-label='Task'] a").first
         assert task.get_attribute("href") in {
@@ -196,17 +232,22 @@ def test_a_clusters_page_has_jobs_timeline_curves_and_log(world: PageWorld, brow
         ]
         assert tab.locator("table.list tbody tr").count() == 25
         tab.get_by_role("link", name="Show more").click()
+        tab.wait_for_url("**jobs=50*")
+        _settled(tab)
         assert tab.locator("table.list tbody tr").count() == 50
         assert tab.locator("svg.lanes rect.job.open").count() == states["RUNNING"]
         assert "400 jobs in" in tab.locator("#lanes-said").inner_text()
         assert tab.locator("figure.plot figcaption").all_inner_texts()[0].startswith("CPU 59 % now")
         assert tab.locator("figure.plot path.curve").first.get_attribute("d")
         tab.get_by_role("link", name="by-hand", exact=True).click()
+        tab.wait_for_url("**job=by-hand*")
         _settled(tab)
         assert HOSTILE in tab.locator("pre.log").inner_text()
         assert tab.locator("pre.log img").count() == 0
         assert tab.title() == "by-hand · etl-g7 · Ray clusters"
         tab.locator("#jobs .filters").get_by_role("link", name="failed").click()
+        tab.wait_for_url("**show=failed*")
+        _settled(tab)
         assert set(tab.locator("table.list td[data-label='Status']").all_inner_texts()) == {"FAILED"}
         assert "hunter2" not in tab.content()
 
@@ -236,9 +277,25 @@ def test_a_viewer_can_not_delete(world: PageWorld, browser: Browser) -> None:
         assert world.vertex("GET", "persistentResources/etl-g7")["state"] == "RUNNING"
 
 
+# All that was said, for a notice is gone after some seconds.
+SAID = """addEventListener("DOMContentLoaded", () => {
+  window.said = "";
+  for (const id of ["notice", "act"]) {
+    const element = document.getElementById(id);
+    const note = () => { window.said += element.textContent; };
+    if (element) new MutationObserver(note).observe(element, {subtree: true, childList: true, characterData: true});
+  }
+});"""
+
+
+def _said(tab: Tab, *texts: str) -> None:
+    until(lambda: any(text in tab.evaluate("window.said") for text in texts), f"nobody says {texts}")
+
+
 def test_an_admin_deletes_a_cluster_and_stops_a_job(world: PageWorld, browser: Browser) -> None:
     world.create("spare", {**world.vertex("GET", "persistentResources/adhoc"), "name": ""})
     with tab_of(browser, world) as tab:
+        tab.add_init_script(SAID)
         # One in use is not deleted by the name alone.
         tab.goto(world.url + ETL)
         _settled(tab)
@@ -265,14 +322,15 @@ def test_an_admin_deletes_a_cluster_and_stops_a_job(world: PageWorld, browser: B
         _press(tab, "Tab", "#act-yes")
         tab.keyboard.press("Enter")
         until(lambda: {each["submission_id"]: each["status"] for each in world.jobs("etl-g7")}["by-hand"] == "STOPPED")
-        tab.get_by_text("A stop request was sent to job by-hand.").wait_for()
+        # The second one where the emulator is as busy.
+        _said(tab, "A stop request was sent to job by-hand.", "The request to stop job by-hand is repeated")
         # ... and a cluster that nobody uses, found by its name.
         tab.goto(world.url)
         _settled(tab)
         _press(tab, "Tab", "input[name='q']")
         tab.keyboard.type("spare")
         tab.keyboard.press("Enter")
-        tab.get_by_text("1 of 61 clusters").wait_for(timeout=60_000)
+        tab.get_by_text("1 of 61 clusters").wait_for()
         _settled(tab)
         _skip(tab, "list")
         _press(tab, "Tab", "table.clusters a.name")
@@ -284,38 +342,47 @@ def test_an_admin_deletes_a_cluster_and_stops_a_job(world: PageWorld, browser: B
         assert yes.is_disabled()
         tab.keyboard.type("spare")
         tab.keyboard.press("Enter")
-        tab.get_by_text("Cluster spare is being deleted.").wait_for()
+        _said(tab, "Cluster spare is being deleted.")
     until(lambda: "spare" not in str(world.emulate("GET", "clusters")))
     for event, said in (("vertex_ray.delete_cluster", "/spare"), ("vertex_ray.stop_job", "by-hand")):
-        (row_of_audit,) = world.api("GET", f"eventLogs?event={event}")["event_logs"]
+        (row_of_audit,) = until(lambda event=event: world.api("GET", f"eventLogs?event={event}")["event_logs"])
         assert row_of_audit["owner"] == "ada"
         assert said in row_of_audit["extra"]
         assert "outcome" in row_of_audit["extra"]
 
 
+# What a user sees of it is a matter of the machine's load.
+@pytest.mark.soak
 def test_the_first_paint_comes_in_time(world: PageWorld, browser: Browser) -> None:
     _warm(browser, world)
     with tab_of(browser, world) as tab:
         assert _first_paint(tab, world.url) < FIRST_PAINT
         assert _first_paint(tab, world.url + ETL) < FIRST_PAINT
+    with hanging(browser, world, DASHBOARD), tab_of(browser, world) as tab:
+        assert _first_paint(tab, world.url) < FIRST_PAINT_HANGING
+        assert _first_paint(tab, f"{world.url}google_cloud_default.{LOCATION}/train-g2") < FIRST_PAINT_HANGING
+
+
+def test_the_first_paint_waits_for_nothing(world: PageWorld, browser: Browser) -> None:
+    faults = ({"scope": "control_plane"}, {"scope": "dashboard"})
+    with hanging(browser, world, *faults), tab_of(browser, world) as tab:
+        _paints_while_it_reads(tab, world.url)
+        assert tab.locator("table.clusters a.name").count() == 60
+        _paints_while_it_reads(tab, world.url + ETL)
+        assert tab.locator("table.list tbody tr").count() == 25
 
 
 def test_a_dashboard_that_hangs_delays_nothing_and_is_said(world: PageWorld, browser: Browser) -> None:
-    _warm(browser, world)
-    fault = {"scope": "dashboard", "resource": "train-g2", "action": "hang", "times": None}
-    world.emulate("POST", "faults", fault)
-    try:
-        with tab_of(browser, world) as tab:
-            assert _first_paint(tab, world.url) < FIRST_PAINT_HANGING
-            row = tab.locator("tr", has=tab.get_by_role("link", name="train-g2"))
-            row.get_by_text("The dashboard does not answer").wait_for(timeout=40_000)
-            assert "2 running" in row.inner_text()
-            assert "treated as in use" in row.inner_text()
-            assert "does not answer" not in tab.locator("tr", has=tab.get_by_role("link", name="etl-g7")).inner_text()
-            assert _first_paint(tab, f"{world.url}google_cloud_default.{LOCATION}/train-g2") < FIRST_PAINT_HANGING
-            tab.get_by_text("the dashboard does not answer").first.wait_for()
-    finally:
-        world.emulate("DELETE", "faults")
+    with hanging(browser, world, DASHBOARD), tab_of(browser, world) as tab:
+        _paints_while_it_reads(tab, world.url)
+        row, other = (tab.locator("tr", has=tab.get_by_role("link", name=name)) for name in ("train-g2", "etl-g7"))
+        row.get_by_text("The dashboard does not answer").wait_for()
+        assert "2 running" in row.inner_text()
+        assert "treated as in use" in row.inner_text()
+        # A busy one may not answer for a moment.
+        until(lambda: "does not answer" not in other.inner_text())
+        _paints_while_it_reads(tab, f"{world.url}google_cloud_default.{LOCATION}/train-g2")
+        tab.get_by_text("the dashboard does not answer").first.wait_for()
 
 
 @pytest.mark.parametrize(
@@ -412,12 +479,17 @@ def test_names_are_copied_and_searches_survive_a_refresh(world: PageWorld, brows
         tab.clock.install()
         tab.goto(world.url)
         _settled(tab)
-        tab.get_by_role("button", name="Copy the name etl-g7").click()
-        tab.get_by_text("Copied").wait_for()
+
+        def copied() -> bool:
+            tab.get_by_role("button", name="Copy the name etl-g7").click()
+            return tab.get_by_text("Copied").is_visible()
+
+        # It says so for a moment only.
+        until(copied)
         assert tab.evaluate("navigator.clipboard.readText()") == "etl-g7"
         # What is typed, and the focus, are there after a refresh.
         tab.get_by_label("Search").press_sequentially("et")
-        with tab.expect_response(lambda answer: "part=1" in answer.url, timeout=30_000):
+        with tab.expect_response(lambda answer: "part=1" in answer.url):
             tab.clock.fast_forward(16_000)
         tab.get_by_text("Updated just now").wait_for()
         tab.keyboard.type("l-g7")
@@ -437,7 +509,7 @@ def test_a_refresh_moves_nothing(world: PageWorld, browser: Browser) -> None:
             for (const each of list.getEntries()) window.shift += each.value;
         }).observe({type: 'layout-shift'}); }""")
         tab.get_by_role("link", name="Ray clusters").focus()
-        with tab.expect_response(lambda answer: "part=1" in answer.url, timeout=30_000):
+        with tab.expect_response(lambda answer: "part=1" in answer.url):
             tab.clock.fast_forward(16_000)
         tab.get_by_text("Updated just now").wait_for()
         assert tab.evaluate("document.activeElement.textContent") == "Ray clusters"
@@ -449,7 +521,7 @@ def test_it_is_in_airflows_navigation_and_its_links_leave_the_frame(world: PageW
     with tab_of(browser, world) as tab:
         tab.goto(f"{home}/plugin/ray-clusters")
         frame = tab.frame_locator("iframe[title='Ray clusters']")
-        frame.get_by_role("link", name="train-g2").wait_for(timeout=30_000)
+        frame.get_by_role("link", name="train-g2").wait_for()
         assert tab.get_by_role("link", name="Ray clusters").count() >= 1
         # Its pages can be linked to and reloaded, for Airflow keeps their address in its own.
         frame.get_by_role("link", name="train-g2").click()
@@ -462,7 +534,7 @@ def test_it_is_in_airflows_navigation_and_its_links_leave_the_frame(world: PageW
         task = {"from_dag": "etl_daily", "from_run": RUN, "from_task": "load"}
         facts = {"project_id": "demo-project", "location": LOCATION, "cluster_id": "etl-g7", "submission_id": "by-hand"}
         tab.goto(home + VertexRayPageLink().url({**facts, **task}))
-        frame.get_by_role("heading", name="Log of by-hand").wait_for(timeout=30_000)
+        frame.get_by_role("heading", name="Log of by-hand").wait_for()
         assert tab.title() == "by-hand · etl-g7 · Ray clusters"
         frame.get_by_role("link", name="Back to task load of etl_daily").click()
         tab.wait_for_url(f"{home}/dags/etl_daily/runs/*/tasks/load*")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from devtools.dag_run_report import DEFERRED, DagRunReport
+from devtools.dag_run_report import DagRunReport
 from devtools.demo import problems
 from devtools.demo_dags import DEMOS
 from devtools.demo_report import cluster_life
@@ -13,6 +13,9 @@ from .conftest import System
 
 pytestmark = [pytest.mark.system, pytest.mark.ray]
 
+PAUSED = "Pausing task as DEFERRED"
+"""Airflow's own line in the log of a task that is deferred."""
+
 SHARDS = 2
 DEMO = DEMOS["example_vertex_ray_shared_cluster"]
 
@@ -20,7 +23,7 @@ DEMO = DEMOS["example_vertex_ray_shared_cluster"]
 @pytest.fixture(scope="module")
 def report(system: System) -> DagRunReport:
     conf = {"limit": 10_000_000, "shards": SHARDS}
-    return system.airflow.run_dag("example_vertex_ray_shared_cluster", conf=conf, timeout=400)
+    return system.airflow.run_dag("example_vertex_ray_shared_cluster", conf=conf, timeout=800)
 
 
 def test_everything_succeeds_and_the_cluster_is_gone(system: System, report: DagRunReport) -> None:
@@ -44,8 +47,10 @@ def test_the_second_round_finds_the_warm_cache(report: DagRunReport) -> None:
 
 
 def test_jobs_are_waited_for_in_the_triggerer(report: DagRunReport) -> None:
+    # Samples of its states may miss a short wait.
     for task_id in (*DEMO.job_tasks, "create_cluster"):
-        assert report.seconds_in(DEFERRED, [task_id]) > 0
+        for task in report.instances(task_id):
+            assert PAUSED in report.log_text(task_id, task.map_index), task.name
 
 
 def test_the_output_of_a_job_is_in_its_task_s_log(report: DagRunReport) -> None:

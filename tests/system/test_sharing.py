@@ -24,7 +24,7 @@ from tests.system.dags.sharing import LOCATION, MAX_AGE
 
 from .conftest import System
 
-pytestmark = [pytest.mark.system, pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.system, pytest.mark.ray]
 
 JOBS = 2
 IDLE_FOR = 30.0
@@ -108,12 +108,12 @@ def test_runs_share_a_cluster_under_a_reaper_and_a_rollover(connected: System, w
     reports: list[DagRunReport] = []
 
     def run(number: int) -> DagRunReport:
-        return system.airflow.run_dag(f"sharing_{number % 3}", timeout=600)
+        return system.airflow.run_dag(f"sharing_{number % 3}", timeout=800)
 
     with ThreadPoolExecutor(runs) as pool:
         # Half of them at once; the others after the cluster has become too old for the third DAG, which is one of them.
         first = [pool.submit(run, number) for number in range(at_once)]
-        until(lambda: watch.began and time.time() - min(list(watch.began.values())) > MAX_AGE + 1, seconds=300)
+        until(lambda: watch.began and time.time() - min(list(watch.began.values())) > MAX_AGE + 1, seconds=600)
         last = [pool.submit(run, number) for number in range(at_once, runs)]
         reports = [each.result() for each in (*first, *last)]
     assert [report.state for report in reports] == ["success"] * runs
@@ -139,15 +139,15 @@ def _holders(system: System) -> list[Holder]:
 
 
 def test_the_example_reaper_and_the_example_group(connected: System) -> None:
-    report = connected.airflow.run_dag("example_vertex_ray_cluster_group", timeout=300)
+    report = connected.airflow.run_dag("example_vertex_ray_cluster_group", timeout=800)
     assert (report.state, report.xcom("add_up")) == ("success", 30)
     assert [task.state for task in report.instances("ray.release_cluster")] == ["success"]
     (left,) = connected.emulator.clusters()
     assert (left["id"], left["state"]) == ("examples-g1", "RUNNING")
     # It comes paused, as it would delete clusters as soon as it is seen; unpaused, it has a run of its own first.
-    connected.airflow.wait_for_dags(["example_vertex_ray_reaper"], 300)
+    connected.airflow.wait_for_dags(["example_vertex_ray_reaper"], 600)
     connected.airflow.api.unpause("example_vertex_ray_reaper")
-    reaped = connected.airflow.run_dag("example_vertex_ray_reaper", timeout=120)
+    reaped = connected.airflow.run_dag("example_vertex_ray_reaper", timeout=800)
     (found,) = reaped.xcom("delete_idle_clusters")["clusters"]
     assert (found["cluster_id"], found["action"]) == ("examples-g1", "kept")
     assert found["why"].endswith("of 1 h")
@@ -158,7 +158,7 @@ def test_the_example_reaper_and_the_example_group(connected: System) -> None:
 @pytest.mark.soak
 def test_a_failure_inside_still_tears_down_and_a_clear_sets_up_again(connected: System) -> None:
     airflow = connected.airflow
-    report = airflow.run_dag("group_always", conf={"fail": True}, timeout=300)
+    report = airflow.run_dag("group_always", conf={"fail": True}, timeout=800)
     states = {task.task_id: task.state for task in report.tasks}
     assert states == {"own.create_cluster": "success", "own.work": "failed", "own.delete_cluster": "success"}
     assert report.state == "failed"
@@ -179,10 +179,10 @@ def test_a_failure_inside_still_tears_down_and_a_clear_sets_up_again(connected: 
 
 @pytest.mark.soak
 def test_on_success_keeps_the_cluster_of_a_failure(connected: System) -> None:
-    good = connected.airflow.run_dag("group_on_success", timeout=300)
+    good = connected.airflow.run_dag("group_on_success", timeout=800)
     assert good.state == "success"
     assert connected.emulator.clusters() == []
-    bad = connected.airflow.run_dag("group_on_success", conf={"fail": True}, timeout=300)
+    bad = connected.airflow.run_dag("group_on_success", conf={"fail": True}, timeout=800)
     assert bad.state == "failed"
     (kept,) = connected.emulator.clusters()
     assert bad.xcom("own.delete_cluster")["kept_for"] == ["own.odd"]

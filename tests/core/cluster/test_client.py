@@ -46,7 +46,7 @@ def named(cluster_id: str) -> ClusterName:
     return ClusterName("demo-project", LOCATION, cluster_id)
 
 
-async def settled(api: ClustersApi, name: ClusterName = NAME, *, seconds: float = 20) -> Cluster:
+async def settled(api: ClustersApi, name: ClusterName = NAME, *, seconds: float = 240) -> Cluster:
     """The cluster once nothing goes on with it."""
     end = time.monotonic() + seconds
     while True:
@@ -252,7 +252,7 @@ async def test_a_resize_whose_answer_is_lost(api: ClustersApi, fake_emulator: Em
     pools = pools_with(await api.get(name), 4)
     # The resize goes on while the second try comes: the service refuses that one.
     with (
-        fake_emulator.fault(scope="provisioning", method=UPDATE, outcome="stuck", delay=60),
+        fake_emulator.fault(scope="provisioning", method=UPDATE, outcome="stuck", delay=600),
         fake_emulator.fault(scope="control_plane", method=UPDATE, action="drop_response"),
     ):
         assert await api.resize(name, pools) is None
@@ -264,14 +264,14 @@ async def test_a_resize_of_a_cluster_that_is_being_resized_by_others(
 ) -> None:
     name = named(start(fake_emulator))
     cluster = await api.get(name)
-    with fake_emulator.fault(scope="provisioning", method=UPDATE, outcome="stuck", delay=60):
+    with fake_emulator.fault(scope="provisioning", method=UPDATE, outcome="stuck", delay=600):
         await api.resize(name, pools_with(cluster, 4))
         with pytest.raises(PreconditionError, match="UPDATING"):
             await api.resize(name, pools_with(cluster, 3))
 
 
 async def test_no_delete_while_provisioning(api: ClustersApi, fake_emulator: EmulatorProcess) -> None:
-    with fake_emulator.fault(scope="provisioning", outcome="stuck", delay=60):
+    with fake_emulator.fault(scope="provisioning", outcome="stuck", delay=600):
         await api.create(NAME, BODY)
         with pytest.raises(PreconditionError, match="is being created thus can not be deleted now"):
             await api.delete(NAME)

@@ -100,7 +100,9 @@ def plain_enumerations(value: Any) -> Any:
 OUTCOMES: dict[str, int] = {"same": 0, "refused": 0, "no result": 0, "raises": 0}
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     constants=st.tuples(VALUES, VALUES),
     default=VALUES,

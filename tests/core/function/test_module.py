@@ -92,7 +92,7 @@ def run(tmp_path: Path) -> Callable[..., Done]:
                 stdout=log,
                 stderr=subprocess.PIPE,
                 text=True,
-                timeout=60,
+                timeout=240,
                 check=False,
             )
         text = output.read_text()

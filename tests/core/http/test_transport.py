@@ -17,6 +17,7 @@ from airflow_provider_vertex_ray.core.http.addresses import Addresses, Dashboard
 from airflow_provider_vertex_ray.core.http.decoding import JsonObject, decode
 from airflow_provider_vertex_ray.core.http.transport import RetryPolicy, Transport
 from airflow_provider_vertex_ray.errors import InvalidArgumentError, ServiceUnavailableError, UnreadableAnswerError
+from tests.support.log_server import reached
 from tests.support.server import QUICK, Answer, AnswerError, FakeTokens, cut, error_from, half, serving, transport_to
 
 
@@ -32,7 +33,7 @@ async def fine(_: web.Request) -> web.Response:
 
 
 async def hang(_: web.Request) -> web.Response:
-    await asyncio.sleep(60)
+    await asyncio.sleep(3600)
     return web.Response()
 
 
@@ -96,12 +97,12 @@ async def test_host_that_hangs_takes_no_connections_from_others(monkeypatch: pyt
     async with serving(hang) as hanging, serving(fine) as server:
         ports = [each.host.partition(":")[2] for each in (hanging, server)]
         addresses = Addresses(dashboards=tuple(DashboardHost("127.0.0.1", f":{port}", "http") for port in ports))
-        async with Transport(FakeTokens(), addresses, retry=QUICK, timeout=5) as transport:
+        async with Transport(FakeTokens(), addresses, retry=QUICK, timeout=240) as transport:
             stuck = [asyncio.create_task(transport.request("GET", hanging.url, error_from=error_from)) for _ in "abcd"]
-            await asyncio.sleep(0.2)
+            await reached(lambda: len(hanging.requests) == 2)
+            await asyncio.wait_for(transport.request("GET", server.url, error_from=error_from), 60)
             # As many as one host may have.
             assert len(hanging.requests) == 2
-            await asyncio.wait_for(transport.request("GET", server.url, error_from=error_from), 2)
             for each in stuck:
                 each.cancel()
             await asyncio.wait(stuck)
@@ -234,7 +235,7 @@ async def test_too_long_answer_is_unreadable_without_blocking_the_loop() -> None
             await answer.write(b"x" * (1 << 20))
         return answer
 
-    async with serving(long) as server, transport_to(server, timeout=30) as transport:
+    async with serving(long) as server, transport_to(server, timeout=240) as transport:
         with pytest.raises(UnreadableAnswerError, match=r"larger than 0\.000954 MiB"):
             await transport.request("GET", server.url, error_from=error_from, max_bytes=1000)
         # A repetition would be as long.
@@ -300,7 +301,7 @@ async def test_websockets_leave_room_for_requests() -> None:
     async def either(request: web.Request) -> web.StreamResponse:
         return await (tail(request) if "Upgrade" in request.headers else fine(request))
 
-    async with serving(either) as server, transport_to(server, timeout=5) as transport:
+    async with serving(either) as server, transport_to(server, timeout=60) as transport:
         opened = [transport.websocket(ws(server.url), error_from=error_from) for _ in range(150)]
         for each in opened:
             await each.__aenter__()

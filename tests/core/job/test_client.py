@@ -190,7 +190,7 @@ async def test_an_upload_that_breaks_off_is_repeated(
 
 
 async def test_stopping(api: JobsApi) -> None:
-    await api.submit(JobRequest("sleep 60", "one"))
+    await api.submit(JobRequest("sleep 600", "one"))
     await reached(api, "one", JobStatus.RUNNING)
     assert await api.stop("one") is True
     assert (await ended(api, "one")).status is JobStatus.STOPPED
@@ -200,7 +200,7 @@ async def test_stopping(api: JobsApi) -> None:
 
 
 async def test_running_job_cannot_be_deleted(api: JobsApi) -> None:
-    await api.submit(JobRequest("sleep 60", "one"))
+    await api.submit(JobRequest("sleep 600", "one"))
     with pytest.raises(VertexRayError, match="in a non-terminal state"):
         await api.delete("one")
     assert await api.find("one") is not None

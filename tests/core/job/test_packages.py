@@ -38,7 +38,9 @@ TREES = st.dictionaries(
 )
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None
+)
 @given(TREES, st.randoms())
 def test_equal_content_gives_an_equal_name_and_other_content_another(
     tmp_path_factory: pytest.TempPathFactory, tree: dict[str, bytes], random: object

@@ -123,7 +123,9 @@ def test_more_nodes_never_demand_less(spec: ClusterSpec, data: st.DataObject) ->
         assert sum(most for _, most in after.values()) > sum(most for _, most in before.values())
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(SPECS)
 def test_the_emulator_counts_the_same(fake_emulator: EmulatorProcess, spec: ClusterSpec) -> None:
     # Limits that are one less than the demand refuse the cluster, and those that equal it do not.

@@ -187,7 +187,7 @@ class Kills:
 
     def _ray(self, path: str) -> Any:
         (cluster,) = self.emulator.admin("GET", "clusters")["clusters"]
-        with OPENER.open(f"{cluster['dashboard_url']}/api/{path}", timeout=30) as answer:
+        with OPENER.open(f"{cluster['dashboard_url']}/api/{path}", timeout=240) as answer:
             return json.load(answer)
 
     def _log(self, job: str) -> str:

@@ -244,7 +244,7 @@ async def components(world: World, runs: list[tuple[Case, str]], frozen_seconds:
         world.emulator.admin("DELETE", f"faults/{fault}")
 
     for action in ("kill",) if frozen_seconds is None else ("kill", "freeze"):
-        holder = await world.until(_holder(world, deferred), 60, f"no triggerer has {deferred}")
+        holder = await world.until(_holder(world, deferred), 240, f"no triggerer has {deferred}")
         other = next(name for name in TRIGGERERS if name != holder)
         world.say(f"{action} {holder}")
         assert holder is not None

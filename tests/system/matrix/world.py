@@ -127,7 +127,7 @@ class World:
         self.seen = Seen(tasks, holders, runs, await asyncio.to_thread(self._ask_ray))
 
     def _ask_ray(self) -> list[dict[str, Any]]:
-        with OPENER.open(f"{self.dashboard}/api/jobs/", timeout=60) as answer:
+        with OPENER.open(f"{self.dashboard}/api/jobs/", timeout=240) as answer:
             jobs: list[dict[str, Any]] = json.load(answer)
         return sorted(jobs, key=lambda job: (job["start_time"] or 0, job["submission_id"]))
 
@@ -222,14 +222,14 @@ class World:
     async def kill_task(self, run_id: str) -> None:
         """SIGKILL the process that executes the task; not its supervisor, which must notice."""
         # A view reads the tasks before the jobs: it may have a job, and not yet the process that submitted it.
-        pid = await self.until(lambda: self.seen.tasks[run_id, TASK][1], 60, f"{run_id} has no process")
+        pid = await self.until(lambda: self.seen.tasks[run_id, TASK][1], 240, f"{run_id} has no process")
         assert alive(pid)
         self.say(f"{run_id}: SIGKILL to the task's process {pid}")
         await asyncio.to_thread(kill_one, pid)
 
     def cut_connections(self) -> None:
         request = urllib.request.Request(f"http://{self.emulator.host}/emulator/connections/cut", b"{}", method="POST")
-        OPENER.open(request, timeout=30).close()
+        OPENER.open(request, timeout=240).close()
 
 
 def _cluster() -> dict[str, Any]:
