@@ -26,6 +26,7 @@ from airflow_provider_vertex_ray.errors import VertexRayError
 from airflow_provider_vertex_ray.triggers.job_batch_limits import (
     REJECTIONS,
     Undelivered,
+    error_of,
     job_timeout_passed,
     limit_passed,
     packages_of,
@@ -244,17 +245,10 @@ class BatchWait:
             self._stopped_adopted[place] = time.monotonic()
             self._active.pop(place)
             return
-        attempt, error = self._plan.attempts[place], self._error(place, job)
+        attempt = self._plan.attempts[place]
+        # For its limit, it may have been another triggerer that stopped it.
+        error = error_of(job, self._reasons.get(place) or passed)
         self._end(place, Outcome(attempt, job.status.value, job.exit_code, job.start_time, job.end_time, error=error))
-
-    def _error(self, place: int, job: Job) -> str:
-        if job.status is JobStatus.SUCCEEDED:
-            return ""
-        if job.status is JobStatus.FAILED:
-            return f"failed: {job.message}"
-        # For its limit, it may have been another triggerer.
-        reason = self._reasons.get(place) or limit_passed(job, self._rules)
-        return f"was stopped: {reason}" if reason else "was stopped"
 
     def _end(self, place: int, outcome: Outcome) -> None:
         self._active.pop(place, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from airflow_provider_vertex_ray.core.job.state import Job
+from airflow_provider_vertex_ray.core.job.state import Job, JobStatus
 from airflow_provider_vertex_ray.errors import (
     InvalidRequestError,
     RequestTooLargeError,
@@ -90,6 +90,19 @@ def limit_passed(job: Job, rules: BatchRules) -> str | None:
     if rules.pending_timeout is not None and job.node_id is None and lasted >= rules.pending_timeout:
         return pending_timeout_passed(rules.pending_timeout)
     return None
+
+
+def error_of(job: Job, reason: str | None) -> str:
+    """Return how a job has ended, for its error; empty if it succeeded.
+
+    :param job: the job, which has ended
+    :param reason: why it was stopped, if that is known
+    """
+    if job.status is JobStatus.SUCCEEDED:
+        return ""
+    if job.status is JobStatus.FAILED:
+        return f"failed: {job.message}"
+    return f"was stopped: {reason}" if reason else "was stopped"
 
 
 def packages_of(environment: dict[str, Any]) -> list[str]:

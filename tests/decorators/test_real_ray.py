@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowSkipException
-from emulator_support.process import EmulatorProcess
+from emulator_support.process import PATIENCE, EmulatorProcess
 
 from airflow_provider_vertex_ray.cluster_spec import ClusterSpec, Resources
 from airflow_provider_vertex_ray.decorators.job import vertex_ray_task
@@ -22,7 +22,7 @@ from tests.support.clusters import LOCATION, jobs_of
 from tests.support.modules import load_module
 from tests.support.tasks import TaskInstance, context_of, deferral_of, first_event, round_trip, run_task
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.ray
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "example_dags"
 SPEC = ClusterSpec(
@@ -43,7 +43,7 @@ def cluster(ray_process: EmulatorProcess) -> Iterator[EmulatorProcess]:
 
 def run(function: Any, *args: Any, **decorator: Any) -> Any:
     """Decorate, call and run."""
-    called: Any = vertex_ray_task(**{**COMMON, "job_timeout": 120, **decorator})(function)
+    called: Any = vertex_ray_task(**{**COMMON, "job_timeout": PATIENCE, **decorator})(function)
     return run_task(called(*args).operator)
 
 
@@ -138,7 +138,7 @@ def as_people_write_it(shape: tuple[int, int], **context: Any) -> Any:
 
 
 def test_function_as_people_write_it(cluster: EmulatorProcess) -> None:
-    called: Any = vertex_ray_task(**{**COMMON, "job_timeout": 120})(as_people_write_it)
+    called: Any = vertex_ray_task(**{**COMMON, "job_timeout": PATIENCE})(as_people_write_it)
     operator = called((2, 3)).operator
     found = run_task(operator, context_of(operator, TaskInstance("odd"), run_id="manual"))
     assert found == {"same": True, "size": (2, 3, True), "reason": "not today", "run": "manual"}

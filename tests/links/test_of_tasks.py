@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any
 
 import pytest
-from emulator_support.process import EmulatorProcess, until
+from emulator_support.process import PATIENCE, EmulatorProcess, until
 from emulator_support.storage import StorageEmulator
 
 from airflow_provider_vertex_ray import get_provider_info
@@ -87,7 +87,7 @@ def test_each_has_the_links_of_what_it_names(task: Any) -> None:
 
 
 ONE: dict[str, Any] = {"cluster_id": "shared", "location": LOCATION}
-POKED: dict[str, Any] = {**ONE, "poke_interval": 0.02, "timeout": 20}
+POKED: dict[str, Any] = {**ONE, "poke_interval": 0.02, "timeout": PATIENCE}
 CASES: list[tuple[type, dict[str, Any]]] = [
     (VertexRayCreateClusterOperator, {**ONE, "cluster_id": "made", "spec": SPEC, "poll_interval": 0.02}),
     (VertexRayGetClusterOperator, ONE),
@@ -114,7 +114,7 @@ def opens(address: str) -> int:
     """The status of what a browser gets there, which has no token and follows redirects."""
     headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(urllib.request.Request(address, headers=headers), timeout=20) as answer:
+    with opener.open(urllib.request.Request(address, headers=headers), timeout=PATIENCE) as answer:
         return int(answer.status)
 
 

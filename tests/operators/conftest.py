@@ -90,6 +90,30 @@ def _retry_at_once(quick_retries: None) -> None:
     """How long a call waits before it is repeated is tested in ``tests/core/http``."""
 
 
+@pytest.fixture(autouse=True)
+def _limits_for_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How long a clean-up may take is tested by those who set it."""
+    from tests.support.patience import raise_limits
+
+    raise_limits(monkeypatch)
+
+
+@pytest.fixture
+def revoked_once(fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The token expires before the first repetition of a call."""
+    from airflow_provider_vertex_ray.core.http.retry import RetryPolicy
+
+    revoked: list[bool] = []
+
+    def delay(policy: RetryPolicy, failures: int, retry_after: str | None) -> float:
+        if not revoked:
+            revoked.append(True)
+            fake_emulator.admin("POST", "tokens/revoke")
+        return 0.01
+
+    monkeypatch.setattr(RetryPolicy, "delay", delay)
+
+
 @pytest.fixture
 def nothing_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Airflow masks nothing that earlier tests of this process have masked; on 2.11, that may be a single letter."""

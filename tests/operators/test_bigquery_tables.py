@@ -16,7 +16,7 @@ from tests.support.bigquery import BigQuery, step_operator
 from tests.support.clusters import jobs_of
 from tests.support.tasks import TaskInstance, context_of, run_task
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.ray
 
 EVENTS = """
 CREATE OR REPLACE TABLE shop.events AS

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
-from emulator_support.process import EmulatorProcess, until
+from emulator_support.process import PATIENCE, EmulatorProcess, until
 from emulator_support.storage import StorageEmulator
 
 from airflow_provider_vertex_ray.errors import DashboardNotReadyError, ProvisioningTimeoutError
 from airflow_provider_vertex_ray.triggers import airflow_task, kill_deletion, shared_deletion
 from tests.operators.builders import create
+from tests.support.clock import FAR, passing_once
 from tests.support.clusters import cluster_ids
 from tests.support.leases import hold
 from tests.support.tasks import context_of, deferral_of, first_event, round_trip, run_task
@@ -23,12 +24,19 @@ TI = SimpleNamespace(dag_id="dag", run_id="run-1", task_id="create", map_index=-
 
 @pytest.mark.parametrize("held", [True, False])
 def test_shared_cluster_is_deleted_only_if_nobody_holds_it(
-    fake_emulator: EmulatorProcess, storage: StorageEmulator, held: bool
+    fake_emulator: EmulatorProcess,
+    storage: StorageEmulator,
+    monkeypatch: pytest.MonkeyPatch,
+    task_log: list[str],
+    held: bool,
 ) -> None:
-    shared = {"cluster_id": None, "shared_name": "etl", "lease_uri": storage.uri, "provision_timeout": 0.5}
+    shared = {"cluster_id": None, "shared_name": "etl", "lease_uri": storage.uri, "provision_timeout": FAR}
     operator = create(**shared, deferrable=True)
     context = context_of(operator)
-    with fake_emulator.fault(scope="provisioning", outcome="stuck"):
+    with (
+        fake_emulator.fault(scope="provisioning", outcome="stuck"),
+        passing_once(monkeypatch, lambda: "Cluster etl-g1 is PROVISIONING" in task_log),
+    ):
         event = asyncio.run(first_event(round_trip(deferral_of(operator, context).trigger)))
     again = create(**shared, deferrable=True)
     with pytest.raises(TaskDeferred) as deferred:
@@ -116,7 +124,7 @@ def test_killed_create_deletes_its_cluster_unless_it_is_used(
 
     monkeypatch.setattr(airflow_task, "task_state", task_state)
     monkeypatch.setattr(airflow_task, "stored_xcom", stored_xcom)
-    monkeypatch.setattr(kill_deletion, "KILL_SECONDS", 3.0)
+    monkeypatch.setattr(kill_deletion, "KILL_SECONDS", 0.5 if states == ["scheduled"] else PATIENCE)
     monkeypatch.setattr(kill_deletion, "KILL_INTERVAL", 0.1)
     trigger: Any = round_trip(deferral_of(create(deferrable=True)).trigger)
     until(lambda: fake_emulator.api("GET", "persistentResources/made")[1]["state"] == "RUNNING")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
-from emulator_support.process import EmulatorProcess
+from emulator_support.process import EmulatorProcess, until
 from emulator_support.storage import StorageEmulator
 
 from airflow_provider_vertex_ray.errors import (
@@ -71,11 +73,20 @@ def test_provisioning_is_waited_out(fake_emulator: EmulatorProcess, deferrable: 
 def test_a_delete_that_is_under_way_is_waited_for(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
     start(fake_emulator)
     # A fault of a delete has to name it.
-    fault = {"scope": "provisioning", "method": "DeletePersistentResource", "outcome": "stuck", "delay": 0.5}
-    with fake_emulator.fault(**fault):
+    fault = {"scope": "provisioning", "method": "DeletePersistentResource", "outcome": "stuck"}
+
+    def end() -> None:
+        try:
+            until(lambda: len(fake_emulator.calls("GetPersistentResource")) >= 2, "nobody waits for it")
+        finally:
+            fake_emulator.admin("DELETE", "clusters/shared")
+
+    with fake_emulator.fault(**fault), ThreadPoolExecutor(1) as pool:
         assert fake_emulator.api("DELETE", "persistentResources/shared")[0] == 200
+        fake_emulator.admin("DELETE", "calls")
+        pool.submit(end)
         assert run_task(delete("shared", deferrable=deferrable))["existed"] is True
-    assert deletes(fake_emulator) == [200]
+    assert deletes(fake_emulator) == []
     assert cluster_ids(fake_emulator) == []
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from emulator_support.process import EmulatorProcess, until
+from emulator_support.process import PATIENCE, EmulatorProcess, until
 
 from airflow_provider_vertex_ray.core.cluster.tries import REQUESTED_LABEL
 from airflow_provider_vertex_ray.operators.owner_labels import run_labels
@@ -41,7 +41,10 @@ def test_cluster_of_another_run_with_the_free_id_is_kept(fake_emulator: Emulator
 async def test_cluster_that_comes_during_the_wait_is_kept(fake_emulator: EmulatorProcess) -> None:
     other_try(fake_emulator)
     trigger = VertexRayClusterDeleteTrigger(
-        cluster_name=full_name("train"), also=[full_name("train-2")], poll_interval=0.02, deadline=time.time() + 30
+        cluster_name=full_name("train"),
+        also=[full_name("train-2")],
+        poll_interval=0.02,
+        deadline=time.time() + PATIENCE,
     )
     work = asyncio.create_task(first_event(trigger))
     await asyncio.to_thread(until, lambda: deletes(fake_emulator))
@@ -68,9 +71,9 @@ def test_cluster_that_was_made_anew_before_the_wait_is_kept(fake_emulator: Emula
 async def test_cluster_that_was_made_anew_during_the_wait_ends_it(fake_emulator: EmulatorProcess) -> None:
     start(fake_emulator)
     trigger = VertexRayClusterDeleteTrigger(
-        cluster_name=full_name("shared"), poll_interval=0.02, deadline=time.time() + 60
+        cluster_name=full_name("shared"), poll_interval=0.02, deadline=time.time() + PATIENCE
     )
-    with fake_emulator.fault(scope="provisioning", method="DeletePersistentResource", outcome="stuck", delay=60):
+    with fake_emulator.fault(scope="provisioning", method="DeletePersistentResource", outcome="stuck"):
         work = asyncio.create_task(first_event(trigger))
         await asyncio.to_thread(until, lambda: deletes(fake_emulator))
     await asyncio.to_thread(fake_emulator.reset)
@@ -89,7 +92,7 @@ def test_service_that_does_not_tell_at_first_is_asked_by_the_trigger(fake_emulat
     # A triggerer that goes on hours later knows when the task began.
     start(fake_emulator, "later")
     late = VertexRayClusterDeleteTrigger(
-        cluster_name=full_name("later"), began=time.time() - 3600, poll_interval=0.02, deadline=time.time() + 60
+        cluster_name=full_name("later"), began=time.time() - 3600, poll_interval=0.02, deadline=time.time() + PATIENCE
     )
     assert asyncio.run(first_event(late))["result"]["existed"] is False
     assert cluster_ids(fake_emulator) == ["later"]

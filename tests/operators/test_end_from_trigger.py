@@ -216,9 +216,9 @@ def test_a_malformed_wish_is_refused(made: Any) -> None:
 
 def test_the_trigger_carries_the_decision(fake_emulator: EmulatorProcess) -> None:
     start(fake_emulator)
-    trigger = deferral_of(submit_job("sleep 60", deferrable=True)).trigger
+    trigger = deferral_of(submit_job("sleep 600", deferrable=True)).trigger
     assert round_trip(trigger).serialize()[1]["end"]["returns"] == "job"
-    without = deferral_of(submit_job("sleep 60", task_id="other", deferrable=True, end_from_trigger=False)).trigger
+    without = deferral_of(submit_job("sleep 600", task_id="other", deferrable=True, end_from_trigger=False)).trigger
     assert round_trip(without).serialize()[1]["end"] is None
 
 

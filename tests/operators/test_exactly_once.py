@@ -71,7 +71,7 @@ def test_a_retry_waits_for_the_job_of_a_lost_try(shared: EmulatorProcess, deferr
 def test_a_clear_stops_the_old_job_and_runs_it_again(
     shared: EmulatorProcess, deferrable: bool, cleared: dict[str, Any]
 ) -> None:
-    lose_a_try("sleep 60", this_try(1))
+    lose_a_try("sleep 600", this_try(1))
     result = run_task(submit_job("echo new", deferrable=deferrable), this_try(2, **cleared))
     assert result["submission_id"] == SECOND
     assert {name: job["status"] for name, job in jobs_of(shared, "shared").items()} == {
@@ -88,7 +88,7 @@ def test_a_clear_of_a_success_runs_it_again(shared: EmulatorProcess, deferrable:
 def test_a_job_that_dies_of_the_kill_of_its_own_try_is_run_again(
     shared: EmulatorProcess, deferrable: bool, task_log: list[str]
 ) -> None:
-    lose_a_try("sleep 60", this_try(1))
+    lose_a_try("sleep 600", this_try(1))
     path = f"{dashboard_of(shared, 'shared')}/api/jobs/{FIRST}/stop"
     context = this_try(2)
     push = context["ti"].xcom_push
@@ -119,7 +119,7 @@ def test_a_stopped_job_is_not_run_again(shared: EmulatorProcess, deferrable: boo
 
     context["ti"].xcom_push = stop
     with pytest.raises(JobStoppedError):
-        run_task(submit_job("sleep 60", deferrable=deferrable), context)
+        run_task(submit_job("sleep 600", deferrable=deferrable), context)
     assert set(jobs_of(shared, "shared")) == {FIRST}
 
 
@@ -164,7 +164,7 @@ def test_an_old_cluster_that_never_answers_is_given_up(
 ) -> None:
     store = Store()
     start(shared, "other")
-    lose_a_try("sleep 60", this_try(1, task_state_store=store))
+    lose_a_try("sleep 600", this_try(1, task_state_store=store))
     shared.admin(
         "POST", "faults", {"scope": "dashboard", "resource": "shared", "action": "status", "status": 503, "times": None}
     )
@@ -178,7 +178,7 @@ def test_a_clear_that_is_given_another_cluster_stops_the_job_on_the_old_one(
 ) -> None:
     store = Store()
     start(shared, "other")
-    lose_a_try("sleep 60", this_try(1, task_state_store=store))
+    lose_a_try("sleep 600", this_try(1, task_state_store=store))
     again = submit_job("echo new", deferrable=deferrable, cluster_id=full_name("other"))
     result = run_task(again, this_try(2, max_tries=3, task_state_store=store))
     assert (result["cluster_id"], result["submission_id"]) == ("other", FIRST)

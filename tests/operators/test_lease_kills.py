@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from emulator_support.process import EmulatorProcess
+from emulator_support.process import PATIENCE, EmulatorProcess, until
 from emulator_support.storage import StorageEmulator
 
 from airflow_provider_vertex_ray.errors import ClusterNotFoundError
@@ -31,7 +32,7 @@ def states(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return said.pop(0) if len(said) > 1 else said[0]
 
     monkeypatch.setattr(airflow_task, "task_state", task_state)
-    monkeypatch.setattr(kill_lease, "KILL_SECONDS", 2.0)
+    monkeypatch.setattr(kill_lease, "KILL_SECONDS", PATIENCE)
     monkeypatch.setattr(kill_lease, "KILL_INTERVAL", 0.1)
     return said
 
@@ -50,6 +51,7 @@ def test_kill_opens_the_lease_unless_an_attempt_goes_on(
     fake_emulator: EmulatorProcess,
     storage: StorageEmulator,
     states: list[str],
+    monkeypatch: pytest.MonkeyPatch,
     kind: str,
     said: list[str],
     reopened: bool,
@@ -60,6 +62,8 @@ def test_kill_opens_the_lease_unless_an_attempt_goes_on(
     waiting = deferral_of(operator)
     assert lease_of(storage).closing is not None
     states += said
+    if not reopened:
+        monkeypatch.setattr(kill_lease, "KILL_SECONDS", 0.5)
     killed(waiting.trigger)
     assert (lease_of(storage).closing is None) is reopened
     if reopened:
@@ -101,15 +105,14 @@ def test_lease_stays_closed_while_the_request_may_still_arrive(
         trigger: Any = round_trip(waiting.trigger)
         trigger.task_instance = TI
         work = asyncio.create_task(trigger.wait())
-        for _ in range(1000):
-            if fake_emulator.calls("DeletePersistentResource") or trigger._unanswered:
-                break
-            await asyncio.sleep(0.01)
+        arrived = partial(until, lambda: work.done() or fake_emulator.admin("GET", "faults")["faults"] == [])
+        await asyncio.to_thread(arrived, "the request is not sent")
+        assert not work.done()
         work.cancel()
         await asyncio.wait({work})
         await trigger.on_kill()
 
-    slow = {"scope": "control_plane", "method": "DeletePersistentResource", "action": "slow", "delay": 5.0}
+    slow = {"scope": "control_plane", "method": "DeletePersistentResource", "action": "slow", "delay": 600.0}
     with fake_emulator.fault(**slow):
         asyncio.run(cut_off())
     assert lease_of(storage).closing is not None

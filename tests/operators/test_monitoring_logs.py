@@ -126,11 +126,12 @@ def test_what_fails_half_way_leaves_no_file(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_rate_limits_and_an_expired_token_on_the_way(shared: EmulatorProcess, tmp_path: Path) -> None:
-    shared.admin("POST", "tokens/settings", {"seconds": 1})
+def test_rate_limits_and_an_expired_token_on_the_way(
+    shared: EmulatorProcess, revoked_once: None, tmp_path: Path
+) -> None:
     with shared.fault(scope="control_plane", method=LIST, status=429, times=2):
         assert run_task(show(output_path=f"file://{tmp_path}/all.log"))["written"] == 27
-    assert [call["status"] for call in shared.calls(LIST)][:2] == [429, 429]
+    assert [call["status"] for call in shared.calls(LIST)][:4] == [429, 401, 429, 200]
 
 
 def test_the_result_is_bounded(shared: EmulatorProcess) -> None:

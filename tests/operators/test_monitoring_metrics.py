@@ -90,10 +90,10 @@ def test_the_result_is_bounded(shared: EmulatorProcess) -> None:
     assert len(json.dumps(result)) < 60_000
 
 
-def test_rate_limits_and_an_expired_token(shared: EmulatorProcess) -> None:
-    shared.admin("POST", "tokens/settings", {"seconds": 1})
+def test_rate_limits_and_an_expired_token(shared: EmulatorProcess, revoked_once: None) -> None:
     with shared.fault(scope="control_plane", method=RANGE, status=429, times=2):
         assert run_task(measure(metrics=["cpu"]))["metrics"]["cpu"]["last"] == 30
+    assert [call["status"] for call in shared.calls(RANGE)] == [429, 401, 429, 200]
 
 
 def test_what_the_service_refuses(shared: EmulatorProcess) -> None:

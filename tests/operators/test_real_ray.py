@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from emulator_support.process import EmulatorProcess, until
+from emulator_support.process import PATIENCE, EmulatorProcess, until
 
 from airflow_provider_vertex_ray.cluster_spec import ClusterSpec, Resources
 from airflow_provider_vertex_ray.errors import ClusterInUseError, JobFailedError
@@ -48,7 +48,7 @@ def common(task_id: str) -> dict[str, Any]:
 
 
 def submit(task_id: str, entrypoint: Any, **more: Any) -> Any:
-    arguments = {**common(task_id), "poll_interval": 0.5, "job_timeout": 60, **more}
+    arguments = {**common(task_id), "poll_interval": 0.5, "job_timeout": PATIENCE, **more}
     return run_task(VertexRaySubmitJobOperator(entrypoint=entrypoint, **arguments))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from emulator_support.process import EmulatorProcess, cluster_body
+from emulator_support.process import PATIENCE, EmulatorProcess, cluster_body
 
 from airflow_provider_vertex_ray.operators.job import VertexRaySubmitJobOperator
 from tests.conftest import use
@@ -50,7 +50,7 @@ def submit(entrypoint: Any, task_id: str = "job", map_index: int = -1, **more: A
         entrypoint=entrypoint,
         entrypoint_num_cpus=1,
         poll_interval=0.5,
-        job_timeout=120,
+        job_timeout=PATIENCE,
         deferrable=False,
         **more,
     )

@@ -67,7 +67,7 @@ def test_a_node_that_does_not_come(fake_emulator: EmulatorProcess, deferrable: b
         fake_emulator.fault(scope="provisioning", outcome="partial"),
         pytest.raises(ResizeFailedError, match="Ray reports 4 nodes as alive, and 5 are expected"),
     ):
-        run_task(resize("shared", {WORKERS: 4}, deferrable=deferrable, resize_timeout=0.2))
+        run_task(resize("shared", {WORKERS: 4}, deferrable=deferrable, resize_timeout=5))
 
 
 @pytest.mark.parametrize(("outcome", "kind"), [("quota", QuotaExceededError), ("stockout", StockoutError)])
@@ -186,7 +186,7 @@ def test_totals_that_are_none(count: Any) -> None:
 def test_it_does_not_get_smaller_while_its_use_is_not_known(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
     # The emulator without Ray does not say what its jobs use.
     start(fake_emulator)
-    submit(fake_emulator, "shared", "long", "sleep 60")
+    submit(fake_emulator, "shared", "long", "sleep 600")
     with pytest.raises(ClusterInUseError, match="its use cannot be read"):
         run_task(resize("shared", {WORKERS: 1}, deferrable=deferrable))
     assert updates(fake_emulator) == 0

@@ -286,7 +286,7 @@ def test_a_wait_that_fails_takes_its_hold_back(fake_emulator: EmulatorProcess, s
     ensure(None)
     dead = {"scope": "dashboard", "action": "status", "status": 503, "times": None}
     with fake_emulator.fault(**dead), pytest.raises(DashboardNotReadyError):
-        ensure(storage, dashboard_timeout=0.2, provision_timeout=20.0)
+        ensure(storage, dashboard_timeout=0.2, provision_timeout=600.0)
     assert not [name for name in storage.names() if "holders" in name]
 
 
@@ -342,7 +342,7 @@ def test_a_deletion_without_an_answer_leaves_the_lease_closed(
     monkeypatch.setattr(guarded_delete, "DELETE_SECONDS", 0.2)
     ensure(storage)
     with_lease(storage, lambda store, name: store.release_all(name, "dag/run-1"), "etl-g1")
-    slow = {"scope": "control_plane", "method": "DeletePersistentResource", "action": "slow", "delay": 2.0}
+    slow = {"scope": "control_plane", "method": "DeletePersistentResource", "action": "slow", "delay": 600.0}
     with fake_emulator.fault(**slow):
         with pytest.raises(ServiceUnavailableError, match="was not answered"):
             reap(storage.uri)

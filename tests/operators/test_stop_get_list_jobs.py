@@ -57,7 +57,7 @@ def test_get(shared: EmulatorProcess) -> None:
 
 def test_stop(shared: EmulatorProcess, deferrable: bool) -> None:
     for job in ("job", "sibling"):
-        submit(shared, "shared", job, "sleep 60")
+        submit(shared, "shared", job, "sleep 600")
     until(lambda: jobs_of(shared, "shared")["job"]["status"] == "RUNNING")
     operator = build(VertexRayStopJobOperator, submission_id="{{ name }}", deferrable=deferrable)
     result = run_task(operator, context_of(operator, name="job"))
@@ -83,7 +83,7 @@ def test_list(shared: EmulatorProcess) -> None:
     assert run_task(build(VertexRayListJobsOperator)) == []
     ended(shared, "good", "echo good")
     ended(shared, "bad", "fail")
-    submit(shared, "shared", "long", "sleep 60")
+    submit(shared, "shared", "long", "sleep 600")
     until(lambda: jobs_of(shared, "shared")["long"]["status"] == "RUNNING")
 
     def ids(**more: Any) -> set[str]:
@@ -107,7 +107,7 @@ def test_delete(shared: EmulatorProcess) -> None:
 
 
 def test_a_running_job_is_not_deleted(shared: EmulatorProcess) -> None:
-    submit(shared, "shared", "job", "sleep 60")
+    submit(shared, "shared", "job", "sleep 600")
     until(lambda: jobs_of(shared, "shared")["job"]["status"] == "RUNNING")
     with pytest.raises(JobRunningError, match=r"Ray job job is RUNNING.*VertexRayStopJobOperator"):
         run_task(build(VertexRayDeleteJobOperator))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ from airflow_provider_vertex_ray.errors import (
 )
 from airflow_provider_vertex_ray.links.base import LINK_KEY
 from tests.operators.builders import submit_job
-from tests.support.clusters import BODY, dashboard_of, jobs_of, page_of, start, submit
+from tests.support.clusters import BODY, dashboard_of, jobs_of, page_of, start, submit, until_exists
 from tests.support.tasks import TaskInstance, context_of, deferral_of, first_event, round_trip, run_task
 
 OWNER = owner_key("dag", "run-1", "submit", -1)
@@ -117,7 +118,7 @@ def test_a_job_that_somebody_stops(shared: EmulatorProcess, deferrable: bool) ->
             until(lambda: jobs_of(shared, "shared")[FIRST]["status"] == "RUNNING")
             assert shared.request("POST", path, {}, token=shared.token()) == (200, {"stopped": True})
 
-    operator = submit_job("sleep 60", deferrable=deferrable)
+    operator = submit_job("sleep 600", deferrable=deferrable)
     with pytest.raises(JobStoppedError, match=f"Ray job {FIRST} was stopped"):
         run_task(operator, context_of(operator, Stopped("submit")))
 
@@ -142,11 +143,20 @@ def test_its_lines_stay_out_when_that_is_asked_for(
     assert result["logs_tail"][-1] == "first line"
 
 
-def test_a_try_finds_the_job_of_an_earlier_one(shared: EmulatorProcess, deferrable: bool) -> None:
-    # The first try submits and is lost. On a busy machine the second one takes a second to look; a job that has
-    # succeeded by then is run again.
-    deferral_of(submit_job("sleep 4 && echo done", deferrable=True))
-    result = run_task(submit_job("sleep 4 && echo done", deferrable=deferrable))
+def test_a_try_finds_the_job_of_an_earlier_one(shared: EmulatorProcess, deferrable: bool, tmp_path: Path) -> None:
+    found = tmp_path / "found"
+
+    class Found(TaskInstance):
+        """Its job ends when the first fact about it is kept; one that had succeeded before would be run again."""
+
+        def xcom_push(self, key: str, value: Any) -> None:
+            super().xcom_push(key, value)
+            found.touch()
+
+    # The first try submits and is lost.
+    deferral_of(submit_job(until_exists(found), deferrable=True))
+    operator = submit_job(until_exists(found), deferrable=deferrable)
+    result = run_task(operator, context_of(operator, Found("submit")))
     assert (result["submission_id"], result["status"]) == (FIRST, "SUCCEEDED")
     assert submits(shared) == 1
 
@@ -172,7 +182,7 @@ def test_an_id_of_one_s_own(shared: EmulatorProcess, deferrable: bool) -> None:
     assert run_task(again)["submission_id"] == "mine-d1-a2"
 
 
-@pytest.mark.parametrize("entrypoint", ["sleep 60", "echo over"])
+@pytest.mark.parametrize("entrypoint", ["sleep 600", "echo over"])
 def test_an_id_of_somebody_else_s(shared: EmulatorProcess, deferrable: bool, entrypoint: str) -> None:
     submit(shared, "shared", "theirs", entrypoint)
     with pytest.raises(SubmissionIdTakenError, match="The submission id 'theirs' belongs to a job"):
@@ -189,7 +199,7 @@ def test_a_submit_whose_answer_was_lost(shared: EmulatorProcess, deferrable: boo
 
 
 def test_without_waiting(shared: EmulatorProcess, deferrable: bool) -> None:
-    result = run_task(submit_job("sleep 60", deferrable=deferrable, wait_for_completion=False))
+    result = run_task(submit_job("sleep 600", deferrable=deferrable, wait_for_completion=False))
     assert result == {
         "submission_id": FIRST,
         "cluster_id": "shared",
@@ -204,7 +214,7 @@ def test_a_job_that_runs_too_long_is_stopped(shared: EmulatorProcess, deferrable
     with pytest.raises(
         JobTimeoutError, match=f"Ray job {FIRST} did not end before its deadline; a stop request was sent"
     ):
-        run_task(submit_job("sleep 60", deferrable=deferrable, job_timeout=0.2))
+        run_task(submit_job("sleep 600", deferrable=deferrable, job_timeout=0.2))
     assert jobs_of(shared, "shared")[FIRST]["status"] == "STOPPED"
 
 
@@ -228,12 +238,12 @@ def test_deadlines_travel_in_the_trigger(shared: EmulatorProcess) -> None:
 
 
 def test_a_cluster_that_is_deleted_meanwhile(shared: EmulatorProcess) -> None:
-    operator = submit_job("sleep 60", deferrable=True)
+    operator = submit_job("sleep 600", deferrable=True)
     deferral = deferral_of(operator)
     shared.wait(shared.api("DELETE", "persistentResources/shared")[1])
     event = asyncio.run(first_event(round_trip(deferral.trigger)))
     with pytest.raises(JobLostError, match=r"is lost: its cluster .*shared was deleted"):
-        getattr(submit_job("sleep 60"), deferral.method_name)(context_of(operator), event=event)
+        getattr(submit_job("sleep 600"), deferral.method_name)(context_of(operator), event=event)
 
 
 def _no_cluster(emulator: EmulatorProcess) -> None:

@@ -289,7 +289,7 @@ def test_message_of_a_failed_job_is_masked(fake_emulator: EmulatorProcess, defer
 
 def test_variables_are_not_in_the_trigger(fake_emulator: EmulatorProcess) -> None:
     start(fake_emulator)
-    deferral = deferral_of(submit_job("sleep 60", env_vars={"KEY": "hunter2-hunter2"}, deferrable=True))
+    deferral = deferral_of(submit_job("sleep 600", env_vars={"KEY": "hunter2-hunter2"}, deferrable=True))
     assert "hunter2" not in str(deferral.trigger.serialize())
 
 

@@ -7,10 +7,11 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from emulator_support.process import EmulatorProcess, until
+from emulator_support.process import PATIENCE, EmulatorProcess, until
 
 from airflow_provider_vertex_ray.core.job.client import JobRequest, JobsApi
 from airflow_provider_vertex_ray.core.job.state import OWNER_KEY
@@ -18,18 +19,21 @@ from airflow_provider_vertex_ray.errors import JobStoppedError
 from airflow_provider_vertex_ray.hooks.calls.job import JobCalls
 from tests.operators.builders import submit_job
 from tests.operators.test_exactly_once import Store, lose_a_try, this_try
-from tests.support.clusters import jobs_of, start, submit
+from tests.support.clusters import jobs_of, start, submit, until_exists
 from tests.support.tasks import TaskInstance, context_of, deferral_of, run_task
 
 
-def kill_while_waiting(emulator: EmulatorProcess, **more: Any) -> tuple[str, list[BaseException]]:
+def kill_while_waiting(
+    emulator: EmulatorProcess, entrypoint: str, after: Callable[[], object] = lambda: None, **more: Any
+) -> tuple[str, list[BaseException]]:
     """Kill a waiting task as Airflow does: by a signal that comes in the midst of the wait.
 
-    Gives its job's id, and what its wait raised.
+    Calls ``after`` after the kill. Gives its job's id, and what its wait raised.
     """
-    operator = submit_job("sleep 2", deferrable=False, **more)
+    operator = submit_job(entrypoint, deferrable=False, **more)
     context = context_of(operator, TaskInstance("submit"))
     jobs: list[str] = []
+    killed = threading.Event()
 
     def running() -> list[str]:
         # The facts for the links are kept right before the wait.
@@ -43,9 +47,15 @@ def kill_while_waiting(emulator: EmulatorProcess, **more: Any) -> tuple[str, lis
     def kill() -> None:
         jobs.extend(until(running, what="the job does not run"))
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+        assert killed.wait(PATIENCE)
+        after()
+
+    def handler(number: int, frame: Any) -> None:
+        operator.on_kill()
+        killed.set()
 
     killer = threading.Thread(target=kill)
-    before = signal.signal(signal.SIGUSR1, lambda number, frame: operator.on_kill())
+    before = signal.signal(signal.SIGUSR1, handler)
     raised: list[BaseException] = []
     try:
         killer.start()
@@ -53,7 +63,7 @@ def kill_while_waiting(emulator: EmulatorProcess, **more: Any) -> tuple[str, lis
     except JobStoppedError as error:
         raised.append(error)
     finally:
-        killer.join(30)
+        killer.join()
         signal.signal(signal.SIGUSR1, before)
     (job,) = jobs
     return job, raised
@@ -61,16 +71,17 @@ def kill_while_waiting(emulator: EmulatorProcess, **more: Any) -> tuple[str, lis
 
 def test_on_kill_stops_its_own_job_only(fake_emulator: EmulatorProcess) -> None:
     start(fake_emulator)
-    submit(fake_emulator, "shared", "sibling", "sleep 60")
-    job, raised = kill_while_waiting(fake_emulator)
+    submit(fake_emulator, "shared", "sibling", "sleep 600")
+    job, raised = kill_while_waiting(fake_emulator, "sleep 600")
     assert [type(error) for error in raised] == [JobStoppedError]
     known = jobs_of(fake_emulator, "shared")
     assert (known[job]["status"], known["sibling"]["status"]) == ("STOPPED", "RUNNING")
 
 
-def test_on_kill_leaves_the_job_when_that_is_asked_for(fake_emulator: EmulatorProcess) -> None:
+def test_on_kill_leaves_the_job_when_that_is_asked_for(fake_emulator: EmulatorProcess, tmp_path: Path) -> None:
     start(fake_emulator)
-    job, raised = kill_while_waiting(fake_emulator, stop_on_kill=False)
+    killed = tmp_path / "killed"
+    job, raised = kill_while_waiting(fake_emulator, until_exists(killed), killed.touch, stop_on_kill=False)
     assert raised == []
     assert jobs_of(fake_emulator, "shared")[job]["status"] == "SUCCEEDED"
     assert fake_emulator.calls("POST /api/jobs/*/stop") == []
@@ -87,7 +98,15 @@ def killed_as(line: str, operator: Any) -> Iterator[tuple[threading.Event, Calla
     Airflow 3 goes on after ``on_kill``, Airflow 2 raises an exception in the midst of the wait; a timeout is such an
     exception on both, and ``on_kill`` follows.
     """
-    killed = threading.Event()
+    killed, cancelled = threading.Event(), threading.Event()
+    finishes: Callable[[], float] = operator._cancelled
+
+    def when_cancelled() -> float:
+        seconds = finishes()
+        cancelled.set()
+        return seconds
+
+    operator._cancelled = when_cancelled
 
     def handler(number: int, frame: Any) -> None:
         if line != "timeout":
@@ -99,9 +118,8 @@ def killed_as(line: str, operator: Any) -> Iterator[tuple[threading.Event, Calla
     async def kill() -> None:
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
         # What comes next is to come after the kill, and after its exception.
-        assert await asyncio.to_thread(killed.wait, 60)
-        if line != "Airflow 3":
-            await asyncio.sleep(1)
+        for event in [killed] if line == "Airflow 3" else [killed, cancelled]:
+            assert await asyncio.to_thread(event.wait, PATIENCE)
 
     before = signal.signal(signal.SIGUSR1, handler)
     try:
@@ -124,10 +142,10 @@ def test_on_kill_while_the_job_is_submitted(
     fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch, moment: str, stop_on_kill: bool, line: str
 ) -> None:
     start(fake_emulator)
-    operator = submit_job("sleep 2" if line == "Airflow 3" else "sleep 60", deferrable=False, stop_on_kill=stop_on_kill)
+    goes_on = not stop_on_kill and moment != "during the upload" and line == "Airflow 3"
+    operator = submit_job("sleep 1" if goes_on else "sleep 600", deferrable=False, stop_on_kill=stop_on_kill)
     owner, name = (JobCalls, "prepare_environment") if moment == "during the upload" else (JobsApi, "submit")
     method: Any = getattr(owner, name)
-    goes_on = not stop_on_kill and moment != "during the upload" and line == "Airflow 3"
     error = JobStoppedError if line == "Airflow 3" else Terminated
     with (
         contextlib.nullcontext() if goes_on else pytest.raises(error),
@@ -156,14 +174,14 @@ def test_job_whose_submission_is_on_the_way_is_stopped(
 ) -> None:
     """Ray goes on with a submission that its client has given up."""
     start(fake_emulator)
-    operator = submit_job("sleep 60", deferrable=False)
+    operator = submit_job("sleep 600", deferrable=False)
     with pytest.raises(JobStoppedError if line == "Airflow 3" else Terminated), killed_as(line, operator) as killing:
         killed, _ = killing
 
         async def replacement(api: JobsApi, request: JobRequest) -> bool:
             def work() -> None:
-                assert killed.wait(60)
-                submit(fake_emulator, "shared", request.submission_id, "sleep 60")
+                assert killed.wait(PATIENCE)
+                submit(fake_emulator, "shared", request.submission_id, "sleep 600")
 
             on_its_way = asyncio.get_running_loop().run_in_executor(None, work)
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
@@ -183,8 +201,8 @@ def test_job_of_an_earlier_try_is_stopped_while_it_is_looked_up(
     start(fake_emulator)
     start(fake_emulator, "other")
     store = Store() if elsewhere else None
-    lose_a_try("sleep 60", this_try(1, task_state_store=store))
-    operator = submit_job("sleep 60", deferrable=False, cluster_id="other" if elsewhere else "shared")
+    lose_a_try("sleep 600", this_try(1, task_state_store=store))
+    operator = submit_job("sleep 600", deferrable=False, cluster_id="other" if elsewhere else "shared")
     find: Any = JobsApi.find
     with (
         pytest.raises(JobStoppedError if line == "Airflow 3" else Terminated),
@@ -206,7 +224,7 @@ def test_job_of_an_earlier_try_is_stopped_while_it_is_looked_up(
 def test_kill_asks_airflow_nothing(fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     """The thread that it interrupts may be in the midst of a question, and keep the lock."""
     start(fake_emulator)
-    operator = submit_job("sleep 60", deferrable=True)
+    operator = submit_job("sleep 600", deferrable=True)
     deferral_of(operator)
 
     def ask(*args: Any) -> Any:

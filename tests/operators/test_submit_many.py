@@ -6,6 +6,8 @@ import asyncio
 import json
 import random
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,7 +28,7 @@ from airflow_provider_vertex_ray.errors import (
 from airflow_provider_vertex_ray.links.base import LINK_KEY
 from airflow_provider_vertex_ray.triggers import job_batch
 from tests.operators.builders import echo, submit_jobs
-from tests.support.clusters import dashboard_of, jobs_of, submit
+from tests.support.clusters import dashboard_of, jobs_of, submit, until_exists
 from tests.support.tasks import TaskInstance, context_of, deferral_of, run_task
 
 noise = random.Random(20)
@@ -115,12 +117,26 @@ def test_what_is_submitted(shared: EmulatorProcess, nothing_masked: None, deferr
 
 @pytest.mark.parametrize(("max_active", "most"), [(1, 1), (4, 4), (None, 20)])
 def test_no_more_than_max_active_run_at_once(
-    shared: EmulatorProcess, deferrable: bool, max_active: int | None, most: int
+    shared: EmulatorProcess, deferrable: bool, max_active: int | None, most: int, tmp_path: Path
 ) -> None:
-    jobs = [{"entrypoint": f"sleep 0.2 && echo 'VERTEX_RAY_RESULT {n}'"} for n in range(20 if most > 1 else 3)]
-    found = run_task(submit_jobs(jobs, deferrable=deferrable, max_active=max_active))
+    jobs = [echo(n, 0.2) for n in range(20 if most > 1 else 3)]
+    # The first ones end once all of them run.
+    together, file = max_active or 2, tmp_path / "together"
+    for job in jobs[:together]:
+        job["entrypoint"] = f"{until_exists(file)}; {job['entrypoint']}"
+
+    def let_them_end() -> None:
+        try:
+            until(lambda: [job["status"] for job in jobs_of(shared, "shared").values()].count("RUNNING") >= together)
+        finally:
+            file.touch()
+
+    with ThreadPoolExecutor(1) as pool:
+        releasing = pool.submit(let_them_end)
+        found = run_task(submit_jobs(jobs, deferrable=deferrable, max_active=max_active))
+    releasing.result()
     assert [each["result"] for each in found] == list(range(len(jobs)))
-    assert (most if max_active else 2) <= most_at_once(shared) <= most
+    assert together <= most_at_once(shared) <= most
 
 
 def test_all_statuses_come_by_one_request(shared: EmulatorProcess, deferrable: bool) -> None:
@@ -176,7 +192,7 @@ def test_error_quotes_the_first_job_however_many_fail_at_once(
 
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_failure_stops_the_others_if_that_is_wanted(shared: EmulatorProcess, deferrable: bool) -> None:
-    jobs = [{"entrypoint": "sleep 60"}, {"entrypoint": "sleep 0.1 && exit 3"}, {"entrypoint": "sleep 60"}, echo(3)]
+    jobs = [{"entrypoint": "sleep 600"}, {"entrypoint": "sleep 0.1 && exit 3"}, {"entrypoint": "sleep 600"}, echo(3)]
     operator = submit_jobs(jobs, deferrable=deferrable, on_failure="stop", max_active=3)
     context = context_of(operator)
     with pytest.raises(JobsFailedError) as caught:
@@ -193,13 +209,13 @@ def test_failure_stops_the_others_if_that_is_wanted(shared: EmulatorProcess, def
 
 
 def test_each_job_has_its_own_deadline(shared: EmulatorProcess, deferrable: bool) -> None:
-    jobs = [{"entrypoint": "sleep 0.1"}, {"entrypoint": "sleep 60"}, {"entrypoint": "sleep 0.3"}]
+    jobs = [{"entrypoint": "sleep 0.1"}, {"entrypoint": "sleep 600"}, {"entrypoint": "sleep 0.3"}]
     begin = time.monotonic()
-    operator = submit_jobs(jobs, deferrable=deferrable, job_timeout=1.5, max_active=1, poll_interval=30)
+    operator = submit_jobs(jobs, deferrable=deferrable, job_timeout=1.5, max_active=1, poll_interval=600)
     context = context_of(operator)
     with pytest.raises(JobsFailedError, match=r"1 of 3 Ray jobs did not succeed: 1 \(STOPPED\)"):
         run_task(operator, context)
-    assert time.monotonic() - begin < 15
+    assert time.monotonic() - begin < 300
     assert context["ti"].xcoms["jobs"][1]["error"] == "was stopped: it did not end within job_timeout (1.5 s)"
 
 
@@ -250,7 +266,7 @@ def test_cluster_that_goes_away_takes_all_jobs_with_it(shared: EmulatorProcess, 
             shared.admin("DELETE", "clusters/shared")
 
     ti.xcom_push = break_cluster  # type: ignore[method-assign]
-    operator = submit_jobs([{"entrypoint": "sleep 60"}] * 6, deferrable=deferrable)
+    operator = submit_jobs([{"entrypoint": "sleep 600"}] * 6, deferrable=deferrable)
     with pytest.raises(JobLostError, match="The Ray jobs of this task are lost: their cluster .* was deleted"):
         run_task(operator, context_of(operator, ti))
 
@@ -261,7 +277,7 @@ def test_missing_cluster_is_named(fake_emulator: EmulatorProcess, deferrable: bo
 
 
 def test_id_of_another_task_is_refused_before_anything_is_submitted(shared: EmulatorProcess, deferrable: bool) -> None:
-    submit(shared, "shared", f"{PREFIX}-1", "sleep 60")
+    submit(shared, "shared", f"{PREFIX}-1", "sleep 600")
     with pytest.raises(SubmissionIdTakenError, match=f"{PREFIX}-1"):
         run_task(submit_jobs([echo(0), echo(1)], deferrable=deferrable))
     assert submits(shared) == 1
@@ -390,7 +406,7 @@ def test_own_secret_of_a_later_job_is_refused(shared: EmulatorProcess, deferrabl
 
 def test_arguments_of_a_trigger_for_a_thousand_jobs_are_small(shared: EmulatorProcess) -> None:
     jobs = [
-        {"entrypoint": f"sleep 60 && echo --shard {n} --of gs://bucket/2026-11-29/part-{n:05}.parquet"}
+        {"entrypoint": f"sleep 600 && echo --shard {n} --of gs://bucket/2026-11-29/part-{n:05}.parquet"}
         for n in range(1000)
     ]
     waiting = deferral_of(submit_jobs(jobs, deferrable=True, max_active=2))

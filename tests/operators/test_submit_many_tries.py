@@ -6,15 +6,16 @@ import asyncio
 import json
 import os
 import signal
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from emulator_support.process import EmulatorProcess, until
+from emulator_support.process import PATIENCE, EmulatorProcess, until
 
+from airflow_provider_vertex_ray.core.job.client import JobsApi
 from airflow_provider_vertex_ray.core.job.state import TRY_KEY, owner_key
 from airflow_provider_vertex_ray.errors import InvalidRequestError, JobsFailedError, JobStoppedError
 from airflow_provider_vertex_ray.operators.job_task_state import STORE_KEY
@@ -74,7 +75,7 @@ def test_retry_goes_on_where_a_lost_try_was(shared: EmulatorProcess, deferrable:
 def test_clear_stops_the_old_jobs_and_runs_all_again(
     shared: EmulatorProcess, deferrable: bool, cleared: dict[str, Any]
 ) -> None:
-    lose_a_try([echo(0), {"entrypoint": "sleep 60"}, {"entrypoint": "sleep 60", "key": "gone"}], this_try(1))
+    lose_a_try([echo(0), {"entrypoint": "sleep 600"}, {"entrypoint": "sleep 600", "key": "gone"}], this_try(1))
     until(lambda: statuses(shared)["0"] == "SUCCEEDED")
     found = run_task(submit_jobs([echo(5), echo(6)], deferrable=deferrable), this_try(2, **cleared))
     assert results(found) == [5, 6]
@@ -90,7 +91,7 @@ def test_clear_stops_the_old_jobs_and_runs_all_again(
 
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_jobs_that_die_of_the_kill_of_their_own_try_are_run_again(shared: EmulatorProcess, deferrable: bool) -> None:
-    lose_a_try([echo(0, 0.5), {"entrypoint": "sleep 60"}, echo(2)], this_try(1))
+    lose_a_try([echo(0, 0.5), {"entrypoint": "sleep 600"}, echo(2)], this_try(1))
     context = this_try(2)
     push = context["ti"].xcom_push
 
@@ -124,7 +125,7 @@ def test_clear_that_is_given_another_cluster_stops_the_jobs_on_the_old_one(
 ) -> None:
     store = Store()
     start(shared, "other")
-    lose_a_try([{"entrypoint": "sleep 60"}] * 2, this_try(1, task_state_store=store))
+    lose_a_try([{"entrypoint": "sleep 600"}] * 2, this_try(1, task_state_store=store))
     again = submit_jobs([echo(0), echo(1)], deferrable=deferrable, cluster_id=full_name("other"))
     assert results(run_task(again, this_try(2, max_tries=3, task_state_store=store))) == [0, 1]
     assert set(statuses(shared).values()) == {"STOPPED"}
@@ -136,7 +137,7 @@ def test_job_that_the_cluster_rejects_leaves_nothing_running(shared: EmulatorPro
         shared.fault(scope="dashboard", action="status", status=400, contains=f'"{PREFIX}-4"'),
         pytest.raises(InvalidRequestError, match=r"jobs\[4\] could not be submitted"),
     ):
-        run_task(submit_jobs([{"entrypoint": "sleep 60"}] * 6, deferrable=deferrable))
+        run_task(submit_jobs([{"entrypoint": "sleep 600"}] * 6, deferrable=deferrable))
     assert set(statuses(shared).values()) == {"STOPPED"}
 
 
@@ -188,11 +189,14 @@ def test_triggerers_that_come_and_go_run_each_job_once(shared: EmulatorProcess, 
     waiting = deferral_of(operator, context)
 
     async def turns() -> dict[str, Any]:
+        turn = seconds
         for _ in range(200):
             # Two at a time, as after a stall.
-            first, second = await asyncio.gather(_cut(waiting.trigger, seconds), _cut(waiting.trigger, seconds * 1.3))
+            first, second = await asyncio.gather(_cut(waiting.trigger, turn), _cut(waiting.trigger, turn * 1.3))
             if event := first or second:
                 return event
+            # On a busy machine, a short turn may end before anything is done.
+            turn *= 1.05
         raise AssertionError("the wait does not end")
 
     event = asyncio.run(turns())
@@ -225,9 +229,9 @@ def test_kill_stops_all_jobs_of_the_task_and_no_others(
         return "failed"
 
     monkeypatch.setattr(airflow_task, "task_state", task_state)
-    other = deferral_of(submit_jobs([{"entrypoint": "sleep 60"}], task_id="other", deferrable=True))
+    other = deferral_of(submit_jobs([{"entrypoint": "sleep 600"}], task_id="other", deferrable=True))
     assert other is not None
-    jobs = [{"entrypoint": "sleep 60" if n % 2 else "sleep 0.2"} for n in range(60)]
+    jobs = [{"entrypoint": "sleep 600" if n % 2 else "sleep 0.2"} for n in range(60)]
     operator = submit_jobs(jobs, deferrable=True, max_active=20, stop_on_kill=stop_on_kill)
     trigger = round_trip(deferral_of(operator, this_try(1)).trigger)
     trigger.task_instance = SimpleNamespace(dag_id="dag", run_id="run", task_id="task", map_index=-1)  # type: ignore[assignment]
@@ -240,7 +244,7 @@ def test_kill_stops_all_jobs_of_the_task_and_no_others(
 
     begin = time.monotonic()
     asyncio.run(killed())
-    assert time.monotonic() - begin < 50
+    assert time.monotonic() - begin < 300
     found = {name: job["status"] for name, job in jobs_of(shared, "shared").items()}
     (left,) = [status for name, status in found.items() if not name.startswith(PREFIX)]
     assert left == "RUNNING"
@@ -252,21 +256,32 @@ def test_kill_stops_all_jobs_of_the_task_and_no_others(
 
 
 @pytest.mark.parametrize("submitted", [3, 12])
-def test_kill_in_the_worker_stops_all_jobs(shared: EmulatorProcess, submitted: int) -> None:
+def test_kill_in_the_worker_stops_all_jobs(
+    shared: EmulatorProcess, monkeypatch: pytest.MonkeyPatch, submitted: int
+) -> None:
     """As by a SIGTERM: while the first jobs are being submitted, and while the task waits."""
-    jobs = [{"entrypoint": "sleep 60" if n % 2 else "sleep 0.2"} for n in range(60)]
+    jobs = [{"entrypoint": "sleep 600" if n % 2 else "sleep 0.2"} for n in range(60)]
     operator = submit_jobs(jobs, deferrable=False, max_active=10 if submitted == 12 else 60)
-    before = signal.signal(signal.SIGUSR1, lambda number, frame: operator.on_kill())
+    submit: Any = JobsApi.submit
+    answers: list[Any] = []
+    killed = threading.Event()
 
-    def kill() -> None:
-        until(lambda: len(shared.calls("POST /api/jobs/")) >= submitted)
-        os.kill(os.getpid(), signal.SIGUSR1)
+    async def then_killed(*args: Any, **more: Any) -> Any:
+        answers.append(await submit(*args, **more))
+        if len(answers) == submitted:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert await asyncio.to_thread(killed.wait, PATIENCE)
+        return answers[0]
 
+    def handler(number: int, frame: Any) -> None:
+        operator.on_kill()
+        killed.set()
+
+    monkeypatch.setattr(JobsApi, "submit", then_killed)
+    before = signal.signal(signal.SIGUSR1, handler)
     try:
-        with ThreadPoolExecutor(1) as pool:
-            pool.submit(kill)
-            with pytest.raises((JobsFailedError, JobStoppedError)):
-                run_task(operator, this_try(1))
+        with pytest.raises((JobsFailedError, JobStoppedError)):
+            run_task(operator, this_try(1))
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert set(statuses(shared).values()) <= {"STOPPED", "SUCCEEDED"}
@@ -274,7 +289,7 @@ def test_kill_in_the_worker_stops_all_jobs(shared: EmulatorProcess, submitted: i
 
 
 def test_restart_of_the_triggerer_stops_nothing(shared: EmulatorProcess) -> None:
-    operator = submit_jobs([{"entrypoint": "sleep 60"}] * 3, deferrable=True)
+    operator = submit_jobs([{"entrypoint": "sleep 600"}] * 3, deferrable=True)
     waiting = deferral_of(operator, context_of(operator))
     assert asyncio.run(_cut(waiting.trigger, 0.3)) is None
     assert shared.calls("POST */stop") == []

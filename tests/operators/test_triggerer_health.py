@@ -14,6 +14,7 @@ from airflow.jobs.job import Job
 from airflow.utils.session import create_session
 from emulator_support.process import EmulatorProcess
 
+from airflow_provider_vertex_ray.operators import triggerer_health
 from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
 from airflow_provider_vertex_ray.operators.triggerer_health import HEALTH_PATH, no_triggerer
 from airflow_provider_vertex_ray.sensors.base import VertexRayBaseSensor
@@ -51,6 +52,11 @@ def triggerer(age: float) -> Iterator[None]:
             session.query(Job).filter(Job.id == number).delete()
 
 
+@pytest.fixture(autouse=True)
+def _answer_of_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triggerer_health, "SECONDS", 60.0)
+
+
 def health() -> bytes:
     return json.dumps(get_airflow_health()).encode()
 
@@ -61,7 +67,7 @@ def test_no_triggerer_is_told_before_the_wait(
     start(fake_emulator)
     with api_server(health()):
         assert no_triggerer()
-        deferral_of(submit_job("sleep 60", deferrable=True))
+        deferral_of(submit_job("sleep 600", deferrable=True))
         assert [line for line in task_log if WORDS in line]
     with triggerer(age=3600), api_server(health()):
         assert no_triggerer()
@@ -71,9 +77,10 @@ def test_running_triggerer_is_not_mentioned(
     fake_emulator: EmulatorProcess, airflow_db: None, task_log: list[str]
 ) -> None:
     start(fake_emulator)
-    with triggerer(age=1), api_server(health()):
+    # So that it is not old before it is looked at.
+    with triggerer(age=-60), api_server(health()):
         assert not no_triggerer()
-        deferral_of(submit_job("sleep 60", deferrable=True))
+        deferral_of(submit_job("sleep 600", deferrable=True))
     assert [line for line in task_log if WORDS in line] == []
 
 

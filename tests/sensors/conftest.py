@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.patience import raise_limits
+
 
 @pytest.fixture(params=[False, True], ids=["poking", "deferred"])
 def deferrable(request: pytest.FixtureRequest) -> bool:
@@ -13,3 +15,9 @@ def deferrable(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture(autouse=True)
 def _retry_at_once(quick_retries: None) -> None:
     """How long a call waits before it is repeated is tested in ``tests/core/http``."""
+
+
+@pytest.fixture(autouse=True)
+def _limits_for_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How long a poll may take at the deadline is tested by those who set it."""
+    raise_limits(monkeypatch)

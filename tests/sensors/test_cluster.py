@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowSkipException
-from emulator_support.process import EmulatorProcess
+from emulator_support.process import PATIENCE, EmulatorProcess
 
 from airflow_provider_vertex_ray.errors import (
     ClusterFailedError,
@@ -32,7 +32,7 @@ def begin(emulator: EmulatorProcess) -> None:
 
 def test_until_it_runs(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
     begin(fake_emulator)
-    operator = sensor("{{ name }}", deferrable=deferrable, timeout=20)
+    operator = sensor("{{ name }}", deferrable=deferrable, timeout=PATIENCE)
     result = run_task(operator, context_of(operator, name="shared"))
     assert (result["cluster_id"], result["state"], result["node_count"]) == ("shared", "RUNNING", 3)
 
@@ -46,7 +46,7 @@ def test_one_that_runs_already_is_not_deferred_for(fake_emulator: EmulatorProces
 def test_another_state(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
     with fake_emulator.fault(scope="provisioning", outcome="internal", delay=0.1):
         begin(fake_emulator)
-        result = run_task(sensor(target_states=["ERROR", "STOPPING"], deferrable=deferrable, timeout=20))
+        result = run_task(sensor(target_states=["ERROR", "STOPPING"], deferrable=deferrable, timeout=PATIENCE))
     assert result["state"] == "ERROR"
     assert "An internal error occurred" in result["error"]
 
@@ -56,12 +56,12 @@ def test_one_that_fails(fake_emulator: EmulatorProcess, deferrable: bool, outcom
     with fake_emulator.fault(scope="provisioning", outcome=outcome, delay=0.1):
         begin(fake_emulator)
         with pytest.raises(kind):
-            run_task(sensor(deferrable=deferrable, timeout=20))
+            run_task(sensor(deferrable=deferrable, timeout=PATIENCE))
 
 
 def test_there_is_none(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
     with pytest.raises(ClusterNotFoundError):
-        run_task(sensor(deferrable=deferrable, timeout=20))
+        run_task(sensor(deferrable=deferrable, timeout=PATIENCE))
 
 
 @pytest.mark.parametrize(("soft_fail", "kind"), [(False, AirflowSensorTimeout), (True, AirflowSkipException)])

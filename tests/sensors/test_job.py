@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowSkipException
-from emulator_support.process import EmulatorProcess, until
+from emulator_support.process import PATIENCE, EmulatorProcess, until
 
 from airflow_provider_vertex_ray.errors import (
     ClusterNotFoundError,
@@ -36,7 +36,7 @@ def shared(fake_emulator: EmulatorProcess) -> EmulatorProcess:
 @pytest.mark.parametrize("seconds", ["0", "0.2"])
 def test_until_it_has_ended(shared: EmulatorProcess, deferrable: bool, seconds: str) -> None:
     submit(shared, "shared", "job", f"sleep {seconds}")
-    operator = sensor("{{ name }}", deferrable=deferrable, timeout=20)
+    operator = sensor("{{ name }}", deferrable=deferrable, timeout=PATIENCE)
     result = run_task(operator, context_of(operator, name="job"))
     assert (result["submission_id"], result["status"], result["exit_code"]) == ("job", "SUCCEEDED", 0)
 
@@ -54,23 +54,23 @@ def test_one_that_fails(shared: EmulatorProcess, deferrable: bool, seconds: str,
     submit(shared, "shared", "job", f"sleep {seconds} && exit 5")
     # Too late is soft, failed is not.
     with pytest.raises(JobFailedError, match="exit code 5"):
-        run_task(sensor(deferrable=deferrable, timeout=20, soft_fail=soft_fail))
+        run_task(sensor(deferrable=deferrable, timeout=PATIENCE, soft_fail=soft_fail))
 
 
 def test_one_that_was_stopped(shared: EmulatorProcess, deferrable: bool) -> None:
-    submit(shared, "shared", "job", "sleep 60")
+    submit(shared, "shared", "job", "sleep 600")
     until(lambda: jobs_of(shared, "shared")["job"]["status"] == "RUNNING")
     path = f"{dashboard_of(shared, 'shared')}/api/jobs/job/stop"
     assert shared.request("POST", path, {}, token=shared.token())[0] == 200
     with pytest.raises(JobStoppedError):
-        run_task(sensor(deferrable=deferrable, timeout=20))
+        run_task(sensor(deferrable=deferrable, timeout=PATIENCE))
 
 
 @pytest.mark.parametrize(("soft_fail", "kind"), [(False, AirflowSensorTimeout), (True, AirflowSkipException)])
 def test_its_time_passes_and_the_job_goes_on(
     shared: EmulatorProcess, deferrable: bool, soft_fail: bool, kind: type[Exception]
 ) -> None:
-    submit(shared, "shared", "job", "sleep 60")
+    submit(shared, "shared", "job", "sleep 600")
     with pytest.raises(kind):
         run_task(sensor(deferrable=deferrable, timeout=0.1, soft_fail=soft_fail))
     assert jobs_of(shared, "shared")["job"]["status"] == "RUNNING"
@@ -78,7 +78,7 @@ def test_its_time_passes_and_the_job_goes_on(
 
 
 def test_its_deadline_is_the_trigger_s(shared: EmulatorProcess) -> None:
-    submit(shared, "shared", "job", "sleep 60")
+    submit(shared, "shared", "job", "sleep 600")
     deferral = deferral_of(sensor(deferrable=True, timeout=90))
     arguments = deferral.trigger.serialize()[1]
     assert deferral.timeout is None
@@ -88,12 +88,12 @@ def test_its_deadline_is_the_trigger_s(shared: EmulatorProcess) -> None:
 
 def test_a_job_that_the_cluster_does_not_know(shared: EmulatorProcess, deferrable: bool) -> None:
     with pytest.raises(JobNotFoundError):
-        run_task(sensor(deferrable=deferrable, timeout=20))
+        run_task(sensor(deferrable=deferrable, timeout=PATIENCE))
 
 
 def test_a_cluster_that_is_not_there(fake_emulator: EmulatorProcess, deferrable: bool) -> None:
     with pytest.raises(ClusterNotFoundError):
-        run_task(sensor(deferrable=deferrable, timeout=20))
+        run_task(sensor(deferrable=deferrable, timeout=PATIENCE))
 
 
 def test_a_failed_job_s_last_lines(shared: EmulatorProcess, deferrable: bool) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout
-from emulator_support.process import EmulatorProcess, until
+from emulator_support.process import PATIENCE, EmulatorProcess, until
 
 from airflow_provider_vertex_ray.sensors.base import VertexRayBaseSensor
 from airflow_provider_vertex_ray.sensors.cluster import VertexRayClusterSensor
@@ -23,7 +23,7 @@ OUTAGE = {"scope": "control_plane", "method": "GetPersistentResource", "action":
 
 
 def sensors(deferrable: bool, **more: Any) -> dict[str, VertexRayBaseSensor]:
-    given = {**COMMON, "deferrable": deferrable, "timeout": 60, **more}
+    given = {**COMMON, "deferrable": deferrable, "timeout": PATIENCE, **more}
     return {
         "cluster": VertexRayClusterSensor(**given),
         "job": VertexRayJobSensor(submission_id="job", **given),

@@ -15,6 +15,8 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any
 
+from emulator_support.process import PATIENCE
+
 from airflow_provider_vertex_ray.core.cluster.client import ClustersApi
 from airflow_provider_vertex_ray.core.cluster.name import ClusterName
 from airflow_provider_vertex_ray.core.cost.catalog import catalog_prices
@@ -271,7 +273,7 @@ async def _round(
             printed = io.StringIO()
             with redirect_stdout(printed), redirect_stderr(printed):
                 try:
-                    found = repr(await asyncio.wait_for(calls[name](transport, jobs), 60))
+                    found = repr(await asyncio.wait_for(calls[name](transport, jobs), PATIENCE))
                     # A job's environment is what the caller asked for; it is not shown by repr.
                     result.outcomes["answer"] += 1
                 except VertexRayError as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from emulator_support.process import EmulatorProcess
+from emulator_support.process import PATIENCE, EmulatorProcess
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
 
@@ -86,7 +86,7 @@ def step_operator(**more: Any) -> VertexRayBigQueryOperator:
         "cluster_id": "shared",
         "location": LOCATION,
         "poll_interval": 0.2,
-        "job_timeout": 200,
+        "job_timeout": PATIENCE,
         "deferrable": False,
     }
     return VertexRayBigQueryOperator(task_id="step", **{**given, **more})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from emulator_support.process import EmulatorProcess, until
@@ -63,6 +64,11 @@ def jobs_of(emulator: EmulatorProcess, cluster_id: str) -> dict[str, dict[str, A
     status, jobs = emulator.request("GET", f"{dashboard_of(emulator, cluster_id)}/api/jobs/", token=emulator.token())
     assert status == 200, jobs
     return {job["submission_id"]: job for job in jobs}
+
+
+def until_exists(file: Path) -> str:
+    """A command for an entrypoint: it runs until there is a file."""
+    return f"until [ -e {file} ]; do sleep 0.1; done"
 
 
 def submit(emulator: EmulatorProcess, cluster_id: str, submission_id: str, entrypoint: str, **more: Any) -> None:

@@ -30,6 +30,7 @@ from airflow.providers.common.compat.sdk import (
     BaseSensorOperator,
     TaskDeferred,
 )
+from emulator_support.process import PATIENCE
 
 from airflow_provider_vertex_ray.core.http.retry import RetryPolicy
 from airflow_provider_vertex_ray.errors import InvalidArgumentError, VertexRayError
@@ -249,7 +250,7 @@ def connected(monkeypatch: pytest.MonkeyPatch) -> Iterator[RawService]:
 
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
     thread.start()
-    ready.wait(30)
+    assert ready.wait(PATIENCE)
     service = found[0]
     service.add("shared")
     service.jobs["shared"] = [{"type": "SUBMISSION", "submission_id": "job", "status": "RUNNING"}]
@@ -260,7 +261,7 @@ def connected(monkeypatch: pytest.MonkeyPatch) -> Iterator[RawService]:
         yield service
     finally:
         loop.call_soon_threadsafe(stop.set)
-        thread.join(30)
+        thread.join(PATIENCE)
         loop.close()
 
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from aiohttp import web
+from emulator_support.process import PATIENCE
 
 from airflow_provider_vertex_ray.core.http.addresses import Addresses
 from airflow_provider_vertex_ray.core.http.transport import Transport
@@ -54,7 +55,7 @@ class LogServer:
         try:
             await web.TCPSite(runner, "127.0.0.1", 0).start()
             host = f"127.0.0.1:{runner.addresses[0][1]}"
-            async with Transport(FakeTokens(), Addresses(host), retry=QUICK, timeout=5) as transport:
+            async with Transport(FakeTokens(), Addresses(host), retry=QUICK, timeout=60) as transport:
                 yield JobsApi(transport, f"http://{host}")
         finally:
             await runner.cleanup()
@@ -132,7 +133,7 @@ class LogServer:
             await asyncio.sleep(0.02)
 
 
-async def reached(condition: object, seconds: float = 20.0) -> None:
+async def reached(condition: object, seconds: float = PATIENCE) -> None:
     """Wait until a callable is true."""
     end = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]

@@ -63,7 +63,7 @@ class SdkCreator:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
-        self._process.wait(timeout=30)
+        self._process.wait(timeout=240)
         self._process.stdout.close()
 
     def _answer(self) -> dict[str, Any]:

@@ -75,7 +75,7 @@ async def serving(*answers: Answer) -> AsyncIterator[Server]:
         await runner.cleanup()
 
 
-def transport_to(server: Server, tokens: FakeTokens | None = None, *, timeout: float = 5.0) -> Transport:
+def transport_to(server: Server, tokens: FakeTokens | None = None, *, timeout: float = 60.0) -> Transport:
     return Transport(tokens or FakeTokens(), Addresses(server.host), retry=QUICK, timeout=timeout)
 
 

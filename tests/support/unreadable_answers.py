@@ -10,6 +10,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from emulator_support.process import PATIENCE
+
 from airflow_provider_vertex_ray.core.sharing.generations import GENERATION_LABEL, SHARED_LABEL
 from airflow_provider_vertex_ray.errors import ClusterInUseError, InvalidArgumentError, VertexRayError
 from airflow_provider_vertex_ray.hooks.cluster import VertexRayClusterAsyncHook
@@ -86,9 +88,9 @@ class DeletionFuzz:
     async def reap(self) -> None:
         """Let the reaper judge all clusters."""
         trigger = VertexRayReaperTrigger(
-            location=LOCATION, idle_for=0.001, max_age=0.001, poll_interval=0.01, deadline=time.time() + 30
+            location=LOCATION, idle_for=0.001, max_age=0.001, poll_interval=0.01, deadline=time.time() + PATIENCE
         )
-        event = await asyncio.wait_for(trigger.outcome(), 60)
+        event = await asyncio.wait_for(trigger.outcome(), PATIENCE)
         if event["status"] != "success":
             self.outcomes[f"reap: {event['error']['type']}"] += 1
             return
@@ -102,9 +104,9 @@ class DeletionFuzz:
             spec=SPEC.to_dict(),
             location=LOCATION,
             poll_interval=0.01,
-            deadline=time.time() + 30,
+            deadline=time.time() + PATIENCE,
         )
-        event = await asyncio.wait_for(trigger.outcome(), 60)
+        event = await asyncio.wait_for(trigger.outcome(), PATIENCE)
         self.outcomes[f"ensure: {event['status']} {event.get('error', {}).get('type', '')}"] += 1
 
     async def resize(self) -> None:

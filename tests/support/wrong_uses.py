@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from emulator_support.process import EmulatorProcess
 
+from airflow_provider_vertex_ray.operators import triggerer_health
 from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
 from airflow_provider_vertex_ray.operators.cluster import VertexRayCreateClusterOperator
 from airflow_provider_vertex_ray.operators.job import VertexRaySubmitJobOperator
@@ -135,6 +136,7 @@ def _no_triggerer(world: World) -> str:
     """As Airflow 3 answers; ``test_triggerer_health`` asks Airflow itself."""
     said = _Said()
     world.monkeypatch.setattr(VertexRayBaseOperator, "log", said.logger, raising=False)
+    world.monkeypatch.setattr(triggerer_health, "SECONDS", 60.0)
     with serving_json({HEALTH_PATH: b'{"metadatabase": {"status": "healthy"}, "triggerer": {"status": null}}'}) as host:
         world.monkeypatch.setenv("AIRFLOW__CORE__EXECUTION_API_SERVER_URL", f"http://{host}/execution/")
         deferral_of(submit_job(deferrable=True))

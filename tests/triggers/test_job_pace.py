@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -34,42 +34,65 @@ def test_end_of_a_short_job_is_noticed_soon() -> None:
     assert interval(600, 30, 1) / 2 < 0.5
 
 
+class Clock:
+    """Time that passes in pauses only, and output that comes every ``chatter`` seconds."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, chatter: float = math.inf) -> None:
+        self.now = 1e6
+        self.chatter = chatter
+        loop = SimpleNamespace(sleep=self.sleep, get_running_loop=asyncio.get_running_loop)
+        monkeypatch.setattr(job_pace, "asyncio", loop)
+        monkeypatch.setattr(job_pace, "time", self)
+        monkeypatch.setattr(job_pace, "set_within", self.set_within)
+
+    def monotonic(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    async def set_within(self, event: asyncio.Event, seconds: float) -> bool:
+        if not event.is_set():
+            self.now += min(seconds, self.chatter)
+            if self.chatter < seconds:
+                event.set()
+        return event.is_set()
+
+
 async def paused(
-    pace: Pace, news: asyncio.Event | None, age: float = 1000.0, left: float = 1e9, result_age: float = 1e9
+    clock: Clock, pace: Pace, news: asyncio.Event | None, left: float = 1e9, result_age: float = 1e9
 ) -> float:
-    log: Any = None if news is None else SimpleNamespace(news=news, result_time=time.monotonic() - result_age)
-    begin = time.monotonic()
-    await pace.pause(age, left, log)
-    return time.monotonic() - begin
+    """The length of a pause in the wait for an old job."""
+    log: Any = None if news is None else SimpleNamespace(news=news, result_time=clock.now - result_age)
+    begin = clock.now
+    await pace.pause(1000.0, left, log)
+    return clock.now - begin
 
 
-async def test_pause_ends_at_the_deadline() -> None:
+async def test_pause_ends_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
     with Pace(60) as pace:
-        assert await paused(pace, None, left=0.1) < 5
+        assert await paused(clock, pace, None) == pytest.approx(30)
+        assert await paused(clock, pace, None, left=0.1) == pytest.approx(0.1)
 
 
-async def test_status_is_requested_soon_after_a_result() -> None:
+async def test_status_is_requested_soon_after_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
     with Pace(60) as pace:
-        assert await paused(pace, asyncio.Event(), result_age=job_pace.LIKELY_END - 1) < job_pace.SHORTEST + 0.3
+        for age, expected in ((job_pace.LIKELY_END - 1, SHORTEST), (job_pace.LIKELY_END + 1, 30)):
+            assert await paused(clock, pace, asyncio.Event(), result_age=age) == pytest.approx(expected)
 
 
 async def test_output_after_a_silence_shortens_the_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
     news = asyncio.Event()
     with Pace(60) as pace:
-        pace._last_news -= 10
+        clock.now += 10
         news.set()
-        assert await paused(pace, news, age=20) < 20 * 0.03 + 0.3
+        assert await paused(clock, pace, news) == pytest.approx(30 / 4)
 
 
-async def test_continuous_output_does_not_shorten_the_pause() -> None:
-    news = asyncio.Event()
-    with Pace(1.0) as pace:
-        chatter = asyncio.create_task(_chatter(news))
-        assert await paused(pace, news) >= 0.99
-        chatter.cancel()
-
-
-async def _chatter(news: asyncio.Event) -> None:
-    for _ in range(10_000):
-        news.set()
-        await asyncio.sleep(0.01)
+async def test_continuous_output_does_not_shorten_the_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch, chatter=0.01)
+    with Pace(60) as pace:
+        assert await paused(clock, pace, asyncio.Event()) == pytest.approx(30)

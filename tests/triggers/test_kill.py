@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from emulator_support.process import EmulatorProcess, until
+from emulator_support.process import PATIENCE, EmulatorProcess, until
 
 from airflow_provider_vertex_ray.core.job import submission
 from airflow_provider_vertex_ray.core.job.client import JobsApi
 from airflow_provider_vertex_ray.triggers import airflow_task, base
 from airflow_provider_vertex_ray.triggers.job import VertexRayJobTrigger
-from tests.support.clusters import full_name, jobs_of, start, submit
+from tests.support.clusters import full_name, jobs_of, start, submit, until_exists
 
 TI = SimpleNamespace(dag_id="dag", run_id="run", task_id="task", map_index=-1)
 
@@ -23,8 +24,8 @@ TI = SimpleNamespace(dag_id="dag", run_id="run", task_id="task", map_index=-1)
 @pytest.fixture
 def emulator(fake_emulator: EmulatorProcess) -> EmulatorProcess:
     start(fake_emulator)
-    submit(fake_emulator, "shared", "one", "sleep 60")
-    submit(fake_emulator, "shared", "sibling", "sleep 60")
+    submit(fake_emulator, "shared", "one", "sleep 600")
+    submit(fake_emulator, "shared", "sibling", "sleep 600")
     return fake_emulator
 
 
@@ -156,11 +157,11 @@ async def test_cancellation_checks_for_a_kill_before_airflow_3_3(
 
 
 async def test_next_triggerer_continues_the_output(
-    emulator: EmulatorProcess, airflow: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    emulator: EmulatorProcess, airflow: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr(VertexRayJobTrigger, "_emit", lambda self, line: said.append(line))
-    submit(emulator, "shared", "talk", "echo a && echo b && sleep 2 && echo c")
+    submit(emulator, "shared", "talk", f"echo a; echo b; {until_exists(tmp_path / 'go')}; echo c")
     first = trigger(submission_id="talk")
     task = asyncio.create_task(first.outcome())
     await asyncio.to_thread(until, lambda: "b" in said)
@@ -172,6 +173,7 @@ async def test_next_triggerer_continues_the_output(
     shown = list(said)
     said.clear()
     airflow["position"] = position
+    (tmp_path / "go").touch()
     event = await trigger(submission_id="talk").outcome()
     assert "continues here after a restart" in said[0]
     assert said[1:] == ["c"]
@@ -189,12 +191,12 @@ async def test_kill_during_a_request_keeps_airflows_message(
 
     async def kept(ti: Any, submission_id: str) -> int:
         asked.set()
-        await sync_to_async(answer.wait, thread_sensitive=False)(20)
+        await sync_to_async(answer.wait, thread_sensitive=False)(PATIENCE)
         return 0
 
     monkeypatch.setattr(airflow_task, "kept_log_position", kept)
     task = asyncio.create_task(message_of(trigger().run()))
-    assert await asyncio.to_thread(asked.wait, 20)
+    assert await asyncio.to_thread(asked.wait, PATIENCE)
     task.cancel("the user's message")
     try:
         assert await task == "the user's message"

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import pytest
-from emulator_support.process import EmulatorProcess, until
+from emulator_support.process import PATIENCE, EmulatorProcess, until
 
 from airflow_provider_vertex_ray.errors import JobFailedError, JobLostError, VertexRayError, error_from_dict
 from airflow_provider_vertex_ray.hooks.calls import monitoring
@@ -34,7 +34,7 @@ def emulator(fake_emulator: EmulatorProcess) -> EmulatorProcess:
         fake_emulator,
         "shared",
         "one",
-        "echo hello && echo token-of-12345 && echo the end && sleep 60",
+        "echo hello && echo token-of-12345 && echo the end && sleep 600",
         runtime_env={"env_vars": {"TOKEN": "token-of-12345"}},
     )
     listed(fake_emulator, 4)
@@ -46,7 +46,7 @@ async def lost(**arguments: Any) -> JobLostError:
     known = {"cluster_name": full_name("shared"), "submission_id": "one", "poll_interval": 0.05, "lost_timeout": 0.2}
     trigger = VertexRayJobTrigger(**{**known, **arguments})
     with pytest.raises(JobLostError) as caught:
-        result_of(await asyncio.wait_for(first_event(trigger), 40))
+        result_of(await asyncio.wait_for(first_event(trigger), PATIENCE))
     return caught.value
 
 
@@ -102,9 +102,7 @@ async def test_known_lines_are_shown_when_cloud_logging_is_silent(
     leaked: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, told: leaked.append(told["message"]))
     with emulator.fault(scope="control_plane", method=LIST, action="hang", times=None):
-        begin = time.monotonic()
         error = await killed_while_waited_for(emulator, monkeypatch)
-    assert time.monotonic() - begin < 60
     assert "Last lines of its output, as they were read from the cluster:\n" in error.message
     assert "could not be read from Cloud Logging: no answer in time" in error.message
     assert error.details["logs_tail"][1:] == ["hello", "***", "the end"]
@@ -119,9 +117,7 @@ async def test_failing_cloud_logging_does_not_change_the_outcome(
 ) -> None:
     emulator.admin("POST", "clusters/shared/kill", {"part": "head"})
     with emulator.fault(scope="control_plane", method=LIST, status=status, times=None):
-        begin = time.monotonic()
         error = await lost()
-    assert time.monotonic() - begin < log_fallback.LONGEST + 60
     assert "could not be read from Cloud Logging" in error.message
 
 
@@ -175,7 +171,7 @@ async def test_failed_job_without_output_shows_lines_of_cloud_logging(fake_emula
     trigger = VertexRayJobTrigger(cluster_name=full_name("shared"), submission_id="one", poll_interval=0.1)
     gone = {"status": 404, "message": "Job one does not exist"}
     with fake_emulator.fault(scope="dashboard", method="GET */logs*", times=None, **gone):
-        event = await asyncio.wait_for(first_event(trigger), 60)
+        event = await asyncio.wait_for(first_event(trigger), PATIENCE)
     error = error_from_dict(event["error"])
     assert isinstance(error, JobFailedError)
     assert "failed with exit code 3: " in error.message

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from emulator_support.process import PATIENCE
 
 from airflow_provider_vertex_ray.core.cluster.client import ClustersApi
 from airflow_provider_vertex_ray.core.cluster.name import ClusterName
@@ -85,7 +86,7 @@ def times(answer: bytes, path: str, first: int, count: int) -> Callable[[Request
 
 
 async def outcome(trigger: Any) -> dict[str, Any]:
-    return dict(await asyncio.wait_for(trigger.outcome(), 60))
+    return dict(await asyncio.wait_for(trigger.outcome(), PATIENCE))
 
 
 @pytest.mark.parametrize("answer", ODD.values(), ids=ODD)
@@ -122,7 +123,7 @@ async def test_odd_answers_end_no_wait_for_a_cluster(service: RawService, answer
         return found
 
     service.odd = then_runs
-    ready = VertexRayClusterReadyTrigger(cluster_name=name, poll_interval=0.02, deadline=time.time() + 60)
+    ready = VertexRayClusterReadyTrigger(cluster_name=name, poll_interval=0.02, deadline=time.time() + PATIENCE)
     state = VertexRayClusterStateTrigger(cluster_name=name, states=["RUNNING"], poll_interval=0.02)
     events = await asyncio.gather(outcome(ready), outcome(state))
     assert [(event["status"], event.get("error")) for event in events] == [("success", None)] * 2
@@ -161,7 +162,7 @@ async def test_dashboard_with_a_new_address_is_followed(service: RawService) -> 
         submission_id="j",
         dashboard_uri="gone" + SUFFIX,
         poll_interval=0.05,
-        lost_timeout=30,
+        lost_timeout=PATIENCE,
         stream_logs=False,
     )
     assert (await outcome(trigger))["status"] == "success"
@@ -206,7 +207,7 @@ async def test_submission_answered_oddly_is_looked_up(service: RawService, answe
 
 def reaper(**more: Any) -> VertexRayReaperTrigger:
     arguments: dict[str, Any] = {"location": LOCATION, "idle_for": 0.001, "poll_interval": 0.01}
-    return VertexRayReaperTrigger(**{**arguments, "deadline": time.time() + 60, **more})
+    return VertexRayReaperTrigger(**{**arguments, "deadline": time.time() + PATIENCE, **more})
 
 
 def report(event: dict[str, Any]) -> dict[str, tuple[str, str]]:
@@ -269,7 +270,8 @@ async def test_dead_head_is_reaped_after_the_time_that_the_user_sets(service: Ra
     # Not yet, and not because of two problems far from each other.
     for before in ([now - 3000, now - 60], [now - 1e7, now - LONGEST_GAP - 60], [now, now - 60], ["x", 1], 7):
         assert report(await outcome(reaper(unreadable_for=3600.0, unreadable={name: before})))["dead"][0] == "kept"
-    event = await outcome(reaper(unreadable_for=3600.0, unreadable={name: [now - 3700, now - 60]}))
+    now = time.time()
+    event = await outcome(reaper(unreadable_for=3600.0, unreadable={name: [now - 3661, now - 60]}))
     action, why = report(event)["dead"]
     assert action == "deleted"
     assert why.startswith("its use could not be read for 1 h 1 min")

@@ -190,4 +190,4 @@ def test_ninety_mebibytes_without_websockets(cluster: EmulatorProcess, seconds: 
     assert len(own) == count
     assert identical or all(line.startswith(f"line {number:07} ") for number, line in enumerate(own))
     # Much of it was shown while the job ran, and the rest soon after; on a busy machine later.
-    assert late < 60
+    assert late < 250
