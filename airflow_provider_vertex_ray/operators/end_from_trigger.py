@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 TRIED_FROM = (3, 3, 1)
-"""First version of Airflow on which tasks end in the triggerer by default: on older ones that is not tested. This
+"""First version of Airflow on which tasks end in the triggerer by default: on older ones only a success is tested. This
 version also retries a task which fails there (https://github.com/apache/airflow/pull/71163)."""
 
 NAMES_MAPPED_EARLY_FROM = (3, 2)
