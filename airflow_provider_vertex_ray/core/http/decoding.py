@@ -149,6 +149,7 @@ class ArrayReader(Generic[T]):
     :param spare: receives the name of an element that cannot be read, None if it has none, and the error; returns
         whether to go on without it. By default, such an element makes the whole list unreadable.
     :param name_field: the field with the name of an element
+    :param redact: removes secrets from the text of the list
     """
 
     def __init__(
@@ -156,8 +157,10 @@ class ArrayReader(Generic[T]):
         kind: type[T],
         spare: Callable[[str | None, UnreadableAnswerError], bool] | None = None,
         name_field: str = "",
+        redact: Callable[[str], str] = str,
     ) -> None:
         self._kind = kind
+        self._redact = redact
         self._spare = spare
         self._name_field = name_field
         self._text = codecs.getincrementaldecoder("utf-8")("replace")
@@ -177,6 +180,8 @@ class ArrayReader(Generic[T]):
         if len(held) < self._wanted:
             self._held = held
             return
+        # Not before: a secret may come in two pieces.
+        held = self._redact(held)
         if len(self._held) > INLINE_BYTES and held.count("[") + held.count("{") > MOST_CONTAINERS:
             # All that was held is one element, which has not ended yet.
             self._begin_skip("An element of the list has too many parts.")

@@ -107,6 +107,10 @@ class Transport:
         """Return the e-mail address of the account, if it is known; it may be known only after the first token."""
         return getattr(self._tokens, "account", None)
 
+    def redacted(self, text: str) -> str:
+        """Return a text that a server sent, without the tokens that were sent to it."""
+        return self._redact(text)
+
     def without_secrets(self, pieces: AsyncIterator[str]) -> AsyncIterator[str]:
         """Return the pieces of a text that a server sent, without the tokens that were sent to it."""
         return self._redact.stream(pieces)

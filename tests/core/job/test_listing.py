@@ -64,6 +64,21 @@ async def test_all_and_newest_and_those_in_use() -> None:
     assert await asked(http(200, []), "in_use") == []
 
 
+@pytest.mark.parametrize("at_once", [1, 7, 64 * 1024])
+async def test_token_that_a_dashboard_sends_back_is_in_no_job(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    token = "ya29.a-token-of-usual-length"
+
+    async def get(self: FakeTokens) -> str:
+        return token
+
+    monkeypatch.setattr(FakeTokens, "get", get)
+    monkeypatch.setattr(listing, "SLICE", at_once)
+    odd = job(f"id of {token}", message=f"Bearer {token}", entrypoint=f"curl -H 'Authorization: Bearer {token}'")
+    (found,) = await asked(http(200, [odd]), "list_all")
+    assert token not in repr(found)
+    assert found.submission_id == "id of ***"
+
+
 async def test_too_many_jobs_are_not_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing, "MOST_LISTED", 10)
     with pytest.raises(UnreadableAnswerError, match="more than 10 jobs"):
