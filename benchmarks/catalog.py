@@ -33,7 +33,7 @@ BENCHMARKS = (
     Benchmark("log_throughput", "A large log, and a bare client's download", 30),
     Benchmark("requests_per_job", "Requests and bytes of waiting jobs", 180),
     Benchmark("end_of_job", "From a job's end to its event, on a real Ray cluster", 100),
-    Benchmark("short_jobs", "Short jobs in a real Airflow with two slots", 130),
+    Benchmark("short_jobs", "Short jobs in a real Airflow with two slots", 150),
     Benchmark("short_jobs_astro", "Short jobs in Airflow 2.11, beside the peers", 220),
     Benchmark("bigquery_step", "The BigQuery step, and a hand-written script", 190),
     Benchmark("leases", "3,000 leases, in virtual time", 40),

@@ -24,7 +24,7 @@ from devtools.airflow_stack import AirflowStack
 from devtools.dag_run_report import RUNNING, DagRunReport
 from tests.support.registered import registered
 
-JOBS = int(os.environ.get("BENCH_JOBS", "16"))
+JOBS = int(os.environ.get("BENCH_JOBS", "40"))
 PEER_JOBS = max(JOBS // 4, 1)
 JOBS_OF_ONE_TASK = 200
 ACTIVE_AT_ONCE = 50
