@@ -92,8 +92,9 @@ class Transport:
         self._tokens = tokens
         self._retry = retry or RetryPolicy()
         self._timeout = timeout
-        self._redact = Redactor()
-        self._connections = Connections(addresses, self._redact)
+        self.redact = Redactor()
+        """Takes the tokens that were sent to a server out of the texts that it sends."""
+        self._connections = Connections(addresses, self.redact)
         self._grace = RefusalGrace()
 
     async def __aenter__(self) -> Transport:
@@ -106,14 +107,6 @@ class Transport:
     def account(self) -> str | None:
         """Return the e-mail address of the account, if it is known; it may be known only after the first token."""
         return getattr(self._tokens, "account", None)
-
-    def redacted(self, text: str) -> str:
-        """Return a text that a server sent, without the tokens that were sent to it."""
-        return self._redact(text)
-
-    def without_secrets(self, pieces: AsyncIterator[str]) -> AsyncIterator[str]:
-        """Return the pieces of a text that a server sent, without the tokens that were sent to it."""
-        return self._redact.stream(pieces)
 
     async def authenticate(self) -> None:
         """Get a token without calling any service.
@@ -224,7 +217,7 @@ class Transport:
                 continue
             except broken() as error:
                 failures += 1
-                why = self._redact(describe(error))
+                why = self.redact(describe(error))
                 if failures >= tries:
                     # Not chained: the library's error contains the request's headers.
                     raise ServiceUnavailableError(
@@ -282,13 +275,13 @@ class Transport:
                     response = await stack.enter_async_context(request)
                     failed = b"" if response.status < 300 else await beginning(response)
                 except broken() as error:
-                    why = self._redact(describe(error))
+                    why = self.redact(describe(error))
                     raise ServiceUnavailableError(f"GET {url} was not answered: {why}") from None
                 if response.status == 401 and not renewed:
                     self._tokens.refused(token)
                     continue
                 if response.status >= 300:
-                    text = self._redact.content(failed).decode("utf-8", "replace")
+                    text = self.redact.content(failed).decode("utf-8", "replace")
                     raise self._refusal(call, error_from, response.status, text)
                 if accept not in (None, response.content_type):
                     raise UnreadableAnswerError(f"The answer to {call} is not {accept}, but probably a proxy's page.")
@@ -324,10 +317,10 @@ class Transport:
                 if error.status == 401 and not renewed:
                     self._tokens.refused(token)
                     continue
-                raise self._refusal("", error_from, error.status, self._redact(error.message)) from None
+                raise self._refusal("", error_from, error.status, self.redact(error.message)) from None
             except broken() as error:
                 raise ServiceUnavailableError(
-                    f"Could not open websocket {url}: {self._redact(describe(error))}"
+                    f"Could not open websocket {url}: {self.redact(describe(error))}"
                 ) from None
         assert connection is not None  # noqa: S101 - the loop breaks or raises
         try:
@@ -357,9 +350,9 @@ class Transport:
         except NotAuthorisedError as error:
             if not self._grace.tolerates(TOKEN):
                 raise
-            raise ServiceUnavailableError(self._redact(error.message), error.details) from None
+            raise ServiceUnavailableError(self.redact(error.message), error.details) from None
         self._grace.worked(TOKEN)
-        self._redact.add(token)
+        self.redact.add(token)
         return token
 
     async def _send(
@@ -390,7 +383,7 @@ class Transport:
         ) as response:
             content = await whole_body(response, max_bytes) if response.status < 300 else await beginning(response)
             headers = {key.lower(): value for key, value in response.headers.items()}
-            return Answer(response.status, self._redact.content(content), headers), response.headers.get("Retry-After")
+            return Answer(response.status, self.redact.content(content), headers), response.headers.get("Retry-After")
 
     def _emulator_hint(self, error: Exception) -> str:
         """Return what to check when no connection to the emulator can be opened."""
@@ -409,7 +402,7 @@ class Transport:
         """Return the error for an answer that could not be read, with the beginning of a page that is not JSON."""
         start = answer.text[:LONGEST_EXCERPT].strip() if answer else ""
         # JSON is not quoted: it may contain what users give their jobs, such as passwords.
-        quote = f" It begins with: {self._redact(start)!r}" if start[:1] == "<" else ""
+        quote = f" It begins with: {self.redact(start)!r}" if start[:1] == "<" else ""
         details = {**error.details, **({"http_status": answer.status} if answer else {})}
         text = f"The answer to {method} {url} could not be read. {error.message}{quote}"
         return type(error)(text, details)
@@ -433,7 +426,7 @@ class Transport:
                 yield piece
         except broken() as error:
             raise ServiceUnavailableError(
-                f"The answer to GET {response.url} is incomplete: {self._redact(describe(error))}"
+                f"The answer to GET {response.url} is incomplete: {self.redact(describe(error))}"
             ) from None
         # Not before: half an answer does not show that the call works.
         self._grace.worked(call)

@@ -165,7 +165,7 @@ class JobListing:
         for attempt in range(1, LIST_ATTEMPTS + 1):
             restart()
             try:
-                await self._read(ArrayReader(kind, spare, "submission_id", self._transport.redacted), note)
+                await self._read(ArrayReader(kind, spare, "submission_id", self._transport.redact), note)
                 return
             except ServiceUnavailableError as error:
                 if attempt == LIST_ATTEMPTS or isinstance(error, TooLargeError):

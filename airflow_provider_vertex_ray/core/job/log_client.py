@@ -116,7 +116,7 @@ class LogsApi:
         """
         url = f"{self._url(submission_id)}/logs"
         async with self._transport.stream(url, error_from=dashboard_error) as pieces:
-            yield self._transport.without_secrets(_log_pieces(pieces, url))
+            yield self._transport.redact.stream(_log_pieces(pieces, url))
 
     @contextlib.asynccontextmanager
     async def tail(self, submission_id: str) -> AsyncIterator[AsyncIterator[str]]:
@@ -149,7 +149,7 @@ class LogsApi:
                 )
             connection = opening.result()
             frames = (frame.data async for frame in connection if frame.type is aiohttp.WSMsgType.TEXT)
-            yield self._transport.without_secrets(frames)
+            yield self._transport.redact.stream(frames)
 
     @contextlib.asynccontextmanager
     async def log_file(
