@@ -20,6 +20,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from airflow_provider_vertex_ray.core.http.addresses import Addresses
 from airflow_provider_vertex_ray.core.http.decoding import decode
+from airflow_provider_vertex_ray.core.http.redact import Redactor
 from airflow_provider_vertex_ray.core.http.transport import Answer
 from airflow_provider_vertex_ray.core.sharing.generations import GENERATION_LABEL
 from airflow_provider_vertex_ray.errors import ServiceUnavailableError
@@ -263,6 +264,7 @@ class SimulatedTransport:
     def __init__(self, world: World) -> None:
         self.world = world
         self.addresses = Addresses("service:1", storage_emulator="storage:1")
+        self.redact = Redactor()
 
     async def request(self, method: str, url: str, **more: Any) -> Answer:
         tries = 3 if more.get("repeatable", True) else 1
