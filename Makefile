@@ -77,7 +77,7 @@ compat: $(READY)
 	$(UV_INDEX) $(BIN)/python -m devtools.compat $(COMPAT)
 
 check: $(READY)
-	$(BIN)/python -m pytest -m "not ray and not system and not soak and not compat" -n $(or $(JOBS),4) --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not ray and not system and not soak and not compat" -n $(or $(JOBS),6) --no-loadscope-reorder $(PYTEST_ARGS)
 
 soak: $(READY)
 	$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
