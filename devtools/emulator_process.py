@@ -16,6 +16,7 @@ from devtools.process_keeper import ProcessKeeper
 _REPOSITORY = Path(__file__).resolve().parent.parent
 # The emulator first ends its Ray clusters, which takes about 3 s each, and longer on a busy machine.
 _STOP_SECONDS = 120.0
+_REQUEST_SECONDS = 240.0
 _BESIDE = ("STORAGE_EMULATOR_HOST", "BIGQUERY_EMULATOR_HOST")
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -109,18 +110,18 @@ class Emulator:
 
     def clusters(self) -> list[dict[str, Any]]:
         """Return the clusters that exist now, in any state."""
-        with _OPENER.open(f"http://{self.host}/emulator/clusters", timeout=240) as answer:
+        with _OPENER.open(f"http://{self.host}/emulator/clusters", timeout=_REQUEST_SECONDS) as answer:
             clusters: list[dict[str, Any]] = json.load(answer)["clusters"]
             return clusters
 
     def serving(self) -> list[str]:
         """Return the names of the existing endpoints."""
-        with _OPENER.open(f"http://{self.host}/emulator/endpoints", timeout=240) as answer:
+        with _OPENER.open(f"http://{self.host}/emulator/endpoints", timeout=_REQUEST_SECONDS) as answer:
             return [str(endpoint["name"]) for endpoint in json.load(answer)["endpoints"]]
 
     def calls(self, method: str) -> list[dict[str, Any]]:
         """Return the logged requests of one method, oldest first."""
-        with _OPENER.open(f"http://{self.host}/emulator/calls?method={method}", timeout=240) as answer:
+        with _OPENER.open(f"http://{self.host}/emulator/calls?method={method}", timeout=_REQUEST_SECONDS) as answer:
             calls: list[dict[str, Any]] = json.load(answer)["calls"]
             return calls
 

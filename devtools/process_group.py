@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 
-from devtools.process_tree import descendants, send
+from devtools.process_tree import descendants, send, wait_until
 
-KILL_SECONDS = 60.0
-"""How long a killed process may take to be gone."""
+SIGNAL_SECONDS = 60.0
+"""How long a process may take to be gone after SIGKILL, or to stop after SIGSTOP."""
+
+_GONE = ("", "Z", "X")
+_STOPPED = ("T", "t", *_GONE)
 
 
 def freeze(pid: int) -> list[int]:
@@ -23,7 +25,7 @@ def freeze(pid: int) -> list[int]:
         for each in new:
             send(each, signal.SIGSTOP)
         for each in new:
-            _await_stop(each)
+            _await(each, _STOPPED, "did not stop after SIGSTOP")
         stopped += new
     return stopped
 
@@ -37,44 +39,33 @@ def thaw(pids: list[int]) -> None:
 def kill_all(pid: int) -> None:
     """Kill a process and its descendants, as if its machine or container died, and wait until they are gone.
 
-    :raises TimeoutError: if one is still alive after ``KILL_SECONDS``.
+    :raises TimeoutError: if one is still alive after ``SIGNAL_SECONDS``.
     """
     frozen = freeze(pid)
     for each in frozen:
         send(each, signal.SIGKILL)
     for each in frozen:
-        _await_end(each)
+        _await(each, _GONE, "survived SIGKILL")
 
 
 def alive(pid: int) -> bool:
     """Return whether the process exists and is not a zombie."""
-    return _state(pid) not in ("", "Z", "X")
+    return _state(pid) not in _GONE
 
 
 def kill_one(pid: int) -> None:
     """Send SIGKILL to one process and wait until it is gone.
 
-    :raises TimeoutError: if it is still alive after ``KILL_SECONDS``.
+    :raises TimeoutError: if it is still alive after ``SIGNAL_SECONDS``.
     """
     os.kill(pid, signal.SIGKILL)
-    _await_end(pid)
+    _await(pid, _GONE, "survived SIGKILL")
 
 
-def _await_end(pid: int) -> None:
-    # A process dies when it next runs, which on a busy machine is not at once.
-    deadline = time.monotonic() + KILL_SECONDS
-    while alive(pid):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"Process {pid} survived SIGKILL.")
-        time.sleep(0.01)
-
-
-def _await_stop(pid: int, seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while _state(pid) not in ("T", "t", "Z", "X", ""):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"Process {pid} did not stop after SIGSTOP.")
-        time.sleep(0.01)
+def _await(pid: int, states: tuple[str, ...], failure: str) -> None:
+    # A process stops or dies when it next runs, which on a busy machine is not at once.
+    if not wait_until(lambda: _state(pid) in states, SIGNAL_SECONDS, 0.01):
+        raise TimeoutError(f"Process {pid} {failure}.")
 
 
 def _state(pid: int) -> str:

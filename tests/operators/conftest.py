@@ -11,11 +11,14 @@ import pytest
 from airflow_provider_vertex_ray.hooks.calls.base import BaseCalls
 from airflow_provider_vertex_ray.operators.base import VertexRayBaseOperator
 from airflow_provider_vertex_ray.triggers.base import WaitTrigger
+from tests.support.patience import limits_for_a_busy_machine
 
 if TYPE_CHECKING:
     from emulator_support.process import EmulatorProcess
 
     from tests.support.bigquery import BigQuery
+
+__all__ = ["limits_for_a_busy_machine"]
 
 
 class _Keep(logging.Handler):
@@ -88,14 +91,6 @@ def warehouse(bigquery_emulator: EmulatorProcess) -> Iterator[BigQuery]:
 @pytest.fixture(autouse=True)
 def _retry_at_once(quick_retries: None) -> None:
     """How long a call waits before it is repeated is tested in ``tests/core/http``."""
-
-
-@pytest.fixture(autouse=True)
-def _limits_for_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How long a clean-up may take is tested by those who set it."""
-    from tests.support.patience import raise_limits
-
-    raise_limits(monkeypatch)
 
 
 @pytest.fixture

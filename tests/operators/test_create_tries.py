@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -28,6 +27,7 @@ from airflow_provider_vertex_ray.operators import cluster_clean_up
 from airflow_provider_vertex_ray.operators.idle import VertexRayDeleteIdleClustersOperator
 from tests.operators.builders import create, delete, submit_job
 from tests.support.clusters import LOCATION, SPEC, cluster_ids, start
+from tests.support.meanwhile import meanwhile
 from tests.support.tasks import TaskInstance, context_of, deferral_of, first_event, round_trip, run_task
 
 EAST, WEST = "us-east1", "us-west1"
@@ -198,20 +198,18 @@ def lack_of_capacity(emulator: EmulatorProcess, outcome: str = "stockout") -> It
     """In the first region. In the next one the creation takes until the remains are deleted."""
 
     def come_up() -> None:
-        try:
-            until(lambda: state_in(emulator, WEST, "made") == 200, "the next region is not tried")
-            until(lambda: state_in(emulator, EAST, "made") == 404, "the failed cluster is left")
-        finally:
-            emulator.admin("POST", "clusters/made/state", {"state": "RUNNING"})
+        emulator.admin("POST", "clusters/made/state", {"state": "RUNNING"})
 
     with (
         emulator.fault(scope="provisioning", outcome=outcome, times=1),
         emulator.fault(scope="provisioning", outcome="stuck", times=1),
-        ThreadPoolExecutor(1) as pool,
+        meanwhile(
+            come_up,
+            lambda: state_in(emulator, WEST, "made") == 200,
+            lambda: state_in(emulator, EAST, "made") == 404,
+        ),
     ):
-        coming = pool.submit(come_up)
         yield
-    coming.result()
 
 
 @pytest.mark.parametrize("outcome", ["stockout", "quota"])

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
-from emulator_support.process import EmulatorProcess, until
+from emulator_support.process import EmulatorProcess
 from emulator_support.storage import StorageEmulator
 
 from airflow_provider_vertex_ray.errors import (
@@ -17,6 +15,7 @@ from airflow_provider_vertex_ray.links.base import LINK_KEY
 from tests.operators.builders import delete
 from tests.support.clusters import BODY, cluster_ids, full_name, start, stuck_until_a_delete
 from tests.support.leases import hold, lease_of, release
+from tests.support.meanwhile import meanwhile
 from tests.support.tasks import context_of, run_task
 
 
@@ -76,16 +75,13 @@ def test_a_delete_that_is_under_way_is_waited_for(fake_emulator: EmulatorProcess
     fault = {"scope": "provisioning", "method": "DeletePersistentResource", "outcome": "stuck"}
 
     def end() -> None:
-        try:
-            until(lambda: len(fake_emulator.calls("GetPersistentResource")) >= 2, "nobody waits for it")
-        finally:
-            fake_emulator.admin("DELETE", "clusters/shared")
+        fake_emulator.admin("DELETE", "clusters/shared")
 
-    with fake_emulator.fault(**fault), ThreadPoolExecutor(1) as pool:
+    with fake_emulator.fault(**fault):
         assert fake_emulator.api("DELETE", "persistentResources/shared")[0] == 200
         fake_emulator.admin("DELETE", "calls")
-        pool.submit(end)
-        assert run_task(delete("shared", deferrable=deferrable))["existed"] is True
+        with meanwhile(end, lambda: len(fake_emulator.calls("GetPersistentResource")) >= 2):
+            assert run_task(delete("shared", deferrable=deferrable))["existed"] is True
     assert deletes(fake_emulator) == []
     assert cluster_ids(fake_emulator) == []
 

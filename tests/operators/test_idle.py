@@ -37,6 +37,7 @@ from airflow_provider_vertex_ray.sensors.idle import VertexRayClusterIdleSensor
 from tests.operators.builders import COMMON, submit_job
 from tests.support.clusters import BODY, LOCATION, cluster_ids, dashboard_of, jobs_of, submit, until_exists
 from tests.support.leases import NUMBER, close, hold, hold_until, lease_of
+from tests.support.meanwhile import meanwhile
 from tests.support.tasks import TaskInstance, context_of, may_run_tasks, run_task
 
 OURS = {OWNER_LABEL: "0123456789abcdef", "airflow-dag": "etl", "airflow-run": "run-7"}
@@ -271,12 +272,13 @@ def test_a_deletion_that_works_in_a_later_pass_is_no_failure(fake_emulator: Emul
     refusal = {"method": "DeletePersistentResource", "status": 403, "code": "PERMISSION_DENIED", "message": "no"}
 
     def end_the_job() -> None:
-        until(lambda: fake_emulator.calls("DeletePersistentResource"), "nothing is deleted")
         path = f"{dashboard_of(fake_emulator, 'b')}/api/jobs/short/stop"
         assert fake_emulator.request("POST", path, {}, token=fake_emulator.token())[0] == 200
 
-    with fake_emulator.fault(scope="control_plane", action="status", **refusal), ThreadPoolExecutor(1) as pool:
-        pool.submit(end_the_job)
+    with (
+        fake_emulator.fault(scope="control_plane", action="status", **refusal),
+        meanwhile(end_the_job, lambda: fake_emulator.calls("DeletePersistentResource")),
+    ):
         # The first pass drains one of them.
         assert sorted(reap(max_age=0.001, drain_timeout=PATIENCE)["deleted"]) == ["a", "b"]
 

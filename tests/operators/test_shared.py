@@ -25,6 +25,7 @@ from airflow_provider_vertex_ray.triggers import progress
 from tests.operators.builders import COMMON, submit_job
 from tests.support.clock import FAR, passing_once
 from tests.support.clusters import BODY, LOCATION, SPEC, cluster_ids, submit
+from tests.support.meanwhile import meanwhile
 from tests.support.tasks import TaskInstance, context_of, may_run_tasks, run_task
 
 BIGGER = ClusterSpec(worker_node_types=[Resources(machine_type="n1-standard-8", node_count=3)])
@@ -80,13 +81,12 @@ def test_the_wait_says_how_long_it_takes_and_what_it_costs(
     prices = {"currency": "EUR", "regions": {LOCATION: {"machines": {"n1-standard-16": 1.0, "n1-standard-8": 0.5}}}}
 
     def come_up() -> None:
-        try:
-            until(lambda: any("has been PROVISIONING" in line for line in task_log))
-        finally:
-            fake_emulator.admin("POST", "clusters/etl-g1/state", {"state": "RUNNING"})
+        fake_emulator.admin("POST", "clusters/etl-g1/state", {"state": "RUNNING"})
 
-    with fake_emulator.fault(scope="provisioning", outcome="stuck"), ThreadPoolExecutor(1) as pool:
-        pool.submit(come_up)
+    with (
+        fake_emulator.fault(scope="provisioning", outcome="stuck"),
+        meanwhile(come_up, lambda: any("has been PROVISIONING" in line for line in task_log)),
+    ):
         ensure(price_table=prices, deferrable=deferrable)
     said = [line for line in task_log if line.startswith("Cluster etl-g1 ")]
     seconds = r"(\d+ min )?\d+ s"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.patience import raise_limits
+from tests.support.patience import limits_for_a_busy_machine
+
+__all__ = ["limits_for_a_busy_machine"]
 
 
 @pytest.fixture(params=[False, True], ids=["poking", "deferred"])
@@ -15,9 +17,3 @@ def deferrable(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture(autouse=True)
 def _retry_at_once(quick_retries: None) -> None:
     """How long a call waits before it is repeated is tested in ``tests/core/http``."""
-
-
-@pytest.fixture(autouse=True)
-def _limits_for_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How long a poll may take at the deadline is tested by those who set it."""
-    raise_limits(monkeypatch)

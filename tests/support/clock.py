@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
-from emulator_support.process import until
 
 from airflow_provider_vertex_ray.core import deadlines
+from tests.support.meanwhile import meanwhile
 
 FAR = 3600.0
 """Seconds until a deadline that passes only when the clock is turned on."""
@@ -25,12 +24,7 @@ def passing_once(monkeypatch: pytest.MonkeyPatch, condition: Callable[[], object
 
     def turn_on() -> None:
         nonlocal ahead
-        try:
-            until(condition)
-        finally:
-            ahead = FAR
+        ahead = FAR
 
-    with ThreadPoolExecutor(1) as pool:
-        passed = pool.submit(turn_on)
+    with meanwhile(turn_on, condition):
         yield
-    passed.result()

@@ -26,7 +26,8 @@ LIMITS = (
 )
 
 
-def raise_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Raise all of them; a test that is about one sets it again."""
+@pytest.fixture(autouse=True)
+def limits_for_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them are far; a test that is about one sets it again."""
     for module, name in LIMITS:
         monkeypatch.setattr(module, name, PATIENCE)

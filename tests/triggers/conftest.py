@@ -7,14 +7,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from airflow_provider_vertex_ray.core.http.retry import RetryPolicy
-from tests.support.patience import raise_limits
+from tests.support.patience import limits_for_a_busy_machine
 from tests.support.raw_service import PROJECT, RawService, raw_service
 
-
-@pytest.fixture(autouse=True)
-def _limits_for_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How long a clean-up may take is tested by those who set it."""
-    raise_limits(monkeypatch)
+__all__ = ["limits_for_a_busy_machine"]
 
 
 @pytest.fixture

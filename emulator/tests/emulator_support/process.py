@@ -132,7 +132,8 @@ class EmulatorProcess:
     def sdk_env(self, **more: str) -> dict[str, str]:
         """Return this process's environment with the emulator's variables, for a client in a process of its own."""
         environment = {k: v for k, v in os.environ.items() if k.lower() not in ("https_proxy", "http_proxy")}
-        return {**environment, **self.env, **more}
+        # By default google.auth waits 3 s for the metadata server, and may then look for other credentials.
+        return {**environment, **self.env, "GCE_METADATA_TIMEOUT": "60", **more}
 
     def request(
         self,
