@@ -16,21 +16,33 @@ REPOSITORY = Path(__file__).parent
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
 
-# Groups of files that one process runs one after the other: at most one Airflow at a time, and one real Ray beside it.
-# Both begin at once, as they take longest; other processes run the light files beside them.
+# Groups of files that one process runs one after the other. Both begin at once, as they take longest: one Airflow at a
+# time, and one real Ray beside it. Other processes run the light files beside them.
 GROUPS = ("system", "ray")
+
+# The files of the emulator with a real Ray go to any process, when the light files of the provider are through: as a
+# part of the group they would be what the others wait for. The emulator's light files fill what then is left.
+EMULATOR = "emulator/"
 
 
 @functools.cache
+def _mark(file: str) -> str | None:
+    text = (REPOSITORY / file).read_text("utf-8")
+    return next((mark for mark in GROUPS if re.search(rf"mark\.{mark}\b", text)), None)
+
+
 def _group(file: str) -> str:
     """Return the group of a file; its own name where it may run in any process."""
-    text = (REPOSITORY / file).read_text("utf-8")
-    return next((mark for mark in GROUPS if re.search(rf"mark\.{mark}\b", text)), file)
+    mark = _mark(file)
+    return file if mark is None or file.startswith(EMULATOR) else mark
 
 
 def _rank(nodeid: str) -> int:
-    group = _group(_file(nodeid))
-    return GROUPS.index(group) if group in GROUPS else len(GROUPS)
+    file = _file(nodeid)
+    mark = _mark(file)
+    if file.startswith(EMULATOR):
+        return len(GROUPS) + (1 if mark else 2)
+    return GROUPS.index(mark) if mark else len(GROUPS)
 
 
 def _file(nodeid: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from emulator_support.fixtures import ray_process, storage, storage_process
+from emulator_support.fixtures import storage, storage_process
 from emulator_support.process import QUICK, EmulatorProcess
 from emulator_support.world import World
 from hypothesis import HealthCheck, settings
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
-__all__ = ["ray_process", "storage", "storage_process"]
+__all__ = ["storage", "storage_process"]
 
 
 # On a busy machine an example may take long: that says nothing about the code.

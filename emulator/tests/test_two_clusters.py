@@ -19,11 +19,10 @@ JOBS = 3
 """For each cluster: left to guess, Ray picks at random, and would be right with all of them once in 64 times."""
 
 
-def plan(workers: int) -> list[NodePlan]:
-    """A head and so many workers of one CPU."""
+def plan(cpus: int) -> list[NodePlan]:
+    """A head, and a worker with so many CPUs."""
     head = NodePlan("head", "head-node", True, "n1-standard-16", 16, 0, None, 1 << 30)
-    pool = "worker-pool1"
-    return [head, *(NodePlan(f"{pool}-{k}", pool, False, "n1-standard-4", 1, 0, None, 1 << 30) for k in range(workers))]
+    return [head, NodePlan("worker-pool1-0", "worker-pool1", False, "n1-standard-4", cpus, 0, None, 1 << 30)]
 
 
 @pytest.fixture
@@ -59,6 +58,8 @@ async def test_jobs_run_on_their_own_cluster(backend: RayBackend) -> None:
     one = await backend.start("one", plan(1))
     three = await backend.start("three", plan(3))
     async with aiohttp.ClientSession() as session:
-        for k in range(JOBS):
-            assert await cpus_seen_by_a_job(session, one.dashboard_port, f"a{k}") == 1
-            assert await cpus_seen_by_a_job(session, three.dashboard_port, f"b{k}") == 3
+        seen = await asyncio.gather(
+            *(cpus_seen_by_a_job(session, one.dashboard_port, f"a{k}") for k in range(JOBS)),
+            *(cpus_seen_by_a_job(session, three.dashboard_port, f"b{k}") for k in range(JOBS)),
+        )
+    assert seen == [1] * JOBS + [3] * JOBS

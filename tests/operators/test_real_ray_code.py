@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from emulator_support.process import PATIENCE, EmulatorProcess, cluster_body
+from emulator_support.process import PATIENCE, EmulatorProcess
 
 from airflow_provider_vertex_ray.operators.job import VertexRaySubmitJobOperator
 from tests.conftest import use
@@ -34,18 +33,16 @@ print("VERTEX_RAY_RESULT " + json.dumps(found))
 """
 
 
-@pytest.fixture(scope="module")
-def cluster(ray_process: EmulatorProcess) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        use(ray_process, monkeypatch)
-        ray_process.create("real", cluster_body(workers=2))
-        yield
+@pytest.fixture(autouse=True)
+def cluster(bigquery_process: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cluster of this folder with a real Ray, a head and two workers."""
+    use(bigquery_process, monkeypatch)
 
 
 def submit(entrypoint: Any, task_id: str = "job", map_index: int = -1, **more: Any) -> Any:
     operator = VertexRaySubmitJobOperator(
         task_id=task_id,
-        cluster_id="real",
+        cluster_id="shared",
         location=LOCATION,
         entrypoint=entrypoint,
         entrypoint_num_cpus=1,
@@ -68,7 +65,7 @@ def wheel(path: Path) -> Path:
     return path
 
 
-def test_all_kinds_of_code_arrive(cluster: None, ray_emulator: EmulatorProcess, tmp_path: Path) -> None:
+def test_all_kinds_of_code_arrive(tmp_path: Path) -> None:
     for name, text in {
         "work/main.py": USES_ALL,
         "work/data.txt": "data",
@@ -92,7 +89,7 @@ def test_all_kinds_of_code_arrive(cluster: None, ray_emulator: EmulatorProcess, 
     assert result["result"] == ["helper", "scores", "tool", "data", ["data.txt", "main.py"]]
 
 
-def test_jobs_with_one_folder_that_start_at_once(cluster: None, ray_emulator: EmulatorProcess, tmp_path: Path) -> None:
+def test_jobs_with_one_folder_that_start_at_once(tmp_path: Path) -> None:
     # Their environments differ, so each node of Ray sets all of them up at once; see Package.for_job.
     (tmp_path / "main.py").write_text("import json, os\nprint('VERTEX_RAY_RESULT ' + os.environ['NUMBER'])\n")
 
@@ -109,9 +106,7 @@ def test_jobs_with_one_folder_that_start_at_once(cluster: None, ray_emulator: Em
         assert list(pool.map(one, range(8))) == list(range(8))
 
 
-def test_a_pip_environment_copies_no_installed_package(
-    cluster: None, ray_emulator: EmulatorProcess, tmp_path: Path
-) -> None:
+def test_a_pip_environment_copies_no_installed_package(tmp_path: Path) -> None:
     # Ray would copy the whole virtual environment that the emulator runs in: a gigabyte for each set of packages.
     (tmp_path / "main.py").write_text(
         "import json, pathlib, sys\nimport numpy, ray, tool\n"

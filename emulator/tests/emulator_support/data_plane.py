@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vertex_ray_emulator.project.plan import NodePlan
 
-from emulator_support.process import PATIENCE
+from emulator_support.process import PATIENCE, pauses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -39,6 +39,7 @@ def remains(record: ClusterRecord, state_dir: Path) -> list[str]:
 async def until(condition: Callable[[], Any], what: str) -> Any:
     """Wait until a condition, sync or async, is true, and return its value."""
     end = time.monotonic() + PATIENCE
+    pause = pauses()
     while True:
         found = condition()
         if inspect.isawaitable(found):
@@ -46,7 +47,7 @@ async def until(condition: Callable[[], Any], what: str) -> Any:
         if found:
             return found
         assert time.monotonic() < end, f"waited {PATIENCE:g} s for {what}"
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(next(pause))
 
 
 def listening_addresses(pids: Iterable[int]) -> set[str]:

@@ -279,11 +279,20 @@ def until(condition: Callable[[], T], what: str = "the condition is still false"
     """
     limit = PATIENCE if seconds is None else seconds
     deadline = time.monotonic() + limit
+    pause = pauses()
     while not (found := condition()):
         if time.monotonic() > deadline:
             raise TimeoutError(f"Timed out after {limit:g} s: {what}; last seen: {found!r}")
-        time.sleep(0.01)
+        time.sleep(next(pause))
     return found
+
+
+def pauses() -> Iterator[float]:
+    """Yield the seconds between two looks. They grow: most looks are requests, which slow down what they wait for."""
+    pause = 0.01
+    while True:
+        yield pause
+        pause = min(pause * 1.3, 0.25)
 
 
 def _done(operation: dict[str, Any]) -> dict[str, Any] | None:

@@ -118,7 +118,7 @@ class World:
     async def _keep_looking(self) -> None:
         while True:
             await self.look()
-            await asyncio.sleep(0.25)
+            await asyncio.sleep(0.5)
 
     async def look(self) -> None:
         """Renew the view."""
