@@ -15,6 +15,7 @@ from airflow_provider_vertex_ray.core.deadlines import within
 from airflow_provider_vertex_ray.core.options import SECTION, read_options_with
 from airflow_provider_vertex_ray.core.storable import MAX_EVENT_BYTES, storable, storable_details
 from airflow_provider_vertex_ray.errors import NotStorableError, VertexRayError, error_from_dict, storable_text
+from airflow_provider_vertex_ray.triggers.log_channel import lines_are_read
 
 log = logging.getLogger(__name__)
 
@@ -142,6 +143,12 @@ class WaitTrigger(BaseTrigger):
         yield work.result()
 
     async def _event(self) -> TriggerEvent:
+        """Return the event of the wait, once Airflow has read all that was logged before."""
+        event = await self._event_of_outcome()
+        await lines_are_read()
+        return event
+
+    async def _event_of_outcome(self) -> TriggerEvent:
         """Return the event that ends the task here or, by default, resumes it in a worker."""
         payload = await self.outcome()
         # ``dag.test()`` runs a trigger that has no id, and resumes the task with the payload of any event.

@@ -109,12 +109,17 @@ class ClusterDeletion:
         """
         if self.gone:
             return True
+        cluster = await self._read(hook)
+        return True if cluster is None else await self._delete(hook, cluster)
+
+    async def _read(self, hook: ClusterCalls) -> Cluster | None:
+        """Return the cluster; None if it no longer exists."""
         try:
             cluster = await hook.get_cluster(self.cluster_name)
         except ClusterNotFoundError:
             self._log.info("Cluster %s is deleted", self.cluster_id)
             self.gone = True
-            return True
+            return None
         if self._is_another(cluster):
             self._log.info(
                 "Cluster %s no longer exists; the one of the same id, created %s, is not this task's to delete",
@@ -122,9 +127,9 @@ class ClusterDeletion:
                 cluster.create_time,
             )
             self.gone = True
-            return True
+            return None
         self.existed = True
-        return await self._delete(hook, cluster)
+        return cluster
 
     def _is_another(self, cluster: Cluster) -> bool:
         """Tell whether a cluster is not the one to delete, but has its name."""
@@ -142,9 +147,12 @@ class ClusterDeletion:
             self._accepted = True
         if self._accepted:
             failure = await operation_failure(hook, self._operation)
-            if failure is not None:
-                raise failure
-            return False
+            if failure is None:
+                return False
+            # It was read before its operation: what has ended the one may have ended the other.
+            if await self._read(hook) is None:
+                return True
+            raise failure
         try:
             request = self._request
             self._operation = await (request(hook) if request else hook.delete_cluster(self.cluster_name))

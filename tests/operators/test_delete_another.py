@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
+import pytest
 from emulator_support.process import PATIENCE, EmulatorProcess, until
 
 from airflow_provider_vertex_ray.core.cluster.tries import REQUESTED_LABEL
+from airflow_provider_vertex_ray.errors import ServiceError
 from airflow_provider_vertex_ray.operators.owner_labels import run_labels
+from airflow_provider_vertex_ray.triggers import cluster_deletion
 from airflow_provider_vertex_ray.triggers.cluster import VertexRayClusterDeleteTrigger
 from tests.operators.builders import delete
 from tests.support.clusters import cluster_ids, full_name, start
@@ -81,6 +85,48 @@ async def test_cluster_that_was_made_anew_during_the_wait_ends_it(fake_emulator:
     event = await work
     assert event["status"] == "success", event
     assert cluster_ids(fake_emulator) == ["shared"]
+
+
+@pytest.mark.parametrize("anew", [True, False])
+def test_what_ends_its_operation_between_two_looks_is_no_failure(
+    fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch, anew: bool
+) -> None:
+    start(fake_emulator)
+    look = cluster_deletion.operation_failure
+
+    async def purged_just_before(hook: Any, operation: str | None) -> Any:
+        monkeypatch.setattr(cluster_deletion, "operation_failure", look)
+        await asyncio.to_thread(fake_emulator.reset)
+        if anew:
+            await asyncio.to_thread(start, fake_emulator)
+        return ServiceError("The PersistentResource was purged.")
+
+    monkeypatch.setattr(cluster_deletion, "operation_failure", purged_just_before)
+    trigger = VertexRayClusterDeleteTrigger(
+        cluster_name=full_name("shared"), poll_interval=0.02, deadline=time.time() + PATIENCE
+    )
+    with fake_emulator.fault(scope="provisioning", method="DeletePersistentResource", outcome="stuck"):
+        event = asyncio.run(first_event(trigger))
+    assert event["status"] == "success", event
+    assert event["result"]["existed"] is True
+    assert cluster_ids(fake_emulator) == (["shared"] if anew else [])
+
+
+def test_failed_operation_of_a_cluster_that_exists_is_the_failure(
+    fake_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(fake_emulator)
+
+    async def failed(hook: Any, operation: str | None) -> Any:
+        return ServiceError("Something went wrong at the service.")
+
+    monkeypatch.setattr(cluster_deletion, "operation_failure", failed)
+    trigger = VertexRayClusterDeleteTrigger(
+        cluster_name=full_name("shared"), poll_interval=0.02, deadline=time.time() + PATIENCE
+    )
+    with fake_emulator.fault(scope="provisioning", method="DeletePersistentResource", outcome="stuck"):
+        event = asyncio.run(first_event(trigger))
+    assert event["error"]["message"] == "Something went wrong at the service."
 
 
 def test_service_that_does_not_tell_at_first_is_asked_by_the_trigger(fake_emulator: EmulatorProcess) -> None:

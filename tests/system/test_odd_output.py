@@ -34,6 +34,7 @@ def test_odd_output_fails_its_task_alone(system: System, count: int) -> None:
     }
     assert {job.try_number for job in report.instances("job")} == {1}
     log = report.log_text("job", ODD)
+    assert "before the end: 2999" in log
     assert "['seed']" in log
     assert "64 bits" in log
     assert "a\ufffdb" in log

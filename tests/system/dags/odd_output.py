@@ -13,12 +13,15 @@ ODD = 2
 """Map index of the job with the odd output."""
 
 # Read by the shell and Python on the cluster: NUL, bytes that are not UTF-8 (one of them half of a surrogate pair),
-# numbers, depth and names that Airflow cannot store; each in a line, and all of them in the result.
+# numbers, depth and names that Airflow cannot store; each in a line, and all of them in the result. Airflow's triggerer
+# reads 4 KiB of the log at a time, and is far behind when the job ends.
 PRINTED = r"""
 import json, sys
 deep = '[' * 5000 + ']' * 5000
 result = {"seed": 18446744073709551616, "loss": float("nan"), "best": float("inf"), "text": "a\0b\ud800"}
 lines = [b"a\0b", b"caf\xe9", b"\xed\xa0\x80", deep.encode(), b'{"__classname__": "x"}', json.dumps(result).encode()]
+for number in range(3000):
+    sys.stdout.buffer.write(b"before the end: %d\n" % number)
 for line in [*lines, b"VERTEX_RAY_RESULT " + json.dumps(result).encode()]:
     sys.stdout.buffer.write(line + b"\n")
 """
