@@ -27,7 +27,8 @@ def test_start_writes_state_file_and_stop_removes_it(state_dir: Path) -> None:
     state = json.loads((state_dir / "emulator.json").read_text())
     assert set(state) == {"pid", "host", "project", "project_number", "profile", "traits", "env", "ports"}
     assert state["pid"] == emulator.pid
-    told = emulator.log()
+    # The state file comes first.
+    told = until(lambda: emulator.log() if "Next: " in emulator.log() else "", "it does not say what comes next")
     assert told.startswith(f"vertex-ray-emulator is ready on {emulator.host}\nProject demo-project, ")
     for line in (
         f"export VERTEX_RAY_EMULATOR_HOST={emulator.host}",
