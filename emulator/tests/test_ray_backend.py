@@ -307,6 +307,25 @@ async def test_start_is_retried_with_other_ports_when_a_port_is_taken(cluster, m
 
 
 @pytest.mark.soak
+async def test_dashboard_that_takes_longer_than_ray_allows_is_waited_for(cluster):
+    await cluster.backend.stop("shared-1")
+    start = asyncio.create_task(cluster.start(workers=0))
+
+    def dashboard() -> int | None:
+        return next((pid for pid in cluster.members() if "dashboard.py" in processes.command_line(pid)), None)
+
+    pid = await until(dashboard, "a dashboard to start")
+    os.kill(pid, signal.SIGSTOP)
+    # Ray itself gives it 20 seconds.
+    await asyncio.sleep(25)
+    assert not start.done()
+    assert pid in cluster.members(), "it was started anew"
+    os.kill(pid, signal.SIGCONT)
+    await start
+    assert await cluster.run("echo there") == "there\n"
+
+
+@pytest.mark.soak
 async def test_cluster_whose_runtime_env_agent_lost_its_port_is_started_again(cluster, monkeypatch):
     original = ray_backend.RayBackend._start_node
     ports = []

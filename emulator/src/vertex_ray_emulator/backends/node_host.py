@@ -26,8 +26,10 @@ import os
 import queue
 import re
 import signal
+import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import IO, Any
 
@@ -236,8 +238,10 @@ def _replace_commands(first_port: int) -> None:
 
     def start(command: list[str], process_type: str, *args: Any, **kwargs: Any) -> Any:
         if process_type == ray_constants.PROCESS_TYPE_DASHBOARD:
-            command = [*command, f"--modules-to-load={DASHBOARD_MODULES}"]
-        elif process_type == ray_constants.PROCESS_TYPE_RAYLET:
+            started = original([*command, f"--modules-to-load={DASHBOARD_MODULES}"], process_type, *args, **kwargs)
+            _until_it_serves(command, started.process)
+            return started
+        if process_type == ray_constants.PROCESS_TYPE_RAYLET:
             # Ray starts an idle worker for each CPU, which costs a second of one here, and makes the first driver wait
             # for them. A job with a runtime environment uses none of them.
             command = [_NO_IDLE_WORKERS.sub("0", word) for word in command]
@@ -248,6 +252,21 @@ def _replace_commands(first_port: int) -> None:
         return original(command, process_type, *args, **kwargs)
 
     services.start_ray_process = start
+
+
+def _until_it_serves(command: list[str], dashboard: subprocess.Popen[bytes]) -> None:
+    """Wait until a dashboard has published its address, or has ended.
+
+    Ray itself gives it 20 seconds, in which a busy machine may not even import it. How long a start may take is for
+    the emulator to say.
+    """
+    from ray._private import ray_constants, services
+
+    (address,) = (word.partition("=")[2] for word in command if word.startswith("--gcs-address="))
+    key, namespace = ray_constants.DASHBOARD_ADDRESS.encode(), ray_constants.KV_NAMESPACE_DASHBOARD
+    client = services.GcsClient(address=address)
+    while dashboard.poll() is None and client.internal_kv_get(key, namespace=namespace) is None:
+        time.sleep(0.1)
 
 
 def _read_commands(source: IO[str], commands: queue.Queue[str], record: ClusterRecord, state_dir: Path) -> None:

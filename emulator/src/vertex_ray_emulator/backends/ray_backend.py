@@ -29,7 +29,8 @@ STARTS_AT_ONCE = 2
 """A starting head uses all CPUs of a small machine for seconds: more starts at a time only delay each other."""
 START_ATTEMPTS = 3
 """A start is repeated because a port that was free may be taken by the time Ray binds it."""
-START_TIMEOUT = 120.0
+START_TIMEOUT = 240.0
+"""Seconds for a step of a start; on a busy machine the dashboard alone may take a minute."""
 NODE_TIMEOUT = 60.0
 RUNTIME_ENV_TIMEOUT = 30.0
 """A raylet exits after 30 seconds without its agent for runtime environments."""
@@ -221,7 +222,7 @@ class RayBackend:
 
     async def _start_node(self, cluster: Cluster, plan: NodePlan, **ports: int) -> None:
         answer = await cluster.command(
-            NODE_TIMEOUT,
+            START_TIMEOUT,
             op="start",
             node_id=plan.node_id,
             head=plan.is_head,

@@ -221,6 +221,8 @@ class Cluster:
             # Makes Ray listen only on the given address; otherwise a cluster listens on all interfaces.
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
             "RAY_USAGE_STATS_ENABLED": "0",
+            # Seconds; each of the dashboard's processes has 30 by default, which a busy machine does not keep.
+            "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": "240",
             # With the default ports, two clusters on one machine would conflict.
             "AUTOSCALER_METRIC_PORT": str(metric_ports[0]),
             "DASHBOARD_METRIC_PORT": str(metric_ports[1]),
