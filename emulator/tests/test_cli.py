@@ -23,31 +23,31 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_start_writes_state_file_and_stop_removes_it(state_dir: Path) -> None:
-    emulator = EmulatorProcess(state_dir, QUICK).start()
-    state = json.loads((state_dir / "emulator.json").read_text())
-    assert set(state) == {"pid", "host", "project", "project_number", "profile", "traits", "env", "ports"}
-    assert state["pid"] == emulator.pid
-    # The state file comes first.
-    told = until(lambda: emulator.log() if "Next: " in emulator.log() else "", "it does not say what comes next")
-    assert told.startswith(f"vertex-ray-emulator is ready on {emulator.host}\nProject demo-project, ")
-    for line in (
-        f"export VERTEX_RAY_EMULATOR_HOST={emulator.host}",
-        "export AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT='google-cloud-platform://?project=demo-project'",
-        f'eval "$(vertex-ray-emulator env --state-dir {state_dir})"',
-        f"Next: vertex-ray-emulator status --state-dir {state_dir}",
-    ):
-        assert line in told
-    emulator.create("c1")
-    assert emulator.stop() == 0
-    assert not (state_dir / "emulator.json").exists()
-    assert "Traceback" not in emulator.log()
+    with EmulatorProcess(state_dir, QUICK) as emulator:
+        state = json.loads((state_dir / "emulator.json").read_text())
+        assert set(state) == {"pid", "host", "project", "project_number", "profile", "traits", "env", "ports"}
+        assert state["pid"] == emulator.pid
+        # The state file comes first.
+        told = until(lambda: emulator.log() if "Next: " in emulator.log() else "", "it does not say what comes next")
+        assert told.startswith(f"vertex-ray-emulator is ready on {emulator.host}\nProject demo-project, ")
+        for line in (
+            f"export VERTEX_RAY_EMULATOR_HOST={emulator.host}",
+            "export AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT='google-cloud-platform://?project=demo-project'",
+            f'eval "$(vertex-ray-emulator env --state-dir {state_dir})"',
+            f"Next: vertex-ray-emulator status --state-dir {state_dir}",
+        ):
+            assert line in told
+        emulator.create("c1")
+        assert emulator.stop() == 0
+        assert not (state_dir / "emulator.json").exists()
+        assert "Traceback" not in emulator.log()
 
 
 def test_sigint_stops_emulator(state_dir: Path) -> None:
-    emulator = EmulatorProcess(state_dir, QUICK).start()
-    os.kill(emulator.pid, signal.SIGINT)
-    until(lambda: emulator.returncode is not None)
-    assert emulator.returncode == 0
+    with EmulatorProcess(state_dir, QUICK) as emulator:
+        os.kill(emulator.pid, signal.SIGINT)
+        until(lambda: emulator.returncode is not None)
+        assert emulator.returncode == 0
 
 
 def test_second_start_on_same_state_directory_is_refused(state_dir: Path) -> None:
