@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from emulator_support.fixtures import ray_process, storage, storage_process
+from emulator_support.fixtures import storage, storage_process
 from emulator_support.process import EmulatorProcess
 from emulator_support.storage import StorageEmulator
 
@@ -29,7 +29,7 @@ REGISTERED = registered(_AIRFLOW_HOME / "registered")
 for name in ("VERTEX_RAY_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_UNIVERSE_DOMAIN"):
     os.environ.pop(name, None)
 
-__all__ = ["ray_process", "storage", "storage_process"]
+__all__ = ["storage", "storage_process"]
 
 FAKE = ["--backend", "fake", "--provisioning-seconds", "0", "--name-reuse-seconds", "3600"]
 WITH_WEBSOCKETS = ["--without", "no-websockets"]
@@ -74,6 +74,13 @@ def websocket_emulator(
     yield websocket_process
     websocket_process.reset()
     websocket_process.admin("POST", "tokens/settings", {"seconds": 3600})
+
+
+@pytest.fixture(scope="module")
+def ray_process() -> Iterator[EmulatorProcess]:
+    """One emulator with a real Ray for the tests of a module."""
+    with tempfile.TemporaryDirectory(prefix="vre-") as folder, EmulatorProcess(Path(folder)) as process:
+        yield process
 
 
 @pytest.fixture

@@ -28,7 +28,8 @@ def test_start_writes_state_file_and_stop_removes_it(state_dir: Path) -> None:
         assert set(state) == {"pid", "host", "project", "project_number", "profile", "traits", "env", "ports"}
         assert state["pid"] == emulator.pid
         # The state file comes first.
-        told = until(lambda: emulator.log() if "Next: " in emulator.log() else "", "it does not say what comes next")
+        until(lambda: "Next: " in emulator.log(), "it does not say what comes next")
+        told = emulator.log()
         assert told.startswith(f"vertex-ray-emulator is ready on {emulator.host}\nProject demo-project, ")
         for line in (
             f"export VERTEX_RAY_EMULATOR_HOST={emulator.host}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -21,6 +22,18 @@ from tests.support.tasks import context_of, deferral_of, first_event, round_trip
 
 def deletes(emulator: EmulatorProcess) -> list[int]:
     return [call["status"] for call in emulator.calls("DeletePersistentResource")]
+
+
+def trigger() -> VertexRayClusterDeleteTrigger:
+    """The wait for the deletion of ``shared``."""
+    return VertexRayClusterDeleteTrigger(
+        cluster_name=full_name("shared"), poll_interval=0.02, deadline=time.time() + PATIENCE
+    )
+
+
+def stuck(emulator: EmulatorProcess) -> AbstractContextManager[Any]:
+    """A deletion that is accepted in the block does not end."""
+    return emulator.fault(scope="provisioning", method="DeletePersistentResource", outcome="stuck")
 
 
 def other_try(emulator: EmulatorProcess) -> None:
@@ -74,11 +87,8 @@ def test_cluster_that_was_made_anew_before_the_wait_is_kept(fake_emulator: Emula
 
 async def test_cluster_that_was_made_anew_during_the_wait_ends_it(fake_emulator: EmulatorProcess) -> None:
     start(fake_emulator)
-    trigger = VertexRayClusterDeleteTrigger(
-        cluster_name=full_name("shared"), poll_interval=0.02, deadline=time.time() + PATIENCE
-    )
-    with fake_emulator.fault(scope="provisioning", method="DeletePersistentResource", outcome="stuck"):
-        work = asyncio.create_task(first_event(trigger))
+    with stuck(fake_emulator):
+        work = asyncio.create_task(first_event(trigger()))
         await asyncio.to_thread(until, lambda: deletes(fake_emulator))
     await asyncio.to_thread(fake_emulator.reset)
     await asyncio.to_thread(start, fake_emulator)
@@ -102,11 +112,8 @@ def test_what_ends_its_operation_between_two_looks_is_no_failure(
         return ServiceError("The PersistentResource was purged.")
 
     monkeypatch.setattr(cluster_deletion, "operation_failure", purged_just_before)
-    trigger = VertexRayClusterDeleteTrigger(
-        cluster_name=full_name("shared"), poll_interval=0.02, deadline=time.time() + PATIENCE
-    )
-    with fake_emulator.fault(scope="provisioning", method="DeletePersistentResource", outcome="stuck"):
-        event = asyncio.run(first_event(trigger))
+    with stuck(fake_emulator):
+        event = asyncio.run(first_event(trigger()))
     assert event["status"] == "success", event
     assert event["result"]["existed"] is True
     assert cluster_ids(fake_emulator) == (["shared"] if anew else [])
@@ -121,11 +128,8 @@ def test_failed_operation_of_a_cluster_that_exists_is_the_failure(
         return ServiceError("Something went wrong at the service.")
 
     monkeypatch.setattr(cluster_deletion, "operation_failure", failed)
-    trigger = VertexRayClusterDeleteTrigger(
-        cluster_name=full_name("shared"), poll_interval=0.02, deadline=time.time() + PATIENCE
-    )
-    with fake_emulator.fault(scope="provisioning", method="DeletePersistentResource", outcome="stuck"):
-        event = asyncio.run(first_event(trigger))
+    with stuck(fake_emulator):
+        event = asyncio.run(first_event(trigger()))
     assert event["error"]["message"] == "Something went wrong at the service."
 
 

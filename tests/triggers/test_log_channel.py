@@ -49,8 +49,6 @@ async def test_the_event_comes_after_the_lines(
     left = 10_000
     while left:
         # As long as a part of it is unread, however often the loop comes round.
-        for _ in range(5):
-            await asyncio.sleep(0)
         await asyncio.wait({event}, timeout=3 * log_channel._PAUSE)
         assert not event.done()
         left -= len(reader.recv(4096))

@@ -1,22 +1,12 @@
-"""Shared emulators, for the tests of the emulator and of the provider."""
+"""Shared fixtures, for the tests of the emulator and of the provider."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from emulator_support.process import EmulatorProcess
 from emulator_support.storage import StorageEmulator
-
-
-@pytest.fixture(scope="module")
-def ray_process() -> Iterator[EmulatorProcess]:
-    """One emulator with a real Ray for the tests of a module."""
-    with tempfile.TemporaryDirectory(prefix="vre-") as folder, EmulatorProcess(Path(folder)) as process:
-        yield process
 
 
 @pytest.fixture(scope="session")

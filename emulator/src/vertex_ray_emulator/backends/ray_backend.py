@@ -16,7 +16,7 @@ import aiohttp
 from vertex_ray_emulator.backends.backend import PARTS, SIGNALS, ClusterAddresses
 from vertex_ray_emulator.backends.log_files import new_lines
 from vertex_ray_emulator.backends.processes import ClusterRecord, send, started_at
-from vertex_ray_emulator.backends.ray_cluster import Cluster, ClusterError, Node
+from vertex_ray_emulator.backends.ray_cluster import START_TIMEOUT, Cluster, ClusterError, Node
 from vertex_ray_emulator.ports import free_ports
 from vertex_ray_emulator.project.plan import NodePlan
 from vertex_ray_emulator.project.scaling import Demand
@@ -29,8 +29,6 @@ STARTS_AT_ONCE = 2
 """A starting head uses all CPUs of a small machine for seconds: more starts at a time only delay each other."""
 START_ATTEMPTS = 3
 """A start is repeated because a port that was free may be taken by the time Ray binds it."""
-START_TIMEOUT = 240.0
-"""Seconds for a step of a start; on a busy machine the dashboard alone may take a minute."""
 NODE_TIMEOUT = 60.0
 RUNTIME_ENV_TIMEOUT = 30.0
 """A raylet exits after 30 seconds without its agent for runtime environments."""

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _LOG_LINES_IN_ERROR = 20
+START_TIMEOUT = 240.0
+"""Seconds for a step of a start; on a busy machine the dashboard alone may take a minute."""
 _REMOVAL_POLL_SECONDS = 0.05
 _DRIVER_SITE = Path(__file__).resolve().parent / "ray_driver_site"
 _NODE_HOST = (
@@ -221,8 +223,8 @@ class Cluster:
             # Makes Ray listen only on the given address; otherwise a cluster listens on all interfaces.
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
             "RAY_USAGE_STATS_ENABLED": "0",
-            # Seconds; each of the dashboard's processes has 30 by default, which a busy machine does not keep.
-            "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": "240",
+            # Each of the dashboard's processes has 30 seconds by default.
+            "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": str(START_TIMEOUT),
             # With the default ports, two clusters on one machine would conflict.
             "AUTOSCALER_METRIC_PORT": str(metric_ports[0]),
             "DASHBOARD_METRIC_PORT": str(metric_ports[1]),
