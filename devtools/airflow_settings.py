@@ -31,7 +31,7 @@ class Component:
     """One long-running process of Airflow.
 
     :param name: name of the component and of its log file.
-    :param arguments: arguments of the ``airflow`` command.
+    :param arguments: the module to run (``python -m``) and its arguments.
     :param job_type: type of its row in the ``job`` table, whose heartbeat shows that it works; None if it has no row.
     :param grace: seconds to wait between SIGTERM and SIGKILL.
     """
@@ -102,20 +102,30 @@ class AirflowSettings:
         return tuple(each for each in self._all_components() if self.only is None or each.name in self.only)
 
     def _all_components(self) -> tuple[Component, ...]:
-        server = ("--port", str(self.port), "--workers", "1")
-        scheduler = Component("scheduler", ("scheduler", "--skip-serve-logs"), "SchedulerJob", 10)
+        scheduler = Component("scheduler", ("airflow", "scheduler", "--skip-serve-logs"), "SchedulerJob", 10)
         names = ["triggerer", *(f"triggerer-{n}" for n in range(2, self.triggerers + 1))]
-        triggerers = [Component(name, ("triggerer", "--skip-serve-logs"), "TriggererJob", 10) for name in names]
+        trigger = ("airflow", "triggerer", "--skip-serve-logs")
+        triggerers = [Component(name, trigger, "TriggererJob", 10) for name in names]
         if self.major >= 3:
-            api = ("api-server", "--host", "127.0.0.1", *server)
+            api = ("airflow", "api-server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1")
             return (
                 Component("api-server", api, None, 10),
-                Component("dag-processor", ("dag-processor",), "DagProcessorJob", 5),
+                Component("dag-processor", ("airflow", "dag-processor"), "DagProcessorJob", 5),
                 scheduler,
                 *triggerers,
             )
-        web = ("webserver", "--hostname", "127.0.0.1", *server)
-        return (Component("webserver", web, None, 5), scheduler, *triggerers)
+        return (Component("webserver", self._web_server_2(), None, 5), scheduler, *triggerers)
+
+    def _web_server_2(self) -> tuple[str, ...]:
+        """Return what ``airflow webserver`` runs, without its monitor.
+
+        The monitor counts every child of the server as a worker, even the ``file`` that the import of croniter
+        starts. If it sees that one, and the server is not up 10 s later, it waits for a worker that never comes, and
+        ends the server after two minutes.
+        """
+        server = ("--bind", f"127.0.0.1:{self.port}", "--workers", "1", "--timeout", "120", "--preload")
+        settings = ("--config", "python:airflow.www.gunicorn_config", "--access-logfile", "-", "--error-logfile", "-")
+        return ("gunicorn", *server, *settings, "airflow.www.app:cached_app()")
 
     def write_files(self, dag_folders: Sequence[Path]) -> None:
         """Create the folders, and link the folders of DAG files."""
@@ -227,10 +237,7 @@ class AirflowSettings:
 
     def _options_2(self) -> dict[str, str]:
         return {
-            "webserver.web_server_host": "127.0.0.1",
-            "webserver.web_server_port": str(self.port),
             "webserver.base_url": self.web_url,
-            "webserver.workers": "1",
             "webserver.secret_key": secrets.token_hex(32),
             "webserver.config_file": str(self.home / "webserver_config.py"),
             "api.auth_backends": "airflow.api.auth.backend.default",

@@ -240,7 +240,7 @@ class AirflowStack:
         :param name: name of the process and of its log file.
         :raises AirflowStackError: if it fails, or does not end in time.
         """
-        self._launch(name, arguments, 5)
+        self._launch(name, ("airflow", *arguments), 5)
         self._once.add(name)
         deadline = time.monotonic() + timeout
         while (code := self._kept().exit_codes()[name]) is None:
@@ -274,7 +274,7 @@ class AirflowStack:
     def _launch(self, name: str, arguments: Sequence[str], grace: float) -> None:
         self._pids[name] = self._kept().start(
             name,
-            [sys.executable, "-m", "airflow", *arguments],
+            [sys.executable, "-m", *arguments],
             env={**self._environment, VARIABLE: name},
             log=self.log_file(name),
             cwd=self.settings.home,
