@@ -104,8 +104,8 @@ class AirflowSettings:
     def _all_components(self) -> tuple[Component, ...]:
         scheduler = Component("scheduler", ("airflow", "scheduler", "--skip-serve-logs"), "SchedulerJob", 10)
         names = ["triggerer", *(f"triggerer-{n}" for n in range(2, self.triggerers + 1))]
-        trigger = ("airflow", "triggerer", "--skip-serve-logs")
-        triggerers = [Component(name, trigger, "TriggererJob", 10) for name in names]
+        triggerer = ("airflow", "triggerer", "--skip-serve-logs")
+        triggerers = [Component(name, triggerer, "TriggererJob", 10) for name in names]
         if self.major >= 3:
             api = ("airflow", "api-server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1")
             return (

@@ -231,17 +231,18 @@ def _dead_child() -> int | None:
 
 
 def _replace_commands(first_port: int) -> None:
-    """Make Ray start a dashboard with fewer modules, no idle workers, and a Ray Client server with ports of its own."""
+    """Change what Ray starts.
+
+    A dashboard with fewer modules, which is waited for; no idle workers; a Ray Client server with ports of its own.
+    """
     from ray._private import ray_constants, services
 
     original = services.start_ray_process
 
     def start(command: list[str], process_type: str, *args: Any, **kwargs: Any) -> Any:
         if process_type == ray_constants.PROCESS_TYPE_DASHBOARD:
-            started = original([*command, f"--modules-to-load={DASHBOARD_MODULES}"], process_type, *args, **kwargs)
-            _until_it_serves(command, started.process)
-            return started
-        if process_type == ray_constants.PROCESS_TYPE_RAYLET:
+            command = [*command, f"--modules-to-load={DASHBOARD_MODULES}"]
+        elif process_type == ray_constants.PROCESS_TYPE_RAYLET:
             # Ray starts an idle worker for each CPU, which costs a second of one here, and makes the first driver wait
             # for them. A job with a runtime environment uses none of them.
             command = [_NO_IDLE_WORKERS.sub("0", word) for word in command]
@@ -249,7 +250,10 @@ def _replace_commands(first_port: int) -> None:
             script = _CLIENT_SERVER.format(first=first_port, last=first_port + CLIENT_SERVER_PORTS)
             options = [word for word in command if word.startswith("--")]
             command = [sys.executable, "-c", script, *options]
-        return original(command, process_type, *args, **kwargs)
+        started = original(command, process_type, *args, **kwargs)
+        if process_type == ray_constants.PROCESS_TYPE_DASHBOARD:
+            _until_it_serves(command, started.process)
+        return started
 
     services.start_ray_process = start
 
