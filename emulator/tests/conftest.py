@@ -8,18 +8,12 @@ import pytest
 from emulator_support.fixtures import storage, storage_process
 from emulator_support.process import QUICK, EmulatorProcess
 from emulator_support.world import World
-from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
 __all__ = ["storage", "storage_process"]
-
-
-# On a busy machine an example may take long: that says nothing about the code.
-settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session")

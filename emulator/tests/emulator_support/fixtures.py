@@ -1,12 +1,17 @@
-"""Shared fixtures, for the tests of the emulator and of the provider."""
+"""Shared fixtures and the settings of Hypothesis, for the tests of the emulator and of the provider."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from emulator_support.storage import StorageEmulator
+
+# On a busy machine an example may take long: that says nothing about the code.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session")
