@@ -22,7 +22,7 @@ from devtools.browser import launched
 from devtools.page_world import HOSTILE, LOCATION, RUN, USERS, PageWorld
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, FrameLocator
     from playwright.sync_api import Page as Tab
 
 pytestmark = [
@@ -76,8 +76,15 @@ def tab_of(
         context.close()
 
 
-def _settled(tab: Tab) -> None:
-    tab.wait_for_selector("#live[data-reading='0']")
+FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
+
+def _settled(page: Tab | FrameLocator) -> None:
+    """Wait for a page's script, for what it reads, and for the focus that its fragment gives with the first frame."""
+    # The script ends with the page's age.
+    page.locator("#fresh:not(:empty)").wait_for()
+    page.locator("#live[data-reading='0']").wait_for()
+    page.locator("#live").evaluate(FRAMES)
 
 
 def _at(tab: Tab) -> str:
@@ -100,7 +107,11 @@ def _skip(tab: Tab, to: str) -> None:
     tab.evaluate("document.body.tabIndex = -1; document.body.focus(); document.body.removeAttribute('tabindex')")
     _press(tab, "Tab", f"a.skip[href='#{to}']", 2)
     tab.keyboard.press("Enter")
-    assert until(partial(tab.evaluate, "id => document.activeElement.id === id", to), f"#{to} has no focus")
+    _focused(tab, to)
+
+
+def _focused(tab: Tab, at: str) -> None:
+    until(partial(tab.evaluate, "id => document.activeElement.id === id", at), f"#{at} has no focus")
 
 
 def _warm(browser: Browser, world: PageWorld) -> None:
@@ -319,7 +330,8 @@ def test_an_admin_deletes_a_cluster_and_stops_a_job(world: PageWorld, browser: B
         tab.keyboard.press("Enter")
         tab.get_by_text("1 of 400 jobs").wait_for()
         _settled(tab)
-        _skip(tab, "jobs")
+        # The jobs that were found are where the next stop is.
+        _focused(tab, "jobs")
         _press(tab, "Tab", "table.list a.name")
         _press(tab, "ArrowRight", "button[data-act='stop']")
         tab.keyboard.press("Enter")
@@ -501,6 +513,7 @@ def test_names_are_copied_and_searches_survive_a_refresh(world: PageWorld, brows
         tab.keyboard.type("l-g7")
         tab.keyboard.press("Enter")
         tab.get_by_text("1 of 6").wait_for()
+        _settled(tab)
         tab.get_by_label("Sort by").select_option("cost")
         tab.wait_for_url("**sort=cost*")
         assert tab.locator("th[aria-sort='descending']").inner_text() == "Cost so far"
@@ -532,6 +545,7 @@ def test_it_is_in_airflows_navigation_and_its_links_leave_the_frame(world: PageW
         # Its pages can be linked to and reloaded, for Airflow keeps their address in its own.
         frame.get_by_role("link", name="train-g2").click()
         frame.get_by_role("heading", name="train-g2").wait_for()
+        _settled(frame)
         tab.wait_for_url(f"**/plugin/ray-clusters/ray-clusters/google_cloud_default.{LOCATION}/train-g2")
         frame.get_by_role("link", name="Train.Model", exact=True).click()
         tab.wait_for_url(f"{home}/dags/Train.Model")
@@ -541,6 +555,7 @@ def test_it_is_in_airflows_navigation_and_its_links_leave_the_frame(world: PageW
         facts = {"project_id": "demo-project", "location": LOCATION, "cluster_id": "etl-g7", "submission_id": "by-hand"}
         tab.goto(home + VertexRayPageLink().url({**facts, **task}))
         frame.get_by_role("heading", name="Log of by-hand").wait_for()
+        _settled(frame)
         assert tab.title() == "by-hand · etl-g7 · Ray clusters"
         frame.get_by_role("link", name="Back to task load of etl_daily").click()
         tab.wait_for_url(f"{home}/dags/etl_daily/runs/*/tasks/load*")
@@ -548,6 +563,7 @@ def test_it_is_in_airflows_navigation_and_its_links_leave_the_frame(world: PageW
         tab.goto(f"{home}/plugin/ray-clusters")
         # Without an icon of the page's own, which would have no text and a fixed colour.
         assert tab.locator("nav img:not([alt])").count() == 0
+        _settled(frame)
         out = frame.get_by_role("link", name="Dashboard").first
         # Elsewhere in this machine: a test goes to nobody else.
         out.evaluate("(link, home) => { link.href = home + '/ray-clusters/'; }", home)
